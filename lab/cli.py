@@ -1,0 +1,367 @@
+"""``lab``: list, show, run, check, notebooks, reproduce."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+
+from lab.claims import Claim, Judgement, judge, timed
+from lab.errors import LabError
+from lab.report import readme_section, records_file, records_text, terminal_table, with_section
+from lab.runs import Results, Session, ensure, write
+from lab.tasks import PROJECT, Task, discover, find, find_claims
+
+# Where the output is no terminal there is no width to fit.
+PLAIN_WIDTH = 180
+
+logger = logging.getLogger("lab")
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where measurements are taken and kept."""
+
+    device: str = "cpu"
+    """compute device: cpu, cuda or cuda:N"""
+    workers: int = dataclasses.field(default_factory=_processors)
+    """processes on this machine, or jobs on a cluster"""
+    cluster: str = ""
+    """'local' (Dask on this machine), the address of a Dask scheduler, or a batch system set up for
+    dask-jobqueue (slurm, pbs, sge, lsf, htcondor, oar)"""
+    results: Path = dataclasses.field(default_factory=lambda: Session().results)
+    """folder of finished measurements"""
+
+    def session(self) -> Session:
+        if self.workers < 1:
+            raise LabError(f"--workers {self.workers} is below 1; name the number of processes to use")
+        return Session(self.results, self.device, self.workers, self.cluster)
+
+
+Located = Annotated[Where, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class List:
+    """List the tasks and their claims."""
+
+    json: bool = False
+    """machine-readable output"""
+
+
+@dataclass(frozen=True)
+class Show:
+    """Show a task, a claim or a paper."""
+
+    name: tyro.conf.Positional[str]
+    """name of a task, id of a claim, or slug of a paper"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Measure one task, draw its figures and judge its paper's claims."""
+
+    task: tyro.conf.Positional[str]
+    """name of a task, or path of a file that defines one"""
+    preset: str = "ci"
+    """smoke (seconds), ci (about a minute) or paper (the paper's sizes)"""
+    seeds: tuple[int, ...] = ()
+    """the seeds to measure, instead of the preset's number of them"""
+    where: Located = Where()
+
+
+@dataclass(frozen=True)
+class Check:
+    """Judge claims. Exit status 0 only if every verdict is the expected one and every control was rejected."""
+
+    patterns: tyro.conf.Positional[tuple[str, ...]] = ()
+    """claim ids with shell wildcards, or paths of files with claims; all claims if left out"""
+    preset: str = "ci"
+    """smoke, ci or paper"""
+    json: bool = False
+    """machine-readable output"""
+    where: Located = Where()
+
+
+@dataclass(frozen=True)
+class Notebooks:
+    """Make and execute the notebooks of tasks."""
+
+    tasks: tyro.conf.Positional[tuple[str, ...]] = ()
+    """names of tasks; all if left out"""
+    where: Located = Where()
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Do everything again at the ci preset: figures, verdicts, notebooks, the tables of the README."""
+
+    tasks: tyro.conf.Positional[tuple[str, ...]] = ()
+    """names of tasks; all if left out"""
+    where: Located = Where()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status (0 good, 1 a verdict is not the expected one, 2 an error of use)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
+    )
+    try:
+        return _dispatch(arguments)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"\nlab: {error or 'interrupted; finished measurements are kept'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["run"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        return _parse_and_run(arguments[1:])
+    commands = {"list": List, "show": Show, "run": Run, "check": Check, "notebooks": Notebooks, "reproduce": Reproduce}
+    command: Any = tyro.extras.subcommand_cli_from_dict(
+        {name: kind for name, kind in commands.items()}, prog="lab", args=arguments, description=__doc__
+    )
+    match command:
+        case List():
+            return _list(command)
+        case Show():
+            return _show(command.name)
+        case Check():
+            return _check(command)
+        case Notebooks():
+            return _notebooks(command)
+        case Reproduce():
+            return _reproduce(command)
+    raise LabError("name the task to run; `lab list` names them all")
+
+
+def _parse_and_run(arguments: list[str]) -> int:
+    """``lab run``: its own options and the fields of the task's configuration on one command line."""
+    task = find(arguments[0])
+    preset = next(
+        (
+            argument.partition("=")[2] or (arguments + [""])[index + 1]
+            for index, argument in enumerate(arguments)
+            if argument.partition("=")[0] == "--preset"
+        ),
+        "ci",
+    )
+    default = task.config(preset)
+    fields: list[Any] = [("options", Annotated[Run, tyro.conf.arg(name="")])]
+    if dataclasses.fields(default):
+        fields.append(("config", Annotated[task.config_type, tyro.conf.arg(name="")], dataclasses.field(default=default)))
+    both = dataclasses.make_dataclass("RunTask", fields)
+    both.__doc__ = f"Measure {task.key}, draw its figures and judge its paper's claims."
+    parsed = tyro.cli(both, args=arguments, prog="lab run")
+    return _run(task, parsed.options, getattr(parsed, "config", default))
+
+
+def _print_table(judgements: Sequence[Judgement], title: str) -> None:
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    statements = {judgement.claim.id: judgement.claim.statement for judgement in judgements}
+    records = [judgement.record() for judgement in judgements]
+    console.print(terminal_table(records, statements, title))
+    good = sum(judgement.as_expected for judgement in judgements)
+    console.print(f"{good} of {len(judgements)} verdicts are the expected ones, with every control rejected.")
+
+
+def _judge(results: Results, claims: Sequence[Claim], preset: str) -> list[Judgement]:
+    judgements = []
+    for claim in claims:
+        begun = time.perf_counter()
+        judgements.append(timed(judge(claim, results, preset), time.perf_counter() - begun))
+    return judgements
+
+
+def _run(task: Task, options: Run, config: Any) -> int:
+    session = options.where.session()
+    judgements = measure_and_draw(task, options.preset, config, options.seeds or None, session)
+    _print_table(judgements, f"{task.paper.citation}, preset {options.preset}")
+    if options.preset == "smoke":
+        print("The smoke preset shows that everything runs; it is too small for verdicts to count.")
+        return 0
+    return 0 if all(judgement.as_expected for judgement in judgements) else 1
+
+
+def measure_and_draw(
+    task: Task, preset: str, config: Any, seeds: Sequence[int] | None, session: Session
+) -> list[Judgement]:
+    """Take all measurements of ``task``, save its figures, and judge all claims of its paper.
+
+    Figures of the unchanged ``ci`` preset go to ``figures/``, those of ``paper`` to a folder below; those of any
+    other configuration or file stay with the results.
+    """
+    results = Results(task, config, session, seeds)
+    ensure(results.jobs(list(task.measurements.values())), session)
+    folder = _figure_folder(task, preset, config, seeds, session)
+    from lab.figures import save
+
+    for name, draw in task.figures.items():
+        path = save(draw(results), folder, name)
+        print(f"drew {path}", flush=True)
+    judgements = _judge(results, list(task.claims.values()), preset)
+    official = folder == PROJECT / "figures" / task.key
+    if official:
+        write(records_file(task), records_text([judgement.record() for judgement in judgements]).encode())
+    for other in [] if task.place not in ("tasks", "proofs_check") else discover():
+        if other.name == task.name and other.key != task.key:
+            found = _judge(Results(other, other.config(preset), session), list(other.claims.values()), preset)
+            if official:
+                write(records_file(other), records_text([judgement.record() for judgement in found]).encode())
+            judgements = [*found, *judgements]
+    return judgements
+
+
+def _figure_folder(task: Task, preset: str, config: Any, seeds: Sequence[int] | None, session: Session) -> Path:
+    unchanged = config == task.presets[preset] and seeds is None and task.place in ("tasks", "proofs_check")
+    if unchanged and preset == "ci":
+        return PROJECT / "figures" / task.key
+    if unchanged and preset == "paper":
+        return PROJECT / "figures" / task.key / "paper"
+    return session.results / task.key / "figures"
+
+
+def _check(options: Check) -> int:
+    session = options.where.session()
+    chosen = find_claims(options.patterns)
+    tasks: dict[str, tuple[Task, list[Claim]]] = {}
+    for task, claim in chosen:
+        tasks.setdefault(task.key, (task, []))[1].append(claim)
+    results = {key: Results(task, task.config(options.preset), session) for key, (task, _) in tasks.items()}
+    jobs = []
+    for key, (task, claims) in tasks.items():
+        needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
+        jobs += results[key].jobs(list(needed.values()))
+    ensure(jobs, session)
+    judgements = [
+        judgement for key, (_, claims) in tasks.items() for judgement in _judge(results[key], claims, options.preset)
+    ]
+    if options.json:
+        print(json.dumps([judgement.record() for judgement in judgements], indent=1))
+    else:
+        _print_table(judgements, f"preset {options.preset}")
+    return 0 if all(judgement.as_expected for judgement in judgements) else 1
+
+
+def _claim_record(claim: Claim) -> dict[str, str]:
+    return {
+        "id": claim.id,
+        "kind": claim.kind,
+        "expected": claim.expected,
+        "statement": claim.statement,
+        "where": claim.where,
+    }
+
+
+def _list(options: List) -> int:
+    papers: dict[str, list[Task]] = {}
+    for task in discover():
+        papers.setdefault(task.name, []).append(task)
+    records = [
+        {
+            "task": next((task.key for task in tasks if task.place == "tasks"), None),
+            "paper": {"slug": name, **dataclasses.asdict(tasks[0].paper)},
+            "presets": list(tasks[0].presets),
+            "figures": [figure for task in tasks for figure in task.figures],
+            "claims": [_claim_record(claim) for task in tasks for claim in task.claims.values()],
+        }
+        for name, tasks in papers.items()
+    ]
+    if options.json:
+        print(json.dumps(records, indent=1))
+        return 0
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    for record in records:
+        paper: Any = record["paper"]
+        console.print(f"[bold]{paper['slug']}[/bold]  {paper['authors']}: {paper['title']} ({paper['year']})")
+        console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False)
+        for claim in record["claims"]:
+            console.print(f"  {claim['id']}  [dim]{claim['kind']}, {claim['where']}[/dim]", highlight=False)
+    return 0
+
+
+def _show(name: str) -> int:
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    tasks = discover()
+    claims = [(task, claim) for task in tasks for claim in task.claims.values() if claim.id == name]
+    if claims:
+        task, claim = claims[0]
+        console.print(f"[bold]{claim.id}[/bold] ({claim.kind}; {claim.where}; expected: {claim.expected})")
+        console.print(claim.statement, highlight=False)
+        if claim.condition:
+            console.print(f"It holds {claim.condition}.", highlight=False)
+        for one in claim.controls:
+            console.print(f"control: {one.name} {dict(one.setting)}", highlight=False)
+        console.print(f"check: {claim.check.__name__} in {task.file}", highlight=False)
+        return 0
+    shown = [task for task in tasks if name in (task.key, task.name)]
+    if not shown:
+        shown = [find(name)] if "/" not in name or name.endswith(".py") else []
+    if not shown:
+        find_claims([name])  # names the nearest claim in its error
+    for task in shown:
+        console.print(f"[bold]{task.key}[/bold] ({task.file})\n{task.paper.citation}", highlight=False)
+        for preset, config in task.presets.items():
+            console.print(f"preset {preset}: {config}", highlight=False)
+        for measurement in task.measurements.values():
+            console.print(f"measurement {measurement.name}", highlight=False)
+        for figure, draw in task.figures.items():
+            console.print(f"figure {figure}: {(draw.__doc__ or '').strip().splitlines()[0]}", highlight=False)
+        for claim in task.claims.values():
+            console.print(f"claim {claim.id}: {claim.statement}", highlight=False)
+    return 0
+
+
+def _chosen(names: Sequence[str]) -> list[Task]:
+    return [find(name) for name in names] or [task for task in discover() if task.place == "tasks"]
+
+
+def _notebooks(options: Notebooks) -> int:
+    from lab.notebooks import execute
+
+    session = options.where.session()
+    for task in _chosen(options.tasks):
+        ensure(Results(task, task.config("ci"), session).jobs(list(task.measurements.values())), session)
+        print(f"executed {execute(task)}", flush=True)
+    return 0
+
+
+def _reproduce(options: Reproduce) -> int:
+    session = options.where.session()
+    judgements: list[Judgement] = []
+    for task in _chosen(options.tasks):
+        print(f"{task.key}: {task.paper.citation}", flush=True)
+        judgements += measure_and_draw(task, "ci", task.config("ci"), None, session)
+    _print_table(judgements, "all claims, preset ci")
+    readme = PROJECT / "README.md"
+    write(readme, with_section(readme.read_text()).encode())
+    print(f"wrote the claims tables of {readme} ({len(readme_section())} characters)")
+    status = _notebooks(Notebooks(options.tasks, options.where))
+    return status if all(judgement.as_expected for judgement in judgements) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Where measurements are taken: this process, processes on this machine, or a cluster.
+
+Every place is a ``concurrent.futures.Executor``; the loop that feeds it is the same. Results are written as they
+arrive, so an interruption or a lost worker costs only what was under way (and of that, only what came after the
+last checkpoint). No scheduler of our own: Dask speaks to clusters.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lab.errors import LabError
+from lab.progress import Progress, open_progress
+from lab.runs import Job, Session, execute, interrupted_sentence
+
+logger = logging.getLogger("lab")
+
+BATCH_SYSTEMS = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "sge": "SGECluster",
+    "lsf": "LSFCluster",
+    "htcondor": "HTCondorCluster",
+    "oar": "OARCluster",
+}
+# A worker can die for reasons of its own (memory, a signal); a job that takes three down with it is at fault.
+ATTEMPTS = 3
+CONNECT_SECONDS = 10
+
+
+class SerialExecutor(Executor):
+    """Runs each call at once in this process."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def check_device(device: str) -> None:
+    """Raise LabError unless tensors can be put on ``device``."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        available = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise LabError(
+            f"the device {device!r} is not available here; choose one of {', '.join(available)} with --device"
+        ) from error
+
+
+def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, dict[str, np.ndarray]], None]) -> None:
+    """Carry out ``jobs``; each result is stored and handed to ``finish`` as it arrives.
+
+    Raises:
+        LabError: a job failed (after the others were finished), or no place to run could be opened.
+        KeyboardInterrupt: with the sentence to print.
+    """
+    check_device(session.device)
+    store = session.store
+    done = 0
+    failures: list[tuple[Job, BaseException]] = []
+    waiting = [(job, 1) for job in reversed(jobs)]
+    serial = session.workers == 1 and not session.cluster
+    try:
+        with open_progress(len(jobs), session.quiet) as progress:
+            while waiting:
+                with _open_executor(session, min(len(waiting), _slots(session))) as (executor, slots):
+                    under_way: dict[Future[Any], tuple[Job, int, float]] = {}
+                    try:
+                        while waiting or under_way:
+                            while waiting and len(under_way) < slots:
+                                job, attempt = waiting.pop()
+                                progress.start(job.label)
+                                scratch = store.scratch(job)
+                                listener = _listener(progress, job, scratch, serial)
+                                begun = time.monotonic()
+                                under_way[executor.submit(execute, job, scratch, listener)] = job, attempt, begun
+                            ready, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
+                            for job, _, _ in under_way.values():
+                                progress.update(job.label, _read_share(store.scratch(job)))
+                            for future in ready:
+                                job, attempt, begun = under_way[future]
+                                try:
+                                    data = future.result()
+                                except (BrokenProcessPool, CancelledError):
+                                    raise
+                                except Exception as error:
+                                    del under_way[future]
+                                    if type(error).__name__ == "KilledWorker":
+                                        raise _lost_worker(job) from error
+                                    failures.append((job, error))
+                                    progress.fail(job.label)
+                                else:
+                                    del under_way[future]
+                                    store.save(job, data, time.monotonic() - begun)
+                                    store.discard_scratch(job)
+                                    progress.finish(job.label)
+                                    finish(job, data)
+                                    done += 1
+                    except (BrokenProcessPool, CancelledError) as error:
+                        for job, attempt, _ in under_way.values():
+                            if attempt == ATTEMPTS:
+                                raise _lost_worker(job) from error
+                            waiting.append((job, attempt + 1))
+                        logger.warning("a worker process died; its measurements continue in a new one")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(interrupted_sentence(done, len(jobs), store.root)) from None
+    if failures:
+        _raise(failures, done, len(jobs), store.root)
+
+
+def _lost_worker(job: Job) -> LabError:
+    return LabError(
+        f"the worker measuring {job.label} died {ATTEMPTS} times, probably for want of memory; "
+        "choose a smaller size or fewer --workers, finished measurements are kept"
+    )
+
+
+def _raise(failures: list[tuple[Job, BaseException]], done: int, total: int, root: Path) -> None:
+    job, error = failures[0]
+    others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+    if isinstance(error, LabError):
+        raise LabError(f"{job.label}{others}: {error}") from error
+    raise LabError(
+        f"{job.label}{others} failed with {type(error).__name__}: {error}; "
+        f"{done} of {total} measurements are finished and kept in {root}"
+    ) from error
+
+
+def _slots(session: Session) -> int:
+    return max(session.workers, 1)
+
+
+@contextmanager
+def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor, int]]:
+    """An executor and how many calls to keep in it."""
+    if session.cluster:
+        with _open_cluster(session) as (executor, slots):
+            yield executor, slots
+    elif session.workers == 1:
+        yield SerialExecutor(), 1
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
+            try:
+                yield pool, processes
+            except BaseException:
+                # Without this, leaving the block would wait for the trainings under way.
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _begin_worker() -> None:
+    """Ctrl-C reaches every process of a terminal: the one that hands out work answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _open_cluster(session: Session) -> Iterator[tuple[Executor, int]]:
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise LabError("--cluster needs Dask, which is not installed; run pip install '.[cluster]'") from error
+    dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"})
+    workers = max(session.workers, 1)
+    owned: Any = None
+    try:
+        if session.cluster == "local":
+            owned = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+            )
+            address: Any = owned
+        elif session.cluster in BATCH_SYSTEMS:
+            import dask_jobqueue
+
+            owned = getattr(dask_jobqueue, BATCH_SYSTEMS[session.cluster])()
+            owned.scale(jobs=workers)
+            address = owned
+        else:
+            address = session.cluster
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        if owned is not None:
+            owned.close()
+        raise LabError(
+            f"the cluster {session.cluster!r} does not answer within {CONNECT_SECONDS} s ({error}); give 'local', "
+            f"the address of a running scheduler (tcp://host:port), or one of {', '.join(BATCH_SYSTEMS)} "
+            "configured for dask-jobqueue"
+        ) from error
+    try:
+        slots = max(2 * len(client.scheduler_info()["workers"]), 2 * workers)
+        # Dask sends a lost worker's calls to another one by itself.
+        yield client.get_executor(pure=False, retries=0), slots
+    finally:
+        client.close()
+        if owned is not None:
+            owned.close()
+
+
+class _ShareFile:
+    """Tells the share of a job that is done through a small file, whatever process the job runs in."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = 0.0
+
+    def __call__(self, done: float) -> None:
+        now = time.monotonic()
+        if now - self.last > 0.5:
+            self.last = now
+            self.path.mkdir(parents=True, exist_ok=True)
+            temporary = self.path / f".share.{os.getpid()}"
+            temporary.write_text(f"{done:.6f}")
+            os.replace(temporary, self.path / "share")
+
+
+def _listener(progress: Progress, job: Job, scratch: Path, serial: bool) -> Callable[[float], None]:
+    if serial:
+        return lambda done: progress.update(job.label, done)
+    return _ShareFile(scratch)
+
+
+def _read_share(scratch: Path) -> float | None:
+    try:
+        return float((scratch / "share").read_text())
+    except (OSError, ValueError):
+        return None
