@@ -140,7 +140,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["run"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         return _parse_and_run(arguments[1:])
-    commands = {"list": List, "show": Show, "run": Run, "check": Check, "notebooks": Notebooks, "reproduce": Reproduce}
+    commands = {
+        "list": List,
+        "show": Show,
+        "run": Run,
+        "check": Check,
+        "notebooks": Notebooks,
+        "reproduce": Reproduce,
+    }
     command: Any = tyro.extras.subcommand_cli_from_dict(
         {name: kind for name, kind in commands.items()}, prog="lab", args=arguments, description=__doc__
     )
@@ -172,10 +179,16 @@ def _parse_and_run(arguments: list[str]) -> int:
     default = task.config(preset)
     fields: list[Any] = [("options", Annotated[Run, tyro.conf.arg(name="")])]
     if dataclasses.fields(default):
-        fields.append(("config", Annotated[task.config_type, tyro.conf.arg(name="")], dataclasses.field(default=default)))
+        fields.append(
+            (
+                "config",
+                Annotated[task.config_type, tyro.conf.arg(name="")],
+                dataclasses.field(default=default),
+            )
+        )
     both = dataclasses.make_dataclass("RunTask", fields)
     both.__doc__ = f"Measure {task.key}, draw its figures and judge its paper's claims."
-    parsed = tyro.cli(both, args=arguments, prog="lab run")
+    parsed: Any = tyro.cli(both, args=arguments, prog="lab run")
     return _run(task, parsed.options, getattr(parsed, "config", default))
 
 
@@ -235,7 +248,9 @@ def measure_and_draw(
     return judgements
 
 
-def _figure_folder(task: Task, preset: str, config: Any, seeds: Sequence[int] | None, session: Session) -> Path:
+def _figure_folder(
+    task: Task, preset: str, config: Any, seeds: Sequence[int] | None, session: Session
+) -> Path:
     unchanged = config == task.presets[preset] and seeds is None and task.place in ("tasks", "proofs_check")
     if unchanged and preset == "ci":
         return PROJECT / "figures" / task.key
@@ -257,7 +272,9 @@ def _check(options: Check) -> int:
         jobs += results[key].jobs(list(needed.values()))
     ensure(jobs, session)
     judgements = [
-        judgement for key, (_, claims) in tasks.items() for judgement in _judge(results[key], claims, options.preset)
+        judgement
+        for key, (_, claims) in tasks.items()
+        for judgement in _judge(results[key], claims, options.preset)
     ]
     if options.json:
         print(json.dumps([judgement.record() for judgement in judgements], indent=1))
@@ -280,7 +297,7 @@ def _list(options: List) -> int:
     papers: dict[str, list[Task]] = {}
     for task in discover():
         papers.setdefault(task.name, []).append(task)
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "task": next((task.key for task in tasks if task.place == "tasks"), None),
             "paper": {"slug": name, **dataclasses.asdict(tasks[0].paper)},
@@ -295,7 +312,7 @@ def _list(options: List) -> int:
         return 0
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     for record in records:
-        paper: Any = record["paper"]
+        paper = record["paper"]
         console.print(f"[bold]{paper['slug']}[/bold]  {paper['authors']}: {paper['title']} ({paper['year']})")
         console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False)
         for claim in record["claims"]:

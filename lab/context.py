@@ -23,7 +23,8 @@ class JobContext:
     listener: Callable[[float], None] | None = None
 
 
-_current: ContextVar[JobContext] = ContextVar("job", default=JobContext())
+_OUTSIDE = JobContext()
+_current: ContextVar[JobContext] = ContextVar("job", default=_OUTSIDE)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def squared_error(
 def relative_distance(
     first: Float[Tensor, "*models batch query"], second: Float[Tensor, "#*models batch query"]
 ) -> Float[Tensor, "*models"]:
-    """mean (first - second)^2 / mean second^2 over batch and queries: 0 if equal, 1 if ``first`` is always zero.
+    """mean (first - second)^2 / mean second^2 over batch and queries: 0 if equal, 1 if first is 0.
 
     The unit is the distance of the zero predictor from ``second``, the reference; so the order matters.
 
@@ -42,7 +42,7 @@ def relative_distance(
     unit = second.double().square().mean((-2, -1))
     if not bool((unit > 0).all()):
         raise LabError(
-            "A distance relative to a predictor that is 0 everywhere has no unit; exchange the two predictors."
+            "A distance relative to a predictor that is 0 everywhere has no unit; exchange the predictors."
         )
     return (first.double() - second.double()).square().mean((-2, -1)) / unit
 
@@ -55,7 +55,7 @@ def error_by_context_length(
     y_query: Float[Tensor, "batch query"],
     lengths: Sequence[int],
 ) -> Float[Tensor, "*models length"]:
-    """Mean squared error over batch and queries when only the first k examples are shown, for each k of lengths.
+    """Mean squared error over batch and queries when only the first k examples are shown, for k in lengths.
 
     Raises:
         LabError: a length outside 0 .. n.
@@ -84,7 +84,7 @@ def cross_entropy(
 def accuracy(
     log_probabilities: Float[Tensor, "*models batch time token"], tokens: Int[Tensor, "batch time"]
 ) -> Float[Tensor, "*models batch time-1"]:
-    """1 where the likeliest token of position t is token_{t+1}, else 0 (the first of several equally likely)."""
+    """1 where the likeliest token (the first of equals) of position t is token_{t+1}, else 0."""
     return (log_probabilities[..., :-1, :].argmax(-1) == tokens[:, 1:]).double()
 
 
@@ -141,7 +141,7 @@ def as_regression_predictor(
     decode: Callable[[Tensor, int, int], Tensor] = last_coordinate,
     member: int | None = None,
 ) -> RegressionPredictor:
-    """The regression predictor decode(module(encode(prompt), mask)) of an ensemble [E, B, m] or one member [B, m].
+    """The predictor decode(module(encode(prompt), mask)) of an ensemble [E, B, m] or one member [B, m].
 
     Args:
         module: ensemble taking (tokens [E, B, T, in], mask).
@@ -167,7 +167,7 @@ def as_regression_predictor(
 def as_token_predictor(
     module: Ensemble, mask: Tensor | Callable[[Tensor, int], Tensor], *, member: int | None = None
 ) -> TokenPredictor:
-    """The token predictor log_softmax(module(tokens, mask)) of an ensemble [E, B, T, V] or one member [B, T, V].
+    """The predictor log_softmax(module(tokens, mask)) of an ensemble [E, B, T, V] or one member [B, T, V].
 
     Args:
         module: ensemble taking (ids [E, B, T], mask) and returning logits [E, B, T, V].
@@ -189,7 +189,7 @@ def as_token_predictor(
 
 
 def _forward(module: Ensemble, tokens: Tensor, mask: Tensor) -> Float[Tensor, "model batch time out"]:
-    """Outputs of every model for the same prompts, a few prompts at a time so that activations stay in cache."""
+    """Outputs of every model for the same prompts, a few at a time so that activations stay in cache."""
     parameter = next(parameter for _, parameter in module.named_parameters())
     models, batch, time = parameter.shape[0], *tokens.shape[:2]
     width = int(getattr(module, "width", None) or parameter.shape[-1])
@@ -198,7 +198,7 @@ def _forward(module: Ensemble, tokens: Tensor, mask: Tensor) -> Float[Tensor, "m
     tokens, mask = tokens.expand(models, *tokens.shape), mask.to(parameter.device)
     if mask.dim() == 4:
         mask = mask.expand(models, batch, time, time)
-    # no_grad, not inference_mode: predictions may serve as targets of training, and so may anything cached here.
+    # no_grad, not inference_mode: predictions, and anything cached on the way, remain usable in training.
     with torch.no_grad():
         outputs = [
             module(tokens[:, i : i + rows], mask[:, i : i + rows] if mask.dim() == 4 else mask)

@@ -61,7 +61,9 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.4) -> tuple[Figure, np.ndarray]:
+def panels(
+    rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.4
+) -> tuple[Figure, np.ndarray]:
     """A figure of ``rows`` x ``columns`` axes (always a 2-D array of axes), sizes in inches a panel."""
     with style():
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")

@@ -40,7 +40,10 @@ def execute(task: Task) -> Path:
         # Random ids would make every execution a different file.
         cell["id"] = f"cell-{index}"
     client = NotebookClient(
-        notebook, timeout=EXECUTE_SECONDS, record_timing=False, resources={"metadata": {"path": str(task.file.parent)}}
+        notebook,
+        timeout=EXECUTE_SECONDS,
+        record_timing=False,
+        resources={"metadata": {"path": str(task.file.parent)}},
     )
     try:
         client.execute()
@@ -61,7 +64,9 @@ def show(task: Task, part: Any) -> None:
         _check_unedited(task, measurement)
     claims = {claim.check: claim for claim in task.claims.values()}
     if part is None:
-        display(Markdown(markdown_table([judge(claim, results).record() for claim in task.claims.values()], task)))
+        display(
+            Markdown(markdown_table([judge(claim, results).record() for claim in task.claims.values()], task))
+        )
     elif part in claims:
         display(Markdown(verdict(claims[part], results)))
     elif part in task.figures.values():
@@ -71,7 +76,9 @@ def show(task: Task, part: Any) -> None:
             drawing.figure.savefig(picture, format="png", metadata={"Software": None})
         display(Image(picture.getvalue()))
     else:
-        raise LabError(f"{part!r} is neither a figure nor a claim of {task.name}; pass one of those functions")
+        raise LabError(
+            f"{part!r} is neither a figure nor a claim of {task.name}; pass one of those functions"
+        )
 
 
 def verdict(claim: Claim, results: Results) -> str:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,6 +16,7 @@ from rich.progress import Progress as RichProgress
 PLAIN_LINE_SECONDS = 1.0
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What the loop over jobs tells its reader."""
 

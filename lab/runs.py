@@ -41,7 +41,9 @@ logger = logging.getLogger("lab")
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """The versions a number may depend on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy", "torch")}
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in ("numpy", "scipy", "torch")
+    }
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ def plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def execute(job: Job, scratch: Path | None, listener: Callable[[float], None] | None) -> dict[str, np.ndarray]:
+def execute(
+    job: Job, scratch: Path | None, listener: Callable[[float], None] | None
+) -> dict[str, np.ndarray]:
     """Carry out ``job`` in this process, with one thread (thread count changes the last digits)."""
     torch.set_num_threads(1)
     task = load(job.file)
@@ -323,4 +327,3 @@ def interrupted_sentence(done: int, total: int, root: Path) -> str:
         f"interrupted with {done} of {total} measurements finished and kept in {root}; "
         "the same command continues from there"
     )
-

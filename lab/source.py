@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 # They carry messages, progress and places, never numbers.
@@ -28,7 +28,7 @@ def reachable(file: Path, name: str) -> frozenset[str]:
     return frozenset(_reach(_parse(file, file.stat().st_mtime_ns), name)[0])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fingerprint(file: Path, name: str, _: int) -> str:
     tree = _parse(file, file.stat().st_mtime_ns)
     names, statements = _reach(tree, name)
@@ -43,13 +43,17 @@ def _fingerprint(file: Path, name: str, _: int) -> str:
     return digest.hexdigest()[:16]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(file: Path, _: int) -> ast.Module:
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:] or [ast.Pass()]
     return tree
 
@@ -113,7 +117,7 @@ def _ours(module: str) -> bool:
     return module.split(".")[0] in ("lab", "tasks", "proofs_check")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module_file(module: str) -> Path | None:
     root = Path(__file__).resolve().parent.parent
     path = root.joinpath(*module.split("."))
@@ -141,7 +145,7 @@ def _module_closure(modules: set[str]) -> set[str]:
     return closed
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module_text(module: str) -> str:
     file = _module_file(module)
     assert file is not None

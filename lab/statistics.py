@@ -71,14 +71,18 @@ def slope(
 
 
 def mean_band(
-    samples: Float[np.ndarray, "samples *points"], confidence: float = 0.95
+    samples: Float[np.ndarray, samples *points], confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "*points"], Float[np.ndarray, "*points"]]:
     r"""Pointwise Student band for the mean over axis 0, for drawing (no decision is taken on it).
 
     Returns:
         the lower and the upper edge.
     """
-    half = stats.t.isf((1 - confidence) / 2, len(samples) - 1) * samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    half = (
+        stats.t.isf((1 - confidence) / 2, len(samples) - 1)
+        * samples.std(axis=0, ddof=1)
+        / np.sqrt(len(samples))
+    )
     return samples.mean(axis=0) - half, samples.mean(axis=0) + half
 
 

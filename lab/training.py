@@ -1,9 +1,9 @@
 """One trainer for many small models at once.
 
-A *model* is one (seed, arm) pair: the seed fixes its initial weights and its data, the arm says what differs on
-purpose (usually the attention mask). An *ensemble* is one module whose every parameter carries a leading model
-axis. The loss of an ensemble is the sum of its models' losses, so no gradient crosses models, and Adam and SGD
-act elementwise, so one fused optimiser over the stacked tensors is exactly one independent optimiser a model.
+A *model* is one (seed, arm) pair: the seed fixes its initial weights and its data, the arm says what differs
+on purpose (usually the attention mask). An *ensemble* is one module whose every parameter carries a leading
+model axis. The loss of an ensemble is the sum of its models' losses, so no gradient crosses models, and Adam
+and SGD act elementwise, so one fused optimiser over the stacked tensors is one independent optimiser a model.
 What is not elementwise (gradient clipping, stopping) is done model by model here.
 
 How the models are grouped is decided by `chunk_size` and changes results by rounding only. For one grouping a
@@ -19,7 +19,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -38,7 +38,7 @@ log = logging.getLogger("lab")
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 REPORT_SECONDS = 0.3
-# Numbers one activation may hold over all models of a chunk: 2.4 MB in float32, about a core's share of cache.
+# Numbers one activation may hold over all models of a chunk: 2.4 MB in float32, a core's share of cache.
 # Beyond it a fused ensemble leaves the cache and is slower than its models one after the other.
 NUMBERS_IN_FLIGHT = 600_000
 # Numbers in one model's activation from which a step is bound by arithmetic, so that fusing gains nothing.
@@ -50,7 +50,7 @@ History = dict[str, np.ndarray]
 
 @runtime_checkable
 class Ensemble(Protocol):
-    """What the trainer needs: an `nn.Module` whose every parameter has a leading model axis, with `select`."""
+    """What is trained: an `nn.Module` with a leading model axis on every parameter, and `select`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
@@ -122,7 +122,7 @@ class Optimisation:
 
 
 def learning_rate(optimisation: Optimisation, step: int) -> float:
-    """Rate of update ``step`` (0, ..., steps - 1): peak * min((step + 1) / w, decay((step - w) / (steps - w))).
+    """Rate of update ``step``: peak * (step + 1) / w below w, then peak * decay((step - w) / (steps - w)).
 
     w = round(warmup * steps) is the length of the warm-up, decay(s) = 1, (1 + cos(pi s)) / 2 or 1 - s.
 
@@ -138,7 +138,7 @@ def learning_rate(optimisation: Optimisation, step: int) -> float:
 
 
 def clip_per_model(parameters: Sequence[nn.Parameter], limit: float) -> Float[Tensor, " model"]:
-    """Scale the gradient g_e of each model e by min(1, limit / |g_e|), in place; returns the norms |g_e| before.
+    """Scale the gradient g_e of each model e by min(1, limit / |g_e|), in place; returns the old |g_e|.
 
     |g_e| is the Euclidean norm over all parameters of model e, the leading axis of every gradient.
     """
@@ -179,7 +179,7 @@ def chunk_size(models: int, numbers: int, device: torch.device) -> int:
 
 
 def plan_chunks(members: Sequence[Member], size: int) -> list[list[int]]:
-    """Places of ``members`` in chunks of nearly equal length <= size; the arms of a seed stand side by side."""
+    """Places of ``members`` in chunks of nearly equal length <= size; arms of a seed stand side by side."""
     rank: dict[int, int] = {}
     for member in members:
         rank.setdefault(member.seed, len(rank))
@@ -194,8 +194,8 @@ class Trained(Generic[M]):
     Args:
         module: all models.
         members: which model stands at which place.
-        history: "step" [K] and "learning_rate" [K] of the K records, "loss" [K, E] (mean training loss since the
-            record before) and what `evaluate` returned [K, E, ...]; NaN after a model has stopped.
+        history: "step" [K] and "learning_rate" [K] of the K records, "loss" [K, E] (mean training loss since
+            the record before) and what `evaluate` returned [K, E, ...]; NaN after a model has stopped.
         steps: [E] the number of updates of each model.
     """
 
@@ -221,24 +221,264 @@ class Trained(Generic[M]):
 
     def arm(self, name: str) -> M:
         """The models of one arm as an ensemble of their own."""
-        return self.module.select(self.indices(name))  # type: ignore[no-any-return]
+        return self.module.select(self.indices(name))
 
 
-@dataclass
-class _State(Generic[M]):
-    """What a restart needs. ``whole`` is False while an update is half done and must not be written."""
+class _Run(Generic[M]):
+    """The mutable middle of a training: all that a checkpoint must hold, and the three things done to it."""
 
-    ensemble: M  # all models: initial weights, overwritten by the final ones as models finish
-    history: History
-    steps: np.ndarray
-    chunk: int = -1
-    step: int = 0
-    recorded: int = 0
-    active: list[int] = field(default_factory=list)  # places (in members) of the models of `module`
-    module: M | None = None
-    optimiser: torch.optim.Optimizer | None = None
-    losses: Tensor | None = None  # [steps since the last record, active models]
-    whole: bool = True
+    def __init__(
+        self, ensemble: M, members: tuple[Member, ...], optimisation: Optimisation, every: int, size: int
+    ) -> None:
+        self.members, self.optimisation, self.every = members, optimisation, every
+        self.chunks = plan_chunks(members, size)
+        self.ensemble = (
+            ensemble  # all models: initial weights, overwritten by the final ones as models finish
+        )
+        self.trained = np.zeros(len(members), dtype=int)  # final number of updates of each model
+        last = optimisation.steps
+        steps = np.append(np.arange(every, last, every), last)
+        rates = np.array([learning_rate(optimisation, int(step) - 1) for step in steps])
+        loss = np.full((len(steps), len(members)), np.nan)
+        self.history: History = {"step": steps, "learning_rate": rates, "loss": loss}
+        self.whole = False  # False while a change is half done and must not be written
+        self.begin(0)
+
+    def begin(self, chunk: int, active: list[int] | None = None) -> None:
+        """Start training a chunk of models, those at the places ``active`` (default: all of them)."""
+        self.whole = False
+        self.chunk, self.step, self.recorded = chunk, 0, 0
+        self.active = self.chunks[chunk] if active is None else active
+        self.module: M = self.ensemble.select(self.active)
+        self.parameters = [parameter for _, parameter in self.module.named_parameters()]
+        self.optimiser = _optimiser(self.parameters, self.optimisation)
+        like = self.parameters[0]  # losses since the last record, one row a step
+        self.losses = torch.zeros(self.every, len(self.active), dtype=like.dtype, device=like.device)
+        self.whole = True
+
+    @property
+    def present(self) -> tuple[Member, ...]:
+        """The models that `module` holds."""
+        return tuple(self.members[place] for place in self.active)
+
+    @property
+    def done(self) -> float:
+        """Share of all updates that is finished."""
+        finished = sum(map(len, self.chunks[: self.chunk + 1])) - len(self.active)
+        return (finished + len(self.active) * self.step / self.optimisation.steps) / len(self.members)
+
+    @property
+    def due(self) -> bool:
+        """Whether the latest update is one to record and has not been."""
+        return self.step > self.recorded and (
+            self.step % self.every == 0 or self.step == self.optimisation.steps
+        )
+
+    def update(
+        self,
+        batch: Callable[[int, int], Batch],
+        loss: Callable[[M, Batch, tuple[str, ...]], Tensor],
+    ) -> None:
+        """One step of all active models."""
+        present = self.present
+        of_seed = {seed: batch(seed, self.step) for seed in dict.fromkeys(member.seed for member in present)}
+        stacked = {}
+        for key in of_seed[present[0].seed]:
+            values = torch.stack([of_seed[member.seed][key] for member in present])
+            kind = self.losses.dtype if values.is_floating_point() else values.dtype
+            stacked[key] = values.to(self.losses.device, kind)
+
+        losses = loss(self.module, stacked, tuple(member.arm for member in present))
+        if losses.shape != (len(present),):
+            raise LabError(
+                f"The loss has shape {tuple(losses.shape)} but must be one mean for each of {len(present)} "
+                "models; average over all axes but the first."
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        losses.sum().backward()
+        if self.optimisation.clip_norm is not None:
+            clip_per_model(self.parameters, self.optimisation.clip_norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.optimisation, self.step)
+        self.whole = False
+        self.optimiser.step()
+        self.losses[self.step - self.recorded] = losses.detach()
+        self.step += 1
+        self.whole = True
+
+    def record(
+        self,
+        evaluate: Callable[[M, tuple[Member, ...]], dict[str, Tensor]] | None,
+        stop: Callable[[History], bool] | None,
+    ) -> None:
+        """Write losses and measurements to the history and let finished models go."""
+        self.check_finite()
+        # no_grad, not inference_mode: a mask cached during evaluation must remain usable in training.
+        with torch.no_grad():
+            measured = evaluate(self.module, self.present) if evaluate is not None else {}
+        row = math.ceil(self.step / self.every) - 1
+        for key, values in measured.items():
+            if values.shape[:1] != (len(self.active),) or key in ("step", "learning_rate", "loss"):
+                raise LabError(
+                    f"Measurement {key!r} of shape {tuple(values.shape)} must have a leading axis of "
+                    f"{len(self.active)} models and not be called step, learning_rate or loss; change evaluate."
+                )
+        mean = self.losses[: self.step - self.recorded].double().mean(0)
+        self.whole = False
+        for key, values in {**measured, "loss": mean}.items():
+            array = values.detach().double().cpu().numpy()
+            if key not in self.history:
+                shape = (len(self.history["step"]), len(self.members), *array.shape[1:])
+                self.history[key] = np.full(shape, np.nan)
+            self.history[key][row, self.active] = array
+        self.recorded = self.step
+
+        def finished(place: int) -> bool:
+            if self.step == self.optimisation.steps or stop is None:
+                return self.step == self.optimisation.steps
+            shared = ("step", "learning_rate")
+            return bool(
+                stop(
+                    {k: v[: row + 1] if k in shared else v[: row + 1, place] for k, v in self.history.items()}
+                )
+            )
+
+        self.release([position for position, place in enumerate(self.active) if finished(place)])
+        self.whole = True
+
+    def release(self, leaving: list[int]) -> None:
+        """Move the active models at the positions ``leaving`` to the full ensemble; the others go on alone."""
+        if not leaving:
+            return
+        for position in leaving:
+            if not all(bool(torch.isfinite(parameter[position]).all()) for parameter in self.parameters):
+                self.fail(self.step - 1, self.members[self.active[position]])
+        places = [self.active[position] for position in leaving]
+        with torch.no_grad():
+            for (_, final), current in zip(self.ensemble.named_parameters(), self.parameters, strict=True):
+                final[places] = current[leaving]
+        self.trained[places] = self.step
+        staying = [position for position in range(len(self.active)) if position not in leaving]
+        self.active = [self.active[position] for position in staying]
+        if not staying:
+            return
+        before, optimiser, self.module = self.parameters, self.optimiser, self.module.select(staying)
+        self.parameters = [parameter for _, parameter in self.module.named_parameters()]
+        self.optimiser, self.losses = (
+            _optimiser(self.parameters, self.optimisation),
+            self.losses[:, staying].clone(),
+        )
+        for old, new in zip(before, self.parameters, strict=True):
+            for key, value in optimiser.state[old].items():
+                per_model = torch.is_tensor(value) and value.shape == old.shape  # all but the count of steps
+                self.optimiser.state[new][key] = value[staying].clone() if per_model else value
+
+    def check_finite(self) -> None:
+        """Losses are looked at now and then, not every step, so that a GPU need not be waited for."""
+        finite = torch.isfinite(self.losses[: self.step - self.recorded]).cpu().numpy()
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            self.fail(self.recorded + int(row), self.members[self.active[column]])
+
+    def fail(self, step: int, member: Member) -> None:
+        rate = learning_rate(self.optimisation, step)
+        raise LabError(
+            f"Training of seed {member.seed}, arm {member.arm!r} left the finite numbers at step {step} of "
+            f"{self.optimisation.steps} with learning rate {rate:.3g}; lower the learning rate or set clip_norm."
+        )
+
+    def to_tensors(self) -> tuple[dict[str, object], dict[str, Tensor]]:
+        """Everything a restart needs: where the training stands, and named tensors."""
+        tensors = {
+            f"ensemble {key}": parameter.detach() for key, parameter in self.ensemble.named_parameters()
+        }
+        tensors |= {f"module {key}": parameter.detach() for key, parameter in self.module.named_parameters()}
+        tensors |= {f"history {key}": torch.from_numpy(values) for key, values in self.history.items()}
+        tensors |= {"trained": torch.from_numpy(self.trained), "losses": self.losses}
+        for number, entries in self.optimiser.state_dict()["state"].items():
+            tensors |= {
+                f"optimiser {number} {key}": value for key, value in entries.items() if torch.is_tensor(value)
+            }
+        place = {"chunk": self.chunk, "step": self.step, "recorded": self.recorded, "active": self.active}
+        return place, tensors
+
+    def from_tensors(self, place: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Continue where `to_tensors` was called."""
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            group, _, name = key.partition(" ")
+            groups.setdefault(group, {})[name] = value
+        _load(self.ensemble, groups["ensemble"])
+        self.history = {key: value.numpy() for key, value in groups["history"].items()}
+        self.trained = tensors["trained"].numpy()
+        self.begin(place["chunk"], place["active"] or None)
+        self.step, self.recorded, self.active = place["step"], place["recorded"], place["active"]
+        if self.active:
+            _load(self.module, groups["module"])
+            self.losses = tensors["losses"].to(self.losses.device)
+            entries: dict[int, dict[str, Tensor]] = {}
+            for key, value in groups.get("optimiser", {}).items():
+                number, _, name = key.partition(" ")
+                entries.setdefault(int(number), {})[name] = value
+            self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": entries})
+
+
+def _optimiser(parameters: Sequence[nn.Parameter], optimisation: Optimisation) -> torch.optim.Optimizer:
+    rate, decay = optimisation.learning_rate, optimisation.weight_decay
+    if optimisation.optimiser == "sgd":
+        return torch.optim.SGD(parameters, rate, optimisation.momentum, weight_decay=decay, fused=True)
+    kind = torch.optim.Adam if optimisation.optimiser == "adam" else torch.optim.AdamW
+    return kind(parameters, rate, optimisation.betas, optimisation.epsilon, decay, fused=True)
+
+
+def _load(module: Ensemble, values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            parameter.copy_(values[key])
+
+
+def _digest(tensors: dict[str, Tensor], facts: str) -> str:
+    """SHA-256 of named tensors (names, types, shapes and bits) and of the text ``facts``."""
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        array = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save(path: Path, identity: str, run: _Run[M]) -> None:
+    """Write ``run`` in one atomic replacement; a disk that refuses costs the checkpoint, no more."""
+    place, tensors = run.to_tensors()
+    # Clones, because safetensors refuses tensors that share memory, as views made by `select` may.
+    tensors = {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
+    text = json.dumps({"run": identity, "place": place})
+    content = safetensors.torch.save(tensors, {"lab": text, "sha256": _digest(tensors, text)})
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    except OSError as error:
+        log.warning("Checkpoint %s could not be written (%s); training goes on without it.", path, error)
+
+
+def _resume(path: Path, identity: str, run: _Run[M]) -> None:
+    """Bring ``run`` to where the checkpoint left it; one that is damaged or of another run is ignored."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        text = metadata.get("lab", "")
+        if metadata.get("sha256") != _digest(tensors, text):
+            raise ValueError("its content was changed")
+        found = json.loads(text)
+        if found["run"] != identity:
+            raise ValueError("it belongs to another run")
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        log.warning("Checkpoint %s is ignored (%s); training starts afresh.", path, error)
+    else:
+        run.from_tensors(found["place"], tensors)
 
 
 def train(
@@ -256,18 +496,22 @@ def train(
     checkpoint_seconds: float = 20.0,
     activation_size: int | None = None,
 ) -> Trained[M]:
-    """Train every member; the result depends on (seed, arm) alone, up to rounding, not on who trains beside it.
+    """Train every member; up to rounding, the result depends on (seed, arm) alone, not on its company.
+
+    In a job (`lab.context`) unfinished training is kept as a checkpoint and continued by the next call with the
+    same members, optimisation, initial weights and data; the functions given must then be the same too.
 
     Args:
         build: seeds [E] to an ensemble of E models; the weights of model e depend on ``seeds[e]`` only.
         members: the models to train, all different.
         batch: (seed, step) to the batch of one model (prompts first, then tokens, in every tensor). A pure
             function, asked once a step for each seed, so all arms of a seed see the same data.
-        loss: (module, batch stacked on a leading model axis, arms of these models) to the mean loss of each, [E].
+        loss: (module, batch stacked on a leading model axis, arms of the models) to the mean losses [E].
         evaluate: (module, members) to measurements [E, ...], for any part of the ensemble, without gradients;
             called every ``evaluate_every`` steps and at the end.
         stop: the history of ONE model so far ("step" [k], "loss" [k], measurements [k, ...]) to whether it is
-            finished. A finished model leaves the ensemble with the weights it has; the others go on.
+            finished; asked after each evaluation. A finished model leaves the ensemble with the weights it
+            has, and the others go on, so that when a model stops does not depend on its company either.
         dtype: of the weights and of all floating-point data.
         name: of the checkpoint, unique within a job.
         checkpoint_seconds: time between checkpoints.
@@ -278,305 +522,45 @@ def train(
     """
     members = tuple(members)
     if not members or len(set(members)) < len(members):
-        raise LabError(
-            f"An ensemble of {len(members)} members needs at least one, all different; remove repeats."
-        )
+        raise LabError(f"The {len(members)} members must be at least one and all different; change them.")
     if evaluate_every < 1:
         raise LabError(f"evaluate_every = {evaluate_every} must be at least 1 step; choose a larger number.")
-    device = context.device()
-    ensemble = build([member.seed for member in members]).to(device, dtype)
+    ensemble = build([member.seed for member in members]).to(context.device(), dtype)
     first = batch(members[0].seed, 0)
-    size = chunk_size(len(members), activation_size or activation_numbers(ensemble, first), device)
-    chunks = plan_chunks(members, size)
-    every = min(evaluate_every, optimisation.steps)
-    state = _State(
-        ensemble, _empty_history(optimisation, every, len(members)), np.zeros(len(members), dtype=int)
-    )
+    numbers = activation_size or activation_numbers(ensemble, first)
+    size = chunk_size(len(members), numbers, context.device())
+    run = _Run(ensemble, members, optimisation, min(evaluate_every, optimisation.steps), size)
 
     path = context.checkpoint(name)
-    configuration = (
-        optimisation,
-        members,
-        chunks,
-        every,
-        stop is None,
-        str(dtype),
-        device.type,
-        torch.__version__,
-    )
-    run = _digest(
-        {**dict(ensemble.named_parameters()), **{f"batch {key}": t for key, t in first.items()}},
-        configuration,
-    )
+    facts = (members, optimisation, run.chunks, run.every, dtype, context.device().type, torch.__version__)
+    identity = _digest({**dict(ensemble.named_parameters()), **first}, repr(facts))
     if path is not None and path.exists():
-        _resume(path, run, state, optimisation)
+        _resume(path, identity, run)
 
     saved, reported = time.monotonic(), -math.inf
     try:
-        while state.active or state.chunk + 1 < len(chunks):
-            if not state.active:
-                _begin(state, chunks[state.chunk + 1], state.chunk + 1, optimisation, every)
-            if state.step > state.recorded and (state.step % every == 0 or state.step == optimisation.steps):
-                _record(state, members, optimisation, every, evaluate, stop)
+        while run.active or run.chunk + 1 < len(run.chunks):
+            if not run.active:
+                run.begin(run.chunk + 1)
+            elif run.due:
+                run.record(evaluate, stop)
             else:
-                _update(state, members, batch, loss, optimisation, device, dtype)
+                run.update(batch, loss)
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS:
-                _check_finite(state, members, optimisation)
-                finished = sum(len(chunk) for chunk in chunks[: state.chunk + 1]) - len(state.active)
-                done = finished + len(state.active) * state.step / optimisation.steps
-                context.report(done / len(members))
+                run.check_finite()
+                context.report(run.done)
                 reported = now
             if path is not None and now - saved >= checkpoint_seconds:
-                _save(path, run, state)
+                _save(path, identity, run)
                 saved = time.monotonic()
     except (KeyboardInterrupt, SystemExit):
-        if path is not None and state.whole:
-            _save(path, run, state)
+        if path is not None and run.whole:
+            _save(path, identity, run)
         raise
-    if path is not None:
-        path.unlink(missing_ok=True)
+    if path is not None and path.exists():
+        path.unlink()
     context.report(1.0)
-    records = math.ceil(state.steps.max() / every)
-    history = {key: values[:records] for key, values in state.history.items()}
-    return Trained(ensemble, members, history, state.steps)
-
-
-def _empty_history(optimisation: Optimisation, every: int, models: int) -> History:
-    steps = np.append(np.arange(every, optimisation.steps, every), optimisation.steps)
-    rates = np.array([learning_rate(optimisation, int(step) - 1) for step in steps])
-    return {"step": steps, "learning_rate": rates, "loss": np.full((len(steps), models), np.nan)}
-
-
-def _parameters(module: Ensemble | None) -> list[nn.Parameter]:
-    assert module is not None
-    return [parameter for _, parameter in module.named_parameters()]
-
-
-def _optimiser(parameters: Sequence[nn.Parameter], optimisation: Optimisation) -> torch.optim.Optimizer:
-    rate, decay = optimisation.learning_rate, optimisation.weight_decay
-    if optimisation.optimiser == "sgd":
-        return torch.optim.SGD(parameters, rate, optimisation.momentum, weight_decay=decay, fused=True)
-    kind = torch.optim.Adam if optimisation.optimiser == "adam" else torch.optim.AdamW
-    return kind(parameters, rate, optimisation.betas, optimisation.epsilon, decay, fused=True)
-
-
-def _begin(state: _State[M], places: list[int], number: int, optimisation: Optimisation, every: int) -> None:
-    """Start training the models at ``places``."""
-    state.whole = False
-    state.module = state.ensemble.select(places)
-    parameters = _parameters(state.module)
-    state.optimiser = _optimiser(parameters, optimisation)
-    state.losses = torch.zeros(every, len(places), dtype=parameters[0].dtype, device=parameters[0].device)
-    state.chunk, state.step, state.recorded, state.active = number, 0, 0, places
-    state.whole = True
-
-
-def _update(
-    state: _State[M],
-    members: Sequence[Member],
-    batch: Callable[[int, int], Batch],
-    loss: Callable[[M, Batch, tuple[str, ...]], Tensor],
-    optimisation: Optimisation,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    """One step of all active models."""
-    assert state.module is not None and state.optimiser is not None and state.losses is not None
-    present = [members[place] for place in state.active]
-    of_seed = {seed: batch(seed, state.step) for seed in dict.fromkeys(member.seed for member in present)}
-    stacked = {}
-    for key in of_seed[present[0].seed]:
-        values = torch.stack([of_seed[member.seed][key] for member in present])
-        stacked[key] = values.to(device, dtype if values.is_floating_point() else values.dtype)
-
-    losses = loss(state.module, stacked, tuple(member.arm for member in present))
-    if losses.shape != (len(present),):
-        raise LabError(
-            f"The loss has shape {tuple(losses.shape)} but must be one mean for each of {len(present)} models; "
-            "average over all axes but the first."
-        )
-    state.optimiser.zero_grad(set_to_none=True)
-    losses.sum().backward()  # type: ignore[no-untyped-call]
-    if optimisation.clip_norm is not None:
-        clip_per_model(_parameters(state.module), optimisation.clip_norm)
-    for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(optimisation, state.step)
-    state.whole = False
-    state.optimiser.step()
-    state.losses[state.step - state.recorded] = losses.detach()
-    state.step += 1
-    state.whole = True
-
-
-def _check_finite(state: _State[M], members: Sequence[Member], optimisation: Optimisation) -> None:
-    """Losses are looked at now and then, not every step, so that a device need not be waited for."""
-    if state.losses is None:
-        return
-    finite = torch.isfinite(state.losses[: state.step - state.recorded]).cpu().numpy()
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        _raise_diverged(state.recorded + int(row), members[state.active[column]], optimisation)
-
-
-def _raise_diverged(step: int, member: Member, optimisation: Optimisation) -> None:
-    rate = learning_rate(optimisation, step)
-    raise LabError(
-        f"Training of seed {member.seed}, arm {member.arm!r} left the finite numbers at step {step} of "
-        f"{optimisation.steps} with learning rate {rate:.3g}; lower the learning rate or set clip_norm."
-    )
-
-
-def _record(
-    state: _State[M],
-    members: Sequence[Member],
-    optimisation: Optimisation,
-    every: int,
-    evaluate: Callable[[M, tuple[Member, ...]], dict[str, Tensor]] | None,
-    stop: Callable[[History], bool] | None,
-) -> None:
-    """Write losses and measurements to the history and let finished models go."""
-    assert state.module is not None and state.losses is not None
-    _check_finite(state, members, optimisation)
-    present = tuple(members[place] for place in state.active)
-    # no_grad, not inference_mode: a mask or encoding cached during evaluation must remain usable in training.
-    with torch.no_grad():
-        measured = evaluate(state.module, present) if evaluate is not None else {}
-    row = math.ceil(state.step / every) - 1
-    state.whole = False
-    mean = state.losses[: state.step - state.recorded].double().mean(0)
-    for key, values in {"loss": mean, **measured}.items():
-        if values.shape[:1] != (len(present),) or (
-            key in measured and key in ("step", "learning_rate", "loss")
-        ):
-            raise LabError(
-                f"Measurement {key!r} of shape {tuple(values.shape)} must have a leading axis of {len(present)} models "
-                "and a name other than step, learning_rate and loss; change evaluate."
-            )
-        array = values.detach().double().cpu().numpy()
-        if key not in state.history:
-            shape = (len(state.history["step"]), len(members), *array.shape[1:])
-            state.history[key] = np.full(shape, np.nan)
-        state.history[key][row, state.active] = array
-
-    def finished(place: int) -> bool:
-        if state.step == optimisation.steps:
-            return True
-        per_step = ("step", "learning_rate")
-        past = {k: v[: row + 1] if k in per_step else v[: row + 1, place] for k, v in state.history.items()}
-        return stop is not None and bool(stop(past))
-
-    state.recorded = state.step
-    leaving = [position for position, place in enumerate(state.active) if finished(place)]
-    if leaving:
-        _release(state, leaving, members, optimisation)
-    state.whole = True
-
-
-def _release(
-    state: _State[M], leaving: list[int], members: Sequence[Member], optimisation: Optimisation
-) -> None:
-    """Move the models at the positions ``leaving`` of the active ones to the full ensemble for good."""
-    assert state.module is not None and state.optimiser is not None and state.losses is not None
-    for position in leaving:
-        if not all(
-            bool(torch.isfinite(parameter[position]).all()) for parameter in _parameters(state.module)
-        ):
-            _raise_diverged(state.step - 1, members[state.active[position]], optimisation)
-    places = [state.active[position] for position in leaving]
-    with torch.no_grad():
-        for final, current in zip(_parameters(state.ensemble), _parameters(state.module), strict=True):
-            final[places] = current[leaving]
-    state.steps[places] = state.step
-
-    staying = [position for position in range(len(state.active)) if position not in leaving]
-    state.active = [state.active[position] for position in staying]
-    if staying:
-        before, state.module = _parameters(state.module), state.module.select(staying)
-        after = _parameters(state.module)
-        optimiser = _optimiser(after, optimisation)
-        for old, new in zip(before, after, strict=True):
-            for key, value in state.optimiser.state[old].items():
-                follows = torch.is_tensor(value) and value.shape == old.shape  # all but the count of steps
-                optimiser.state[new][key] = value[staying].clone() if follows else value
-        state.optimiser, state.losses = optimiser, state.losses[:, staying].clone()
-
-
-def _digest(tensors: dict[str, Tensor], *facts: object) -> str:
-    """SHA-256 of named tensors (names, types, shapes and bits) and of the text of ``facts``."""
-    digest = hashlib.sha256(repr(facts).encode())
-    for name in sorted(tensors):
-        array = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _save(path: Path, run: str, state: _State[M]) -> None:
-    """Write ``state`` in one atomic replacement; a disk that refuses costs the checkpoint, not the training."""
-    tensors = {f"ensemble {key}": parameter.detach() for key, parameter in state.ensemble.named_parameters()}
-    tensors |= {f"history {key}": torch.from_numpy(values) for key, values in state.history.items()}
-    tensors["steps"] = torch.from_numpy(state.steps)
-    if state.active:
-        assert state.module is not None and state.optimiser is not None and state.losses is not None
-        tensors["losses"] = state.losses
-        tensors |= {f"module {key}": parameter.detach() for key, parameter in state.module.named_parameters()}
-        for number, entries in state.optimiser.state_dict()["state"].items():
-            tensors |= {
-                f"optimiser {number} {key}": value for key, value in entries.items() if torch.is_tensor(value)
-            }
-    position = {"chunk": state.chunk, "step": state.step, "recorded": state.recorded, "active": state.active}
-    # Clones, because safetensors refuses tensors that share memory, as views made by `select` may.
-    tensors = {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
-    text = json.dumps({"run": run, "position": position})
-    content = safetensors.torch.save(tensors, {"lab": text, "sha256": _digest(tensors, text)})
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    except OSError as error:
-        log.warning("Checkpoint %s could not be written (%s); training goes on without it.", path, error)
-
-
-def _resume(path: Path, run: str, state: _State[M], optimisation: Optimisation) -> None:
-    """Bring ``state`` to where the checkpoint left it; one that is damaged or of another run is ignored."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        text = metadata.get("lab", "")
-        if metadata.get("sha256") != _digest(tensors, text):
-            raise ValueError("its content was changed")
-        found = json.loads(text)
-        if found["run"] != run:
-            raise ValueError("it belongs to another run")
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        log.warning("Checkpoint %s is ignored (%s); training starts afresh.", path, error)
-        return
-    position = found["position"]
-    state.chunk, state.step, state.recorded = position["chunk"], position["step"], position["recorded"]
-    state.active = position["active"]
-    state.steps = tensors["steps"].numpy()
-    state.history = {
-        key.removeprefix("history "): t.numpy() for key, t in tensors.items() if key.startswith("history ")
-    }
-    _load(state.ensemble, "ensemble", tensors)
-    if state.active:
-        state.module = state.ensemble.select(state.active)
-        _load(state.module, "module", tensors)
-        parameters = _parameters(state.module)
-        state.losses = tensors["losses"].to(parameters[0].device)
-        state.optimiser = _optimiser(parameters, optimisation)
-        saved: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimiser "):
-                _, number, entry = key.split(" ")
-                saved.setdefault(int(number), {})[entry] = value
-        state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": saved})
-
-
-def _load(module: Ensemble, prefix: str, tensors: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for key, parameter in module.named_parameters():
-            parameter.copy_(tensors[f"{prefix} {key}"])
+    records = math.ceil(run.trained.max() / run.every)
+    history = {key: values[:records] for key, values in run.history.items()}
+    return Trained(ensemble, members, history, run.trained)

@@ -1,4 +1,4 @@
-"""The trainer: a known optimum, independence of the grouping, resuming bit for bit, and its error messages."""
+"""The trainer: a known optimum, independence of the grouping, resuming bit for bit, and its errors."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ def batch(seed: int, step: int) -> dict[str, Tensor]:
     rng = stream(seed, "data", step).rng()
     x, w = rng.standard_normal((4, 5, 2)), rng.standard_normal((4, 1, 2))
     y = (x * w).sum(-1, keepdims=True)
-    target = torch.from_numpy(y[:, -1, 0].copy())
-    y[:, -1] = 0
-    return {"tokens": torch.from_numpy(np.concatenate([x, y], axis=-1)), "target": target}
+    return {
+        "tokens": torch.from_numpy(np.concatenate([x, y], axis=-1)),
+        "target": torch.from_numpy(y[:, 1:, 0]),
+    }
 
 
 def masks(arms: Sequence[str]) -> Tensor:
@@ -72,7 +73,7 @@ def masks(arms: Sequence[str]) -> Tensor:
 
 
 def loss(module: Attention, data: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
-    return (module(data["tokens"], masks(arms))[:, :, -1, -1] - data["target"]).square().mean(-1)
+    return (module(data["tokens"], masks(arms))[:, :, :-1, -1] - data["target"]).square().mean((1, 2))
 
 
 def evaluate(module: Attention, members: tuple[Member, ...]) -> dict[str, Tensor]:
@@ -127,8 +128,10 @@ def test_linear_model_reaches_least_squares() -> None:
 def test_ensemble_equals_separate_runs_and_any_chunking(optimiser: str) -> None:
     change = {"optimiser": optimiser, "weight_decay": 0.01, "momentum": 0.9 if optimiser == "sgd" else 0.0}
     together = run(optimisation=change)
-    assert together.history["loss"].shape == (3, 6) and together.history["norms"].shape == (3, 6, 2)
-    assert together.history["step"].tolist() == [10, 20, 25] and together.steps.tolist() == [25] * 6
+    assert together.history["loss"].shape == (3, 6)
+    assert together.history["norms"].shape == (3, 6, 2)
+    assert together.history["step"].tolist() == [10, 20, 25]
+    assert together.steps.tolist() == [25] * 6
     chunked = [run(optimisation=change, activation_size=NUMBERS_IN_FLIGHT // size) for size in (1, 4)]
     for other in chunked:
         torch.testing.assert_close(weights(other), weights(together), atol=1e-10, rtol=0)
@@ -180,8 +183,10 @@ def test_arms_of_a_seed_share_data_and_initial_weights() -> None:
     initial, data, arms = seen[0]
     assert arms == ("causal", "prefix") * 3
     assert all(torch.equal(tensor[0::2], tensor[1::2]) for tensor in (initial, data))
-    assert not torch.equal(initial[0], initial[2]) and not torch.equal(data[0], data[2])
-    assert trained.indices("prefix") == [3, 4, 5] and trained.index(1, "prefix") == 4
+    assert not torch.equal(initial[0], initial[2])
+    assert not torch.equal(data[0], data[2])
+    assert trained.indices("prefix") == [3, 4, 5]
+    assert trained.index(1, "prefix") == 4
     assert torch.equal(trained.arm("prefix").value, trained.module.value[3:])
     with pytest.raises(LabError, match="bidirectional.*choose one of causal, prefix"):
         trained.arm("bidirectional")
@@ -199,7 +204,8 @@ def test_schedule_rises_then_never_rises(steps: int, warmup: float, schedule: st
     optimisation = Optimisation(steps=steps, learning_rate=0.3, warmup=warmup, schedule=schedule)
     rates = np.array([learning_rate(optimisation, step) for step in range(steps)])
     warm = round(warmup * steps)
-    assert (rates > 0).all() and rates.max() == pytest.approx(0.3)
+    assert (rates > 0).all()
+    assert rates.max() == pytest.approx(0.3)
     np.testing.assert_allclose(rates[:warm], 0.3 * np.arange(1, warm + 1) / max(1, warm))
     assert (np.diff(rates[warm:]) <= 0).all()
     if schedule == "linear" and warm < steps:
@@ -245,25 +251,34 @@ def assert_same_bits(first: Trained[Attention], second: Trained[Attention]) -> N
     np.testing.assert_array_equal(first.steps, second.steps)
 
 
-def stops_when_heavy(history: dict[str, np.ndarray]) -> bool:
-    """A criterion that the models of this test meet at different times: the norm of the value matrix."""
-    return bool(history["norms"][-1, 1] > 1.15)
+def stops_after_a_way(history: dict[str, np.ndarray]) -> bool:
+    """A criterion that models meet at different times: how far the norms have moved since the first record."""
+    return bool(np.abs(history["norms"][-1] - history["norms"][0]).max() > 0.04)
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-@pytest.mark.parametrize("size", [3, 6])
-@pytest.mark.parametrize("after", [0, 1, 10, 47, 65, 95])
+@pytest.mark.parametrize(
+    ("optimiser", "size", "after"),
+    [
+        ("adamw", 6, 0),
+        ("adamw", 6, 1),
+        ("adamw", 3, 10),
+        ("sgd", 6, 25),
+        ("adamw", 4, 47),
+        ("sgd", 3, 47),
+        ("sgd", 4, 60),
+    ],
+)
 def test_resumed_run_has_the_same_bits(tmp_path: Path, optimiser: str, size: int, after: int) -> None:
     changes = {
         "optimisation": {"optimiser": optimiser, "momentum": 0.5},
         "activation_size": NUMBERS_IN_FLIGHT // size,
         "evaluate_every": 4,
-        "stop": stops_when_heavy,
+        "stop": stops_after_a_way,
     }
     whole = run(**changes)
     with context.job(context.JobContext(scratch=tmp_path)):
         with pytest.raises(KeyboardInterrupt):
-            run(batch=interrupted(min(after, 3 * int(whole.steps.min()))), **changes)
+            run(batch=interrupted(after), **changes)
         assert (tmp_path / "train.safetensors").exists() == (after > 0)  # the first call only looks at sizes
         resumed = run(**changes)
         assert list(tmp_path.iterdir()) == []
@@ -334,7 +349,8 @@ def test_bad_checkpoint_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixt
         data = doubled if damage == "other data" else batch
         with caplog.at_level(logging.WARNING, logger="lab"):
             resumed = run(batch=data)
-    assert len(caplog.records) == 1 and "is ignored" in caplog.text
+    assert len(caplog.records) == 1
+    assert "is ignored" in caplog.text
     assert not path.exists()
     assert_same_bits(resumed, run(batch=data))
 
@@ -345,9 +361,9 @@ def test_checkpoint_with_edited_position_is_ignored(tmp_path: Path, caplog: pyte
         with pytest.raises(KeyboardInterrupt):
             run(batch=interrupted(31))
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
         text = json.loads(metadata["lab"])
-        text["position"]["step"] += 1
+        text["place"]["step"] += 1
         path.write_bytes(safetensors.torch.save(tensors, {**metadata, "lab": json.dumps(text)}))
         run()
     assert "its content was changed" in caplog.text
@@ -363,7 +379,7 @@ def test_unwritable_checkpoint_does_not_stop_training(
 
 
 def test_stopping_does_not_depend_on_chunks() -> None:
-    changes = {"evaluate_every": 2, "stop": stops_when_heavy, "optimisation": {"steps": 61}}
+    changes = {"evaluate_every": 2, "stop": stops_after_a_way, "optimisation": {"steps": 61}}
     together = run(**changes)
     assert len(set(together.steps.tolist())) > 2, "the models should stop at different times"
     for size in (1, 4):
@@ -388,7 +404,7 @@ def test_divergence_names_step_member_and_rate() -> None:
 
     with pytest.raises(LabError, match=r"seed 7, arm 'causal' .* step 13 of 25 with learning rate 0\.0"):
         run(batch=poisoned)
-    with pytest.raises(LabError, match="learning rate 1e"):
+    with pytest.raises(LabError, match="step 1 of 25 with learning rate 9"):
         run(optimisation={"learning_rate": 1e200, "optimiser": "sgd", "clip_norm": None, "warmup": 0.0})
 
 
@@ -446,4 +462,6 @@ def test_progress_ends_at_one() -> None:
     shares: list[float] = []
     with context.job(context.JobContext(listener=shares.append)):
         run(activation_size=NUMBERS_IN_FLIGHT // 3)
-    assert shares == sorted(shares) and shares[0] < 1 and shares[-1] == 1.0
+    assert shares == sorted(shares)
+    assert shares[0] < 1
+    assert shares[-1] == 1.0

@@ -1,0 +1,43 @@
+# `make run` and `make test` need Python 3.11+, pip and make; the rest needs what they installed.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: run test test-fast reproduce notebooks bench lint constraints clean
+
+run: .venv/ready            ## headline task: figures and verdicts
+	$(BIN)/lab run causallm-icl
+
+test: .venv/ready           ## everything that CI runs, all claims measured again
+	$(BIN)/ruff check lab tasks proofs_check tests
+	$(BIN)/ruff format --check lab tasks proofs_check tests
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+test-fast: .venv/ready      ## the suite without measuring the claims again
+	$(BIN)/pytest -m "not claims"
+
+reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tables
+	$(BIN)/lab reproduce
+
+notebooks: .venv/ready      ## make and execute the notebooks
+	$(BIN)/lab notebooks
+
+bench: .venv/ready          ## every speed claim as a ratio measured in one run
+	$(BIN)/python -m lab.benchmarks
+
+constraints: .venv/ready    ## pin the versions that the next set-up installs
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --extra dev --no-header --no-annotate --no-emit-index-url \
+		--python-version 3.11 --output-file constraints.txt pyproject.toml
+
+# A plain torch on Linux brings gigabytes of GPU libraries that nothing here needs; where the CPU build of the pinned
+# version is offered, pip takes it.
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv results build dist

@@ -1,0 +1,165 @@
+"""Greedy and sampled continuation of prompts by an ensemble of transformers, with a key-value cache.
+
+A token's keys and values, once computed, never change as long as its row of the attention pattern allows no
+token that comes later. That is so for the causal pattern, and for a prefix pattern whose prefix lies inside the
+prompt: the prompt is run once, both ways, and the rest of the sequence is causal. Then each new token costs
+one row of attention instead of a whole forward pass, and the result is the same up to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lab.errors import LabError
+from lab.models.transformer import KeyValueCache, Transformer
+from lab.streams import Stream
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What an ensemble wrote after its prompts.
+
+    Attributes:
+        tokens: the tokens written; after the stop token, the stop token again.
+        lengths: how many tokens were written, the stop token included.
+        log_probabilities: log p of each token under the distribution it was taken from (temperature and
+            allowed tokens included; at temperature 0, that of temperature 1); 0 after the stop token.
+    """
+
+    tokens: Int[Tensor, "model batch step"]
+    lengths: Int[Tensor, "model batch"]
+    log_probabilities: Float[Tensor, "model batch step"]
+
+
+def decode(
+    module: Transformer,
+    prompts: Int[Tensor, "batch time"] | Int[Tensor, "model batch time"],
+    mask: Bool[Tensor, "total total"],
+    steps: int,
+    *,
+    stop_token: int | None = None,
+    temperature: float = 0.0,
+    stream: Stream | None = None,
+    allowed: Bool[Tensor, " vocabulary"] | Bool[Tensor, "step vocabulary"] | None = None,
+    cached: bool = True,
+) -> Continuation:
+    r"""Write $x_{P+k} \sim \mathrm{softmax}(z_{P+k-1} / \tau)$, or its mode at $\tau = 0$, for k < ``steps``.
+
+    z_t are the logits at position t given tokens 0 .. t under the attention pattern, restricted to the allowed
+    tokens; ties go to the smaller id. A sequence ends with its stop token. Of one prompt, all models of the
+    ensemble use the same random numbers, and the first prompts do not depend on how many follow.
+
+    Args:
+        module: ensemble of E models.
+        prompts: P tokens a prompt, the same for all models or one set a model.
+        mask: pattern over at least P + steps - 1 positions; no row may allow a token behind both its own
+            position and the prompt, for no such token exists when the row is computed.
+        steps: K, the most tokens to write.
+        stop_token: ends a sequence; None writes K tokens always.
+        temperature: tau >= 0; 0 is greedy.
+        stream: where random numbers come from, needed for tau > 0 only.
+        allowed: True for tokens that may be written, at all steps or step by step.
+        cached: False recomputes every position at every step (the reference that the cache must equal).
+
+    Raises:
+        LabError: no room for the tokens, a pattern that looks ahead, a token outside the vocabulary, no token
+            allowed, a negative temperature or one without a stream.
+    """
+    models, total = module.models, prompts.shape[-1] + steps - 1
+    if prompts.dim() == 2:
+        prompts = prompts.expand(models, *prompts.shape)
+    _check(module, prompts, mask, steps, temperature, stream, allowed)
+    device, batch, prompt = mask.device, prompts.shape[1], prompts.shape[2]
+    tokens = torch.zeros(models, batch, total + 1, dtype=torch.int64, device=device)
+    tokens[..., :prompt] = prompts
+    scores = torch.zeros(models, batch, steps, dtype=module.dtype, device=device)
+    lengths = torch.full((models, batch), steps, dtype=torch.int64, device=device)
+    running = torch.ones(models, batch, dtype=torch.bool, device=device)
+    cache = KeyValueCache() if cached else None
+    seen = 0
+    with torch.no_grad():
+        for step in range(steps):
+            end = prompt + step
+            logits = module(tokens[..., seen:end], mask[seen:end, :end], cache=cache)[:, :, -1]
+            seen = end if cached else 0
+            if allowed is not None:
+                row = allowed if allowed.dim() == 1 else allowed[step]
+                logits = logits.masked_fill(~row.to(device), -torch.inf)
+            log_probabilities = torch.log_softmax(logits / temperature if temperature else logits, dim=-1)
+            if temperature and stream is not None:
+                chosen = _draw(log_probabilities, stream.child("step", step))
+            else:
+                chosen = logits.argmax(-1)
+            score = log_probabilities.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+            scores[..., step] = torch.where(running, score, 0.0)
+            if stop_token is not None:
+                chosen = torch.where(running, chosen, stop_token)
+                ends = running & (chosen == stop_token)
+                lengths[ends] = step + 1
+                running &= ~ends
+            tokens[..., end] = chosen
+            if not bool(running.any()):
+                tokens[..., end + 1 :] = chosen.unsqueeze(-1)  # all have stopped: the rest is the stop token
+                break
+    return Continuation(tokens[..., prompt:], lengths, scores)
+
+
+def _draw(
+    log_probabilities: Float[Tensor, "model batch vocabulary"], stream: Stream
+) -> Int[Tensor, "model batch"]:
+    """Inverse distribution function at one uniform number a prompt, shared by the models."""
+    uniform = torch.from_numpy(stream.rng().random(log_probabilities.shape[1]))
+    cumulative = log_probabilities.double().exp().cumsum(-1)
+    # Times the total, which rounding leaves beside 1, so that a token of probability 0 is never drawn.
+    threshold = uniform.to(cumulative.device).unsqueeze(-1) * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+
+
+def _check(
+    module: Transformer,
+    prompts: Int[Tensor, "model batch time"],
+    mask: Bool[Tensor, "total total"],
+    steps: int,
+    temperature: float,
+    stream: Stream | None,
+    allowed: Bool[Tensor, "*step vocabulary"] | None,
+) -> None:
+    prompt, positions = prompts.shape[-1], module.architecture.positions
+    vocabulary = module.architecture.vocabulary
+    if steps < 1 or prompt < 1:
+        raise LabError(
+            f"{prompt} prompt tokens and {steps} steps must both be at least 1; give a longer prompt or more steps."
+        )
+    needed = prompt + steps - 1
+    if positions is not None and needed > positions:
+        raise LabError(
+            f"A prompt of {prompt} tokens continued by {steps} needs {needed} positions but the model has "
+            f"{positions}; shorten the prompt or ask for fewer tokens."
+        )
+    if len(mask) < needed:
+        raise LabError(
+            f"The attention pattern covers {len(mask)} positions but {needed} are needed; build a larger one."
+        )
+    later = mask[:needed, :needed].triu(1)
+    later[:prompt, :prompt] = False
+    if bool(later.any()):
+        row, column = later.nonzero()[0].tolist()
+        raise LabError(
+            f"Position {row} may attend to position {column}, which is not written yet when {row} is computed; "
+            f"use a pattern that is causal beyond the {prompt} prompt tokens."
+        )
+    outside = prompts[(prompts < 0) | (prompts >= vocabulary)]
+    if outside.numel():
+        raise LabError(
+            f"Token {int(outside[0])} lies outside the vocabulary of {vocabulary}; encode the prompt again."
+        )
+    if not temperature >= 0:
+        raise LabError(f"temperature = {temperature} must be at least 0; use 0 for the likeliest token.")
+    if temperature and stream is None:
+        raise LabError(f"Sampling at temperature {temperature} needs a stream of random numbers; give one.")
+    if allowed is not None and not bool(allowed.any(-1).all()):
+        raise LabError("The allowed tokens are none at some step; allow at least one token.")

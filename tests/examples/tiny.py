@@ -1,0 +1,92 @@
+"""A task as a user would write it, outside the project's folders."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lab import Evidence, Paper, Task, control
+from lab.figures import Drawing, label, panels
+from lab.runs import Results
+from lab.streams import stream
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A nested part of the configuration."""
+
+    scales: tuple[float, ...] = (1.0, 2.0)
+    """what to multiply by"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the tiny task."""
+
+    size: int = 10
+    """draws a seed"""
+    draws: int = 6
+    """seeds"""
+    inner: Inner = Inner()
+    flag: str = ""
+    """path of a file that is made once before the process kills itself; empty for no accident"""
+
+
+TASK = Task(
+    "tiny",
+    Paper("A tiny paper", "A. Author", 2024),
+    {"smoke": Config(size=3), "ci": Config(), "paper": Config(size=1000)},
+)
+
+
+@TASK.measurement(seeds=lambda config: config.draws)
+def means(config: Config, seed: int) -> dict[str, np.ndarray]:
+    if config.flag and seed == 3 and not Path(config.flag).exists():
+        Path(config.flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    draws = stream(seed, "data").rng().normal(size=config.size)
+    return {"mean": draws.mean(), "scaled": draws.mean() * np.array(config.inner.scales)}
+
+
+@TASK.measurement(seeds=lambda config: config.draws, ensemble=True, seeds_per_job=4)
+def together(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
+    return {"first": np.array([stream(seed, "data").rng().normal() for seed in seeds])}
+
+
+@TASK.figure
+def scatter(results: Results) -> Drawing:
+    """The means of all seeds."""
+    figure, axes = panels()
+    means_found = results[means]["mean"]
+    axes[0, 0].plot(means_found, "o")
+    label(axes[0, 0], "means scatter around 0", "seed", "mean")
+    return Drawing(figure, pd.DataFrame({"seed": results.seeds(means), "mean": means_found}))
+
+
+@TASK.claim(
+    "tiny/A1",
+    where="Theorem 1",
+    kind="ordering",
+    statement="The mean of standard normal draws is below $3$.",
+    controls=[control("a bound of -3", bound=-3.0)],
+)
+def mean_is_small(results: Results, bound: float = 3.0) -> Evidence:
+    return Evidence.over_seeds(results[means]["mean"], "<=", bound, "chosen before the draw")
+
+
+@TASK.claim(
+    "tiny/A2",
+    where="Theorem 2",
+    kind="ordering",
+    statement="The mean of standard normal draws is above $3$.",
+    expected="refuted",
+    condition="when 4 is added",
+    controls=[control("4 added", shift=4.0)],
+)
+def mean_is_large(results: Results, shift: float = 0.0) -> Evidence:
+    return Evidence.over_seeds(results[means]["mean"] + shift, ">", 3.0, "chosen before the draw")

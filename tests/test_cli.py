@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.cli import main
+from lab.tasks import discover
+
+TINY = Path(__file__).parent / "examples" / "tiny.py"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> list[str]:
+    shutil.copy(TINY, tmp_path / "tiny.py")
+    return [str(tmp_path / "tiny.py"), "--workers", "1", "--results", str(tmp_path / "results")]
+
+
+def test_a_file_outside_the_repository_runs(tiny: list[str], tmp_path: Path, capsys) -> None:
+    assert main(["run", *tiny]) == 0
+    output = capsys.readouterr().out
+    assert "2 of 2 verdicts are the expected ones" in output
+    for name in ("scatter.png", "scatter.csv"):
+        assert (tmp_path / "results" / "tiny" / "figures" / name).stat().st_size > 50
+
+
+def test_config_fields_and_seeds_are_options(tiny: list[str], tmp_path: Path, capsys) -> None:
+    arguments = ["--preset", "smoke", "--size", "4", "--inner.scales", "3", "4", "--seeds", "5", "7", "9"]
+    assert main(["run", *tiny, *arguments]) == 0
+    assert sorted(file.stem for file in (tmp_path / "results").rglob("seeds-?.safetensors")) == [
+        "seeds-5",
+        "seeds-7",
+        "seeds-9",
+    ]
+
+
+def test_check_prints_the_promised_fields(tiny: list[str], capsys) -> None:
+    assert main(["check", *tiny, "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    fields = {"id", "verdict", "expected", "measured", "relation", "bound", "bound_origin", "controls", "preset", "seconds"}
+    assert [record["id"] for record in records] == ["tiny/A1", "tiny/A2"]
+    assert all(fields <= record.keys() for record in records)
+    assert records[0]["controls"][0].keys() == {"name", "measured", "rejected"}
+
+
+def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> None:
+    file = Path(tiny[0])
+    file.write_text(file.read_text().replace("bound=-3.0", "bound=4.0"))
+    assert main(["check", *tiny]) == 1
+    assert "NOT REJECTED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "causallm-icll"], "unknown task 'causallm-icll' (did you mean 'causallm-icl'?)"),
+        (["run", "causallm-icl", "--preset", "cii"], "unknown preset 'cii' (did you mean 'ci'?)"),
+        (["run", "causallm-icl", "--device", "tpu9"], "the device 'tpu9' is not available here"),
+        (["run", "/nowhere/task.py"], "there is no file /nowhere/task.py"),
+        (["check", "causallm-icl/T11"], "no claim matches 'causallm-icl/T11' (did you mean"),
+        (["show", "causallm-icl/T11"], "no claim matches"),
+        (["check", "--workers", "0"], "--workers 0 is below 1"),
+        (["run"], "name the task"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(arguments: list[str], sentence: str, tmp_path: Path, capsys) -> None:
+    where = ["--results", str(tmp_path)] if arguments[0] != "show" and len(arguments) > 1 else []
+    try:
+        status = main([*arguments, *where])
+    except SystemExit as stopped:  # raised by the parser of options itself
+        status = stopped.code
+    errors = capsys.readouterr().err
+    assert status == 2
+    if arguments != ["run"]:
+        assert sentence in errors
+        assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--sizee", "3"], ["--inner.scale", "3"], ["--size", "many"]])
+def test_an_unknown_or_ill_typed_option_stops(tiny: list[str], arguments: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", *tiny, *arguments])
+    assert stopped.value.code == 2
+
+
+def test_an_unknown_command_stops() -> None:
+    done = subprocess.run([sys.executable, "-m", "lab.cli", "rnu"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_does_not_import_is_one_sentence(tmp_path: Path, capsys) -> None:
+    (tmp_path / "broken.py").write_text("import numpy\nnumpy.nothing\n")
+    assert main(["run", str(tmp_path / "broken.py")]) == 2
+    assert "broken.py, line 2, cannot be imported: AttributeError" in capsys.readouterr().err
+
+
+def test_a_file_without_a_task_is_one_sentence(tmp_path: Path, capsys) -> None:
+    (tmp_path / "empty.py").write_text("")
+    assert main(["check", str(tmp_path / "empty.py")]) == 2
+    assert "defines 0 tasks" in capsys.readouterr().err
+
+
+def test_list_names_every_claim_under_its_paper(capsys) -> None:
+    assert main(["list", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert all(record.keys() == {"task", "paper", "presets", "figures", "claims"} for record in records)
+    listed = {claim["id"] for record in records for claim in record["claims"]}
+    assert listed == {claim for task in discover() for claim in task.claims}
+    for record in records:
+        assert all(claim.keys() == {"id", "kind", "expected", "statement", "where"} for claim in record["claims"])
+        assert all(claim["id"].startswith(record["paper"]["slug"] + "/") for claim in record["claims"])
+
+
+def test_show_knows_tasks_claims_and_papers(capsys) -> None:
+    task = discover()[0]
+    for name in (task.key, next(iter(task.claims)), task.name):
+        assert main(["show", name]) == 0
+    assert "control:" in capsys.readouterr().out

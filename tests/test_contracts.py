@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lab import contracts
+from lab.contracts import BrokenContract, Check
+from lab.tasks import discover
+
+PARTS = contracts.all_registered()
+TASKS = discover()
+
+
+@pytest.mark.parametrize(
+    "check", [pytest.param(check, id=f"{part.name}-{check.name}") for part in PARTS for check in part.checks()]
+)
+def test_everything_registered_keeps_its_contract(check: Check) -> None:
+    check.run()
+
+
+@pytest.mark.parametrize(
+    "check", [pytest.param(check, id=f"{task.key}-{check.name}") for task in TASKS for check in contracts.task_checks(task)]
+)
+def test_every_task_keeps_its_contract(check: Check) -> None:
+    check.run()
+
+
+@dataclass(frozen=True)
+class Prompts:
+    x: Tensor
+
+
+def draw(stream, batch: int, dimension: int = 2) -> Prompts:
+    return Prompts(torch.from_numpy(stream.rng().normal(size=(batch, dimension))))
+
+
+def broken(checks: Iterable[Check]) -> set[str]:
+    found = set()
+    for check in checks:
+        try:
+            check.run()
+        except BrokenContract:
+            found.add(check.name)
+    return found
+
+
+def test_a_good_generator_passes() -> None:
+    assert broken(contracts.generator_checks(draw)) == set()
+
+
+def from_global_state(stream, batch: int) -> Prompts:
+    return Prompts(torch.from_numpy(np.random.normal(size=(batch, 2))))  # noqa: NPY002
+
+
+def always_the_same(stream, batch: int) -> Prompts:
+    return Prompts(torch.arange(batch)[:, None] * 1.0)
+
+
+def batch_dependent(stream, batch: int) -> Prompts:
+    return Prompts(draw(stream, batch).x / batch)
+
+
+def batch_last(stream, batch: int) -> Prompts:
+    return Prompts(draw(stream, batch).x.T)
+
+
+@pytest.mark.parametrize(
+    ("sample", "violation"),
+    [
+        (from_global_state, "the same stream gives the same batch"),
+        (from_global_state, "global random state is untouched"),
+        (always_the_same, "another seed gives another batch"),
+        (batch_dependent, "the first prompts do not change when later ones do"),
+        (batch_last, "every field has the batch first and finite values"),
+    ],
+)
+def test_a_broken_generator_is_found(sample: Callable, violation: str) -> None:
+    assert violation in broken(contracts.generator_checks(sample))
+
+
+def mean(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
+    return y.mean(1, keepdim=True).expand(-1, queries.shape[1])
+
+
+def changes_inputs(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
+    y += 1
+    return mean(x, y, queries)
+
+
+class Stateful:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
+        self.calls += 1
+        return mean(x, y, queries) + self.calls
+
+
+@pytest.mark.parametrize(
+    ("predictor", "violation"),
+    [
+        (lambda x, y, queries: y, "one finite prediction a query"),
+        (lambda x, y, queries: mean(x, y, queries) * float("nan"), "one finite prediction a query"),
+        (changes_inputs, "inputs are not modified"),
+        (Stateful(), "no state is kept between calls"),
+        (lambda x, y, queries: mean(x, y, queries) + x.mean(), "prompts do not influence each other"),
+        (lambda x, y, queries: mean(x, y, queries) + queries.mean((1, 2))[:, None], "queries do not influence each other"),
+    ],
+)
+def test_a_broken_regression_predictor_is_found(predictor: Callable, violation: str) -> None:
+    assert violation in broken(contracts.regression_predictor_checks(predictor))
+    assert broken(contracts.regression_predictor_checks(mean)) == set()
+
+
+def uniform(tokens: Tensor, prefix_length: Tensor) -> Tensor:
+    return torch.full((*tokens.shape, 3), 1 / 3).log()
+
+
+def peeks(tokens: Tensor, prefix_length: Tensor) -> Tensor:
+    following = torch.nn.functional.one_hot(tokens.roll(-1, 1), 3)
+    return (0.1 + following).log().log_softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("predictor", "violation"),
+    [
+        (peeks, "it never looks at the answer"),
+        (lambda tokens, lengths: uniform(tokens, lengths) + 1, "normalised log-probabilities at every position"),
+        (
+            lambda tokens, lengths: (uniform(tokens, lengths) * (1 + tokens.double().mean())).log_softmax(-1)
+            + tokens.double().mean() * torch.tensor([0.0, 0.0, 1e-5]),
+            "sequences do not influence each other",
+        ),
+    ],
+)
+def test_a_broken_token_predictor_is_found(predictor: Callable, violation: str) -> None:
+    assert violation in broken(contracts.token_predictor_checks(predictor, vocabulary=3))
+    assert broken(contracts.token_predictor_checks(uniform, vocabulary=3)) == set()

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab import LabError
+from lab.runs import Results, Session
+from lab.tasks import load
+
+TINY = Path(__file__).parent / "examples" / "tiny.py"
+task = load(TINY)
+
+
+def measured(session: Session, **changes) -> dict[str, np.ndarray]:
+    results = Results(task, task.config("ci"), session).vary(**changes)
+    return {
+        f"{measurement.name}/{name}": value
+        for measurement in task.measurements.values()
+        for name, value in results[measurement].items()
+    }
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory) -> dict[str, np.ndarray]:
+    return measured(Session(tmp_path_factory.mktemp("serial"), quiet=True))
+
+
+@pytest.mark.parametrize("where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"])
+@pytest.mark.filterwarnings("default")
+def test_the_place_does_not_change_a_bit(tmp_path: Path, serial: dict, where: dict) -> None:
+    found = measured(Session(tmp_path, quiet=True, **where))
+    assert found.keys() == serial.keys()
+    for name in serial:
+        assert np.array_equal(found[name], serial[name]), name
+
+
+@pytest.mark.parametrize("where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"])
+@pytest.mark.filterwarnings("default")
+def test_a_killed_worker_loses_nothing(tmp_path: Path, serial: dict, caplog, where: dict) -> None:
+    flag = tmp_path / "killed"
+    with caplog.at_level(logging.WARNING, "lab"):
+        found = measured(Session(tmp_path / "results", quiet=True, **where), flag=str(flag))
+    assert flag.exists()
+    for name in serial:
+        assert np.array_equal(found[name], serial[name]), name
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://"])
+def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path, address: str, monkeypatch) -> None:
+    monkeypatch.setattr("lab.execution.CONNECT_SECONDS", 1)
+    with pytest.raises(LabError, match="does not answer within 1 s"):
+        measured(Session(tmp_path, quiet=True, cluster=address))
+
+
+def test_an_unknown_device_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="device 'gpu' is not available"):
+        measured(Session(tmp_path, quiet=True, device="gpu"))
+
+
+SLOW = '''
+from dataclasses import dataclass
+import time
+from lab import Evidence, Paper, Task, control
+@dataclass(frozen=True)
+class Config:
+    bad: int = -1
+TASK = Task("slow", Paper("T", "A", 2024), {preset: Config() for preset in ("smoke", "ci", "paper")})
+@TASK.measurement(seeds=lambda config: 6)
+def wait(config: Config, seed: int):
+    if seed == config.bad:
+        raise ValueError("seed 2 is bad")
+    time.sleep(0.4 if config.bad < 0 else 0)
+    return {"seed": float(seed)}
+'''
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    folder = tmp_path / "results"
+    command = [sys.executable, "-m", "lab.cli", "run", str(tmp_path / "slow.py"), "--results", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--workers", workers], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list(folder.rglob("*.safetensors")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    kept = {file: file.stat().st_mtime_ns for file in folder.rglob("seeds-*.safetensors")}
+    assert process.returncode == 130
+    assert "interrupted with" in errors
+    assert "Traceback" not in errors
+    assert 0 < len(kept) < 6
+    subprocess.run([*command, "--workers", "1"], check=True, capture_output=True)
+    assert len(list(folder.rglob("seeds-*.safetensors"))) == 6
+    assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
+
+
+def test_a_failing_job_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    failing = load(tmp_path / "slow.py")
+    session = Session(tmp_path / "results", quiet=True)
+    with pytest.raises(LabError, match="seed 2 failed with ValueError: seed 2 is bad; 5 of 6"):
+        Results(failing, failing.config_type(bad=2), session)[failing.measurements["wait"]]
+    assert len(list((tmp_path / "results").rglob("*.safetensors"))) == 5
