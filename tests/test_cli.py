@@ -41,7 +41,18 @@ def test_config_fields_and_seeds_are_options(tiny: list[str], tmp_path: Path, ca
 def test_check_prints_the_promised_fields(tiny: list[str], capsys) -> None:
     assert main(["check", *tiny, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
-    fields = {"id", "verdict", "expected", "measured", "relation", "bound", "bound_origin", "controls", "preset", "seconds"}
+    fields = {
+        "id",
+        "verdict",
+        "expected",
+        "measured",
+        "relation",
+        "bound",
+        "bound_origin",
+        "controls",
+        "preset",
+        "seconds",
+    }
     assert [record["id"] for record in records] == ["tiny/A1", "tiny/A2"]
     assert all(fields <= record.keys() for record in records)
     assert records[0]["controls"][0].keys() == {"name", "measured", "rejected"}
@@ -67,7 +78,9 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
         (["run"], "name the task"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_2(arguments: list[str], sentence: str, tmp_path: Path, capsys) -> None:
+def test_bad_input_is_one_sentence_and_exit_2(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys
+) -> None:
     where = ["--results", str(tmp_path)] if arguments[0] != "show" and len(arguments) > 1 else []
     try:
         status = main([*arguments, *where])
@@ -112,7 +125,9 @@ def test_list_names_every_claim_under_its_paper(capsys) -> None:
     listed = {claim["id"] for record in records for claim in record["claims"]}
     assert listed == {claim for task in discover() for claim in task.claims}
     for record in records:
-        assert all(claim.keys() == {"id", "kind", "expected", "statement", "where"} for claim in record["claims"])
+        assert all(
+            claim.keys() == {"id", "kind", "expected", "statement", "where"} for claim in record["claims"]
+        )
         assert all(claim["id"].startswith(record["paper"]["slug"] + "/") for claim in record["claims"])
 
 

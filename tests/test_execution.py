@@ -33,7 +33,9 @@ def serial(tmp_path_factory) -> dict[str, np.ndarray]:
     return measured(Session(tmp_path_factory.mktemp("serial"), quiet=True))
 
 
-@pytest.mark.parametrize("where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"])
+@pytest.mark.parametrize(
+    "where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"]
+)
 @pytest.mark.filterwarnings("default")
 def test_the_place_does_not_change_a_bit(tmp_path: Path, serial: dict, where: dict) -> None:
     found = measured(Session(tmp_path, quiet=True, **where))
@@ -42,7 +44,9 @@ def test_the_place_does_not_change_a_bit(tmp_path: Path, serial: dict, where: di
         assert np.array_equal(found[name], serial[name]), name
 
 
-@pytest.mark.parametrize("where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"])
+@pytest.mark.parametrize(
+    "where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"]
+)
 @pytest.mark.filterwarnings("default")
 def test_a_killed_worker_loses_nothing(tmp_path: Path, serial: dict, caplog, where: dict) -> None:
     flag = tmp_path / "killed"
@@ -65,7 +69,7 @@ def test_an_unknown_device_is_one_sentence(tmp_path: Path) -> None:
         measured(Session(tmp_path, quiet=True, device="gpu"))
 
 
-SLOW = '''
+SLOW = """
 from dataclasses import dataclass
 import time
 from lab import Evidence, Paper, Task, control
@@ -79,7 +83,7 @@ def wait(config: Config, seed: int):
         raise ValueError("seed 2 is bad")
     time.sleep(0.4 if config.bad < 0 else 0)
     return {"seed": float(seed)}
-'''
+"""
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -26,7 +26,9 @@ GLOBAL_RANDOM = re.compile(
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_no_global_random_state(path: Path) -> None:
-    calls = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    calls = [
+        ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]
     assert [call for call in calls if GLOBAL_RANDOM.match(call) and "generator=" not in call] == []
 
 
@@ -53,7 +55,9 @@ def test_claim_ids_are_unique() -> None:
 
 
 def test_folders_of_the_top_level_are_the_fixed_ones() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
     folders = {line.split("/")[0] for line in tracked.splitlines() if "/" in line}
     assert folders <= {".ci", "lab", "tasks", "proofs_check", "figures", "tests"}
 
@@ -89,7 +93,9 @@ def test_commands_of_the_readme_parse(command: str, tmp_path: Path) -> None:
         if "--preset" in words:
             del words[words.index("--preset") : words.index("--preset") + 2]
         words += ["--preset", "smoke", "--results", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-m", "lab.cli", *words], cwd=PROJECT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "lab.cli", *words], cwd=PROJECT, capture_output=True, text=True
+    )
     # Status 1 is a verdict that a smoke run is too small for.
     assert done.returncode in ((0, 1) if words[0] == "check" else (0,)), done.stderr
     if "--json" in words:

@@ -76,7 +76,7 @@ def test_a_result_of_another_version_is_not_used(tmp_path: Path, caplog) -> None
     victim = files(tmp_path)[0]
     with safetensors.safe_open(victim, framework="numpy") as file:
         manifest = json.loads(file.metadata()["manifest"])
-        data = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        data = {name: file.get_tensor(name) for name in file.keys()}
     manifest["identity"]["versions"]["torch"] = "0.1"
     victim.write_bytes(safetensors.numpy.save(data, metadata={"manifest": json.dumps(manifest)}))
     with caplog.at_level(logging.WARNING, "lab"):

@@ -34,7 +34,9 @@ def test_one_sample_has_no_interval() -> None:
         statistics.mean_interval(np.array([1.0]))
 
 
-@pytest.mark.parametrize(("values", "target", "expected"), [((1, 1), 1.0, 0.0), ((1, 1), 2.0, np.inf), ((0, 2), 0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("values", "target", "expected"), [((1, 1), 1.0, 0.0), ((1, 1), 2.0, np.inf), ((0, 2), 0.0, 1.0)]
+)
 def test_deviation_counts_standard_errors(values: tuple, target: float, expected: float) -> None:
     assert statistics.deviation(np.array(values, dtype=float), target) == expected
 

@@ -1,0 +1,340 @@
+"""Sequences over a latent causal graph: every token is drawn from a hidden transition matrix at its parent.
+
+One graph stands behind all sequences and is told to nobody; each sequence has a transition matrix of its own.
+A *forest* gives every node at most one parent, ``parents[i]`` < i or `ROOT`; it describes the context
+x_0 .. x_{n-1}, after which comes a *test token* x_n without parent, whose child is to be predicted.
+With *several parents* a node has a tuple of them, and the token to predict is a node like the others.
+(Nichani, Damian, Lee 2024, Task 2.4 and section 6.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lab.contracts import generator
+from lab.errors import LabError
+from lab.streams import Stream
+
+ROOT = -1
+Roots = Literal["stationary", "uniform"]
+# Below it a concentration puts all mass on one symbol in float64, and the chain falls into pieces.
+SMALLEST_CONCENTRATION = 1e-2
+
+
+@dataclass(frozen=True)
+class CausalSequences:
+    r"""Sequences whose context follows a forest.
+
+    Args:
+        tokens: context of n tokens, then the test token; length n + 1.
+        transition: $\pi[s, k] = P(\text{child} = k \mid \text{parent} = s)$ of each sequence.
+        stationary: $\mu$ with $\mu \pi = \mu$.
+        target: $\pi[x_n, \cdot]$, the law of the child of the test token.
+    """
+
+    tokens: Int[Tensor, "batch length"]
+    transition: Float[Tensor, "batch states states"]
+    stationary: Float[Tensor, "batch states"]
+    target: Float[Tensor, "batch states"]
+
+
+@dataclass(frozen=True)
+class SeveralParentSequences:
+    r"""Sequences whose tokens have k parents each.
+
+    Args:
+        tokens: all tokens but the one to predict.
+        table: law of a child for each of the S^k tuples of parents' symbols, the first parent's most significant.
+        target: law of the token to predict.
+    """
+
+    tokens: Int[Tensor, "batch length"]
+    table: Float[Tensor, "batch tuples states"]
+    target: Float[Tensor, "batch states"]
+
+
+def chain(nodes: int) -> tuple[int, ...]:
+    """Parent i - 1 for every node but the first: an in-context Markov chain.
+
+    >>> chain(4)
+    (-1, 0, 1, 2)
+    """
+    return tuple(range(-1, nodes - 1))
+
+
+def pairs(nodes: int) -> tuple[int, ...]:
+    """Even nodes are roots, odd ones their children: inputs and outputs of a random map ("in-context learning").
+
+    >>> pairs(5)
+    (-1, 0, -1, 2, -1)
+    """
+    return tuple(node - 1 if node % 2 else ROOT for node in range(nodes))
+
+
+def star(nodes: int) -> tuple[int, ...]:
+    """Node 0 is everyone's parent.
+
+    >>> star(4)
+    (-1, 0, 0, 0)
+    """
+    return (ROOT,) + (0,) * (nodes - 1)
+
+
+def random_forest(source: Stream, nodes: int, root_share: float | None = None) -> tuple[int, ...]:
+    """Parent of node i uniform on 0 .. i - 1, node 0 a root.
+
+    Args:
+        root_share: probability that a later node is a root; None makes "no parent" as likely as each earlier
+            node, so that node i is a root with probability 1 / (i + 1).
+
+    Raises:
+        LabError: a share outside 0 .. 1.
+    """
+    if root_share is not None and not 0 <= root_share <= 1:
+        raise LabError(f"root_share = {root_share} must be a probability between 0 and 1; please change it.")
+    rng = source.child("forest").rng()
+    order = np.arange(nodes)
+    share = 1 / (order + 1) if root_share is None else np.full(nodes, root_share)
+    rooted = rng.random(nodes) < share
+    parents = np.floor(rng.random(nodes) * np.maximum(order, 1)).astype(int)
+    return tuple(np.where(rooted | (order == 0), ROOT, parents).tolist())
+
+
+def halves_and_previous(length: int) -> tuple[tuple[int, ...], ...]:
+    """Two parents ((i - 1) // 2, i - 1) for each node i from 2 to ``length``; the first two are roots.
+
+    The last of the ``length`` + 1 entries belongs to the token to predict.
+
+    >>> halves_and_previous(4)
+    ((), (), (0, 1), (1, 2), (1, 3))
+    """
+    return ((), ()) + tuple(((node - 1) // 2, node - 1) for node in range(2, length + 1))
+
+
+def check_forest(parents: Sequence[int]) -> tuple[int, ...]:
+    """The forest itself, if every parent comes before its child.
+
+    Raises:
+        LabError: no node, or a parent that does not come before its child (as every cycle has one).
+    """
+    if not len(parents):
+        raise LabError("a forest of 0 nodes has no context; give at least 1 node")
+    for node, parent in enumerate(parents):
+        if not ROOT <= parent < node:
+            raise LabError(
+                f"node {node} has the parent {parent}, which must be {ROOT} (a root) or an earlier node, so that there is "
+                "no cycle; number parents before their children"
+            )
+    return tuple(int(parent) for parent in parents)
+
+
+def check_several_parents(graph: Sequence[Sequence[int]]) -> int:
+    """The number k of parents of every node of ``graph`` that is not a root.
+
+    Raises:
+        LabError: a parent that does not come before its child, nodes with different numbers of parents, or no
+            parents of the last node, whose token is to be predicted.
+    """
+    for node, parents in enumerate(graph):
+        late = [parent for parent in parents if not 0 <= parent < node]
+        if late:
+            raise LabError(
+                f"node {node} has the parent {late[0]}, which must be an earlier node, so that there is no cycle; "
+                "number parents before their children"
+            )
+    numbers = {len(parents) for parents in graph if len(parents)}
+    if len(numbers) != 1 or not graph[-1]:
+        raise LabError(
+            f"the nodes have {sorted(numbers)} parents and the last one {len(graph[-1]) if graph else 0}; give the last "
+            "node and all others that are not roots the same number of parents"
+        )
+    return numbers.pop()
+
+
+def depths(parents: Sequence[int]) -> Int[Tensor, " nodes"]:
+    """Number of ancestors of each node: nodes of one depth can be drawn together."""
+    found: list[int] = []
+    for parent in parents:
+        found.append(0 if parent == ROOT else found[parent] + 1)
+    return torch.tensor(found)
+
+
+def check_prior(states: int, concentration: float) -> None:
+    """Refuse what is no prior on transition matrices.
+
+    Raises:
+        LabError: fewer than two symbols, or a concentration that is not a usable positive number.
+    """
+    if states < 2:
+        raise LabError(f"an alphabet of {states} symbols leaves nothing to predict; use at least 2")
+    if not SMALLEST_CONCENTRATION <= concentration < np.inf:
+        raise LabError(
+            f"the concentration {concentration} of the Dirichlet prior must be finite and at least "
+            f"{SMALLEST_CONCENTRATION}; please change it"
+        )
+
+
+def dirichlet_rows(
+    source: Stream, batch: int, rows: int, states: int, concentration: float, stickiness: float = 0.0
+) -> Float[Tensor, "batch {rows} {states}"]:
+    r"""Rows $(1 - \kappa)\,\mathrm{Dirichlet}(\alpha, \dots, \alpha) + \kappa\, e_s$, one table a sequence.
+
+    Args:
+        concentration: $\alpha$.
+        stickiness: $\kappa$, the weight added to repeating the parent's symbol (row s, symbol s).
+
+    Raises:
+        LabError: see `check_prior`; or a stickiness outside [0, 1), or for a table that is not square.
+    """
+    check_prior(states, concentration)
+    if not 0 <= stickiness < 1 or (stickiness and rows != states):
+        raise LabError(
+            f"stickiness = {stickiness} must lie in [0, 1) and be 0 for a table of {rows} rows over {states} symbols; "
+            "please change it"
+        )
+    table = torch.from_numpy(source.rng().dirichlet(np.full(states, concentration), (batch, rows)))
+    return (
+        table if stickiness == 0 else (1 - stickiness) * table + stickiness * torch.eye(states).to(table)
+    )
+
+
+def stationary_law(transition: Float[Tensor, "*batch states states"]) -> Float[Tensor, "*batch states"]:
+    r"""$\mu$ with $\mu \pi = \mu$, $\sum_s \mu_s = 1$, by elimination of states (Grassmann, Taksar, Heyman 1985).
+
+    The elimination adds, multiplies and divides positive numbers only, so that every entry has a small
+    *relative* error even where the chain nearly falls into pieces, as it does for concentrations about 0.1.
+    """
+    chain = transition.clone()
+    states = chain.shape[-1]
+    tiny = torch.finfo(chain.dtype).tiny
+    for last in range(states - 1, 0, -1):
+        leaving = chain[..., last, :last].sum(-1, keepdim=True).clamp_min(tiny)
+        chain[..., :last, last] = chain[..., :last, last] / leaving
+        chain[..., :last, :last] += chain[..., :last, last, None] * chain[..., last, None, :last]
+    weights = [torch.ones_like(chain[..., 0, 0])]
+    for state in range(1, states):
+        weights.append(sum(weights[other] * chain[..., other, state] for other in range(state)))
+        # Only proportions count, and a state that is almost never left can outgrow float64.
+        scale = torch.clamp_min(weights[-1], 1.0)
+        weights = [weight / scale for weight in weights]
+    found = torch.stack(weights, dim=-1)
+    return found / found.sum(-1, keepdim=True)
+
+
+def _symbols(
+    cumulative: Float[Tensor, "*batch states"], uniform: Float[Tensor, "*batch"]
+) -> Int[Tensor, "*batch"]:
+    """The symbol k with cumulative[k-1] <= u < cumulative[k]."""
+    # The last edge is 1 up to rounding and is left out, so that no u falls beyond the alphabet.
+    return (uniform.unsqueeze(-1) >= cumulative[..., :-1]).sum(-1)
+
+
+def sample_forest(
+    source: Stream, transition: Float[Tensor, "batch states states"], parents: Sequence[int], roots: Roots
+) -> Int[Tensor, "batch length"]:
+    r"""Tokens x_0 .. x_n of the forest and the test token: roots from $\mu$ or uniform, children from $\pi[x_p]$.
+
+    Nodes of one depth are drawn together, for the whole batch. The test token x_n is uniform.
+
+    Raises:
+        LabError: see `check_forest`; or an unknown law of the roots.
+    """
+    parents = check_forest(parents)
+    if roots not in get_args(Roots):
+        raise LabError(f"roots = {roots!r} must be one of {', '.join(get_args(Roots))}; please change it")
+    batch, states, _ = transition.shape
+    uniform = torch.from_numpy(source.rng().random((batch, len(parents) + 1)))
+    tokens = (uniform * states).long().clamp_max(states - 1)
+    depth, parent = depths(parents), torch.tensor(parents)
+    if roots == "stationary":
+        places = torch.nonzero(depth == 0).flatten()
+        edges = stationary_law(transition).cumsum(-1)
+        tokens[:, places] = _symbols(edges.unsqueeze(1), uniform[:, places])
+    edges = transition.cumsum(-1)
+    rows = torch.arange(batch).unsqueeze(1)
+    for level in range(1, int(depth.max()) + 1):
+        places = torch.nonzero(depth == level).flatten()
+        tokens[:, places] = _symbols(edges[rows, tokens[:, parent[places]]], uniform[:, places])
+    return tokens
+
+
+def sequences_of(
+    source: Stream, transition: Float[Tensor, "batch states states"], parents: Sequence[int], roots: Roots
+) -> CausalSequences:
+    """Sequences of given transition matrices, e.g. of one that the prior would never draw."""
+    tokens = sample_forest(source.child("tokens"), transition, parents, roots)
+    target = transition[torch.arange(len(tokens)), tokens[:, -1]]
+    return CausalSequences(tokens, transition, stationary_law(transition), target)
+
+
+@generator(states=3, parents=(-1, 0, 0, -1, 2), concentration=1.0)
+def causal_sequences(
+    source: Stream,
+    batch: int,
+    states: int,
+    parents: Sequence[int],
+    concentration: float,
+    roots: Roots = "stationary",
+    stickiness: float = 0.0,
+) -> CausalSequences:
+    r"""Sequences over a forest, each with a transition matrix of its own.
+
+    $\pi \sim$ rows of `dirichlet_rows`; $x_i \sim \mu_\pi$ (or uniform) for a root and $x_i \sim \pi[x_{p(i)}]$ for
+    a child; $x_n$ uniform; target $\pi[x_n]$.
+
+    Args:
+        states: S, the size of the alphabet.
+        parents: p, see `check_forest`.
+        concentration: $\alpha$ of the prior; ``stickiness`` its $\kappa$.
+        roots: law of the roots.
+
+    Raises:
+        LabError: see `check_forest` and `dirichlet_rows`.
+    """
+    transition = dirichlet_rows(
+        source.child("transition"), batch, states, states, concentration, stickiness
+    )
+    return sequences_of(source, transition, parents, roots)
+
+
+def tuple_codes(
+    tokens: Int[Tensor, "batch length"], graph: Sequence[Sequence[int]], nodes: Sequence[int], states: int
+) -> Int[Tensor, "batch nodes"]:
+    """The number sum_h x_{p_h} S^{k-1-h} of the parents' symbols of each node of ``nodes``."""
+    places = torch.tensor([list(graph[node]) for node in nodes])
+    digits = states ** torch.arange(places.shape[1] - 1, -1, -1)
+    return (tokens[:, places] * digits).sum(-1)
+
+
+@generator(states=3, graph=((), (), (0, 1), (1, 2), (0, 3)), concentration=1.0)
+def several_parent_sequences(
+    source: Stream, batch: int, states: int, graph: Sequence[Sequence[int]], concentration: float
+) -> SeveralParentSequences:
+    """Sequences in which the law of a token is a row of a random table, chosen by the symbols of its k parents.
+
+    Rows are Dirichlet with ``concentration``; roots are uniform. The last entry of ``graph`` belongs to the
+    token to predict, which is not drawn: its law is the target.
+
+    Raises:
+        LabError: see `check_several_parents` and `check_prior`.
+    """
+    k = check_several_parents(graph)
+    table = dirichlet_rows(source.child("table"), batch, states**k, states, concentration)
+    length = len(graph) - 1
+    uniform = torch.from_numpy(source.child("tokens").rng().random((batch, length)))
+    tokens = (uniform * states).long().clamp_max(states - 1)
+    edges = table.cumsum(-1)
+    rows = torch.arange(batch)
+    for node in range(length):  # the parents of a node may have any depth, so nodes come one by one
+        if graph[node]:
+            code = tuple_codes(tokens, graph, [node], states)[:, 0]
+            tokens[:, node] = _symbols(edges[rows, code], uniform[:, node])
+    target = table[rows, tuple_codes(tokens, graph, [length], states)[:, 0]]
+    return SeveralParentSequences(tokens, table, target)

@@ -1,0 +1,107 @@
+"""Every claim of every paper, measured again at the ``ci`` preset, with every control."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+
+from lab import figures, notebooks, report
+from lab.claims import Claim, Judgement, judge
+from lab.runs import Results, Session, ensure
+from lab.tasks import PROJECT, Task, discover
+
+TASKS = discover()
+CLAIMS = [pytest.param(task, claim, id=claim.id) for task in TASKS for claim in task.claims.values()]
+DRAWINGS = [pytest.param(task, name, id=f"{task.key}-{name}") for task in TASKS for name in task.figures]
+# The committed numbers may come from another machine; more than this apart they say something else.
+DRIFT = 0.1
+
+pytestmark = pytest.mark.claims
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Results]:
+    """All measurements of all tasks, taken in two processes where they are not there yet."""
+    session = Session(workers=2)
+    found = {task.key: Results(task, task.config("ci"), session) for task in TASKS}
+    for task in TASKS:
+        ensure(found[task.key].jobs(list(task.measurements.values())), session)
+    return found
+
+
+@pytest.fixture(scope="module")
+def judgements() -> dict[str, Judgement]:
+    return {}
+
+
+@pytest.mark.parametrize(("task", "claim"), CLAIMS)
+def test_claim(results: dict, judgements: dict, task: Task, claim: Claim) -> None:
+    judgement = judgements.setdefault(claim.id, judge(claim, results[task.key]))
+    evidence = judgement.evidence
+    assert judgement.verdict == claim.expected, (
+        f"measured {evidence.measured:.6g} in {evidence.interval}, "
+        f"required {evidence.relation} {evidence.bound:.6g}: {evidence.bound_origin}"
+    )
+    assert [one for one in judgement.controls if not one.rejected] == []
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
+def test_committed_verdicts_are_what_is_measured(results: dict, judgements: dict, task: Task) -> None:
+    stored = {record["id"]: record for record in report.stored_records(task)}
+    assert list(stored) == list(task.claims)
+    for claim in task.claims.values():
+        found = judgements.setdefault(claim.id, judge(claim, results[task.key]))
+        assert report.same_findings(found.record(), stored[claim.id], DRIFT), stored[claim.id]
+
+
+@pytest.mark.parametrize(("task", "name"), DRAWINGS)
+def test_committed_figures_show_what_is_measured(results: dict, task: Task, name: str) -> None:
+    drawing = task.figures[name](results[task.key])
+    folder = PROJECT / "figures" / task.key
+    fresh = pd.read_csv(io.StringIO(drawing.data.to_csv(index=False, float_format="%.6g")))
+    kept = pd.read_csv(folder / f"{name}.csv")
+    assert list(fresh.columns) == list(kept.columns)
+    assert len(fresh) == len(kept)
+    assert (folder / f"{name}.png").stat().st_size > 1000
+    for axes in drawing.figure.axes:
+        if axes.get_visible() and axes.has_data() and axes.get_label() != "<colorbar>":
+            assert axes.get_xlabel() or axes.get_ylabel(), f"a panel of {name} has no axis label"
+    assert any(axes.get_title(loc=place) for axes in drawing.figure.axes for place in ("left", "center")), (
+        f"{name} has no title"
+    )
+
+
+def test_claims_tables_of_the_readme_are_generated() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    assert report.with_section(readme) == readme, "run `lab reproduce` to make the claims tables anew"
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task.place == "tasks"], ids=lambda task: task.key)
+@pytest.mark.filterwarnings("default")
+def test_notebook_executes_and_is_the_twin_of_its_file(results: dict, task: Task, monkeypatch) -> None:
+    import jupytext
+    import nbformat
+
+    committed = nbformat.read(task.file.with_suffix(".ipynb"), as_version=4)
+    source = jupytext.read(task.file)
+    assert [cell.source for cell in committed.cells] == [cell.source for cell in source.cells], (
+        f"run `lab notebooks {task.key}`"
+    )
+    written: dict[str, bytes] = {}
+    monkeypatch.setattr(notebooks, "write", lambda path, content: written.update({str(path): content}))
+    notebooks.execute(task)
+    executed = nbformat.reads(next(iter(written.values())).decode(), as_version=4)
+    outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("text/markdown" in output.get("data", {}) for output in outputs)
+
+
+def test_figures_are_drawn_byte_for_byte_alike(results: dict, tmp_path) -> None:
+    task, name = next((task, name) for task in TASKS for name in task.figures)
+    for folder in ("one", "other"):
+        figures.save(task.figures[name](results[task.key]), tmp_path / folder, name)
+    for suffix in ("png", "csv"):
+        first, second = (tmp_path / folder / f"{name}.{suffix}" for folder in ("one", "other"))
+        assert first.read_bytes() == second.read_bytes()
