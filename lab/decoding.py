@@ -76,7 +76,7 @@ def decode(
     device, batch, prompt = mask.device, prompts.shape[1], prompts.shape[2]
     tokens = torch.zeros(models, batch, total + 1, dtype=torch.int64, device=device)
     tokens[..., :prompt] = prompts
-    scores = torch.zeros(models, batch, steps, dtype=module.dtype, device=device)
+    scores = torch.zeros(models, batch, steps, dtype=next(module.parameters()).dtype, device=device)
     lengths = torch.full((models, batch), steps, dtype=torch.int64, device=device)
     running = torch.ones(models, batch, dtype=torch.bool, device=device)
     cache = KeyValueCache() if cached else None
@@ -128,8 +128,8 @@ def _check(
     stream: Stream | None,
     allowed: Bool[Tensor, "*step vocabulary"] | None,
 ) -> None:
-    prompt, positions = prompts.shape[-1], module.architecture.positions
-    vocabulary = module.architecture.vocabulary
+    architecture, prompt = module.architecture, prompts.shape[-1]
+    positions = architecture.maximum_length if architecture.positions == "learned" else None
     if steps < 1 or prompt < 1:
         raise LabError(
             f"{prompt} prompt tokens and {steps} steps must both be at least 1; give a longer prompt or more steps."
@@ -152,6 +152,7 @@ def _check(
             f"Position {row} may attend to position {column}, which is not written yet when {row} is computed; "
             f"use a pattern that is causal beyond the {prompt} prompt tokens."
         )
+    vocabulary = architecture.vocabulary or 0
     outside = prompts[(prompts < 0) | (prompts >= vocabulary)]
     if outside.numel():
         raise LabError(

@@ -305,6 +305,9 @@ def find(name: str) -> Task:
     """The task called ``name``, or the one in the file that ``name`` is the path of."""
     if name.endswith(".py") or "/" in name:
         return load(Path(name))
+    file = PROJECT / "tasks" / f"{name.replace('-', '_')}.py"
+    if file.is_file():
+        return load(file)
     known = {task.key: task for task in discover()}
     if name not in known:
         raise LabError(

@@ -533,7 +533,8 @@ def train(
 
     path = context.checkpoint(name)
     facts = (members, optimisation, run.chunks, run.every, dtype, context.device().type, torch.__version__)
-    identity = _digest({**dict(ensemble.named_parameters()), **first}, repr(facts))
+    data = {f"batch {key}": tensor for key, tensor in first.items()}
+    identity = _digest({**dict(ensemble.named_parameters()), **data}, repr(facts))
     if path is not None and path.exists():
         _resume(path, identity, run)
 

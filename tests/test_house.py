@@ -19,7 +19,7 @@ SOURCES = sorted(path for folder in ("lab", *FOLDERS) for path in (PROJECT / fol
 README = (PROJECT / "README.md").read_text()
 # Calls that draw from, or seed, state shared by a whole process.
 GLOBAL_RANDOM = re.compile(
-    r"(np|numpy)\.random\.(?!Generator|Philox|default_rng\(\w)\w+\(|torch\.(manual_seed|rand|randn|randint|randperm|bernoulli|multinomial)\("
+    r"(np|numpy)\.random\.(?!Generator|Philox|get_state|default_rng\(\w)\w+\(|torch\.(manual_seed|rand|randn|randint|randperm|bernoulli|multinomial)\("
     r"|(?<![\w.])random\.(random|choice|shuffle|randint|sample|seed)\("
 )
 

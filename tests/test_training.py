@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lab import context
 from lab.errors import LabError
+from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream
 from lab.training import (
     NUMBERS_IN_FLIGHT,
@@ -132,6 +133,9 @@ def test_ensemble_equals_separate_runs_and_any_chunking(optimiser: str) -> None:
     assert together.history["norms"].shape == (3, 6, 2)
     assert together.history["step"].tolist() == [10, 20, 25]
     assert together.steps.tolist() == [25] * 6
+    assert all(np.isfinite(values).all() for values in together.history.values())
+    last = evaluate(together.module, ())["norms"].detach().numpy()
+    np.testing.assert_array_equal(together.history["norms"][-1], last)
     chunked = [run(optimisation=change, activation_size=NUMBERS_IN_FLIGHT // size) for size in (1, 4)]
     for other in chunked:
         torch.testing.assert_close(weights(other), weights(together), atol=1e-10, rtol=0)
@@ -192,6 +196,42 @@ def test_arms_of_a_seed_share_data_and_initial_weights() -> None:
         trained.arm("bidirectional")
     with pytest.raises(LabError, match="seed 8"):
         trained.index(8, "causal")
+
+
+def test_transformer_ensemble_equals_separate_runs() -> None:
+    """The lab's own model on token ids, arms told apart by their masks, in any grouping."""
+    architecture = Architecture(width=8, layers=2, heads=2, vocabulary=5, output_size=5, positions="rotary")
+
+    def build(seeds: Sequence[int]) -> Transformer:
+        return Transformer(architecture, seeds, torch.float64)
+
+    def sequences(seed: int, step: int) -> dict[str, Tensor]:
+        return {"ids": torch.from_numpy(stream(seed, "ids", step).rng().integers(0, 5, size=(3, 6)))}
+
+    def next_token(module: Transformer, data: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
+        logits = module(data["ids"][..., :-1], masks(arms))
+        losses = nn.functional.cross_entropy(logits.movedim(-1, 1), data["ids"][..., 1:], reduction="none")
+        return losses.mean((1, 2))
+
+    def trained(members: Sequence[Member], size: int) -> Trained[Transformer]:
+        optimisation = Optimisation(
+            steps=6, learning_rate=0.01, clip_norm=0.5, optimiser="adamw", weight_decay=0.1
+        )
+        hint = NUMBERS_IN_FLIGHT // size
+        return train(
+            build, members, sequences, next_token, optimisation, dtype=torch.float64, activation_size=hint
+        )
+
+    together = trained(MEMBERS, 6)
+    assert together.history["loss"].shape == (1, 6)
+    for other in [trained(MEMBERS, 4), *(trained([member], 1) for member in MEMBERS[1:5:3])]:
+        places = [MEMBERS.index(member) for member in other.members]
+        for (_, found), (_, expected) in zip(
+            other.module.named_parameters(), together.module.select(places).named_parameters(), strict=True
+        ):
+            torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    causal, prefix = (together.history["loss"][0, together.index(1, arm)] for arm in ("causal", "prefix"))
+    assert causal != prefix
 
 
 def test_seed_in_another_company_trains_the_same() -> None:

@@ -200,9 +200,7 @@ def dirichlet_rows(
             "please change it"
         )
     table = torch.from_numpy(source.rng().dirichlet(np.full(states, concentration), (batch, rows)))
-    return (
-        table if stickiness == 0 else (1 - stickiness) * table + stickiness * torch.eye(states).to(table)
-    )
+    return table if stickiness == 0 else (1 - stickiness) * table + stickiness * torch.eye(states).to(table)
 
 
 def stationary_law(transition: Float[Tensor, "*batch states states"]) -> Float[Tensor, "*batch states"]:
@@ -298,9 +296,7 @@ def causal_sequences(
     Raises:
         LabError: see `check_forest` and `dirichlet_rows`.
     """
-    transition = dirichlet_rows(
-        source.child("transition"), batch, states, states, concentration, stickiness
-    )
+    transition = dirichlet_rows(source.child("transition"), batch, states, states, concentration, stickiness)
     return sequences_of(source, transition, parents, roots)
 
 

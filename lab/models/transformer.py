@@ -25,7 +25,7 @@ F = round(mlp_ratio * D), one entry for each l = 0 .. layers - 1 (l = 0 alone wh
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,12 +38,15 @@ from torch import Tensor, nn
 from lab.errors import LabError
 from lab.streams import Stream
 
-ATTENTIONS = ("softmax", "linear", "kernel")
-MATRICES = ("factored", "merged")
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
-NORMS = ("none", "pre", "stream")
-POSITIONS = ("none", "learned", "sinusoidal", "rotary")
-INITIALISATIONS = ("normal", "fan_in_uniform")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+CHOICES = {
+    "attention": ("softmax", "linear", "kernel"),
+    "attention_matrices": ("factored", "merged"),
+    "activation": tuple(ACTIVATIONS),
+    "norm": ("none", "pre", "stream"),
+    "positions": ("none", "learned", "sinusoidal", "rotary"),
+    "initialisation": ("normal", "fan_in_uniform"),
+}
 LONGEST_WAVE = 10_000.0  # of sinusoidal and rotary positions, in tokens (over 2 pi)
 
 Record = dict[str, Tensor]
@@ -76,8 +79,8 @@ class Architecture:
     -|q / sqrt(h) - k|^2 / 2)"""
     attention_matrices: str = "factored"
     """"factored" query, key, value and output matrices, or "merged": one head whose keys and values are the
-    tokens themselves. Merged, token i scores x_i Q x_j^T and adds (sum of visible x_j) O, no biases; in column
-    notation z + P V sum_j z_j (z_j^T K^T Q z), query.weight is (K^T Q)^T and output.weight is (P V)^T"""
+    tokens themselves, no biases: w_ij from x_i Q x_j^T, update (sum over visible j of w_ij x_j) O. Of the layer
+    z_i + P V sum_j z_j (z_j^T K^T Q z_i) in columns, query.weight is (K^T Q)^T and output.weight is (P V)^T"""
     mlp_ratio: float = 4.0
     """hidden size of the MLP over width; 0 leaves attention only"""
     activation: str = "gelu"
@@ -106,72 +109,55 @@ class Architecture:
     """share of numbers dropped from the embedding and from what each attention and MLP adds, in training"""
 
     def __post_init__(self) -> None:
-        merged = self.attention_matrices == "merged"
-        limits = (
-            ("width", self.width >= 1, "at least 1"),
-            ("layers", self.layers >= 0, "at least 0"),
-            ("heads", self.heads >= 1, "at least 1"),
-            ("heads", self.heads == 1 or not merged, "1 with merged attention matrices"),
-            (
-                "heads",
-                self.head_size is not None or self.width % self.heads == 0,
-                f"a divisor of width = {self.width} (or give head_size)",
-            ),
-            ("head_size", self.head_size is None or self.head_size >= 1, "at least 1 or None"),
-            (
-                "head_size",
-                not merged or self.head_size in (None, self.width),
-                "None with merged attention matrices",
-            ),
-            ("input_size", self.input_size is None or self.input_size >= 1, "at least 1 or None"),
-            ("vocabulary", self.vocabulary is None or self.vocabulary >= 1, "at least 1 or None"),
-            ("vocabulary", self.vocabulary is None or self.input_size is None, "None with an input_size"),
-            ("output_size", self.output_size is None or self.output_size >= 1, "at least 1 or None"),
-            ("attention", self.attention in ATTENTIONS, f"one of {', '.join(ATTENTIONS)}"),
-            ("attention_matrices", self.attention_matrices in MATRICES, f"one of {', '.join(MATRICES)}"),
-            ("mlp_ratio", self.mlp_ratio >= 0, "at least 0"),
-            ("activation", self.activation in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"),
-            ("norm", self.norm in NORMS, f"one of {', '.join(NORMS)}"),
-            ("positions", self.positions in POSITIONS, f"one of {', '.join(POSITIONS)}"),
-            (
-                "positions",
-                self.positions != "sinusoidal" or self.width % 2 == 0,
-                f"something else than sinusoidal with the odd width {self.width}",
-            ),
-            (
-                "positions",
-                self.positions != "rotary" or self.size_of_head % 2 == 0,
-                f"something else than rotary with the odd head size {self.size_of_head}",
-            ),
-            (
-                "maximum_length",
-                (self.maximum_length or 0) >= 1 or self.positions != "learned",
-                "at least 1 with learned positions",
-            ),
-            (
-                "tie_embedding",
-                not self.tie_embedding
-                or (self.vocabulary is not None and self.output_size == self.vocabulary),
-                "False unless output_size equals vocabulary",
-            ),
-            (
-                "output_bias",
-                not self.output_bias or (self.output_size is not None and not self.tie_embedding),
-                "False without a read-out of its own",
-            ),
-            (
-                "initialisation",
-                self.initialisation in INITIALISATIONS,
-                f"one of {', '.join(INITIALISATIONS)}",
-            ),
-            ("initial_scale", self.initial_scale is None or self.initial_scale >= 0, "at least 0 or None"),
-            ("dropout", 0 <= self.dropout < 1, "in [0, 1)"),
-        )
-        for name, valid, limit in limits:
+        def require(name: str, valid: bool, limit: str) -> None:
             if not valid:
-                raise LabError(
-                    f"{name} = {getattr(self, name)!r} of an architecture must be {limit}; please change it."
-                )
+                value = getattr(self, name)
+                raise LabError(f"{name} = {value!r} of an architecture must be {limit}; please change it.")
+
+        for name, choices in CHOICES.items():
+            require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
+        require("layers", self.layers >= 0, "at least 0")
+        require("mlp_ratio", self.mlp_ratio >= 0, "at least 0")
+        require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        require("initial_scale", (self.initial_scale or 0) >= 0, "at least 0 or None")
+        for name in (
+            "width",
+            "heads",
+            "head_size",
+            "input_size",
+            "vocabulary",
+            "output_size",
+            "maximum_length",
+        ):
+            value = getattr(self, name)
+            require(name, value is None or value >= 1, "at least 1")
+        if self.attention_matrices == "merged":
+            require("heads", self.heads == 1, "1 with merged attention matrices")
+            require("head_size", self.head_size in (None, self.width), "None with merged attention matrices")
+        if self.head_size is None:
+            require(
+                "heads",
+                self.width % self.heads == 0,
+                f"a divisor of width = {self.width}, or head_size given",
+            )
+        if self.vocabulary is not None:
+            require("input_size", self.input_size is None, "None with a vocabulary")
+        if self.positions == "learned":
+            require("maximum_length", self.maximum_length is not None, "given with learned positions")
+        if self.positions == "sinusoidal":
+            require("width", self.width % 2 == 0, "even with sinusoidal positions")
+        if self.positions == "rotary":
+            require(
+                "positions",
+                self.size_of_head % 2 == 0,
+                f"another kind with head size {self.size_of_head} (odd)",
+            )
+        if self.tie_embedding:
+            require("vocabulary", self.vocabulary is not None, "given with tie_embedding")
+            require("output_size", self.output_size == self.vocabulary, "the vocabulary with tie_embedding")
+        if self.output_bias:
+            own = self.output_size is not None and not self.tie_embedding
+            require("output_bias", own, "False without a read-out of its own")
 
     @property
     def size_of_head(self) -> int:
@@ -202,9 +188,10 @@ class KeyValueCache:
 class _Visible(NamedTuple):
     """A mask made ready for attention; model and batch axes have size 1 where the mask does not vary."""
 
-    mask: Tensor  # [model, batch, 1, token, seen], rows that see nothing opened (their sum is dropped)
-    fused: Tensor  # the same as [token, seen] or [model * batch, 1, token, seen]
-    empty: Tensor | None  # [model, batch, 1, token, 1]: rows that see nothing, None where there are none
+    fused: Tensor  # True where visible, [token, seen] or [model * batch, 1, token, seen]
+    hidden: Tensor  # the opposite, [model, batch, 1, token, seen]
+    empty: Tensor | None  # [model, batch, 1, token, 1]: rows that see nothing, None where there are none.
+    # `fused` and `hidden` show such rows everything, lest their softmax be 0 / 0, and their sum is dropped.
 
 
 class Linear(nn.Module):
@@ -299,9 +286,9 @@ class Attention(nn.Module):
             norms = query.square().sum(-1).unsqueeze(-1) + key.square().sum(-1).unsqueeze(-2)
             scores = scores - 0.5 * norms
         if self.kind == "linear":
-            weights = scores.masked_fill(~visible.mask, 0.0)
+            weights = scores.masked_fill(visible.hidden, 0.0)
         else:
-            weights = scores.masked_fill(~visible.mask, -torch.inf).softmax(-1)
+            weights = scores.masked_fill(visible.hidden, -torch.inf).softmax(-1)
         return weights if visible.empty is None else weights.masked_fill(visible.empty, 0.0)
 
 
@@ -437,7 +424,7 @@ class Transformer(nn.Module):
             return value * kept / (1 - architecture.dropout)
 
         x = self._embed(tokens, positions, start)
-        visible = self._visible(mask, x.shape[1], x.shape[2], start + x.shape[2])
+        visible = self._visible(mask.to(x.device), x.shape[1], x.shape[2], start + x.shape[2])
         turns = None
         if architecture.positions == "rotary":
             numbers = (
@@ -530,9 +517,9 @@ class Transformer(nn.Module):
 
     def _embed(self, tokens: Tensor, positions: Tensor | None, start: int) -> Tensor:
         architecture = self.architecture
-        ids, dims = architecture.vocabulary is not None, 3 if architecture.vocabulary is not None else 4
+        ids = architecture.vocabulary is not None
         if (
-            tokens.dim() != dims
+            tokens.dim() != (3 if ids else 4)
             or tokens.is_floating_point() == ids
             or tokens.shape[0] not in (1, self.models)
         ):
@@ -541,6 +528,9 @@ class Transformer(nn.Module):
                 f"{'integer [model, batch, token]' if ids else 'real [model, batch, token, size]'} with 1 or "
                 f"{self.models} models; please reshape them."
             )
+        dtype = next(self.parameters(), tokens).dtype
+        if not ids and tokens.dtype != dtype:
+            raise LabError(f"Tokens are {tokens.dtype} but the weights {dtype}; please convert one of them.")
         tokens = tokens.expand(self.models, *tokens.shape[1:])
         batch, length = tokens.shape[1:3]
         if self.embedding is not None:
@@ -552,10 +542,10 @@ class Transformer(nn.Module):
                     f"Tokens have size {tokens.shape[-1]} but must have {size}; please reshape them."
                 )
             x = tokens if self.read_in is None else self.read_in(tokens)
-        if positions is not None and positions.dim() not in (1, 2, 3):
+        if positions is not None and (positions.dim() > 3 or positions.shape[-1] != length):
             raise LabError(
-                f"Positions have the shape {tuple(positions.shape)} but must be [token], [batch, token] or "
-                "[model, batch, token]; please reshape them."
+                f"Positions have the shape {tuple(positions.shape)} but must be [{length}], "
+                f"[{batch}, {length}] or [{self.models}, {batch}, {length}]; please reshape them."
             )
         if self.positions is not None:
             if positions is not None:
@@ -583,8 +573,7 @@ class Transformer(nn.Module):
                 f"The mask has the shape {shape} and type {mask.dtype} but must be boolean [..., {length}, {seen}]; "
                 "please build it for these tokens."
             )
-        if mask.dim() < 4:
-            mask = mask.view(-1, 1, length, seen)
+        mask = mask if mask.dim() == 4 else mask[None, None] if mask.dim() == 2 else mask[:, None]
         if mask.shape[0] not in (1, models) or mask.shape[1] not in (1, batch):
             raise LabError(
                 f"The mask has the shape {shape} but {models} models and {batch} prompts; please give it as "
@@ -596,7 +585,7 @@ class Transformer(nn.Module):
         fused = mask[0, 0]
         if mask.shape[:2] != (1, 1):
             fused = mask.expand(models, batch, length, seen).flatten(0, 1).unsqueeze(1)
-        return _Visible(mask.unsqueeze(2), fused, empty.unsqueeze(2) if some else None)
+        return _Visible(fused, ~mask.unsqueeze(2), empty.unsqueeze(2) if some else None)
 
 
 def stack(ensembles: Sequence[Transformer]) -> Transformer:

@@ -1,0 +1,540 @@
+# %% [markdown]
+# # Addition of any length is 2,100 facts
+#
+# A network that adds two numbers column by column, from right to left, and that is handed its own previous output
+# as part of the next question, is never asked anything but one of finitely many questions. The *window* of the
+# first column shows the digits $(a, b)$; the window of every later column shows $(s, a, b)$, where
+# $s \in \{0, \dots, 19\}$ is the whole sum of the column before, written out. That makes
+# $100 + 20 \cdot 100 = 2{,}100$ windows. This file proves what follows from that, without training anything:
+#
+# * if all 2,100 answers are right, **every** sum of **every** length is right; if one is wrong, some sum of at most three
+#   columns is wrong;
+# * how often an imperfect table is right at length $n$ is an exact law of a Markov chain with 40 states;
+# * how long carries travel, which is what makes other ways to write a sum hard.
+
+# %%
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lab import Evidence, Paper, Task, control, statistics
+from lab.closed_form.addition import (
+    FIRST_WINDOWS,
+    SUMS,
+    WINDOWS,
+    accuracy_law,
+    add,
+    add_by_table,
+    add_with_lookahead,
+    avoiding,
+    carry_from_digit,
+    carry_probability,
+    carryless_table,
+    column_sum_law,
+    column_sums,
+    column_windows,
+    exact_table,
+    expected_longest_chain,
+    format_numbers,
+    longest_chain,
+    longest_chain_asymptote,
+    longest_chain_law,
+    parse_numbers,
+    window_number,
+    window_parts,
+)
+from lab.runs import Results
+from lab.streams import stream
+from lab.tasks import NoConfig
+
+PROOFS = Task(
+    "addition-length-generalization",
+    Paper(
+        "Arbitrary-Length Generalization for Addition in a Tiny Transformer",
+        "A. G. Patriota",
+        2024,
+        arxiv="2406.00075",
+    ),
+)
+
+
+def all_sums(columns: int, base: int = 10) -> tuple[Tensor, Tensor]:
+    """All pairs of numbers with so many digits, [base^(2 columns), columns] each."""
+    digits = torch.cartesian_prod(*[torch.arange(base)] * (2 * columns))
+    return digits[:, :columns], digits[:, columns:]
+
+
+# %% [markdown]
+# ## The loop over columns
+#
+# Induction on columns: the first window holds $a_0, b_0$ and its answer is $s_0$. If the answer to the window of
+# column $i - 1$ is $s_{i-1}$, then the next window holds all that $s_i = a_i + b_i + [s_{i-1} \ge 10]$ depends on. So
+# the base case and the step are the 100 and the 2,000 entries of the table. The check below compares the table, run
+# through the loop, with the integer arithmetic of Python.
+
+
+# %%
+@PROOFS.measurement()
+def integer_sums(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
+    """Wrong sums among 2,000 pairs of 1 to 60 digits, for four ways to run the loop."""
+    draw = stream(seed, "integers")
+    lengths = draw.child("lengths").rng().integers(1, 61, (2_000, 2))
+    digits = draw.child("digits").rng().integers(0, 10, (2_000, 2, 60))
+    pairs = [
+        ["".join(map(str, row[:n])) for row, n in zip(both, size, strict=True)]
+        for both, size in zip(digits, lengths, strict=True)
+    ]
+    first, second = (parse_numbers([pair[side] for pair in pairs], 60) for side in (0, 1))
+    truth = [str(int(a) + int(b)) for a, b in pairs]
+
+    def errors(table: Tensor, one: Tensor, other: Tensor, flip: bool = False) -> int:
+        found = add_by_table(table, one, other)
+        found = found[:, :-1].flip(1) if flip else found
+        return sum(a != b for a, b in zip(format_numbers(found), truth, strict=True))
+
+    exact, corrupted = exact_table(), exact_table()
+    corrupted[window_number(torch.tensor(9), torch.tensor(4), torch.tensor(5))] = 19
+    return {
+        "exact": np.array(errors(exact, first, second)),
+        "corrupted": np.array(errors(corrupted, first, second)),
+        "carryless": np.array(errors(carryless_table(), first, second)),
+        "left_to_right": np.array(errors(exact, first.flip(1), second.flip(1), flip=True)),
+    }
+
+
+@PROOFS.claim(
+    "addition-length-generalization/I1",
+    where="Section on the generation of arbitrary lengths",
+    kind="identity",
+    statement=r"The correct table of 2,100 windows, applied to the columns of two numbers from right to left with its "
+    r"own previous answer in the next window, gives their integer sum (2,000 pairs of 1 to 60 digits).",
+    controls=[
+        control("one of the 2,100 windows is wrong", machine="corrupted"),
+        control("the carry is dropped", machine="carryless"),
+        control("the loop walks from left to right", machine="left_to_right"),
+    ],
+)
+def table_is_addition(results: Results, machine: str = "exact") -> Evidence:
+    return Evidence.exact(results[integer_sums][machine].max(), "<=", 0, "wrong sums among 2,000")
+
+
+# %%
+PROOFS.show(table_is_addition)
+
+# %% [markdown]
+# The converse makes the enumeration a *proof* and not only a sufficient test: every window is the last one of some
+# correct addition with at most three columns, so a table with a single wrong entry gets that sum wrong. Three columns are
+# needed, because $s = 19 = 9 + 9 + 1$ takes a carry from the column before.
+
+
+# %%
+@PROOFS.measurement()
+def witnesses(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
+    """For each window the shortest sum that ends with it, and whether corrupting that window spoils the sum."""
+    needed = np.zeros(WINDOWS, dtype=int)
+    spoilt = np.zeros(WINDOWS, dtype=bool)
+    for columns in (1, 2, 3):
+        first, second = all_sums(columns)
+        last = column_windows(first, second)[:, -1].numpy()
+        reached, example = np.unique(last, return_index=True)
+        new = needed[reached] == 0
+        window, example = torch.from_numpy(reached[new]), torch.from_numpy(example[new])
+        needed[window] = columns
+        tables = exact_table().repeat(len(window), 1)
+        tables[torch.arange(len(window)), window] = (exact_table()[window] + 1) % SUMS
+        found = add_by_table(tables, first[example], second[example])
+        own = found[torch.arange(len(window)), torch.arange(len(window))]
+        spoilt[window] = (own != add(first[example], second[example])).any(-1).numpy()
+    return {"columns": needed, "spoilt": spoilt}
+
+
+@PROOFS.claim(
+    "addition-length-generalization/I1-converse",
+    where="derived",
+    kind="identity",
+    statement=r"Every one of the 2,100 windows ends a correct addition of at most three columns, and a table that is "
+    r"wrong there gets that sum wrong: the enumeration is necessary as well as sufficient.",
+    controls=[control("two columns, which never show s = 19", columns=2)],
+)
+def every_window_counts(results: Results, columns: int = 3) -> Evidence:
+    found = results[witnesses]
+    useful = found["spoilt"][0] & (found["columns"][0] <= columns)
+    return Evidence.exact((~useful).sum(), "<=", 0, "windows without a sum that shows their error")
+
+
+# %%
+PROOFS.show(every_window_counts)
+
+# %% [markdown]
+# ## How accurate is an imperfect table?
+#
+# It is tempting to argue: a wrong answer has a wrong last digit, or a wrong "has two digits"; neither is repaired later;
+# so the sum is right exactly if the true windows avoid the set of wrong ones. Then the accuracy at $n$ digits is
+# $1^\top v_n$ with a transfer matrix on the 20 true sums.
+#
+# The second half of the argument has a gap. A machine that writes $t = s \pm 10$ for $s$ has the digit right and only
+# the carry wrong; if the next window $(t, a, b)$ is wrong *as well*, and in the opposite way, the answer is right again.
+# Two wrongs can make a right. So the chain must remember the true $s$ *and* whether $t = s$: 40 states instead
+# of 20. The shorter law is a lower bound, and exact where no such pair exists (for instance if wrong windows yield no
+# number at all).
+
+
+# %%
+def imperfect_tables(seed: int) -> dict[str, Tensor]:
+    """Three tables with random wrong answers, one whose errors undo each other, one that falls silent."""
+    draw = stream(seed, "tables")
+    tables = {}
+    for wrong in (5, 20, 60):
+        rng = draw.child(wrong).rng()
+        windows = torch.from_numpy(rng.choice(WINDOWS, wrong, replace=False))
+        tables[f"random_{wrong}"] = exact_table()
+        tables[f"random_{wrong}"][windows] = torch.from_numpy(rng.integers(-1, SUMS, wrong))
+    previous, first, second = window_parts()
+    # First columns that sum to 5 are written 15, and 15 is then read as "no carry".
+    undone = exact_table()
+    undone[(previous < 0) & (first + second == 5)] = 15
+    undone[previous == 15] = (first + second)[previous == 15]
+    return {**tables, "undone": undone, "silent": avoiding(tables["random_60"])}
+
+
+@PROOFS.measurement()
+def enumerated_accuracy(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
+    """Share of right sums among all sums of 1, 2 and 3 columns, beside both laws [table, columns]."""
+    tables = imperfect_tables(seed)
+    shares = np.zeros((len(tables), 3))
+    for columns in (1, 2, 3):
+        first, second = all_sums(columns)
+        truth = add(first, second)
+        for place, table in enumerate(tables.values()):
+            right = (add_by_table(table, first, second) == truth).all(-1)
+            shares[place, columns - 1] = float(right.double().mean())
+    stacked = torch.stack(list(tables.values()))
+    return {
+        "enumerated": shares,
+        "law": accuracy_law(stacked, 3).numpy(),
+        "avoiding": accuracy_law(avoiding(stacked), 3).numpy(),
+    }
+
+
+@PROOFS.measurement(seeds=lambda config: 8)
+def sampled_accuracy(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
+    """Share of right sums among 2,000 of 30 columns, and the law, for the random tables of seed 0."""
+    tables = torch.stack([table for name, table in imperfect_tables(0).items() if "random" in name])
+    digits = torch.from_numpy(stream(seed, "sums").rng().integers(0, 10, (2, 2_000, 30)))
+    right = (add_by_table(tables, *digits) == add(*digits)).all(-1)
+    return {"sampled": right.double().mean(-1).numpy(), "law": accuracy_law(tables, 30).numpy()}
+
+
+EXACT_SHARES = statistics.rounding_bound(3 * 100, 1.0)
+
+
+@PROOFS.claim(
+    "addition-length-generalization/I2",
+    where="derived",
+    kind="identity",
+    statement=r"The probability that an imperfect table adds two uniform $n$-digit numbers correctly is the probability "
+    r"that the windows of the correct addition avoid all wrong windows.",
+    expected="refuted",
+    condition="when no wrong entry undoes another one; otherwise it is a lower bound",
+    controls=[control("wrong windows yield no number, so nothing can be undone", silent=True)],
+)
+def avoiding_law(results: Results, silent: bool = False) -> Evidence:
+    found = results[enumerated_accuracy]
+    error = np.abs(found["enumerated"] - found["avoiding"])[0]
+    worst = error[-1:] if silent else error
+    return Evidence.exact(worst.max(), "<=", EXACT_SHARES, "rounding of 3 steps over 100 digit pairs")
+
+
+@PROOFS.claim(
+    "addition-length-generalization/I2-exact",
+    where="derived",
+    kind="identity",
+    statement=r"The probability that a table adds two uniform $n$-digit numbers correctly is $1^\top v_n$ for the "
+    r"40-state chain of (true sum, whether it is the sum written), $n = 1, 2, 3$ by enumeration of up to $10^6$ sums.",
+    controls=[control("the 20-state law, which forgets that errors can undo each other", law="avoiding")],
+)
+def pair_law(results: Results, law: str = "law") -> Evidence:
+    found = results[enumerated_accuracy]
+    error = np.abs(found["enumerated"] - found[law]).max()
+    return Evidence.exact(error, "<=", EXACT_SHARES, "rounding of 3 steps over 100 digit pairs")
+
+
+@PROOFS.claim(
+    "addition-length-generalization/I2-bound",
+    where="derived",
+    kind="identity",
+    statement=r"The probability that the correct windows avoid all wrong ones never exceeds the accuracy of the table.",
+    controls=[control("twice that probability", factor=2.0)],
+)
+def avoiding_is_a_lower_bound(results: Results, factor: float = 1.0) -> Evidence:
+    found = results[enumerated_accuracy]
+    excess = (factor * found["avoiding"] - found["enumerated"]).max()
+    return Evidence.exact(excess, "<=", EXACT_SHARES, "rounding of 3 steps over 100 digit pairs")
+
+
+@PROOFS.claim(
+    "addition-length-generalization/I2-long",
+    where="derived",
+    kind="identity",
+    statement=r"Sampled sums of 30 columns agree with the 40-state law for tables with 5, 20 and 60 wrong windows.",
+    controls=[control("the law of 10 columns", columns=10)],
+)
+def law_at_thirty_columns(results: Results, columns: int = 30) -> Evidence:
+    found = results[sampled_accuracy]
+    target = found["law"][0, :, columns - 1]
+    return Evidence.weakest(
+        *(
+            Evidence.agreement(found["sampled"][:, place], target[place], "accuracy at 30 columns", parts=3)
+            for place in range(3)
+        )
+    )
+
+
+# %%
+PROOFS.show(avoiding_law)
+PROOFS.show(pair_law)
+
+# %% [markdown]
+# ## How often and how far carries travel
+#
+# A column of uniform digits carries by itself with probability $g = (B-1)/(2B)$, and passes a carry on with probability
+# $1/B$. So the carry into column $i$ has probability $p_{i+1} = g + p_i / B$, that is $p_i = (1 - B^{-i}) / 2$.
+
+
+# %%
+@PROOFS.measurement()
+def enumerated_carries(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
+    """Carry probabilities by enumeration: base 10 with 3 columns, base 3 with 6, base 2 with 8."""
+    shares = []
+    for base, columns in ((10, 3), (3, 6), (2, 8)):
+        sums = column_sums(*all_sums(columns, base), base)
+        shares.append(np.pad((sums >= base).double().mean(0).numpy(), (0, 8 - columns)))
+    return {"shares": np.stack(shares)}
+
+
+@PROOFS.claim(
+    "addition-length-generalization/R1",
+    where="derived",
+    kind="rate",
+    statement=r"The carry into column $i$ of two uniform numbers in base $B$ has probability $(1 - B^{-i})/2$ "
+    r"(all sums of 3 columns in base 10, 6 in base 3, 8 in base 2).",
+    controls=[control("carries are never passed on: probability g", passed_on=False)],
+)
+def carry_rate(results: Results, passed_on: bool = True) -> Evidence:
+    shares, errors = results[enumerated_carries]["shares"][0], []
+    for row, (base, columns) in zip(shares, ((10, 3), (3, 6), (2, 8)), strict=True):
+        law = carry_probability(columns + 1, base)[1:].numpy()
+        law = law if passed_on else np.full(columns, (base - 1) / (2 * base))
+        errors.append(np.abs(row[:columns] - law).max())
+    return Evidence.exact(max(errors), "<=", statistics.rounding_bound(12), "rounding of a mean and a power")
+
+
+@PROOFS.claim(
+    "addition-length-generalization/R1-stationary",
+    where="derived",
+    kind="identity",
+    statement=r"$P(s) = (2\min(s, 19 - s) + 1)/200$ is the law of a column sum that one more column leaves unchanged; "
+    r"its last entry, the probability of $s = 19$, is $0.005$.",
+    controls=[control("uniform on 0 .. 19", uniform=True)],
+)
+def stationary_column_sum(results: Results, uniform: bool = False) -> Evidence:
+    law = torch.full((SUMS,), 1 / SUMS, dtype=torch.float64) if uniform else column_sum_law()
+    previous, _, _ = window_parts()
+    later = torch.arange(FIRST_WINDOWS, WINDOWS)
+    following = torch.zeros(SUMS, dtype=torch.float64)
+    following.index_add_(0, exact_table()[later], law[previous[later]] / 100)
+    error = max(float((following - law).abs().max()), abs(float(law[-1]) - 0.005))
+    return Evidence.exact(
+        error, "<=", statistics.rounding_bound(200, float(law.max())), "rounding of 200 terms"
+    )
+
+
+# %% [markdown]
+# ### The longest chain
+#
+# A chain is one generating column ($a + b \ge B$) and the propagating ones ($a + b = B - 1$) that follow it. Longer than
+# $m$ means: a generating column, then $m$ propagating ones, somewhere. Chains do not overlap, so for long numbers their
+# count is nearly Poisson with mean $n g B^{-m}$, and
+# $$ E[L_n] \approx \sum_{m \ge 0} \bigl(1 - e^{-n g B^{-m}}\bigr)
+#    = \log_B(g n) + \tfrac12 + \frac{\gamma}{\ln B} + \delta(\log_B n). $$
+# The last term is usually dropped as if it vanished. It does not: $L_n$ is an integer, its law moves along the
+# integers as $n$ grows and looks the same again at $B n$. Poles of the Mellin transform at $2\pi i k/\ln B$ give $\delta$,
+# of size $2|\Gamma(2 \pi i / \ln B)| / \ln B$: invisible in base 2 ($1.6 \cdot 10^{-6}$) but $0.018$ in base 10.
+
+
+# %%
+DECADES = tuple(range(3, 8))
+
+
+@PROOFS.measurement()
+def chain_expectations(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
+    """Exact E[L_n] less its asymptote over whole periods [decade, point], and enumerated laws of L_n."""
+    found = {}
+    for base in (2, 10):
+        for harmonics in (0, 4):
+            found[f"base_{base}_harmonics_{harmonics}"] = np.stack(
+                [
+                    (
+                        expected_longest_chain(lengths, base)
+                        - longest_chain_asymptote(lengths, base, harmonics)
+                    ).numpy()
+                    for lengths in (
+                        np.geomspace(10**k, 10 ** (k + 1), 9).astype(int).tolist() for k in DECADES
+                    )
+                ]
+            )
+    for base, columns in ((10, 3), (3, 6)):
+        chain = longest_chain(*all_sums(columns, base), base)
+        below = chain[:, None] <= torch.arange(columns + 1)
+        found[f"law_{base}"] = below.double().mean(0).numpy()
+    return found
+
+
+@PROOFS.claim(
+    "addition-length-generalization/R2-law",
+    where="derived",
+    kind="identity",
+    statement=r"$P(L_n \le m)$ is $1^\top T^n e_0$ for the chain on the current length $0..m$ (all sums of 3 columns in "
+    r"base 10 and of 6 columns in base 3).",
+    controls=[control("one column more", extra=1)],
+)
+def chain_law(results: Results, extra: int = 0) -> Evidence:
+    found = results[chain_expectations]
+    errors = [
+        np.abs(found[f"law_{base}"][0] - longest_chain_law([columns + extra], columns, base)[0].numpy()).max()
+        for base, columns in ((10, 3), (3, 6))
+    ]
+    return Evidence.exact(
+        max(errors), "<=", statistics.rounding_bound(7 * 49), "rounding of 7 matrix products"
+    )
+
+
+@PROOFS.claim(
+    "addition-length-generalization/R2",
+    where="derived",
+    kind="rate",
+    statement=r"$E[L_n] = \log_B(g n) + \tfrac12 + \gamma/\ln B + o(1)$ in base 10: the largest deviation over "
+    r"$10^7 \le n \le 10^8$ is at most half of that over $10^3 \le n \le 10^4$.",
+    expected="refuted",
+    condition="up to a term of size 0.018 that is periodic in log10 n",
+    controls=[control("base 2, where the periodic term is 1.6e-6", base=2)],
+)
+def asymptote_without_wave(results: Results, base: int = 10) -> Evidence:
+    deviation = np.abs(results[chain_expectations][f"base_{base}_harmonics_0"][0]).max(1)
+    return Evidence.exact(deviation[-1] / deviation[0], "<=", 0.5, "anything that vanishes at a power of n")
+
+
+@PROOFS.claim(
+    "addition-length-generalization/R2-periodic",
+    where="derived",
+    kind="rate",
+    statement=r"With $\delta(n) = -\frac{2}{\ln B}\sum_{k \ge 1} \mathrm{Re}\,\Gamma(i\omega k)(gn)^{-i\omega k}$, "
+    r"$\omega = 2\pi/\ln B$, the error of $\log_{10}(gn) + \frac12 + \gamma/\ln 10 + \delta(n)$ falls like $(\ln n)/n$.",
+    controls=[control("without the periodic term", harmonics=0)],
+)
+def asymptote_with_wave(results: Results, harmonics: int = 4) -> Evidence:
+    deviation = np.abs(results[chain_expectations][f"base_10_harmonics_{harmonics}"][0]).max(1)[:4]
+    slope = statistics.slope([10.0**k for k in DECADES[:4]], deviation)
+    return Evidence.exact(slope, "<=", -1 + 1 / np.log(10**3), "log-log slope of (ln n)/n at n = 1,000")
+
+
+# %%
+PROOFS.show(asymptote_without_wave)
+PROOFS.show(asymptote_with_wave)
+
+# %% [markdown]
+# ## What machines without the written carry can do
+#
+# **No carry at all.** Column $i$ is right exactly if no carry comes in: probability $\tfrac12 + \tfrac12 10^{-i}$. The whole
+# answer is right if no column carries, $0.55^n$, or all but the top one, $0.55^{n-1}$, if the top column may write two
+# digits.
+#
+# **Most significant digit first.** Whoever writes from the left must foresee carries. With a view of $w$ lower columns
+# per digit, all digits are right exactly if no chain is longer than $w$. So a view of about $\log_{10} n$ columns serves
+# most sums, and only $n$ serves all; writing from the right needs one.
+#
+# **Reversed, without scratchpad.** The carry need not be written: it can be read off the digit already written. If
+# $a_i + b_i = 9$, a carry came in exactly if that digit is 0. What a network on the bare reversed string lacks is to find
+# the right columns, not an algorithm.
+
+
+# %%
+@PROOFS.measurement()
+def enumerated_shortcuts(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
+    """All sums of three columns: accuracy without carry, and errors of the look-ahead rule for each view."""
+    first, second = all_sums(3)
+    truth = add(first, second)
+    bare = torch.cat([(first + second) % 10, torch.zeros_like(first[:, :1])], dim=1)
+    right = bare == truth
+    chain = longest_chain(first, second)
+    able = torch.stack([(add_with_lookahead(first, second, w) == truth).all(-1) for w in range(5)])
+    return {
+        "digit": right[:, :3].double().mean(0).numpy(),
+        "whole": np.array(float(right.all(-1).double().mean())),
+        "disagree": np.stack(
+            [[int((able[w] != (chain <= w + shift)).sum()) for w in range(5)] for shift in (0, -1)]
+        ),
+        "able": able.double().mean(-1).numpy(),
+    }
+
+
+@PROOFS.claim(
+    "addition-length-generalization/R3",
+    where="derived",
+    kind="rate",
+    statement=r"Adding digit by digit without carry gets column $i$ right with probability $\frac12 + \frac12 10^{-i}$ and "
+    r"a whole $n$-digit sum with $0.55^n$, or $0.55^{n-1}$ if the top column may write two digits.",
+    controls=[control("the table that does carry", carry=True)],
+)
+def without_carry(results: Results, carry: bool = False) -> Evidence:
+    found = results[enumerated_shortcuts]
+    columns = torch.arange(60, dtype=torch.float64)
+    table = exact_table() if carry else carryless_table()
+    errors = [
+        np.abs(found["digit"][0] - (0.5 + 0.5 * 10.0 ** -np.arange(3))).max(),
+        abs(float(found["whole"][0]) - 0.55**3),
+        float((accuracy_law(table, 60) - 0.55**columns).abs().max()),
+    ]
+    return Evidence.exact(
+        max(errors), "<=", statistics.rounding_bound(60 * 100), "rounding of 60 matrix products"
+    )
+
+
+@PROOFS.claim(
+    "addition-length-generalization/R4",
+    where="derived",
+    kind="identity",
+    statement=r"Digits written from a view of $w$ lower columns are all right exactly if the longest carry chain has "
+    r"$L_n \le w$ columns (each of the $10^6$ sums of three columns, $w = 0..4$), which has probability "
+    r"$P(L_n \le w)$.",
+    controls=[control("a view one column shorter", shorter=1)],
+)
+def lookahead_is_chain_length(results: Results, shorter: int = 0) -> Evidence:
+    found = results[enumerated_shortcuts]
+    law = longest_chain_law([3], 4)[0].numpy()
+    mismatch = Evidence.exact(found["disagree"][0][shorter].max(), "<=", 0, "sums on which the two differ")
+    share = np.abs(found["able"][0] - law).max()
+    rounding = statistics.rounding_bound(3 * 25)
+    return Evidence.weakest(mismatch, Evidence.exact(share, "<=", rounding, "rounding of 3 matrix products"))
+
+
+@PROOFS.claim(
+    "addition-length-generalization/I3",
+    where="derived",
+    kind="identity",
+    statement=r"The carry out of a column is a function of its two digits and its digit of the result: 1 if "
+    r"$a + b \ge 10$, 0 if $a + b \le 8$, and $[s = 0]$ if $a + b = 9$ (all 200 cases).",
+    controls=[control("without looking at the digit written", look=False)],
+)
+def carry_is_readable(results: Results, look: bool = True) -> Evidence:
+    first, second, carry = torch.cartesian_prod(torch.arange(10), torch.arange(10), torch.arange(2)).unbind(1)
+    sums = first + second + carry
+    shown = sums % 10 if look else torch.full_like(sums, 9)
+    wrong = carry_from_digit(first, second, shown) != (sums >= 10)
+    return Evidence.exact(wrong.sum().item(), "<=", 0, "wrong among 200 cases")
+
+
+# %%
+PROOFS.show()

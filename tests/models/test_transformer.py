@@ -1,0 +1,409 @@
+"""The transformer: against torch's own, models of an ensemble apart, cache, recording, explicit weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lab.errors import LabError
+from lab.models import masks
+from lab.models.transformer import Architecture, KeyValueCache, Transformer, initial_weight, stack
+from lab.streams import stream
+
+ROUNDING = 1e-10  # float64, two orders of the same sums in a net of at most 4 layers of width 12
+BASE = Architecture(width=12, layers=2, heads=3, input_size=5, output_size=2)
+IDS = dataclasses.replace(BASE, input_size=None, vocabulary=7, output_size=7)
+# one change at a time; every option of the architecture occurs
+VARIANTS: dict[str, Architecture] = {
+    "base": BASE,
+    "ids": IDS,
+    "tied": dataclasses.replace(IDS, tie_embedding=True),
+    "stream_is_input": dataclasses.replace(BASE, input_size=None, output_size=None),
+    "linear": dataclasses.replace(BASE, attention="linear"),
+    "kernel": dataclasses.replace(BASE, attention="kernel", norm="stream", head_size=2, heads=2),
+    "merged": dataclasses.replace(BASE, attention_matrices="merged", heads=1),
+    "merged_linear": Architecture(
+        width=4, layers=3, attention="linear", attention_matrices="merged", mlp_ratio=0, norm="none"
+    ),
+    "relu_without_biases": dataclasses.replace(BASE, activation="relu", bias=False, norm="none"),
+    "attention_only": dataclasses.replace(BASE, mlp_ratio=0, norm="stream"),
+    "output_bias": dataclasses.replace(BASE, output_bias=True, initialisation="fan_in_uniform"),
+    "learned": dataclasses.replace(BASE, positions="learned", maximum_length=9),
+    "sinusoidal": dataclasses.replace(BASE, positions="sinusoidal"),
+    "rotary": dataclasses.replace(BASE, positions="rotary"),
+    "shared": dataclasses.replace(BASE, share_layers=True, layers=3),
+    "no_layers": dataclasses.replace(IDS, layers=0),
+}
+ALL = pytest.mark.parametrize("architecture", VARIANTS.values(), ids=VARIANTS)
+
+
+def prompts(architecture: Architecture, models: int, batch: int = 3, length: int = 6) -> Tensor:
+    rng = stream(1, "prompts").rng()
+    if architecture.vocabulary is not None:
+        return torch.from_numpy(rng.integers(architecture.vocabulary, size=(models, batch, length)))
+    size = architecture.width if architecture.input_size is None else architecture.input_size
+    return torch.from_numpy(rng.standard_normal((models, batch, length, size)))
+
+
+def build(architecture: Architecture, seeds: list[int]) -> Transformer:
+    return Transformer(architecture, seeds, torch.float64)
+
+
+def gap(first: Tensor, second: Tensor) -> float:
+    assert first.shape == second.shape
+    return float((first - second).detach().abs().max())
+
+
+def arms() -> Tensor:
+    """A mask a model: one causal, one prefix, one with a token that sees nothing."""
+    blind = masks.causal(6)
+    blind[2] = False
+    return torch.stack([masks.causal(6), masks.prefix_lm(6, 4), blind])
+
+
+@ALL
+def test_models_of_an_ensemble_are_apart(architecture: Architecture) -> None:
+    """Outputs and gradients of three fused models are those of each alone."""
+    ensemble, tokens, mask = build(architecture, [3, 1, 4]), prompts(architecture, 3), arms()
+    outputs = ensemble(tokens, mask)
+    outputs.square().sum().backward()
+    together = {name: parameter.grad for name, parameter in ensemble.named_parameters()}
+    for place in range(3):
+        alone = ensemble.select([place])
+        output = alone(tokens[[place]], mask[place])
+        assert gap(output, outputs[[place]]) < ROUNDING
+        output.square().sum().backward()
+        for name, parameter in alone.named_parameters():
+            gradient, whole = parameter.grad, together[name]
+            assert gradient is not None
+            assert whole is not None
+            assert gap(gradient, whole[[place]]) < ROUNDING * max(1.0, float(gradient.abs().max()))
+
+
+@ALL
+def test_recording_changes_nothing(architecture: Architecture) -> None:
+    """The recorded path writes the softmax out; the other one is a fused kernel."""
+    model, tokens, record = build(architecture, [0, 2, 5]), prompts(architecture, 3), dict[str, Tensor]()
+    fused, written = model(tokens, arms()), model(tokens, arms(), record=record)
+    assert gap(fused, written) < ROUNDING
+    assert gap(record["output"], written) == 0
+    for depth in range(architecture.layers):
+        weights = record[f"layers.{depth}.attention.weights"]
+        assert weights.shape == (3, 3, architecture.heads, 6, 6)
+        assert bool((weights[~arms()[:, None, None].expand_as(weights)] == 0).all())
+        if architecture.attention != "linear":
+            seen = arms().any(-1)[:, None, None].expand(weights.shape[:-1])
+            assert gap(weights.sum(-1), seen.double()) < ROUNDING
+    last = "embedding" if architecture.layers == 0 else f"layers.{architecture.layers - 1}.residual"
+    assert gap(model.read(record[last]), written) == 0
+
+
+@ALL
+@pytest.mark.parametrize("pattern", ["causal", "prefix"])
+def test_cache_equals_the_full_pass(architecture: Architecture, pattern: str) -> None:
+    """Prompt of four tokens first, then one token at a time."""
+    model, tokens = build(architecture, [0, 2]), prompts(architecture, 2)
+    mask = masks.causal(6) if pattern == "causal" else masks.prefix_lm(6, 4)
+    cache = KeyValueCache()
+    pieces = [
+        model(tokens[:, :, first:last], mask[first:last, :last], cache=cache)
+        for first, last in ((0, 4), (4, 5), (5, 6))
+    ]
+    assert cache.length == 6
+    assert gap(torch.cat(pieces, dim=2), model(tokens, mask)) < ROUNDING
+
+
+def test_cache_with_explicit_positions() -> None:
+    """Positions that do not count from 0 go with the tokens, for every kind of positions."""
+    positions, mask = (
+        torch.tensor([[3, 4, 0, 1, 2, 7], [0, 0, 1, 1, 2, 2], [8, 6, 4, 2, 0, 1]]),
+        masks.causal(6),
+    )
+    for name in ("learned", "sinusoidal", "rotary"):
+        model, tokens, cache = build(VARIANTS[name], [0, 2]), prompts(VARIANTS[name], 2), KeyValueCache()
+        whole = model(tokens, mask, positions)
+        pieces = [
+            model(tokens[:, :, first:last], mask[first:last, :last], positions[:, first:last], cache=cache)
+            for first, last in ((0, 3), (3, 6))
+        ]
+        assert gap(torch.cat(pieces, dim=2), whole) < ROUNDING
+        assert gap(whole[:, [1]], model(tokens[:, [1]], mask, positions[1])) < ROUNDING
+        assert gap(whole, model(tokens, mask, positions.expand(2, 3, 6))) < ROUNDING
+        assert gap(whole, model(tokens, mask)) > 1e-3
+        assert gap(model(tokens, mask), model(tokens, mask, torch.arange(6))) < ROUNDING
+
+
+def test_rotary_depends_on_differences_of_positions_only() -> None:
+    model, tokens, mask = build(VARIANTS["rotary"], [0]), prompts(BASE, 1), masks.full(6)
+    assert gap(model(tokens, mask), model(tokens, mask, torch.arange(6) + 11)) < ROUNDING
+    assert gap(model(tokens, mask), model(tokens, mask, torch.arange(6) * 2)) > 1e-3
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_equals_the_encoder_of_torch(activation: str) -> None:
+    """Pre-norm blocks with all biases are torch's own, written there in column convention."""
+    architecture = dataclasses.replace(BASE, input_size=None, output_size=None, activation=activation)
+    mine = build(architecture, [8])
+    layer = nn.TransformerEncoderLayer(12, 3, 48, 0.0, activation, batch_first=True, norm_first=True)
+    reference = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(12), enable_nested_tensor=False).double()
+    rng = stream(2, "noise").rng()  # biases and layer norms that are not 0 and 1
+    noisy = {
+        name: parameter.detach() + torch.from_numpy(0.3 * rng.standard_normal(parameter.shape))
+        for name, parameter in mine.named_parameters()
+    }
+    # both libraries name the two blocks "layers.0." and "layers.1."
+    w = {name: parameter[0].t() for name, parameter in noisy.items()}
+    state = {"norm.weight": w["final_norm.weight"], "norm.bias": w["final_norm.bias"]}
+    for block in ("layers.0.", "layers.1."):
+        for kind in ("weight", "bias"):
+            projections = [w[f"{block}attention.{part}.{kind}"] for part in ("query", "key", "value")]
+            state[f"{block}self_attn.in_proj_{kind}"] = torch.cat(projections)
+            state[f"{block}self_attn.out_proj.{kind}"] = w[f"{block}attention.output.{kind}"]
+            state[f"{block}linear1.{kind}"] = w[f"{block}mlp.hidden.{kind}"]
+            state[f"{block}linear2.{kind}"] = w[f"{block}mlp.output.{kind}"]
+            state[f"{block}norm1.{kind}"] = w[f"{block}attention_norm.{kind}"]
+            state[f"{block}norm2.{kind}"] = w[f"{block}mlp_norm.{kind}"]
+    reference.load_state_dict(state)
+    tokens, mask = prompts(architecture, 1), masks.prefix_lm(6, 3)
+    assert gap(mine.load_weights(noisy)(tokens, mask)[0], reference(tokens[0], mask=~mask)) < ROUNDING
+
+
+def test_linear_and_kernel_attention_are_their_formulas() -> None:
+    tokens, mask = prompts(VARIANTS["stream_is_input"], 1), masks.prefix_lm(6, 2)
+    for kind in ("linear", "kernel"):
+        architecture = Architecture(
+            width=12, layers=1, heads=2, attention=kind, mlp_ratio=0, norm="none", bias=False
+        )
+        model = build(architecture, [3])
+        w = {name.split(".")[-2]: parameter[0] for name, parameter in model.named_parameters()}
+        q, k, v = (
+            (tokens[0] @ w[part]).unflatten(-1, (2, 6)).transpose(1, 2) for part in ("query", "key", "value")
+        )
+        if kind == "linear":
+            weights = torch.einsum("bhid,bhjd->bhij", q, k) * mask
+        else:
+            distances = (q[..., :, None, :] / math.sqrt(6) - k[..., None, :, :]).square().sum(-1)
+            weights = torch.exp(-distances / 2) * mask
+            weights = weights / weights.sum(-1, keepdim=True)
+        update = (weights @ v).transpose(1, 2).flatten(2) @ w["output"]
+        assert gap(model(tokens, mask)[0], tokens[0] + update) < ROUNDING
+
+
+@pytest.mark.parametrize("attention", ["softmax", "linear", "kernel"])
+def test_merged_is_factored_with_identity_keys_and_values(attention: str) -> None:
+    factored = Architecture(width=6, layers=2, attention=attention, bias=False)
+    merged = dataclasses.replace(factored, attention_matrices="merged")
+    few = build(merged, [4])
+    identity = {
+        f"layers.{depth}.attention.{part}.weight": torch.eye(6)
+        for depth in (0, 1)
+        for part in ("key", "value")
+    }
+    shared = {name: parameter.detach() for name, parameter in few.named_parameters()}
+    many = build(factored, [9]).load_weights(identity | shared)
+    tokens = prompts(merged, 1)
+    assert gap(few(tokens, masks.causal(6)), many(tokens, masks.causal(6))) < ROUNDING
+
+
+def test_merged_matrices_in_column_notation() -> None:
+    """z_i + P V sum_j z_j (z_j^T K^T Q z_i), from query.weight = (K^T Q)^T and output.weight = (P V)^T."""
+    rng, architecture = stream(3, "matrices").rng(), VARIANTS["merged_linear"]
+    key_query, project_value = torch.from_numpy(rng.standard_normal((2, 4, 4)))
+    model = Transformer.from_weights(
+        dataclasses.replace(architecture, layers=1),
+        {"layers.0.attention.query.weight": key_query.T, "layers.0.attention.output.weight": project_value.T},
+    )
+    z, mask = prompts(architecture, 1), masks.in_context_causal(4, 2)
+    update = torch.einsum(
+        "ab,tjb,tjc,cd,tid,ij->tia", project_value, z[0], z[0], key_query, z[0], mask.double()
+    )
+    assert gap(model(z, mask)[0], z[0] + update) < ROUNDING
+
+
+def test_stream_norm_leaves_no_clean_skip() -> None:
+    """With nothing added by attention and MLP the output is the normalised token."""
+    zero = {
+        f"layers.0.{part}.output.{kind}": torch.zeros(())
+        for part in ("attention", "mlp")
+        for kind in ("weight", "bias")
+    }
+    for norm in ("stream", "pre"):
+        architecture = Architecture(width=12, layers=1, heads=3, norm=norm)
+        model = build(architecture, [0])
+        model.load_weights(
+            {name: value.expand(model.get_parameter(name).shape) for name, value in zero.items()}
+        )
+        tokens, record = prompts(architecture, 1), dict[str, Tensor]()
+        model(tokens, masks.full(6), record=record)
+        normed = torch.nn.functional.layer_norm(tokens, (12,))
+        expected = torch.nn.functional.layer_norm(normed, (12,)) if norm == "stream" else tokens
+        assert gap(record["layers.0.residual"], expected) < ROUNDING
+
+
+@pytest.mark.parametrize("attention", ["softmax", "linear", "kernel"])
+def test_a_token_that_sees_nothing_gets_nothing(attention: str) -> None:
+    """Not NaN and not the mean over all tokens, forwards and backwards; without biases exactly 0."""
+    architecture = Architecture(
+        width=12, layers=1, heads=3, attention=attention, mlp_ratio=0, norm="none", bias=False
+    )
+    model, mask = build(architecture, [0]), masks.causal(6)
+    mask[[0, 3]] = False
+    for record in (None, dict[str, Tensor]()):
+        tokens = prompts(architecture, 1).requires_grad_()
+        output = model(tokens, mask, record=record)
+        assert gap(output[:, :, [0, 3]], tokens[:, :, [0, 3]]) == 0
+        assert gap(output[:, :, 5], tokens[:, :, 5]) > 1e-3
+        (gradient,) = torch.autograd.grad(output[:, :, [0, 3]].sum(), tokens)
+        assert torch.equal(gradient.nonzero()[:, 2].unique(), torch.tensor([0, 3]))
+
+
+def test_initial_weights_depend_on_the_own_seed_only() -> None:
+    for architecture in (IDS, VARIANTS["learned"], VARIANTS["output_bias"]):
+        ensemble, alone = build(architecture, [5, 2, 5]), build(architecture, [5])
+        tokens = prompts(architecture, 1)
+        outputs = ensemble(tokens, masks.causal(6))
+        assert gap(outputs[0], outputs[2]) == 0
+        assert gap(outputs[0], outputs[1]) > 1e-3
+        for name, parameter in ensemble.named_parameters():
+            assert torch.equal(parameter[:1], alone.get_parameter(name))
+            single = Transformer(architecture, [5]).get_parameter(name)
+            assert torch.equal(single, alone.get_parameter(name).float())
+
+
+def test_laws_of_the_initial_weights() -> None:
+    """Standard deviations within 5 standard errors (s / sqrt(2 n)); uniform numbers within their bound."""
+    name, shape = "layers.0.mlp.hidden.weight", (64, 256)
+    for scale, deviation in ((None, 1 / 8), (0.02, 0.02)):
+        architecture = Architecture(width=64, layers=1, initial_scale=scale)
+        values = initial_weight(architecture, 0, name, shape)
+        assert abs(values.std() / deviation - 1) < 5 / math.sqrt(2 * values.size)
+        assert not initial_weight(architecture, 0, "layers.0.mlp.hidden.bias", (256,)).any()
+    uniform = Architecture(width=64, layers=1, initialisation="fan_in_uniform")
+    for uniform_name, size in ((name, shape), ("positions", (40, 64)), ("read_out.bias", (64,))):
+        values = initial_weight(uniform, 0, uniform_name, size) * math.sqrt(size[0])
+        assert 0.9 < np.abs(values).max() <= 1
+    assert (initial_weight(uniform, 0, "final_norm.weight", (64,)) == 1).all()
+
+
+def test_shared_layers_are_one_block_repeated() -> None:
+    shared = build(VARIANTS["shared"], [6])
+    unshared = build(dataclasses.replace(VARIANTS["shared"], share_layers=False), [1])
+    weights = {name: parameter.detach() for name, parameter in shared.named_parameters()}
+    for name, value in list(weights.items()):
+        for depth in (1, 2):
+            weights[name.replace("layers.0.", f"layers.{depth}.")] = value
+    tokens = prompts(BASE, 1)
+    assert gap(shared(tokens, masks.causal(6)), unshared.load_weights(weights)(tokens, masks.causal(6))) == 0
+    assert shared.parameter_count < unshared.parameter_count
+
+
+def test_masks_of_every_shape_agree() -> None:
+    model, tokens, lengths = build(BASE, [0, 1]), prompts(BASE, 2), torch.tensor([2, 4, 6])
+    each = masks.prefix_masks(6, lengths)
+    by_prompt = model(tokens, each.unsqueeze(0))
+    assert gap(by_prompt, model(tokens, each.expand(2, 3, 6, 6))) < ROUNDING
+    for prompt in range(3):
+        assert gap(by_prompt[:, [prompt]], model(tokens[:, [prompt]], each[prompt])) < ROUNDING
+    assert gap(model(tokens, each[:1]), model(tokens, each[0].expand(2, 6, 6))) < ROUNDING
+    assert gap(model(tokens[:1], each[0]), model(tokens[:1].expand(2, -1, -1, -1), each[0])) == 0
+
+
+@pytest.mark.parametrize(("width", "count"), [(64, 102_464), (32, 26_656)])
+def test_parameters_of_the_addition_model(width: int, count: int) -> None:
+    """A pre-norm decoder with biases everywhere but in the read-out: the two sizes of the addition task."""
+    architecture = Architecture(
+        width, layers=2, heads=2, vocabulary=14, output_size=14, positions="learned", maximum_length=9
+    )
+    assert Transformer(architecture, [0, 1]).parameter_count == count
+
+
+def test_dropout_is_a_model_s_own_and_keeps_the_mean() -> None:
+    architecture = dataclasses.replace(BASE, dropout=0.25)
+    model, tokens, mask = build(architecture, [0, 0]), prompts(architecture, 1, batch=400), masks.causal(6)
+    plain, dropped = model(tokens, mask), model(tokens, mask, dropout=[1, 2])
+    assert gap(plain[0], plain[1]) == 0
+    assert gap(dropped[0], dropped[1]) > 1e-3
+    assert gap(dropped, model(tokens, mask, dropout=torch.tensor([1, 2]))) == 0
+    assert gap(dropped[[1]], model.select([1])(tokens, mask, dropout=[2])) < ROUNDING
+    record: dict[str, Tensor] = {}
+    model(tokens, mask, record=record)
+    before = record["embedding"]
+    model(tokens, mask, record=record, dropout=[1, 2])
+    kept = record["embedding"] != 0
+    # a binomial share of 28 800 numbers, 5 standard deviations
+    assert abs(float(kept[0].double().mean()) - 0.75) < 5 * math.sqrt(0.75 * 0.25 / kept[0].numel())
+    assert gap(record["embedding"][kept], before[kept] / 0.75) < ROUNDING
+
+
+def test_select_and_stack_copy_models() -> None:
+    ensemble, tokens = build(BASE, [0, 1, 2]), prompts(BASE, 1)
+    again = stack([ensemble.select([2]), ensemble.select([0, 1])])
+    assert again.models == 3
+    assert gap(again(tokens, masks.causal(6)), ensemble(tokens, masks.causal(6))[[2, 0, 1]]) < ROUNDING
+    with torch.no_grad():
+        again.get_parameter("read_out.weight").zero_()
+    assert bool(ensemble.get_parameter("read_out.weight").any())
+    assert [name for name, _ in again.named_parameters()] == [name for name, _ in ensemble.named_parameters()]
+    assert all(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_explicit_weights() -> None:
+    """Unnamed parameters are 0, layer norms the identity; a model axis is optional."""
+    value = torch.arange(24.0).view(12, 2)
+    model = Transformer.from_weights(BASE, {"read_out.weight": value}, models=2)
+    assert model.get_parameter("read_out.weight").shape == (2, 12, 2)
+    assert not model(prompts(BASE, 2), masks.causal(6)).any()
+    both = torch.stack([value, -value])
+    assert torch.equal(
+        model.load_weights({"read_out.weight": both}).get_parameter("read_out.weight"), both.double()
+    )
+
+
+ERRORS: list[tuple[dict[str, Any], str]] = [
+    ({"width": 0}, "width = 0"),
+    ({"heads": 0}, "heads = 0"),
+    ({"heads": 5}, "heads = 5"),
+    ({"attention": "cosine"}, "attention = 'cosine'"),
+    ({"attention_matrices": "merged"}, "heads = 3"),
+    ({"vocabulary": 3}, "input_size = 5"),
+    ({"positions": "learned"}, "maximum_length = None"),
+    ({"positions": "rotary", "head_size": 3}, "positions = 'rotary'"),
+    ({"positions": "sinusoidal", "width": 9}, "width = 9"),
+    ({"tie_embedding": True}, "vocabulary = None"),
+    ({"output_bias": True, "output_size": None}, "output_bias = True"),
+    ({"dropout": 1.0}, "dropout = 1.0"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), ERRORS)
+def test_impossible_architectures(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        dataclasses.replace(BASE, **change)
+
+
+def test_impossible_calls() -> None:
+    model, ids, long = build(BASE, [0, 1]), build(IDS, [0, 1]), build(VARIANTS["learned"], [0])
+    tokens, numbers, mask = prompts(BASE, 2), prompts(IDS, 2), masks.causal(6)
+    for call, message in (
+        (lambda: model(tokens[..., :4], mask), "size 4"),
+        (lambda: model(numbers, mask), "Tokens have the shape"),
+        (lambda: model(tokens.float(), mask), "torch.float32"),
+        (lambda: model(tokens, mask[:, :5]), r"The mask has the shape \(6, 5\)"),
+        (lambda: model(tokens, mask.expand(3, 6, 6)), "2 models and 3 prompts"),
+        (lambda: ids(numbers + 1, mask), "the vocabulary is 7"),
+        (lambda: long(prompts(BASE, 1, length=10), masks.causal(10)), "maximum_length = 9"),
+        (lambda: long(tokens[:1], mask, torch.arange(6) + 4), "maximum_length is 9"),
+        (lambda: model.select([2]), r"Models \[2\]"),
+        (lambda: stack([model, ids]), "one architecture"),
+        (lambda: model.load_weights({"embedding": tokens}), "no parameter 'embedding'"),
+        (lambda: model.load_weights({"read_out.weight": tokens}), "read_out.weight has the shape"),
+        (lambda: Transformer(BASE, []), "at least 1 seed"),
+    ):
+        with pytest.raises(LabError, match=message):
+            call()

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lab.decoding import decode
+from lab.errors import LabError
+from lab.models.transformer import Architecture, Transformer
+from lab.streams import stream
+
+VOCABULARY, POSITIONS, PROMPT, STEPS = 7, 14, 5, 9
+MODELS, BATCH = 3, 6
+
+
+def ensemble(positions: str = "learned", dtype: torch.dtype = torch.float64) -> Transformer:
+    """Weights large enough that every token depends on all before it."""
+    architecture = Architecture(
+        width=16,
+        layers=3,
+        heads=2,
+        vocabulary=VOCABULARY,
+        output_size=VOCABULARY,
+        positions=positions,
+        maximum_length=POSITIONS,
+        initial_scale=0.5,
+    )
+    return Transformer(architecture, seeds=range(MODELS), dtype=dtype)
+
+
+def pattern(prefix: int, size: int = POSITIONS) -> Tensor:
+    """Causal, but the first `prefix` tokens see each other."""
+    mask = torch.ones(size, size, dtype=torch.bool).tril()
+    mask[:prefix, :prefix] = True
+    return mask
+
+
+def prompts(*shape: int) -> Tensor:
+    return torch.from_numpy(stream(0, "prompts").rng().integers(0, VOCABULARY, (*shape, PROMPT)))
+
+
+@pytest.mark.parametrize("prefix", [0, PROMPT], ids=["causal", "prefix"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_cache_equals_full_forward(prefix: int, temperature: float, positions: str) -> None:
+    module, given = ensemble(positions), prompts(BATCH)
+    found, reference = (
+        decode(
+            module,
+            given,
+            pattern(prefix),
+            STEPS,
+            stop_token=1,
+            temperature=temperature,
+            stream=stream(0, "sampling"),
+            cached=cached,
+        )
+        for cached in (True, False)
+    )
+    assert torch.equal(found.tokens, reference.tokens)
+    assert torch.equal(found.lengths, reference.lengths)
+    torch.testing.assert_close(found.log_probabilities, reference.log_probabilities, rtol=0, atol=1e-11)
+    assert len(found.tokens.unique()) > 3  # not one token for ever
+
+
+@pytest.mark.parametrize("prefix", [0, PROMPT], ids=["causal", "prefix"])
+def test_greedy_tokens_are_the_modes_of_one_forward_pass(prefix: int) -> None:
+    module, given = ensemble(), prompts(MODELS, BATCH)
+    found = decode(module, given, pattern(prefix), STEPS)
+    whole = torch.cat([given, found.tokens], dim=-1)[..., :-1]
+    with torch.no_grad():
+        logits = module(whole, pattern(prefix, whole.shape[-1]))[..., PROMPT - 1 :, :]
+    assert torch.equal(found.tokens, logits.argmax(-1))
+    expected = logits.log_softmax(-1).amax(-1)
+    torch.testing.assert_close(found.log_probabilities, expected, rtol=0, atol=1e-11)
+
+
+def test_prefix_built_causally_differs() -> None:
+    module, given = ensemble(), prompts(BATCH)
+    causal, prefix = (decode(module, given, pattern(size), STEPS) for size in (0, PROMPT))
+    assert not torch.equal(causal.tokens, prefix.tokens)
+
+
+def test_one_model_decodes_as_it_does_in_company() -> None:
+    module, given = ensemble(), prompts(MODELS, BATCH)
+    draw = stream(1, "sampling")
+    together = decode(module, given, pattern(0), STEPS, temperature=1.0, stream=draw)
+    alone = decode(module.select([2]), given[2:], pattern(0), STEPS, temperature=1.0, stream=draw)
+    assert torch.equal(together.tokens[2:], alone.tokens)
+
+
+def test_first_prompts_do_not_depend_on_the_batch() -> None:
+    module, given = ensemble(), prompts(BATCH)
+    draw = stream(1, "sampling")
+    many = decode(module, given, pattern(0), STEPS, temperature=1.0, stream=draw)
+    few = decode(module, given[:2], pattern(0), STEPS, temperature=1.0, stream=draw)
+    assert torch.equal(many.tokens[:, :2], few.tokens)
+
+
+def test_stop_token_ends_a_sequence() -> None:
+    module, given = ensemble(), prompts(200)
+    free = decode(module, given, pattern(0), STEPS, temperature=1.0, stream=stream(2, "s"))
+    stopped = decode(module, given, pattern(0), STEPS, stop_token=4, temperature=1.0, stream=stream(2, "s"))
+    step = torch.arange(STEPS)
+    first = torch.where(free.tokens == 4, step, STEPS - 1).amin(-1)
+    assert torch.equal(stopped.lengths, first + 1)
+    assert (stopped.lengths < STEPS).any()
+    assert (stopped.lengths == STEPS).any()
+    before = step <= first.unsqueeze(-1)
+    assert torch.equal(stopped.tokens, torch.where(before, free.tokens, 4))
+    assert torch.equal(stopped.log_probabilities == 0, ~before)
+
+
+def test_decoding_ends_early_when_all_have_stopped() -> None:
+    only_stop = torch.arange(VOCABULARY) == 1
+    found = decode(ensemble(), prompts(BATCH), pattern(0), STEPS, stop_token=1, allowed=only_stop)
+    assert bool((found.tokens == 1).all())
+    assert bool((found.lengths == 1).all())
+
+
+def test_allowed_tokens_at_all_steps_and_step_by_step() -> None:
+    module, given = ensemble(), prompts(BATCH)
+    even = torch.arange(VOCABULARY) % 2 == 0
+    found = decode(module, given, pattern(0), STEPS, temperature=2.0, stream=stream(0, "s"), allowed=even)
+    assert bool((found.tokens % 2 == 0).all())
+    steps = torch.nn.functional.one_hot(torch.arange(STEPS) % VOCABULARY, VOCABULARY).bool()
+    forced = decode(module, given, pattern(0), STEPS, allowed=steps)
+    assert torch.equal(forced.tokens, (torch.arange(STEPS) % VOCABULARY).expand(MODELS, BATCH, STEPS))
+    assert bool((forced.log_probabilities == 0).all())
+
+
+def test_sampled_shares_follow_the_distribution() -> None:
+    module, temperature, samples = ensemble().select([0]), 1.7, 4_000
+    given = prompts(1).expand(samples, PROMPT)
+    found = decode(module, given, pattern(0), 1, temperature=temperature, stream=stream(3, "s"))
+    with torch.no_grad():
+        law = module(given[None, :1], pattern(0, PROMPT))[0, 0, -1].div(temperature).softmax(-1).numpy()
+    counts = np.bincount(found.tokens.flatten().numpy(), minlength=VOCABULARY)
+    statistic = ((counts - samples * law) ** 2 / (samples * law)).sum()
+    assert statistic < 40.5  # chi-square with 6 degrees of freedom exceeds it with probability 3.6e-7
+
+
+def test_float32_cache_agrees_to_rounding() -> None:
+    module, given = ensemble(dtype=torch.float32), prompts(BATCH)
+    found = decode(module, given, pattern(PROMPT), STEPS)
+    assert found.log_probabilities.dtype == torch.float32
+    whole = torch.cat([given.expand(MODELS, BATCH, PROMPT), found.tokens], dim=-1)[..., :-1]
+    with torch.no_grad():
+        logits = module(whole, pattern(PROMPT, whole.shape[-1]))[..., PROMPT - 1 :, :]
+    taken = logits.log_softmax(-1).gather(-1, found.tokens.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(found.log_probabilities, taken, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 11}, "15 positions but the model has 14"),
+        ({"steps": 0}, "must both be at least 1"),
+        ({"mask": pattern(0, 8)}, "covers 8 positions but 13"),
+        ({"mask": pattern(PROMPT + 2)}, "is not written yet"),
+        ({"prompts": prompts(BATCH) + 5}, "outside the vocabulary of 7"),
+        ({"temperature": -1.0}, "at least 0"),
+        ({"temperature": float("nan")}, "at least 0"),
+        ({"temperature": 1.0}, "needs a stream"),
+        ({"allowed": torch.zeros(VOCABULARY, dtype=torch.bool)}, "at least one token"),
+    ],
+)
+def test_bad_input_is_one_sentence(change: dict[str, object], words: str) -> None:
+    arguments = {"prompts": prompts(BATCH), "mask": pattern(0), "steps": STEPS} | change
+    with pytest.raises(LabError, match=words) as caught:
+        decode(ensemble(), **arguments)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
