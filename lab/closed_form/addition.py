@@ -123,30 +123,54 @@ def column_windows(
     return window_number(previous, first, second)
 
 
+def sums_by_table(
+    table: Int[Tensor, "*tables window"],
+    first: Int[Tensor, "batch column"],
+    second: Int[Tensor, "batch column"],
+) -> Int[Tensor, "*tables batch column"]:
+    r"""The outer loop: $t_i$ = table[window($t_{i-1}, a_i, b_i$)] from right to left, fed back as it was written.
+
+    After an entry -1 there is nothing to feed back: that column and all to its left are -1. With `exact_table`
+    it is `column_sums` at every length, by induction: the window holds all that the next sum depends on.
+    """
+    tables = table.reshape(-1, WINDOWS)
+    failed = torch.full((len(tables), len(first)), -1, dtype=torch.int64)
+    previous, written = failed, []
+    for column in range(first.shape[1]):
+        # A failed prompt reads the window of some other column, which `where` then discards.
+        answer = tables.gather(1, window_number(previous, first[:, column], second[:, column]))
+        previous = answer if column == 0 else torch.where(previous < 0, failed, answer)
+        written.append(previous)
+    return torch.stack(written, dim=-1).reshape(*table.shape[:-1], *first.shape)
+
+
+def digits_of_sums(sums: Int[Tensor, "*batch column"]) -> Int[Tensor, "*batch column+1"]:
+    """The number that column sums spell: their last digits and the tens digit of the leftmost; -1 where sums are."""
+    digits = torch.cat([sums % 10, sums[..., -1:] // 10], dim=-1)
+    return torch.where(torch.cat([sums, sums[..., -1:]], dim=-1) < 0, -1, digits)
+
+
 def add_by_table(
     table: Int[Tensor, "*tables window"],
     first: Int[Tensor, "batch column"],
     second: Int[Tensor, "batch column"],
 ) -> Int[Tensor, "*tables batch column+1"]:
-    r"""The outer loop: $s_i$ = table[window($s_{i-1}, a_i, b_i$)] from right to left, fed back as it was written.
+    """Digits that the outer loop writes for a + b: `digits_of_sums` of `sums_by_table`."""
+    return digits_of_sums(sums_by_table(table, first, second))
 
-    The result holds s_i mod 10 in each column and the tens digit of the last; after an entry -1 there is nothing
-    to feed back, and that column and all to its left are -1. With `exact_table` it is a + b at every length, by
-    induction on columns: the window holds all that s_i depends on.
+
+def right_by_columns(
+    table: Int[Tensor, "*tables window"],
+    first: Int[Tensor, "batch column"],
+    second: Int[Tensor, "batch column"],
+) -> Bool[Tensor, "*tables batch column"]:
+    """Whether the outer loop is right on the numbers cut to their lowest n columns, n = 1, 2, ...
+
+    That takes all last digits to be right, and the whole sum of column n - 1.
     """
-    tables = table.reshape(-1, WINDOWS)
-    batch, columns = first.shape
-    failed = torch.full((len(tables), batch), -1, dtype=torch.int64)
-    previous, written = failed, []
-    for column in range(columns):
-        window = window_number(previous, first[:, column], second[:, column])
-        answer = tables.gather(1, window)
-        previous = answer if column == 0 else torch.where(previous < 0, failed, answer)
-        written.append(previous)
-    sums = torch.stack(written, dim=-1)
-    digits = torch.where(sums < 0, -1, sums % 10)
-    tens = torch.where(sums[..., -1:] < 0, -1, sums[..., -1:] // 10)
-    return torch.cat([digits, tens], dim=-1).reshape(*table.shape[:-1], batch, columns + 1)
+    sums, exact = sums_by_table(table, first, second), column_sums(first, second)
+    digits = ((sums >= 0) & (sums % 10 == exact % 10)).cummin(-1).values
+    return digits & (sums == exact)
 
 
 def accuracy_law(table: Int[Tensor, "*tables window"], columns: int) -> Float[Tensor, "*tables column"]:

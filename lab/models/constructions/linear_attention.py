@@ -73,7 +73,8 @@ def gradient_descent_network(
     value[-1, -1] = -1
     if initial is not None:
         value[:-1, -1] = initial
-    matrices = {"query": inputs, "key": inputs, "value": value, "output": step * torch.eye(dimension + 1)}
+    scaling = step * torch.eye(dimension + 1, dtype=torch.float64)
+    matrices = {"query": inputs, "key": inputs, "value": value, "output": scaling}
     if attention_matrices == "merged":
         matrices = {"query": inputs, "output": step * value}
     if layers == 0:

@@ -39,9 +39,7 @@ def prompts() -> RegressionPrompts:
 
 
 def slots(form: str, mask: Tensor, initial: Tensor | None = None) -> Tensor:
-    network = gradient_descent_network(
-        DIMENSION, LAYERS, step=STEP, initial=initial, attention_matrices=form
-    )
+    network = gradient_descent_network(DIMENSION, LAYERS, step=STEP, initial=initial, attention_matrices=form)
     return label_slots(network, tokens(prompts()), mask)
 
 

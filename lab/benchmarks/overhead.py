@@ -1,0 +1,47 @@
+"""What the claims and caching layer costs on a task of 1 000 trivial measurements."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from lab.runs import Results, Session
+from lab.tasks import load
+
+MEASUREMENTS = 1000
+REQUIRED_MILLISECONDS = 2.0
+FILE = '''
+from dataclasses import dataclass
+from lab import Paper, Task
+
+@dataclass(frozen=True)
+class Config:
+    seeds: int = %d
+
+TASK = Task("trivial", Paper("A trivial task", "nobody", 2024), {name: Config() for name in ("smoke", "ci", "paper")})
+
+@TASK.measurement(seeds=lambda config: config.seeds)
+def seed_itself(config: Config, seed: int):
+    return {"seed": float(seed)}
+'''
+
+
+def main() -> None:
+    """Print milliseconds a measurement, taken for the first time and read back."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "trivial.py")
+        file.write_text(FILE % MEASUREMENTS)
+        task = load(file)
+        for name in ("taken and stored", "read back"):
+            results = Results(task, task.config("ci"), Session(Path(folder, "results"), quiet=True))
+            begun = time.perf_counter()
+            found = results[task.measurements["seed_itself"]]
+            each = (time.perf_counter() - begun) / MEASUREMENTS * 1e3
+            assert found["seed"].sum() == MEASUREMENTS * (MEASUREMENTS - 1) / 2
+            verdict = "" if each < REQUIRED_MILLISECONDS else "  BELOW WHAT IS REQUIRED"
+            print(f"{name}: {each:.2f} ms a measurement (required < {REQUIRED_MILLISECONDS:g} ms){verdict}")
+
+
+if __name__ == "__main__":
+    main()
