@@ -314,9 +314,11 @@ def _list(options: List) -> int:
     for record in records:
         paper = record["paper"]
         console.print(f"[bold]{paper['slug']}[/bold]  {paper['authors']}: {paper['title']} ({paper['year']})")
-        console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False)
+        console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False, markup=False)
         for claim in record["claims"]:
-            console.print(f"  {claim['id']}  [dim]{claim['kind']}, {claim['where']}[/dim]", highlight=False)
+            console.print(
+                f"  {claim['id']}  {claim['kind']}, {claim['where']}", highlight=False, markup=False
+            )
     return 0
 
 
@@ -327,12 +329,12 @@ def _show(name: str) -> int:
     if claims:
         task, claim = claims[0]
         console.print(f"[bold]{claim.id}[/bold] ({claim.kind}; {claim.where}; expected: {claim.expected})")
-        console.print(claim.statement, highlight=False)
+        console.print(claim.statement, highlight=False, markup=False)
         if claim.condition:
-            console.print(f"It holds {claim.condition}.", highlight=False)
+            console.print(f"It holds {claim.condition}.", highlight=False, markup=False)
         for one in claim.controls:
-            console.print(f"control: {one.name} {dict(one.setting)}", highlight=False)
-        console.print(f"check: {claim.check.__name__} in {task.file}", highlight=False)
+            console.print(f"control: {one.name} {dict(one.setting)}", highlight=False, markup=False)
+        console.print(f"check: {claim.check.__name__} in {task.file}", highlight=False, markup=False)
         return 0
     shown = [task for task in tasks if name in (task.key, task.name)]
     if not shown:
@@ -340,15 +342,19 @@ def _show(name: str) -> int:
     if not shown:
         find_claims([name])  # names the nearest claim in its error
     for task in shown:
-        console.print(f"[bold]{task.key}[/bold] ({task.file})\n{task.paper.citation}", highlight=False)
+        console.print(f"{task.key} ({task.file})\n{task.paper.citation}", highlight=False, markup=False)
         for preset, config in task.presets.items():
-            console.print(f"preset {preset}: {config}", highlight=False)
+            console.print(f"preset {preset}: {config}", highlight=False, markup=False)
         for measurement in task.measurements.values():
-            console.print(f"measurement {measurement.name}", highlight=False)
+            console.print(f"measurement {measurement.name}", highlight=False, markup=False)
         for figure, draw in task.figures.items():
-            console.print(f"figure {figure}: {(draw.__doc__ or '').strip().splitlines()[0]}", highlight=False)
+            console.print(
+                f"figure {figure}: {(draw.__doc__ or '').strip().splitlines()[0]}",
+                highlight=False,
+                markup=False,
+            )
         for claim in task.claims.values():
-            console.print(f"claim {claim.id}: {claim.statement}", highlight=False)
+            console.print(f"claim {claim.id}: {claim.statement}", highlight=False, markup=False)
     return 0
 
 

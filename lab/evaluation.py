@@ -14,12 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lab.errors import LabError
+from lab.generators.regression import pair_tokens
+from lab.predictors import RegressionPredictor, TokenPredictor
 from lab.training import NUMBERS_IN_FLIGHT, Ensemble
-
-# (x_context [B,n,d], y_context [B,n], x_query [B,m,d]) -> y_hat [B,m], or [E,B,m] for an ensemble
-RegressionPredictor = Callable[[Tensor, Tensor, Tensor], Tensor]
-# (tokens [B,T], prefix_length [B]) -> log-probabilities [B,T,V], or [E,B,T,V] for an ensemble
-TokenPredictor = Callable[[Tensor, Tensor], Tensor]
 
 
 def squared_error(
@@ -114,16 +111,6 @@ def per_position(
     if scored is None:
         return values.mean(-2)
     return torch.where(scored, values, 0.0).sum(-2) / scored.sum(-2)
-
-
-def pair_tokens(
-    x_context: Float[Tensor, "batch context dimension"],
-    y_context: Float[Tensor, "batch context"],
-    x_query: Float[Tensor, "batch query dimension"],
-) -> Float[Tensor, "batch context+query dimension+1"]:
-    """Tokens (x_i, y_i) of the examples, then (x, 0) of the queries."""
-    queries = torch.cat([x_query, torch.zeros_like(x_query[..., :1])], dim=-1)
-    return torch.cat([torch.cat([x_context, y_context.unsqueeze(-1)], dim=-1), queries], dim=1)
 
 
 def last_coordinate(

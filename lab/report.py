@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from lab.errors import LabError
@@ -35,11 +36,11 @@ def terminal_table(records: Sequence[Record], statements: Mapping[str, str], tit
     for record in records:
         table.add_row(
             record["id"].split("/", 1)[1],
-            statements[record["id"]],
+            escape(statements[record["id"]]),
             _measured(record),
-            f"{record['relation']} {number(record['bound'])} [dim]{record['bound_origin']}[/dim]",
+            f"{record['relation']} {number(record['bound'])} [dim]{escape(record['bound_origin'])}[/dim]",
             "\n".join(
-                f"{one['name']}: {number(one['measured'])} "
+                f"{escape(one['name'])}: {number(one['measured'])} "
                 + ("[green]rejected[/green]" if one["rejected"] else "[bold red]NOT REJECTED[/bold red]")
                 for one in record["controls"]
             ),

@@ -243,7 +243,7 @@ class Task:
         Args:
             part: a figure function, a claim's check, or None for all verdicts of the file.
         """
-        if self.module == "__main__":
+        if self.module == "__main__" and "IPython" in sys.modules:
             from lab.notebooks import show
 
             show(self, part)

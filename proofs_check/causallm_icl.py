@@ -650,8 +650,9 @@ PROOFS.show(causal_rate_is_diagonal)
 # "Converges linearly at the rate $\rho$" suggests that the error after $l$ layers is at most $\rho^l$ times the first
 # one. For the prefix network that is true, because $I - s G$ is symmetric. $I - s T$ is triangular and far from
 # normal: its eigenvectors are nearly parallel, and an error may first grow by many orders of magnitude. With a mean
-# of 1 in each coordinate of the inputs and $s = 0.04$, eigenvalues promise a factor of about 0.6 a layer. In float64
-# with a mean of 2 the network never comes back at all. That is why no limit in this file is found by running layers.
+# of 1 in each coordinate of the inputs and $s = 0.04$, eigenvalues promise a factor of about 0.6 a layer. With
+# a mean of 2 and $s = 0.02$ the growth is $10^{17}$ and more: in float64 such a network never comes back at all. That
+# is why no limit in this file is found by running layers.
 
 
 # %%

@@ -606,26 +606,8 @@ def transient_growth(results: Results) -> Drawing:
     return Drawing(figure, pd.DataFrame(rows))
 
 
-@TASK.claim(
-    "causallm-icl/P1.growth",
-    where="Proposition 4, derived",
-    kind="phenomenon",
-    statement=r"Although its asymptotic rate is below 1, the causal iteration at mean 1 with step $0.04$ first amplifies its error by "
-    r"more than a factor of 1000.",
-    controls=[control("the step 0.01, below one over the largest eigenvalue of the Gram matrix", case=3)],
-)
-def errors_grow_before_they_shrink(results: Results, case: int = 2) -> Evidence:
-    found = results[transient]
-    growth = np.log10(found["distance"][:, case].max(1))
-    return Evidence.weakest(
-        Evidence.over_seeds(found["rate"][:, case], "<", 1.0, "spectral radius of I - sT", parts=2),
-        Evidence.over_seeds(growth, ">", 3.0, "decimal logarithm of the largest amplification", parts=2),
-    )
-
-
 # %%
 TASK.show(transient_growth)
-TASK.show(errors_grow_before_they_shrink)
 
 # %% [markdown]
 # ## Where causal wins
@@ -1074,7 +1056,7 @@ def probe_errors(sizes: Softmax, trained: Trained[Transformer], domain: str) -> 
 def transformers_that_cannot_differ(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Errors [seed, task, arm, 2] of one-layer networks, and of networks trained on labels of other prompts."""
     sizes = config.softmax
-    steps = max(sizes.optimisation.steps // 8, 1)
+    steps = max(sizes.optimisation.steps // 12, 1)
     found: dict[str, list] = {"one_layer": [], "shuffled": []}
     for domain in DOMAINS:
         one = train_softmax(sizes, seeds, domain, True, name=f"one {domain}", layers=1, steps=steps)
@@ -1314,7 +1296,7 @@ def prefix_is_ahead_in_regression(results: Results, trained: str = "fully") -> E
 )
 def prefix_is_ahead_with_logistic_labels(results: Results, trained: str = "fully") -> Evidence:
     ratio = _table_ratio(results, "sigmoid", trained, 0).mean(1)
-    return Evidence.over_seeds(ratio, ">", 0.0, "log ratio causal / prefix")
+    return Evidence.over_seeds(ratio, ">", 0.05, "log ratio causal / prefix; 0.05 is 5 %")
 
 
 @TASK.claim(
@@ -1327,7 +1309,7 @@ def prefix_is_ahead_with_logistic_labels(results: Results, trained: str = "fully
 )
 def prefix_is_ahead_in_classification(results: Results, trained: str = "fully") -> Evidence:
     ratio = _table_ratio(results, "classes", trained, 0).mean(1)
-    return Evidence.over_seeds(ratio, ">", 0.0, "log ratio causal / prefix")
+    return Evidence.over_seeds(ratio, ">", 0.01, "log ratio causal / prefix; 0.01 is 1 %")
 
 
 @TASK.claim(

@@ -96,11 +96,13 @@ class Config:
     """updates of the minimal model"""
     minimal_rates: tuple[float, float] = (10.0, 0.02)
     """learning rates of its offset scores and of its match matrix"""
-    fixed_steps: int = 1500
-    """updates on a fixed binary chain"""
-    fixed_length: int = 24
+    fixed_steps: int = 600
+    """updates on a fixed binary chain, one layer"""
+    depth_steps: int = 1000
+    """updates there where one layer and two are compared"""
+    fixed_length: int = 16
     """tokens read there"""
-    fixed_batch: int = 32
+    fixed_batch: int = 16
     """sequences a step there"""
     fixed_width: int = 8
     """size of the residual stream there"""
@@ -128,7 +130,7 @@ TASK = Task(
             test=16,
             minimal_steps=30,
             fixed_steps=50,
-            fixed_batch=8,
+            depth_steps=50,
         ),
         "ci": Config(),
         "paper": Config(
@@ -142,6 +144,7 @@ TASK = Task(
             minimal_steps=2000,
             minimal_rates=(1.0, 0.02),
             fixed_steps=8000,
+            depth_steps=8000,
             fixed_length=512,
             fixed_batch=64,
         ),
@@ -1086,6 +1089,7 @@ def train_fixed(
     arms: Sequence[str],
     optimisation: Optimisation,
     layers: int = 1,
+    initial_scale: float = 0.02,
 ) -> dict[str, np.ndarray]:
     """Train on the fixed binary chains.
 
@@ -1099,7 +1103,7 @@ def train_fixed(
         norm="none",
         positions="learned",
         maximum_length=config.fixed_length,
-        initial_scale=0.02,
+        initial_scale=initial_scale,
     )
     mask = causal(config.fixed_length)
     kernels = torch.stack([binary_kernel(p, q) for p, q in FIXED_KERNELS])
@@ -1162,7 +1166,7 @@ def train_fixed(
         optimisation,
         evaluate=evaluate,
         evaluate_every=max(1, optimisation.steps // 15),
-        name=f"fixed {layers} {optimisation.optimiser}",
+        name=f"fixed {layers} {initial_scale} {optimisation.optimiser}",
     )
     return history_of(trained.history, untrained, len(seeds), len(arms))
 
@@ -1183,8 +1187,143 @@ def fixed_adamw(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]
     return train_fixed(config, seeds, ("tied 1",), optimisation)
 
 
+DEPTHS = ((2, 0.2), (1, 0.2), (2, 0.02))  # (layers, standard deviation of the initial weights)
+
+
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4)
-def fixed_two_layers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Two tied layers on the alternating chain by plain gradient descent."""
-    optimisation = Optimisation(config.fixed_steps, config.fixed_rate, optimiser="sgd")
-    return train_fixed(config, seeds, ("tied 1",), optimisation, layers=2)
+def fixed_depths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """One and two tied layers on the alternating chain by plain gradient descent: arrays [seed, depth, record]."""
+    optimisation = Optimisation(config.depth_steps, config.fixed_rate, optimiser="sgd")
+    parts = [train_fixed(config, seeds, ("tied 1",), optimisation, layers, scale) for layers, scale in DEPTHS]
+    return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+
+
+HALF = "half-way between the entropy rate (0) and the unigram (1)"
+
+
+@TASK.claim(
+    "induction-heads-markov/L5",
+    where="Makkuva et al., tied single layer",
+    kind="training",
+    statement=r"A single attention layer trained by plain gradient descent from small weights ends at the unigram loss $H(\pi)$ if "
+    r"it is tied and $p + q > 1$, and at the entropy rate $h$ if it is untied or $p + q < 1$.",
+    controls=[
+        control("predicted from p + q alone, tied or not", rule="sum"),
+        control("predicted from the tie alone, whatever p + q", rule="tie"),
+    ],
+)
+def trapped_if_tied_and_alternating(results: Results, rule: str = "both") -> Evidence:
+    last = results[fixed_chain]["excess"][..., -1]
+    parts = []
+    for place, arm in enumerate(FIXED_ARMS):
+        tie, kernel = arm.split()
+        above = sum(FIXED_KERNELS[int(kernel)]) > 1
+        trapped = {"both": above and tie == "tied", "sum": above, "tie": tie == "tied"}[rule]
+        parts.append(Evidence.over_seeds(last[:, place], ">" if trapped else "<", 0.5, HALF, parts=4))
+    return Evidence.weakest(*parts)
+
+
+@TASK.claim(
+    "induction-heads-markov/L5-adamw",
+    where="Makkuva et al., tied single layer; their experiments use AdamW",
+    kind="training",
+    statement=r"The tied layer at $p + q > 1$ ends at the unigram loss $H(\pi)$ whatever the optimiser, AdamW included.",
+    expected="refuted",
+    condition="under plain gradient descent; AdamW, whose steps do not shrink with the gradient, leaves the trap",
+    controls=[control("plain gradient descent", optimiser="sgd")],
+)
+def trapped_under_adamw(results: Results, optimiser: str = "adamw") -> Evidence:
+    if optimiser == "adamw":
+        last = results[fixed_adamw]["excess"][:, 0, -1]
+    else:
+        last = results[fixed_chain]["excess"][:, FIXED_ARMS.index("tied 1"), -1]
+    return Evidence.over_seeds(last, ">", 0.5, HALF)
+
+
+@TASK.claim(
+    "induction-heads-markov/L6",
+    where="Makkuva et al., deeper models",
+    kind="ordering",
+    statement=r"Two tied layers escape where one is trapped: at $p + q > 1$, by plain gradient descent from initial weights of "
+    r"standard deviation 0.2, two layers end at the entropy rate.",
+    controls=[
+        control("one layer from the same standard deviation", depth=1),
+        control("two layers from a standard deviation of 0.02", depth=2),
+    ],
+)
+def two_layers_escape(results: Results, depth: int = 0) -> Evidence:
+    last = results[fixed_depths]["excess"][:, depth, -1]
+    return Evidence.over_seeds(last, "<", 0.5, HALF)
+
+
+@TASK.figure
+def fixed_chain_losses(results: Results) -> Drawing:
+    """Left: final loss, 0 the entropy rate h and 1 the unigram H(pi), of a single layer in the four combinations of tied or
+    untied and p + q below or above 1, by plain gradient descent, with AdamW beside. Right: one and two tied layers at
+    p + q > 1 against updates. Means over trainings with 95 % intervals."""
+    figure, axes = panels(1, 2, width=5.6)
+    one, adamw, deep = results[fixed_chain], results[fixed_adamw], results[fixed_depths]
+    bars = [(arm, one["excess"][:, place, -1]) for place, arm in enumerate(FIXED_ARMS)]
+    bars.append(("AdamW", adamw["excess"][:, 0, -1]))
+    sums = ["< 1" if sum(kernel) < 1 else "> 1" for kernel in FIXED_KERNELS]
+    names = [
+        f"{name.split()[0]}\np + q {sums[int(name.split()[1])]}"
+        if " " in name
+        else f"tied, {name}\np + q > 1"
+        for name, _ in bars
+    ]
+    rows = []
+    for place, (name, (_, values)) in enumerate(zip(names, bars, strict=True)):
+        low, high = statistics.mean_band(values)
+        color = "#c1272d" if values.mean() > 0.5 else "#1f4e9e"
+        axes[0, 0].bar(
+            place, values.mean(), color=color, hatch="//" if values.mean() > 0.5 else None, alpha=0.75
+        )
+        axes[0, 0].errorbar(
+            place, values.mean(), [[values.mean() - low], [high - values.mean()]], color="black"
+        )
+        rows.append(
+            pd.DataFrame(
+                {"panel": "final", "arm": [name.replace("\n", ", ")], "excess": values.mean(), "low": low}
+            )
+        )
+    axes[0, 0].set_xticks(range(len(names)), names, fontsize=8)
+    axes[0, 0].axhline(1, **THEORY)
+    axes[0, 0].axhline(0, **THEORY)
+    label(axes[0, 0], "trapped: tied, p + q > 1, gradient descent", "", "excess loss [H(π) - h]")
+    step = deep["step"][0, 0]
+    for place, (layers, scale) in enumerate(DEPTHS):
+        values = deep["excess"][:, place]
+        low, high = statistics.mean_band(values)
+        color = REFERENCES[place + 2]
+        name = f"{layers} layer{'s' if layers > 1 else ''}, weights from std {scale}"
+        axes[0, 1].plot(
+            step, values.mean(0), LINES[place], color=color, marker=MARKERS[place], markevery=2, label=name
+        )
+        band(axes[0, 1], step, low, high, color)
+        rows.append(
+            pd.DataFrame(
+                {"panel": "depth", "arm": name, "update": step, "excess": values.mean(0), "low": low}
+            )
+        )
+    axes[0, 1].set_ylim(-0.1, 1.3)
+    axes[0, 1].axhline(1, **THEORY)
+    axes[0, 1].axhline(0, **THEORY)
+    label(axes[0, 1], "two layers escape, unless they start too small", "updates", "excess loss [H(π) - h]")
+    axes[0, 1].legend(loc="center right")
+    return Drawing(figure, pd.concat(rows))
+
+
+# %%
+TASK.show(fixed_chain_losses)
+TASK.show(trapped_if_tied_and_alternating)
+TASK.show(trapped_under_adamw)
+TASK.show(two_layers_escape)
+
+# %% [markdown]
+# So the trap is real, but narrow: it needs the tie, one layer, and an optimiser whose steps shrink with the gradient. The last
+# point matters in practice, for nobody trains transformers by plain gradient descent. And depth helps only if the second layer
+# has something to work with: from very small weights it is as good as absent.
+
+# %%
+TASK.show()

@@ -201,6 +201,16 @@ def random_orders(stream: Stream, orders: int, length: int) -> Int[Tensor, "orde
     return torch.from_numpy(stream.rng().random((orders, length)).argsort(axis=1))
 
 
+def pair_tokens(
+    x_context: Float[Tensor, "batch context dimension"],
+    y_context: Float[Tensor, "batch context"],
+    x_query: Float[Tensor, "batch query dimension"],
+) -> Float[Tensor, "batch context+query dimension+1"]:
+    """Tokens (x_i, y_i) of the examples, then (x, 0) of the queries."""
+    queries = torch.cat([x_query, torch.zeros_like(x_query[..., :1])], dim=-1)
+    return torch.cat([torch.cat([x_context, y_context.unsqueeze(-1)], dim=-1), queries], dim=1)
+
+
 def tokens(
     prompts: RegressionPrompts | ClassPrompts,
 ) -> Float[Tensor, "batch length width"]:
@@ -209,11 +219,11 @@ def tokens(
     Returns:
         the tokens, as wide as an input and a label (one number, or one a class) together.
     """
-    y = prompts.y_context if isinstance(prompts, ClassPrompts) else prompts.y_context[..., None]
-    blank = prompts.x_query.new_zeros(*prompts.x_query.shape[:2], y.shape[-1])
-    examples = torch.cat([prompts.x_context, y], dim=-1)
-    queries = torch.cat([prompts.x_query, blank], dim=-1)
-    return torch.cat([examples, queries], dim=1)
+    if isinstance(prompts, RegressionPrompts):
+        return pair_tokens(prompts.x_context, prompts.y_context, prompts.x_query)
+    blank = prompts.x_query.new_zeros(*prompts.x_query.shape[:2], prompts.y_context.shape[-1])
+    examples = torch.cat([prompts.x_context, prompts.y_context], dim=-1)
+    return torch.cat([examples, torch.cat([prompts.x_query, blank], dim=-1)], dim=1)
 
 
 def _inputs(
