@@ -82,7 +82,7 @@ from lab.training import History, Member, Optimisation, Trained, train
 class Config:
     """Sizes of all trainings."""
 
-    trainings: int = 6
+    trainings: int = 5
     """independent trainings on windows, each with both attention patterns"""
     unseen_trainings: int = 6
     """independent trainings that never see the sum 19, each with and without dropout"""
@@ -98,7 +98,7 @@ class Config:
     """share dropped in the arm with dropout"""
     batch: int = 128
     """windows a step"""
-    steps: int = 600
+    steps: int = 450
     """most updates of a column machine"""
     learning_rate: float = 5e-3
     """peak of AdamW's learning rate"""
@@ -124,7 +124,7 @@ class Config:
     """attention heads of the whole-sum models"""
     whole_batch: int = 64
     """sums a step"""
-    whole_steps: int = 600
+    whole_steps: int = 450
     """updates of a whole-sum model"""
     whole_learning_rate: float = 4e-3
     """peak of AdamW's learning rate for whole sums"""
@@ -629,8 +629,11 @@ def train_whole_sums(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
         initial_scale=config.initial_scale,
     )
 
+    # Lengths take turns, each as often as it has digits: longer sums are more to learn.
+    turns = [columns for columns in range(1, config.whole_columns + 1) for _ in range(columns)]
+
     def batch(seed: int, step: int) -> dict[str, Tensor]:
-        columns = 1 + step % config.whole_columns  # all sums of a step have one length
+        columns = turns[step % len(turns)]  # all sums of a step have one length
         draw = stream(seed, "sums", step)
         both = [
             whole_sum(draw, config.whole_batch, format=format, columns=(columns, columns))

@@ -161,8 +161,10 @@ class Joint:
     """peak rate of Adam"""
     adam_scale: float = 1e-2
     """standard deviation of the attention matrices that Adam starts from"""
-    test: int = 4_096
-    """sequences a loss is measured on"""
+    test: int = 1_024
+    """sequences a loss is measured on during training"""
+    last_test: int = 16_384
+    """sequences the last loss is measured on"""
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ TASK = Task(
         "smoke": Config(
             Gradients(draws=2, sequences=500, length=20),
             Staged(trainings=2, batch=64, first_steps=8, second_steps=8, lengths=(6, 10), test=256),
-            Joint(trainings=2, batch=16, steps=12, test=128),
+            Joint(trainings=2, batch=16, steps=12, test=128, last_test=128),
             TwoParents(trainings=2, batch=16, steps=12, test=128),
         ),
         "ci": Config(),
@@ -871,16 +873,21 @@ def joint_training(
 
     tests = {seed: draw(seed, "test", 0, sizes.test) for seed in seeds}
 
-    def evaluate(module: Disentangled, present: tuple[Member, ...]) -> dict[str, Tensor]:
-        tokens = torch.stack([tests[member.seed].tokens for member in present])
-        target = torch.stack([tests[member.seed].target for member in present])
+    def test_losses(
+        module: Disentangled, present: Sequence[Member], tests: Mapping[int, CausalSequences], rows: slice
+    ) -> Tensor:
+        tokens = torch.stack([tests[member.seed].tokens[rows] for member in present])
+        target = torch.stack([tests[member.seed].target[rows] for member in present])
         mask = stacked([member.arm for member in present], length)
-        patterns = module.patterns(mask)[:, 0]
+        return losses(module, tokens, target.to(module.readout.dtype), mask)
+
+    def evaluate(module: Disentangled, present: tuple[Member, ...]) -> dict[str, Tensor]:
+        patterns = module.patterns(stacked([member.arm for member in present], length))[:, 0]
         weights = []
         for table, member in zip(patterns, present, strict=True):
             children, parents = edges(graphs[member.seed])
             weights.append(table[children, parents].mean())
-        loss = losses(module, tokens, target.to(module.readout.dtype), mask)
+        loss = test_losses(module, present, tests, slice(0, sizes.test))
         return {"test": loss, "on_parent": torch.stack(weights)}
 
     def build(all_seeds: Sequence[int]) -> Disentangled:
@@ -903,9 +910,13 @@ def joint_training(
         evaluate_every=max(sizes.steps // 12, 1),
     )
     module, width = trained.module, states + length
+    last_tests = {seed: draw(seed, "last test", 0, sizes.last_test) for seed in seeds}
+    parts = [slice(start, start + 512) for start in range(0, sizes.last_test, 512)]
+    with torch.no_grad():
+        last = torch.stack([test_losses(module, members, last_tests, rows) for rows in parts]).mean(0)
     references = []
     for seed in seeds:
-        data = tests[seed]
+        data = last_tests[seed]
         counts = row_of(transition_counts(data.tokens, graphs[seed], states), data.tokens[:, -1])
         laws = (data.target, smoothed(counts, sizes.concentration), unigram(data.tokens, states))
         references.append([soft_cross_entropy(data.target, law).mean() for law in laws])
@@ -915,7 +926,8 @@ def joint_training(
         "attention": by_arm(trained, seeds, arms, patterns),
         "score": by_arm(trained, seeds, arms, module.attention[1][:, 0, :states, width : width + states]),
         "readout": by_arm(trained, seeds, arms, module.readout[:, 2 * width : 2 * width + states]),
-        "loss": history_by_arm(trained, seeds, arms, "test"),
+        "losses": history_by_arm(trained, seeds, arms, "test"),
+        "loss": by_arm(trained, seeds, arms, last),
         "on_parent": history_by_arm(trained, seeds, arms, "on_parent"),
         "steps": np.tile(trained.history["step"], (len(seeds), 1)),
         "references": np.array(references),  # oracle, smoothed counts, unigram
@@ -962,7 +974,7 @@ def joint_training_finds_the_graph(results: Results, adam: bool = False) -> Evid
     for name, run in {"pairs": adam_on_pairs}.items() if adam else JOINT.items():
         found = results[run]
         weight, hits = parent_attention(found["attention"][:, :1], found["graph"])
-        gain = found["references"][:, 2] - found["loss"][:, 0, -1]
+        gain = found["references"][:, 2] - found["loss"][:, 0]
         share = 0.7 if name == "forests" else 1.0
         parts += [
             Evidence.over_seeds(
@@ -986,7 +998,7 @@ def joint_training_finds_the_graph(results: Results, adam: bool = False) -> Evid
 )
 def joint_training_counts(results: Results, adam: bool = False) -> Evidence:
     found = results[adam_on_pairs if adam else joint_pairs]
-    excess = found["loss"][:, 0, -1] - found["references"][:, 1]
+    excess = found["loss"][:, 0] - found["references"][:, 1]
     return Evidence.over_seeds(
         excess, "<=", 0.03, "0.03 nats for a softmax read-out that cannot take logarithms"
     )
@@ -1004,7 +1016,7 @@ def joint_training_counts(results: Results, adam: bool = False) -> Evidence:
 def low_loss_without_the_graph(results: Results, adam: bool = True) -> Evidence:
     found = results[adam_on_pairs if adam else joint_pairs]
     weight, _ = parent_attention(found["attention"][:, :1], found["graph"])
-    gain = found["references"][:, 2] - found["loss"][:, 0, -1]
+    gain = found["references"][:, 2] - found["loss"][:, 0]
     return Evidence.weakest(
         Evidence.over_seeds(gain, ">", 0.05, "the unigram's loss less 0.05", parts=2),
         Evidence.over_seeds(weight[:, 0], "<", 0.3, "attention of 0.3", parts=2),
@@ -1066,7 +1078,7 @@ def joint_losses(results: Results) -> Drawing:
         found = results[run]
         steps = found["steps"][0]
         for place, arm in enumerate(BOTH):
-            values = found["loss"][:, place]
+            values = found["losses"][:, place]
             axis.plot(steps, values.mean(0), label=arm, markevery=4, **ARMS[arm])
             band(axis, steps, *mean_band(values), ARMS[arm]["color"])
             rows += [
@@ -1074,7 +1086,7 @@ def joint_losses(results: Results) -> Drawing:
                 for s, v in zip(steps, values.mean(0), strict=True)
             ]
         if name == "pairs":
-            values = results[adam_on_pairs]["loss"][:, 0]
+            values = results[adam_on_pairs]["losses"][:, 0]
             axis.plot(
                 steps, values.mean(0), color=REFERENCES[2], linestyle="-", label="causal, Adam: no graph"
             )
@@ -1086,7 +1098,7 @@ def joint_losses(results: Results) -> Drawing:
         axis.axhline(smooth, label="smoothed counts on the graph", **THEORY)
         axis.axhline(symbols, color=REFERENCES[0], linestyle="-.", label="unigram")
         axis.set_ylim(smooth - 0.08, symbols + 0.25)
-        gap = (found["loss"][:, 1, -1] - found["loss"][:, 0, -1]).mean()
+        gap = (found["loss"][:, 1] - found["loss"][:, 0]).mean()
         word = "above" if gap > 0 else "below"
         label(axis, f"{name}: prefix ends {abs(gap):.3f} {word} causal", "steps", "loss (nats)")
         axis.legend()
