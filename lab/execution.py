@@ -68,7 +68,8 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, dict[str, 
     """Carry out ``jobs``; each result is stored and handed to ``finish`` as it arrives.
 
     Raises:
-        LabError: a job failed (after the others were finished), or no place to run could be opened.
+        LabError: a job failed, or no place to run could be opened. Where a job raised LabError itself the
+            configuration is at fault and no further job is begun; after any other error the others are finished.
         KeyboardInterrupt: with the sentence to print.
     """
     check_device(session.device)
@@ -110,6 +111,9 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, dict[str, 
                                         raise _lost_worker(job) from error
                                     failures.append((job, error))
                                     progress.fail(job.label)
+                                    if isinstance(error, LabError):
+                                        # A configuration that cannot be: the other jobs share it.
+                                        waiting.clear()
                                 else:
                                     del under_way[future]
                                     store.save(job, data, time.monotonic() - begun)

@@ -20,13 +20,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import functools
 import importlib.util
 import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
@@ -158,7 +158,7 @@ class Task:
         file = frame.f_globals.get("__file__")
         self.file = Path(file).resolve() if file is not None else _find_file(self.name)
 
-    @cached_property
+    @functools.cached_property
     def config_type(self) -> type:
         return type(self.presets["ci"])
 
@@ -197,9 +197,17 @@ class Task:
         return register
 
     def figure(self, function: Callable[[Results], Drawing]) -> Callable[[Results], Drawing]:
-        """Register a figure; the function's name is the picture's, its docstring the caption."""
-        self.figures[function.__name__] = function
-        return function
+        """Register a figure, drawn in the house style; the function's name is the picture's, its docstring the caption."""
+
+        @functools.wraps(function)
+        def draw(results: Results) -> Drawing:
+            from lab.figures import style
+
+            with style():
+                return function(results)
+
+        self.figures[draw.__name__] = draw
+        return draw
 
     def claim(
         self,

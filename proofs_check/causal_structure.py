@@ -20,6 +20,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import optimize
 from torch import Tensor
@@ -46,6 +47,7 @@ from lab.closed_form.causal_graphs import (
     soft_cross_entropy,
     transition_counts,
 )
+from lab.figures import REFERENCES, THEORY, Drawing, band, label, panels
 from lab.generators.causal_graphs import (
     ROOT,
     Roots,
@@ -241,7 +243,8 @@ def best_sharpness(config: Config, seed: int) -> dict[str, np.ndarray]:
         entropy = soft_cross_entropy(found.target, found.target).mean()
         context = found.tokens[:, :-1]
         keys = pair_counts(torch.zeros_like(context), context, 1, 3)[:, 0]
-        row = []
+        smooth = smoothed(last_row(found.tokens, graph, 3), 1.0) + FLOOR
+        row = [float(soft_cross_entropy(found.target, smooth).mean() - entropy)]
         for seen in (graph, grandparents(graph)):
             counts = last_row(found.tokens, seen, 3)
 
@@ -252,7 +255,7 @@ def best_sharpness(config: Config, seed: int) -> dict[str, np.ndarray]:
             best = optimize.minimize_scalar(excess, bounds=(0, 12), method="bounded", options={"xatol": 1e-3})
             row += [best.x, best.fun]
         rows.append(row)
-    names = ("sharpness", "excess", "sharpness_wrong", "excess_wrong")
+    names = ("excess_bayes", "sharpness", "excess", "sharpness_wrong", "excess_wrong")
     return dict(zip(names, np.array(rows).T, strict=True))
 
 
@@ -269,6 +272,50 @@ def sharpness_grows(results: Results, graph: str = "sharpness") -> Evidence:
     growth = np.polyfit(logs, results[best_sharpness][graph].T, 1)[0]
     return near(growth, 1, 0.25, "slope 1 because N/(e^beta - 1) stays put; a quarter for its drift")
 
+
+@PROOFS.figure
+def sharpness_and_length(results: Results) -> Drawing:
+    """The sharpness that serves the head best on chains of T tokens, and what it loses to the oracle (S = 3, alpha = 1)."""
+    found = results[best_sharpness]
+    lengths = np.array(results.config.lengths)
+    figure, axes = panels(1, 2)
+    left, right = axes[0]
+    rows = []
+    for name, text, colour, dashes, marker in (
+        ("", "parent known", "black", "-", "o"),
+        ("_wrong", "grandparent instead", REFERENCES[1], "--", "s"),
+    ):
+        for axis, quantity in ((left, "sharpness"), (right, "excess")):
+            values = found[quantity + name]
+            mean = values.mean(0)
+            axis.plot(lengths, mean, color=colour, linestyle=dashes, marker=marker, label=text)
+            band(axis, lengths, *statistics.mean_band(values), colour)
+            rows += [
+                {"quantity": quantity, "graph": text, "tokens": int(t), "value": v}
+                for t, v in zip(lengths, mean, strict=True)
+            ]
+    start = found["sharpness"].mean() - np.log(lengths).mean()
+    left.plot(lengths, start + np.log(lengths), label=r"$\log T$ + constant", **THEORY)
+    right.plot(lengths, found["excess_bayes"].mean(0), label=r"counts smoothed by $\alpha$", **THEORY)
+    slope = np.polyfit(np.log(lengths), found["sharpness"].mean(0), 1)[0]
+    for axis in (left, right):
+        axis.set_xscale("log", base=2)
+        axis.legend()
+    right.set_yscale("log")
+    label(
+        left,
+        rf"the best $\beta$ grows like $\log T$: slope {slope:.2f}",
+        "tokens $T$",
+        r"best sharpness $\beta^*$",
+    )
+    label(
+        right, "at its best the head nears the smoothed counts", "tokens $T$", "loss above the oracle (nats)"
+    )
+    return Drawing(figure, pd.DataFrame(rows))
+
+
+# %%
+PROOFS.show(sharpness_and_length)
 
 # %% [markdown]
 # ## What the gradient of the first layer measures

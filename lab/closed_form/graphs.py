@@ -365,6 +365,47 @@ def misstep_gap(neighbours: Float[Tensor, " case"], others: Float[Tensor, " case
     return (low + high) / 2
 
 
+def sibling_contrasts(adjacency: Adjacency, pairs: Bool[Tensor, "node node"]) -> Int[Tensor, "contrast 3"]:
+    """All (v, w, g), v < w, such that some u with ``pairs[u, g]`` has edges to both v and w, and both lead to g.
+
+    Only there does the law of paths weigh two continuations against each other.
+    """
+    reach = path_counts(adjacency) > 0
+    candidate = (adjacency.unsqueeze(2) & reach.unsqueeze(0) & pairs.unsqueeze(1)).double()  # [u, v, g]
+    both = torch.einsum("uvg,uwg->vwg", candidate, candidate) > 0
+    nodes = torch.arange(len(adjacency), device=adjacency.device)
+    return (both & (nodes[:, None, None] < nodes[None, :, None])).nonzero()
+
+
+def centred_contrasts(
+    table: Float[Tensor, "goal node"], contrasts: Int[Tensor, "contrast 3"]
+) -> Float[Tensor, " contrast"]:
+    """table[g, v] - table[g, w] minus its mean over the goals at which v and w are weighed against each other.
+
+    What is left is all that a goal table contributes: a function of v alone could stand in the table of the current
+    node just as well, and a constant of g cancels in the softmax.
+    """
+    first, second, goal = contrasts.unbind(1)
+    difference = (table[goal, first] - table[goal, second]).double()
+    _, group = torch.unique(first * table.shape[1] + second, return_inverse=True)
+    size = torch.bincount(group).double()
+    return difference - (torch.bincount(group, weights=difference) / size)[group]
+
+
+def without_two_way_effects(
+    table: Float[Tensor, "row column"], cells: Bool[Tensor, "row column"]
+) -> Float[Tensor, " cell"]:
+    """The entries at ``cells`` minus the least-squares fit of a_row + b_column, in the order of ``cells.nonzero()``."""
+    row, column = cells.nonzero(as_tuple=True)
+    design = torch.zeros(len(row), sum(cells.shape), dtype=torch.float64)
+    place = torch.arange(len(row))
+    design[place, row] = design[place, cells.shape[0] + column] = 1.0
+    values = table[row, column].double().unsqueeze(1)
+    # The design lacks full rank (constants may move from rows to columns); gelsd takes the smallest solution.
+    fit = torch.linalg.lstsq(design, values, driver="gelsd").solution
+    return (values - design @ fit).squeeze(1)
+
+
 _DIAMOND = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]], dtype=torch.bool)
 
 

@@ -218,7 +218,8 @@ def stationary_law(transition: Float[Tensor, "*batch states states"]) -> Float[T
         chain[..., :last, :last] += chain[..., :last, last, None] * chain[..., last, None, :last]
     weights = [torch.ones_like(chain[..., 0, 0])]
     for state in range(1, states):
-        weights.append(sum(weights[other] * chain[..., other, state] for other in range(state)))
+        entering = torch.stack([weights[other] * chain[..., other, state] for other in range(state)])
+        weights.append(entering.sum(0))
         # Only proportions count, and a state that is almost never left can outgrow float64.
         scale = torch.clamp_min(weights[-1], 1.0)
         weights = [weight / scale for weight in weights]
@@ -227,49 +228,57 @@ def stationary_law(transition: Float[Tensor, "*batch states states"]) -> Float[T
 
 
 def _symbols(
-    cumulative: Float[Tensor, "*batch states"], uniform: Float[Tensor, "*batch"]
+    edges: Float[Tensor, "edges *#batch"], uniform: Float[Tensor, "*batch"]
 ) -> Int[Tensor, "*batch"]:
-    """The symbol k with cumulative[k-1] <= u < cumulative[k]."""
-    # The last edge is 1 up to rounding and is left out, so that no u falls beyond the alphabet.
-    return (uniform.unsqueeze(-1) >= cumulative[..., :-1]).sum(-1)
+    """The symbol k with edge k - 1 <= u < edge k of the cumulative law, whose last edge 1 is left out."""
+    return (uniform >= edges).sum(0)
 
 
 def sample_forest(
-    source: Stream, transition: Float[Tensor, "batch states states"], parents: Sequence[int], roots: Roots
+    source: Stream,
+    transition: Float[Tensor, "batch states states"],
+    root_law: Float[Tensor, "batch states"],
+    parents: Sequence[int],
 ) -> Int[Tensor, "batch length"]:
-    r"""Tokens x_0 .. x_n of the forest and the test token: roots from $\mu$ or uniform, children from $\pi[x_p]$.
+    r"""Tokens x_0 .. x_n: roots from ``root_law``, children from $\pi[x_p]$, and the test token x_n uniform.
 
-    Nodes of one depth are drawn together, for the whole batch. The test token x_n is uniform.
+    Nodes of one depth are drawn together, for the whole batch.
 
     Raises:
-        LabError: see `check_forest`; or an unknown law of the roots.
+        LabError: see `check_forest`.
     """
     parents = check_forest(parents)
-    if roots not in get_args(Roots):
-        raise LabError(f"roots = {roots!r} must be one of {', '.join(get_args(Roots))}; please change it")
     batch, states, _ = transition.shape
-    uniform = torch.from_numpy(source.rng().random((batch, len(parents) + 1)))
-    tokens = (uniform * states).long().clamp_max(states - 1)
+    # Nodes first, so that what is read and written together lies together.
+    uniform = torch.from_numpy(source.rng().random((batch, len(parents) + 1))).T.contiguous()
+    tokens = torch.empty(uniform.shape, dtype=torch.long)
+    tokens[-1] = (uniform[-1] * states).long().clamp_max(states - 1)
     depth, parent = depths(parents), torch.tensor(parents)
-    if roots == "stationary":
-        places = torch.nonzero(depth == 0).flatten()
-        edges = stationary_law(transition).cumsum(-1)
-        tokens[:, places] = _symbols(edges.unsqueeze(1), uniform[:, places])
-    edges = transition.cumsum(-1)
-    rows = torch.arange(batch).unsqueeze(1)
+    founders = torch.nonzero(depth == 0).flatten()
+    tokens[founders] = _symbols(root_law.cumsum(-1).T[:-1].unsqueeze(1), uniform[founders])
+    edges = transition.cumsum(-1).flatten(0, 1).T[:-1].contiguous()
+    rows = states * torch.arange(batch)
     for level in range(1, int(depth.max()) + 1):
         places = torch.nonzero(depth == level).flatten()
-        tokens[:, places] = _symbols(edges[rows, tokens[:, parent[places]]], uniform[:, places])
-    return tokens
+        tokens[places] = _symbols(edges[:, rows + tokens[parent[places]]], uniform[places])
+    return tokens.T.contiguous()
 
 
 def sequences_of(
     source: Stream, transition: Float[Tensor, "batch states states"], parents: Sequence[int], roots: Roots
 ) -> CausalSequences:
-    """Sequences of given transition matrices, e.g. of one that the prior would never draw."""
-    tokens = sample_forest(source.child("tokens"), transition, parents, roots)
+    """Sequences of given transition matrices, e.g. of one that the prior would never draw.
+
+    Raises:
+        LabError: see `check_forest`; or an unknown law of the roots.
+    """
+    if roots not in get_args(Roots):
+        raise LabError(f"roots = {roots!r} must be one of {', '.join(get_args(Roots))}; please change it")
+    law = stationary_law(transition)
+    root_law = law if roots == "stationary" else torch.full_like(law, 1 / law.shape[-1])
+    tokens = sample_forest(source.child("tokens"), transition, root_law, parents)
     target = transition[torch.arange(len(tokens)), tokens[:, -1]]
-    return CausalSequences(tokens, transition, stationary_law(transition), target)
+    return CausalSequences(tokens, transition, law, target)
 
 
 @generator(states=3, parents=(-1, 0, 0, -1, 2), concentration=1.0)
@@ -331,6 +340,6 @@ def several_parent_sequences(
     for node in range(length):  # the parents of a node may have any depth, so nodes come one by one
         if graph[node]:
             code = tuple_codes(tokens, graph, [node], states)[:, 0]
-            tokens[:, node] = _symbols(edges[rows, code], uniform[:, node])
+            tokens[:, node] = _symbols(edges[rows, code].T[:-1], uniform[:, node])
     target = table[rows, tuple_codes(tokens, graph, [length], states)[:, 0]]
     return SeveralParentSequences(tokens, table, target)

@@ -192,18 +192,17 @@ def look_ahead(targets: Int[Tensor, "*batch time"], heads: int) -> Int[Tensor, "
 
 
 def feature_count(labels: int, length: int) -> int:
-    """Size of the tokens of `features`: 3 N + 1 + l + 1."""
-    return 3 * labels + length + 2
+    """Size of the tokens of `features`: 2 N + 1 + l + 1."""
+    return 2 * labels + length + 2
 
 
 @lru_cache
 def _fields(labels: int) -> Float[Tensor, "token field"]:
-    """Row of each compact token: one-hot source, one-hot target, one-hot node, blank."""
-    rows = torch.zeros(vocabulary_size(labels, "compact"), 3 * labels + 1)
-    node = torch.arange(labels)
-    rows[node, 2 * labels + node] = 1.0
-    rows[labels, 3 * labels] = 1.0
-    edge = torch.arange(labels**2)
+    """Row of each compact token: one-hot source, one-hot target, blank; a node is its own source and target."""
+    rows = torch.zeros(vocabulary_size(labels, "compact"), 2 * labels + 1)
+    node, edge = torch.arange(labels), torch.arange(labels**2)
+    rows[node, node] = rows[node, labels + node] = 1.0
+    rows[labels, 2 * labels] = 1.0
     rows[labels + 1 + edge, edge // labels] = 1.0
     rows[labels + 1 + edge, labels + edge % labels] = 1.0
     return rows
@@ -212,10 +211,11 @@ def _fields(labels: int) -> Float[Tensor, "token field"]:
 def features(
     tokens: Int[Tensor, "*batch time"], *, labels: int, edges: int, length: int
 ) -> Float[Tensor, "*batch time {feature_count(labels,length)}"]:
-    """Compact tokens as sums of one-hot vectors: (source, target, node, blank, place), float32.
+    """Compact tokens as sums of one-hot vectors: (source, target, blank, place), float32.
 
-    A linear map of these is a table for each field: an edge (u, v) is embedded as U[u] + V[v]. Places are counted
-    from the first token after the edges, 0 .. l; edges have none, so that their order carries nothing.
+    A linear map of these holds two tables U and V: an edge (u, v) is embedded as U[u] + V[v], a node n as
+    U[n] + V[n] plus a vector of its place. Places are counted from the first token after the edges, 0 .. l; edges
+    have none, so that their order carries nothing.
 
     Args:
         tokens: compact ids.
@@ -224,7 +224,7 @@ def features(
         length: l.
 
     Raises:
-        LabError: a token outside the vocabulary, or more tokens than edges and the l + 1 places after them.
+        LabError: a token outside the vocabulary, or more tokens than the edges and the l + 1 places after them.
     """
     vocabulary, time = vocabulary_size(labels, "compact"), tokens.shape[-1]
     if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < vocabulary):
@@ -237,7 +237,8 @@ def features(
             f"{time} tokens exceed the {edges + length + 1} positions of {edges} edges and arms of {length} nodes; "
             "shorten them."
         )
-    place = torch.zeros(time, length + 1)
+    place = torch.zeros(time, length + 1, device=tokens.device)
     after = torch.arange(edges, time)
     place[after, after - edges] = 1.0
-    return torch.cat([F.embedding(tokens, _fields(labels)), place.expand(*tokens.shape, -1)], dim=-1)
+    rows = F.embedding(tokens, _fields(labels).to(tokens.device))
+    return torch.cat([rows, place.expand(*tokens.shape, -1)], dim=-1)

@@ -85,8 +85,8 @@ def mean_is_small(results: Results, bound: float = 3.0) -> Evidence:
     kind="ordering",
     statement="The mean of standard normal draws is above $3$.",
     expected="refuted",
-    condition="when 4 is added",
-    controls=[control("4 added", shift=4.0)],
+    condition="when 6 is added",
+    controls=[control("6 added", shift=6.0)],
 )
 def mean_is_large(results: Results, shift: float = 0.0) -> Evidence:
     return Evidence.over_seeds(results[means]["mean"] + shift, ">", 3.0, "chosen before the draw")

@@ -85,7 +85,7 @@ def _silent(graph: Rows, silent: Sequence[int] | None) -> Sequence[int]:
     return [node for node in range(len(graph) - 1) if not graph[node] or node == len(graph) - 2]
 
 
-def _forest_rows(parents: Sequence[int]) -> list[tuple[int, ...]]:
+def _forest_rows(parents: Sequence[int]) -> Rows:
     """Whom each token attends to: a child its parent, a root and the test token nobody in particular."""
     return [() if parent == ROOT else (parent,) for parent in check_forest(parents)] + [()]
 
