@@ -359,7 +359,13 @@ def _show(name: str) -> int:
 
 
 def _chosen(names: Sequence[str]) -> list[Task]:
-    return [find(name) for name in names] or [task for task in discover() if task.place == "tasks"]
+    """The tasks called ``names``, or one a paper: its task, or its proofs where it has no task."""
+    if names:
+        return [find(name) for name in names]
+    papers: dict[str, Task] = {}
+    for task in discover():
+        papers.setdefault(task.name, task)
+    return list(papers.values())
 
 
 def _notebooks(options: Notebooks) -> int:
@@ -367,6 +373,8 @@ def _notebooks(options: Notebooks) -> int:
 
     session = options.where.session()
     for task in _chosen(options.tasks):
+        if task.place == "proofs_check":
+            continue  # code to be read, not a lecture
         ensure(Results(task, task.config("ci"), session).jobs(list(task.measurements.values())), session)
         print(f"executed {execute(task)}", flush=True)
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -28,7 +29,7 @@ ARMS = {
 THEORY = {"color": "black", "linestyle": ":", "linewidth": 1.6}
 REFERENCES = ("#555555", "#8a8a8a", "#b5651d", "#2e8b57", "#7b5ea7", "#c49a00")
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 130,
     "figure.constrained_layout.use": True,

@@ -9,6 +9,7 @@ What is reached only through strings (``getattr``) is not seen.
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import importlib.util
 from functools import cache
@@ -84,15 +85,12 @@ def _reach(tree: ast.Module, name: str) -> tuple[set[str], list[ast.stmt]]:
         names.add(current)
         if isinstance(statement, ast.FunctionDef):
             # Registering decorators name the task; what they register does not change what is measured.
-            statement = ast.FunctionDef(**{**_fields(statement), "decorator_list": []})
+            statement = copy.copy(statement)
+            statement.decorator_list = []
         if statement not in statements:
             statements.append(statement)
         pending += [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
     return names, statements
-
-
-def _fields(node: ast.AST) -> dict[str, object]:
-    return {**dict(ast.iter_fields(node)), "lineno": 1, "col_offset": 0}
 
 
 def _makes_task(statement: ast.stmt) -> bool:

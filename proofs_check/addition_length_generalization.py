@@ -138,9 +138,9 @@ def witnesses(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     for columns in (1, 2, 3):
         first, second = all_sums(columns)
         last = column_windows(first, second)[:, -1].numpy()
-        reached, example = np.unique(last, return_index=True)
+        reached, places = np.unique(last, return_index=True)
         new = needed[reached] == 0
-        window, example = torch.from_numpy(reached[new]), torch.from_numpy(example[new])
+        window, example = torch.from_numpy(reached[new]), torch.from_numpy(places[new])
         needed[window] = columns
         tables = exact_table().repeat(len(window), 1)
         tables[torch.arange(len(window)), window] = (exact_table()[window] + 1) % SUMS
@@ -289,15 +289,15 @@ def carry_rate(results: Results, passed_on: bool = True) -> Evidence:
         law = carry_probability(columns + 1, base)[1:].numpy()
         law = law if passed_on else np.full(columns, (base - 1) / (2 * base))
         errors.append(np.abs(row[:columns] - law).max())
-    law = column_sum_law()
+    stationary = column_sum_law()
     previous, _, _ = window_parts()
     later = torch.arange(FIRST_WINDOWS, WINDOWS)
     following = torch.zeros(SUMS, dtype=torch.float64)
-    following.index_add_(0, exact_table()[later], law[previous[later]] / 100)
+    following.index_add_(0, exact_table()[later], stationary[previous[later]] / 100)
     return Evidence.weakest(
         Evidence.exact(max(errors), "<=", statistics.rounding_bound(12), "rounding of a mean and a power"),
         Evidence.exact(
-            float((following - law).abs().max()),
+            float((following - stationary).abs().max()),
             "<=",
             statistics.rounding_bound(200),
             "rounding of 200 terms",

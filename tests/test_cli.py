@@ -146,7 +146,17 @@ def test_show_knows_tasks_claims_and_papers(capsys) -> None:
     ],
 )
 def test_impossible_sizes_are_one_sentence(option: list[str], sentence: str, tmp_path: Path, capsys) -> None:
-    arguments = ["run", "causallm-icl", "--preset", "smoke", "--workers", "1", "--results", str(tmp_path), *option]
+    arguments = [
+        "run",
+        "causallm-icl",
+        "--preset",
+        "smoke",
+        "--workers",
+        "1",
+        "--results",
+        str(tmp_path),
+        *option,
+    ]
     assert main(arguments) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in last
