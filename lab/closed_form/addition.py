@@ -96,8 +96,8 @@ def window_parts() -> tuple[Int[Tensor, " window"], Int[Tensor, " window"], Int[
 
 
 def window_number(
-    previous: Int[Tensor, "*shape"], first: Int[Tensor, "*shape"], second: Int[Tensor, "*shape"]
-) -> Int[Tensor, "*shape"]:
+    previous: Int[Tensor, "*#shape"], first: Int[Tensor, "*#shape"], second: Int[Tensor, "*#shape"]
+) -> Int[Tensor, "*_"]:
     """10 a + b for the first column (previous = -1), 100 + 100 s + 10 a + b for a later one."""
     return FIRST_WINDOWS + 100 * previous + 10 * first + second
 
@@ -324,11 +324,11 @@ def add_with_lookahead(
 
 
 def carry_from_digit(
-    first: Int[Tensor, "*shape"],
-    second: Int[Tensor, "*shape"],
-    result: Int[Tensor, "*shape"],
+    first: Int[Tensor, "..."],
+    second: Int[Tensor, "..."],
+    result: Int[Tensor, "..."],
     base: int = 10,
-) -> Bool[Tensor, "*shape"]:
+) -> Bool[Tensor, "..."]:
     """Carry out of a column from its two digits and its digit of the result alone: [a + b - [result = 0] >= B - 1].
 
     a + b >= B carries and a + b <= B - 2 does not, whatever came in. If a + b = B - 1, the column carries

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Int
@@ -33,9 +32,8 @@ from lab.closed_form import addition
 from lab.errors import LabError
 from lab.streams import Stream
 
-Format = Literal["plain", "reversed", "reversed-answer", "zero-padded", "index-hints", "scratchpad"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-Sampling = Literal["all-sums", "sums-of-digits"]
+FORMATS = ("plain", "reversed", "reversed-answer", "zero-padded", "index-hints", "scratchpad")
+SAMPLINGS = ("all-sums", "sums-of-digits")
 
 PAD, STOP, ZERO, ANSWER, SEPARATOR, PLUS, EQUALS, HINT = 0, 1, 2, 12, 13, 14, 15, 16
 WINDOW_VOCABULARY = 14
@@ -123,7 +121,7 @@ def read_window_answers(tokens: Int[Tensor, "*shape 3"]) -> Int[Tensor, "*shape"
 
 
 @contracts.generator()
-def column_window(stream: Stream, batch: int, *, sampling: Sampling = "all-sums") -> Additions:
+def column_window(stream: Stream, batch: int, *, sampling: str = "all-sums") -> Additions:
     r"""Windows of a column machine: a first column or a later one with probability 1/2, digits uniform.
 
     The previous sum s of a later column is uniform on 0 .. 19 ("all-sums"), or the sum of two more uniform
@@ -137,10 +135,8 @@ def column_window(stream: Stream, batch: int, *, sampling: Sampling = "all-sums"
     Raises:
         LabError: an unknown sampling.
     """
-    if sampling not in get_args(Sampling):
-        raise LabError(
-            f"The sampling {sampling!r} is not one of {', '.join(get_args(Sampling))}; choose one."
-        )
+    if sampling not in SAMPLINGS:
+        raise LabError(f"The sampling {sampling!r} is not one of {', '.join(SAMPLINGS)}; choose one.")
     later = stream.child("kind").rng().integers(0, 2, batch)
     digits = stream.child("digits").rng().integers(0, 10, (batch, 2))
     drawn = stream.child("previous").rng()
@@ -166,7 +162,7 @@ def column_window(stream: Stream, batch: int, *, sampling: Sampling = "all-sums"
 
 
 @contracts.generator(format="index-hints", columns=(1, 3))
-def whole_sum(stream: Stream, batch: int, *, format: Format, columns: tuple[int, int]) -> Additions:
+def whole_sum(stream: Stream, batch: int, *, format: str, columns: tuple[int, int]) -> Additions:
     """Whole sums of two numbers with equally many columns, n uniform between the two limits of ``columns``.
 
     The answer always has n + 1 digits, so how many to write is no part of the question.
@@ -199,7 +195,7 @@ def write_sums(
     second: Int[Tensor, "batch column"],
     columns: Int[Tensor, " batch"],
     *,
-    format: Format,
+    format: str,
 ) -> Additions:
     """Given sums in a format.
 
@@ -232,7 +228,7 @@ def write_sums(
 
 
 @lru_cache
-def _layouts(format: Format, widest: int) -> tuple[Int[Tensor, "{widest} time"], Int[Tensor, "{widest} 2"]]:
+def _layouts(format: str, widest: int) -> tuple[Int[Tensor, "{widest} time"], Int[Tensor, "{widest} 2"]]:
     """Where each token of a sum of n = 1 .. widest columns stands in the row (a, b, c, k, all tokens).
 
     c_i and the carry k_{i+1} out of column i fill ``widest`` places each; the last digit c_n is k_n.

@@ -234,7 +234,7 @@ def sample_walks(
     starts: Int[Tensor, " batch"],
     goals: Int[Tensor, " batch"],
     steps: int,
-) -> Int[Tensor, "batch steps+1"]:
+) -> Int[Tensor, "batch walk"]:
     """Walks x_0 = start, x_{t+1} ~ policy[goal, x_t, .], until a row without mass; -1 after that.
 
     A row's missing mass plays no role: rows are normalised as they are drawn from. All walks advance together.

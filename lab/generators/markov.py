@@ -32,7 +32,7 @@ from lab.streams import Stream
 Start = Literal["uniform", "stationary"]
 ROUNDING = 1e-9  # what rows of a stochastic matrix may miss 1 by
 BALANCED = 1e-12  # largest error of a column sum of a balanced matrix
-NEWTON_STEPS = 200
+ROUNDS = 1000  # of balancing; about ten are needed
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,14 @@ def balance(matrices: Float[Tensor, "batch states states"]) -> Float[Tensor, "ba
 
     It is unique (Sinkhorn 1964), and $D_2 = \mathrm{diag}(e^g)$ minimises the convex
     $F(g) = \sum_i \log \sum_j A_{ij} e^{g_j} - \sum_j g_j$, whose gradient is column sums minus 1 of
-    $P_{ij} = A_{ij} e^{g_j} / \sum_l A_{il} e^{g_l}$ and whose Hessian is $\mathrm{diag}(P^T 1) - P^T P$. Newton's
-    method, its steps shortened to at most 1, reaches rounding in about ten steps, where alternating
-    normalisation takes as many as the inverse spectral gap. A matrix stops when it is balanced, so that its
-    result does not depend on its neighbours.
+    $P_{ij} = A_{ij} e^{g_j} / \sum_l A_{il} e^{g_l}$ and whose Hessian is $\mathrm{diag}(P^T 1) - P^T P$. Each round divides
+    the columns by their sums (Sinkhorn's step, which tames a wild start) and then takes a Newton step no longer than
+    1, which reaches rounding in about ten rounds, where Sinkhorn's steps alone take as many as the inverse spectral
+    gap. A matrix stops when it is balanced, so that its result does not depend on its neighbours.
 
     Raises:
-        LabError: an entry that is not positive (a doubly stochastic form need not exist then).
+        LabError: an entry that is not positive (a doubly stochastic form need not exist then), or entries so
+            unequal that it is not found.
     """
     if not bool((matrices > 0).all()):
         raise LabError(
@@ -141,20 +142,28 @@ def balance(matrices: Float[Tensor, "batch states states"]) -> Float[Tensor, "ba
     logs, states = matrices.log(), matrices.shape[-1]
     shift = torch.zeros_like(logs[:, 0])
     found = torch.softmax(logs, -1)
+    identity = torch.eye(states, dtype=logs.dtype)
     flat = torch.full((states, states), 1 / states, dtype=logs.dtype)  # the Hessian is 0 along (1, .., 1)
     active = torch.arange(len(matrices))
-    for _ in range(NEWTON_STEPS):
-        excess = found[active].sum(-2) - 1
-        busy = excess.abs().amax(-1) > BALANCED
-        active, excess = active[busy], excess[busy]
+    for _ in range(ROUNDS):
+        busy = (found[active].sum(-2) - 1).abs().amax(-1) > BALANCED
+        active = active[busy]
         if not len(active):
-            break
-        part = found[active]
-        hessian = torch.diag_embed(part.sum(-2)) - part.mT @ part + flat
+            return found
+        rows = torch.log_softmax(logs[active] + shift[active].unsqueeze(-2), -1)
+        shift[active] -= rows.logsumexp(-2)
+        part = torch.softmax(logs[active] + shift[active].unsqueeze(-2), -1)
+        excess = part.sum(-2) - 1
+        # A share of the excess keeps the Hessian regular and leaves the convergence quadratic.
+        ridge = 1e-3 * excess.abs().amax(-1)[:, None, None] * identity
+        hessian = torch.diag_embed(part.sum(-2)) - part.mT @ part + flat + ridge
         step = torch.linalg.solve(hessian, -excess.unsqueeze(-1))[..., 0]
         shift[active] += step / step.abs().amax(-1, keepdim=True).clamp_min(1.0)
         found[active] = torch.softmax(logs[active] + shift[active].unsqueeze(-2), -1)
-    return found
+    raise LabError(
+        f"{len(active)} of {len(matrices)} matrices are not balanced after {ROUNDS} rounds, as their entries span "
+        f"{float((logs.amax() - logs.amin()) / np.log(10)):.0f} orders of magnitude; use a larger concentration"
+    )
 
 
 def walk(

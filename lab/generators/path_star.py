@@ -123,17 +123,17 @@ def draw_from_pool(pool: PathStars, stream: Stream, batch: int) -> PathStars:
     return PathStars(pool.arms[rows], pool.edges[rows])
 
 
-def vocabulary_size(labels: int, format: Format) -> int:
+def vocabulary_size(labels: int, format: str) -> int:
     """Number of token ids: N + 4 (authors) or N + 1 + N^2 (compact)."""
     return labels + 4 if format == "authors" else labels + 1 + labels**2
 
 
-def blank(labels: int, format: Format) -> int:
+def blank(labels: int, format: str) -> int:
     """Id of the token "$" that stands for a hidden answer: N + 3 (authors) or N (compact)."""
     return labels + 3 if format == "authors" else labels
 
 
-def write(graphs: PathStars, labels: int, *, format: Format, order: Order = "forward") -> Sequences:
+def write(graphs: PathStars, labels: int, *, format: str, order: str = "forward") -> Sequences:
     """Graphs as tokens; ``reversed`` exchanges start and goal and reads the arm from goal to start.
 
     Args:
@@ -210,7 +210,7 @@ def _fields(labels: int) -> Float[Tensor, "token field"]:
 
 def features(
     tokens: Int[Tensor, "*batch time"], *, labels: int, edges: int, length: int
-) -> Float[Tensor, "*batch time {feature_count(labels,length)}"]:
+) -> Float[Tensor, "*batch time 2*{labels}+{length}+2"]:
     """Compact tokens as sums of one-hot vectors: (source, target, blank, place), float32.
 
     A linear map of these holds two tables U and V: an edge (u, v) is embedded as U[u] + V[v], a node n as

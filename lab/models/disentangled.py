@@ -171,8 +171,8 @@ class Reduced(nn.Module):
         """log f at every token, each as the query; ``mask`` is [T, T] or one a model [E, T, T]."""
         symbols = _one_hot(tokens, self.length, self.score)
         queries = (self.score.transpose(1, 2) @ symbols.flatten(2)).view(symbols.shape)
-        agreement = _products(queries.unsqueeze(1), symbols)
-        scores = (self.patterns(mask).unsqueeze(2) @ agreement.flatten(1, 2)).view(agreement.shape)
+        agreement = _products(queries.unsqueeze(1), symbols)[:, 0]  # [model, query, copied token, prompt]
+        scores = (self.patterns(mask) @ agreement).unsqueeze(1)
         weights = torch.softmax(scores.masked_fill(~_visible(mask), -torch.inf), 3)
         return _averages(weights, symbols)[:, 0].log().permute(0, 3, 2, 1)
 

@@ -100,7 +100,7 @@ def _targets(rows: Rows, heads: int) -> Float[Tensor, "{heads} tokens tokens"]:
 
 
 def _check_sharpness(sharpness: float, focus: float) -> None:
-    if not (sharpness >= 0 and 0 < focus < float("inf")):
+    if not (0 <= sharpness < float("inf") and 0 < focus < float("inf")):
         raise LabError(
             f"sharpness = {sharpness} and focus = {focus} must be at least 0 and positive, both finite; please change them"
         )
