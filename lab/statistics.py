@@ -71,7 +71,7 @@ def slope(
 
 
 def mean_band(
-    samples: Float[np.ndarray, samples *points], confidence: float = 0.95
+    samples: Float[np.ndarray, "samples *points"], confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "*points"], Float[np.ndarray, "*points"]]:
     r"""Pointwise Student band for the mean over axis 0, for drawing (no decision is taken on it).
 

@@ -11,7 +11,7 @@ from lab.tasks import load
 
 MEASUREMENTS = 1000
 REQUIRED_MILLISECONDS = 2.0
-FILE = '''
+FILE = """
 from dataclasses import dataclass
 from lab import Paper, Task
 
@@ -24,7 +24,7 @@ TASK = Task("trivial", Paper("A trivial task", "nobody", 2024), {name: Config() 
 @TASK.measurement(seeds=lambda config: config.seeds)
 def seed_itself(config: Config, seed: int):
     return {"seed": float(seed)}
-'''
+"""
 
 
 def main() -> None:
