@@ -23,6 +23,7 @@ from lab.errors import LabError
 Kind = Literal["identity", "rate", "construction", "training", "ordering", "phenomenon"]
 Verdict = Literal["holds", "refuted", "inconclusive"]
 Relation = Literal["<=", ">=", "<", ">"]
+Number = float | np.number
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -65,7 +66,7 @@ class Evidence:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def exact(cls, measured: float, relation: Relation, bound: float, origin: str) -> Evidence:
+    def exact(cls, measured: Number, relation: Relation, bound: Number, origin: str) -> Evidence:
         """A number without sampling error: an identity, an enumeration, a quadrature."""
         return cls(float(measured), relation, float(bound), origin)
 

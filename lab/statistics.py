@@ -83,7 +83,8 @@ def mean_band(
         * samples.std(axis=0, ddof=1)
         / np.sqrt(len(samples))
     )
-    return samples.mean(axis=0) - half, samples.mean(axis=0) + half
+    middle = samples.mean(axis=0)
+    return np.asarray(middle - half), np.asarray(middle + half)
 
 
 def rounding_bound(operations: float, scale: float = 1.0, dtype: type = np.float64) -> float:

@@ -180,9 +180,9 @@ def head_on_a_known_graph(results: Results, wrong_graph: bool = False) -> Eviden
         smooth = smoothing_head(last_row(found.tokens, parents, states), frequencies, sharpness)
         for build in (single_parent, single_parent_transformer):
             model = build(seen, states, sharpness, FOCUS)
-            errors.append((model(tokens, mask)[0, :, -1] - wanted).abs().max())
+            errors.append((model(tokens, mask)[0, :, -1] - wanted).detach().abs().max())
             model = build(seen, states, sharpness, FOCUS, others)
-            errors.append((model(tokens, mask)[0, :, -1] - smooth).abs().max())
+            errors.append((model(tokens, mask)[0, :, -1] - smooth).detach().abs().max())
     # Scores of size beta with `length` terms, exponentials, a sum over `length` keys.
     bound = statistics.rounding_bound(4 * length, 1 + sharpness)
     return Evidence.exact(float(max(errors)), "<=", bound, "rounding of 4 T operations on scores up to beta")
