@@ -214,7 +214,7 @@ def sharp_head_counts(results: Results, wrong_graph: bool = False) -> Evidence:
             counts[torch.arange(len(tokens)), tokens[:, root]] += all_equal[:, root]
         seen = counts.sum(-1) > 0
         model = single_parent(grandparents(parents) if wrong_graph else parents, states, INFINITE, FOCUS)
-        found = model.final(tokens[None], masks.causal(length))[0]
+        found = model.final(tokens[None], masks.causal(length))[0].detach()
         errors.append((found - counts / counts.sum(-1, keepdim=True))[seen].abs().max())
     bound = statistics.rounding_bound(4 * length, INFINITE)
     return Evidence.exact(
