@@ -894,7 +894,7 @@ def several_parents_counted(results: Results, silenced: bool = True) -> Evidence
     error = 0.0
     for build in (several_parents, several_parents_transformer):
         found = build(graph, states, INFINITE, FOCUS, silent)(tokens[None], masks.causal(length))[0, seen, -1]
-        error = max(error, float((found - wanted).abs().max()))
+        error = max(error, float((found.detach() - wanted).abs().max()))
     bound = statistics.rounding_bound(4 * length, 4 * INFINITE)
     return Evidence.exact(error, "<=", bound, "rounding of scores up to four times the sharpness")
 
