@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export PYTHONUNBUFFERED := 1
+# A file stays in one process, which shares what its tests measure.
+PARALLEL := --numprocesses 2 --dist loadfile
 
 .PHONY: run test test-fast reproduce notebooks bench lint constraints clean
 
@@ -13,10 +15,10 @@ test: .venv/ready           ## everything that CI runs, all claims measured agai
 	$(BIN)/ruff check lab tasks proofs_check tests
 	$(BIN)/ruff format --check lab tasks proofs_check tests
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-fast: .venv/ready      ## the suite without measuring the claims again
-	$(BIN)/pytest -m "not claims"
+	$(BIN)/pytest $(PARALLEL) -m "not claims"
 
 reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tables
 	$(BIN)/lab reproduce

@@ -143,6 +143,11 @@ class Evidence:
         return "holds" if outcomes.pop() else "refuted"
 
     @property
+    def sampled(self) -> bool:
+        """Whether the verdict could be wrong by chance, and so takes a share of the false-alarm budget."""
+        return self.samples > 1
+
+    @property
     def margin(self) -> float:
         """Relative distance to the bound, positive where the relation holds (used to find the weakest part)."""
         sign = 1.0 if self.relation in ("<=", "<") else -1.0

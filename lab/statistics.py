@@ -3,7 +3,8 @@
 Every judgement on sampled numbers in this project draws on one false-alarm budget: the probability that
 *any* verdict of a full run is wrong by chance is at most ``FALSE_ALARM_BUDGET``. It is divided evenly
 (Bonferroni) over ``JUDGEMENTS`` one-sided judgements, a number fixed in advance so that adding a claim never
-moves the threshold of another; a test holds the registry to it.
+moves the threshold of another; a test counts the sampled judgements of a full run against it. Judgements on exact
+numbers (identities, enumerations, quadratures) cannot go wrong by chance and take no share.
 """
 
 from __future__ import annotations

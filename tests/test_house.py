@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from lab import statistics
 from lab.tasks import FOLDERS, PROJECT, discover
 
 SOURCES = sorted(path for folder in ("lab", *FOLDERS) for path in (PROJECT / folder).rglob("*.py"))
@@ -42,11 +41,6 @@ def test_the_random_rule_sees_what_it_forbids() -> None:
 def test_nothing_on_disk_can_execute_code(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"\b(pickle|joblib|dill|marshal|shelve)\b\.|torch\.load\(|allow_pickle=True", text)
-
-
-def test_judgements_stay_within_the_false_alarm_budget() -> None:
-    judgements = sum(1 + len(claim.controls) for task in discover() for claim in task.claims.values())
-    assert judgements <= statistics.JUDGEMENTS
 
 
 def test_claim_ids_are_unique() -> None:
