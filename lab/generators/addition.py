@@ -33,7 +33,7 @@ from lab.errors import LabError
 from lab.streams import Stream
 
 FORMATS = ("plain", "reversed", "reversed-answer", "zero-padded", "index-hints", "scratchpad")
-SAMPLINGS = ("all-sums", "sums-of-digits")
+SAMPLINGS = ("all-sums", "sums-of-digits", "one-digit-sums")
 
 PAD, STOP, ZERO, ANSWER, SEPARATOR, PLUS, EQUALS, HINT = 0, 1, 2, 12, 13, 14, 15, 16
 WINDOW_VOCABULARY = 14
@@ -124,8 +124,9 @@ def read_window_answers(tokens: Int[Tensor, "*shape 3"]) -> Int[Tensor, "*shape"
 def column_window(stream: Stream, batch: int, *, sampling: str = "all-sums") -> Additions:
     r"""Windows of a column machine: a first column or a later one with probability 1/2, digits uniform.
 
-    The previous sum s of a later column is uniform on 0 .. 19 ("all-sums"), or the sum of two more uniform
-    digits ("sums-of-digits"), which leaves out s = 19 = 9 + 9 + 1 altogether.
+    The previous sum s of a later column is uniform on 0 .. 19 ("all-sums"); or the sum of two more uniform
+    digits ("sums-of-digits"), which leaves out s = 19 = 9 + 9 + 1 altogether; or uniform on 0 .. 9
+    ("one-digit-sums"), so that no carry is ever shown.
 
     Args:
         stream: randomness; fields "kind", "digits" and "previous".
@@ -140,10 +141,10 @@ def column_window(stream: Stream, batch: int, *, sampling: str = "all-sums") -> 
     later = stream.child("kind").rng().integers(0, 2, batch)
     digits = stream.child("digits").rng().integers(0, 10, (batch, 2))
     drawn = stream.child("previous").rng()
-    if sampling == "all-sums":
-        previous = drawn.integers(0, addition.SUMS, batch)
-    else:
+    if sampling == "sums-of-digits":
         previous = drawn.integers(0, 10, (batch, 2)).sum(1)
+    else:
+        previous = drawn.integers(0, addition.SUMS if sampling == "all-sums" else 10, batch)
     first, second = torch.from_numpy(digits).unsqueeze(-1).unbind(1)
     shown = torch.from_numpy(previous * later - (1 - later))
     window = addition.window_number(shown, first[:, 0], second[:, 0])
@@ -162,7 +163,15 @@ def column_window(stream: Stream, batch: int, *, sampling: str = "all-sums") -> 
 
 
 @contracts.generator(format="index-hints", columns=(1, 3))
-def whole_sum(stream: Stream, batch: int, *, format: str, columns: tuple[int, int]) -> Additions:
+def whole_sum(
+    stream: Stream,
+    batch: int,
+    *,
+    format: str,
+    columns: tuple[int, int],
+    width: int | None = None,
+    base: int = 10,
+) -> Additions:
     """Whole sums of two numbers with equally many columns, n uniform between the two limits of ``columns``.
 
     The answer always has n + 1 digits, so how many to write is no part of the question.
@@ -172,22 +181,26 @@ def whole_sum(stream: Stream, batch: int, *, format: str, columns: tuple[int, in
         batch: number of sums.
         format: how a sum is written.
         columns: the fewest and the most digits of an operand.
+        width: columns that zero-padded numbers are padded to, and for which there are letters; None is ``most``.
+        base: of the digits, at most 10.
 
     Raises:
-        LabError: an unknown format, or limits that are not 1 <= fewest <= most.
+        LabError: an unknown format, a base outside 2 .. 10, or limits that are not 1 <= fewest <= most <= width.
     """
     fewest, most = columns
-    if not 1 <= fewest <= most:
+    width = most if width is None else width
+    if not 1 <= fewest <= most <= width:
         raise LabError(
-            f"Sums of {fewest} to {most} columns need limits with 1 <= fewest <= most; change the limits."
+            f"Sums of {fewest} to {most} columns in a width of {width} need limits with 1 <= fewest <= most <= width; "
+            "change the limits."
         )
     shown = torch.from_numpy(stream.child("columns").rng().integers(fewest, most + 1, batch))
-    used = torch.arange(most) < shown[:, None]
+    used = torch.arange(width) < shown[:, None]
     first, second = (
-        torch.from_numpy(stream.child(name).rng().integers(0, 10, (batch, most))) * used
+        torch.from_numpy(stream.child(name).rng().integers(0, base, (batch, width))) * used
         for name in ("first", "second")
     )
-    return write_sums(first, second, shown, format=format)
+    return write_sums(first, second, shown, format=format, base=base)
 
 
 def write_sums(
@@ -196,6 +209,7 @@ def write_sums(
     columns: Int[Tensor, " batch"],
     *,
     format: str,
+    base: int = 10,
 ) -> Additions:
     """Given sums in a format.
 
@@ -203,11 +217,15 @@ def write_sums(
         first, second: digits, least significant first, 0 from column n on.
         columns: n of each sum.
         format: how a sum is written.
+        base: of the digits, at most 10.
 
     Raises:
-        LabError: an unknown format, a digit outside 0 .. 9, or n outside 1 .. the columns given.
+        LabError: an unknown format, a base outside 2 .. 10, a digit outside 0 .. base - 1, or n outside 1 .. the
+            columns given.
     """
     widest = first.shape[1]
+    if not 2 <= base <= 10:
+        raise LabError(f"The base {base} must lie between 2 and 10, the number of digit tokens; change it.")
     if format not in FORMATS:
         raise LabError(f"The format {format!r} is not one of {', '.join(FORMATS)}; choose one.")
     if not bool(((columns >= 1) & (columns <= widest)).all()):
@@ -215,8 +233,8 @@ def write_sums(
             f"Sums of {int(columns.min())} to {int(columns.max())} columns must have between 1 and the {widest} "
             "columns of the digits given; change the number of columns."
         )
-    sums = addition.column_sums(first, second)
-    digits = [first, second, sums % 10, sums // 10]
+    sums = addition.column_sums(first, second, base)
+    digits = [first, second, sums % base, sums // base]
     signs = torch.arange(vocabulary_size(widest)).expand(len(first), -1)
     places, lengths = _layouts(format, widest)
     row = columns - 1

@@ -73,13 +73,26 @@ def test_whole_sums_keep_the_contract(format: str) -> None:
     assert not bool(sums.first[beyond].any())
 
 
+def test_another_base_and_a_fixed_width() -> None:
+    first, second = torch.tensor([[3, 2, 0, 0]]), torch.tensor([[1, 3, 0, 0]])  # 23 + 31 = 120 in base 4
+    for format, expected in (("plain", "23+31=120S"), ("zero-padded", "0023+0031=00120S")):
+        sums = write_sums(first, second, torch.tensor([2]), format=format, base=4)
+        assert text(sums.tokens[0]).rstrip("P") == expected
+    drawn = whole_sum(stream(0, "x"), 50, format="zero-padded", columns=(1, 2), width=4, base=3)
+    assert drawn.first.shape == (50, 4)
+    assert int(drawn.first.max()) == 2
+    assert drawn.prefix_length.unique().tolist() == [10]
+
+
 def test_formats_show_the_same_numbers() -> None:
     batches = [whole_sum(stream(0, "x"), 9, format=format, columns=(1, 3)) for format in FORMATS]
     assert all(torch.equal(one.first, batches[0].first) for one in batches)
     assert all(torch.equal(one.columns, batches[0].columns) for one in batches)
 
 
-@pytest.mark.parametrize(("sampling", "largest"), [("all-sums", SUMS - 1), ("sums-of-digits", SUMS - 2)])
+@pytest.mark.parametrize(
+    ("sampling", "largest"), [("all-sums", SUMS - 1), ("sums-of-digits", SUMS - 2), ("one-digit-sums", 9)]
+)
 def test_windows_are_rows_of_the_table(sampling: str, largest: int) -> None:
     for check in contracts.generator_checks(column_window, sampling=sampling):
         check.run()
@@ -129,6 +142,10 @@ def test_bad_input_is_one_sentence() -> None:
         whole_sum(stream(0), 2, format="mirrored", columns=(1, 2))
     with pytest.raises(LabError, match="1 <= fewest <= most"):
         whole_sum(stream(0), 2, format="plain", columns=(3, 2))
+    with pytest.raises(LabError, match="2 to 3 columns in a width of 2"):
+        whole_sum(stream(0), 2, format="plain", columns=(2, 3), width=2)
+    with pytest.raises(LabError, match="base 11 must lie between 2 and 10"):
+        whole_sum(stream(0), 2, format="plain", columns=(1, 2), base=11)
     with pytest.raises(LabError, match="between 1 and the 2 columns"):
         write_sums(torch.zeros(1, 2).long(), torch.zeros(1, 2).long(), torch.tensor([3]), format="plain")
     with pytest.raises(LabError, match="digit 12 must lie between 0 and 9"):
