@@ -77,10 +77,12 @@ def train_some(seeds: range | list[int], steps: int) -> None:
     architecture = Architecture(
         width=32,
         layers=4,
-        heads=2,
+        heads=4,
         input_size=feature_count(LABELS, LENGTH),
-        output_size=LABELS,
+        output_size=(LENGTH - 1) * LABELS,
+        mlp_ratio=0.0,
         activation="relu",
+        bias=False,
     )
     mask = prefix_lm(EDGES + LENGTH, EDGES + 2)
 
@@ -90,8 +92,8 @@ def train_some(seeds: range | list[int], steps: int) -> None:
         return {"tokens": written.tokens[:, :-1], "targets": written.targets[:, EDGES + 1 : -1]}
 
     def loss(module: Transformer, data: Batch, arms: tuple[str, ...]) -> Tensor:
-        x = features(data["tokens"], labels=LABELS, edges=EDGES, length=LENGTH)
-        outputs = module(x, mask)[:, :, EDGES + 1 :]
+        x = features(data["tokens"], labels=LABELS, edges=EDGES, length=LENGTH) * 5.0
+        outputs = module(x, mask)[:, :, EDGES + 1 :, :LABELS]
         each = F.cross_entropy(outputs.flatten(0, 2), data["targets"].flatten(), reduction="none")
         return each.view(len(arms), -1).mean(1)
 
@@ -100,7 +102,7 @@ def train_some(seeds: range | list[int], steps: int) -> None:
         [Member(seed, "prefix") for seed in seeds],
         batch,
         loss,
-        Optimisation(steps=steps, learning_rate=4e-3),
+        Optimisation(steps=steps, learning_rate=6e-3),
     )
 
 
