@@ -1,28 +1,26 @@
 """What drawing and training in one piece is worth on Markov chains: ratios measured side by side in one run.
 
 1. CPU time of drawing 1,000 chains at once against a plain loop over sequences and tokens.
-2. CPU time of eight induction-head trainings as one ensemble against the same eight one after the other, at the
-   sizes of the `ci` preset (a few steps).
+2. CPU time of the task's induction heads, eight seeds as one ensemble against the same eight one after the other, at the
+   sizes of the `ci` preset (a few steps, the data drawn beforehand).
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lab.generators.markov import dirichlet_chains
-from lab.models.masks import causal
-from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream
-from lab.training import Member, Optimisation, train
+from lab.tasks import find
 
-STATES, LENGTH, BATCH, MODELS = 3, 48, 32, 8
-SEQUENCES, STEPS, REPEATS = 1_000, 6, 3
+STATES, LENGTH, SEQUENCES = 3, 48, 1_000
+MODELS, STEPS, REPEATS = 8, 10, 3
 
 
 def loop(sequences: int) -> np.ndarray:
@@ -35,45 +33,6 @@ def loop(sequences: int) -> np.ndarray:
         for position in range(1, LENGTH):
             tokens[row, position] = rng.choice(STATES, p=table[tokens[row, position - 1]])
     return tokens
-
-
-def fit(seeds: Sequence[int]) -> None:
-    """A few steps of the two-layer attention-only model, on data drawn beforehand."""
-    mask = causal(LENGTH)
-    architecture = Architecture(
-        width=16,
-        layers=2,
-        vocabulary=STATES,
-        output_size=STATES,
-        mlp_ratio=0,
-        positions="rotary",
-        initial_scale=0.05,
-    )
-
-    def loss(module: Transformer, batch: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
-        tokens = batch["tokens"]
-        logs = module(tokens[..., :-1], mask).log_softmax(-1)
-        return -logs.gather(-1, tokens[..., 1:, None])[..., 0].mean((1, 2))
-
-    train(
-        lambda asked: Transformer(architecture, asked),
-        [Member(seed, "causal") for seed in seeds],
-        lambda seed, step: {"tokens": DATA[seed]},
-        loss,
-        Optimisation(STEPS, 3e-3, optimiser="adamw"),
-    )
-
-
-DATA = [
-    dirichlet_chains(stream(seed, "benchmark"), BATCH, states=STATES, length=LENGTH + 1).tokens
-    for seed in range(MODELS)
-]
-
-
-def apart() -> None:
-    """The same trainings one after the other."""
-    for seed in range(MODELS):
-        fit([seed])
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -103,9 +62,15 @@ def main() -> None:
         ),
         10,
     )
+    task = find("induction-heads-markov")
+    config = replace(task.config("ci"), steps=STEPS, record_every=STEPS, test=8)
+    training = task.measurements["phases"]
     report(
         "8 induction heads as one ensemble against 8 runs",
-        ratio(apart, lambda: fit(range(MODELS))),
+        ratio(
+            lambda: [training.measure(config, (seed,)) for seed in range(MODELS)],
+            lambda: training.measure(config, tuple(range(MODELS))),
+        ),
         1.5,
     )
 

@@ -96,7 +96,12 @@ def markov_posterior(vocabulary: int, order: int, concentration: float) -> Token
 
 @token_predictor(vocabulary=3)
 def uniform_guess(vocabulary: int) -> TokenPredictor:
-    """Token predictor 1 / S: what is known before anything is learnt, with loss log S."""
+    """Token predictor 1 / S: what is known before anything is learnt, with loss log S.
+
+    Raises:
+        LabError: one symbol, or a token out of range.
+    """
+    check_prior(vocabulary, 1.0)
 
     def predict(tokens: Tensor, prefix_length: Tensor) -> Tensor:
         check_tokens(tokens, vocabulary)
@@ -139,8 +144,16 @@ def switching_posterior(vocabulary: int, switch_probability: float, concentratio
 def true_law(
     table: Float[Tensor, "batch contexts states"], tokens: Int[Tensor, "batch length"], order: int
 ) -> Float[Tensor, "batch length states"]:
-    """Law of x_{t+1} for who knows the table; uniform where fewer than m tokens are there."""
-    states = table.shape[-1]
+    """Law of x_{t+1} for who knows the table; uniform where fewer than m tokens are there.
+
+    Raises:
+        LabError: a table that has not one row for each context of m symbols, or a token outside the alphabet.
+    """
+    contexts, states = table.shape[-2:]
+    if contexts != states**order:
+        raise LabError(
+            f"a table of {contexts} rows does not fit order {order} of {states} symbols; give it {states**order} rows"
+        )
     law = torch.full((*tokens.shape, states), 1 / states, dtype=table.dtype)
     if tokens.shape[1] >= order:
         codes = context_numbers(tokens, states, order)[:, 1 if order == 0 else 0 :]
@@ -289,7 +302,15 @@ def optimal_bias(
 
 
 def kernel_slope(p: float, q: float) -> float:
-    r"""$s^* = \log \frac{(1-p)(1-q)}{pq}$: the slope of all global minima; positive iff p + q < 1."""
+    r"""$s^* = \log \frac{(1-p)(1-q)}{pq}$: the slope of all global minima; positive iff p + q < 1.
+
+    Raises:
+        LabError: p or q not strictly between 0 and 1, where no finite slope is best.
+    """
+    if not (0 < p < 1 and 0 < q < 1):
+        raise LabError(
+            f"p = {p} and q = {q} must both lie strictly between 0 and 1 for a finite best slope; please change them"
+        )
     return float(np.log((1 - p) * (1 - q) / (p * q)))
 
 
