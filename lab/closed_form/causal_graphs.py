@@ -20,6 +20,7 @@ from lab.generators.causal_graphs import (
     ROOT,
     Roots,
     check_forest,
+    check_matrices,
     check_prior,
     check_several_parents,
     stationary_law,
@@ -112,7 +113,14 @@ def smoothed(counts: Float[Tensor, "*batch states"], concentration: float) -> Fl
     r"""$(c_k + \alpha) / (\sum_l c_l + S \alpha)$: the mean of a Dirichlet posterior.
 
     It is the Bayes predictor of the row exactly if the roots do not depend on pi; see `posterior_mean`.
+
+    Raises:
+        LabError: a concentration that is not positive, with which a symbol never seen would get no probability.
     """
+    if not 0 < concentration < np.inf:
+        raise LabError(
+            f"the concentration {concentration} that smooths counts must be positive and finite; please change it"
+        )
     smooth = counts + concentration
     return smooth / smooth.sum(-1, keepdim=True)
 
@@ -125,7 +133,12 @@ def row_of(
 
 
 def unigram(tokens: Int[Tensor, "batch length"], states: int) -> Float[Tensor, "batch {states}"]:
-    """(u(k) + 1) / (n + S) from the n context tokens, the test token left out."""
+    """(u(k) + 1) / (n + S) from the n context tokens, the test token left out.
+
+    Raises:
+        LabError: a token outside the alphabet.
+    """
+    check_tokens(tokens, states)
     zeros = torch.zeros_like(tokens[:, :-1])
     return smoothed(pair_counts(zeros, tokens[:, :-1], 1, states)[:, 0], 1.0)
 
@@ -269,6 +282,23 @@ def pairs_risk(number: int, states: int, concentration: float) -> float:
 # Dependence of pairs of tokens
 
 
+def recurrent_law(transition: Float[Tensor, "*batch states states"]) -> Float[Tensor, "*batch states"]:
+    r"""$\mu$ of matrices under which every symbol comes again and again, so that one may divide by it.
+
+    Raises:
+        LabError: see `check_matrices`; or a symbol of stationary probability 0.
+    """
+    law = stationary_law(check_matrices(transition, one_law=True))
+    absent = law < torch.finfo(law.dtype).tiny ** 0.5  # products of two such probabilities are 0
+    if bool(absent.any()):
+        symbol = int(torch.nonzero(absent)[0][-1])
+        raise LabError(
+            f"the symbol {symbol} has the stationary probability 0 and no dependence can be measured at it; give a "
+            "transition matrix under which every symbol is reached again and again"
+        )
+    return law
+
+
 def pair_laws(
     transition: Float[Tensor, "*batch states states"], parents: Sequence[int]
 ) -> Float[Tensor, "*batch nodes nodes states states"]:
@@ -276,8 +306,11 @@ def pair_laws(
 
     $J_{ii} = \mathrm{diag}\,\mu$; a root i is independent of every earlier node; a child inherits,
     $J_{ji} = J_{j p(i)}\, \pi$ for $j < i$; and $J_{ij} = J_{ji}^T$.
+
+    Raises:
+        LabError: see `check_matrices` (one stationary law) and `check_forest`.
     """
-    law = stationary_law(transition)
+    law = stationary_law(check_matrices(transition, one_law=True))
     states, nodes = law.shape[-1], len(check_forest(parents))
     product = law.unsqueeze(-1) * law.unsqueeze(-2)
     joint = product[..., None, None, :, :].repeat(*[1] * (law.dim() - 1), nodes, nodes, 1, 1)
@@ -305,8 +338,11 @@ def centred_transition(
 
     The information between a node and its ancestor at distance k is $\|B^k\|_F^2$; B is symmetric exactly if the
     chain is reversible.
+
+    Raises:
+        LabError: see `recurrent_law`.
     """
-    law = stationary_law(transition)
+    law = recurrent_law(transition)
     root = law.sqrt()
     return root.unsqueeze(-1) * (transition - law.unsqueeze(-2)) / root.unsqueeze(-2)
 
@@ -321,7 +357,7 @@ def attention_signal(
     $I(x_i; x_{p(i)}) / S$, at an ancestor k steps up $\langle B, B^k \rangle / S$, at a child
     $\mathrm{tr}(B^2) / S$.
     """
-    law = stationary_law(transition)
+    law = recurrent_law(transition)
     excess = pair_laws(transition, parents) - (law.unsqueeze(-1) * law.unsqueeze(-2))[..., None, None, :, :]
     ratio = (transition / law.unsqueeze(-2))[..., None, None, :, :]
     # Rows are the node that attends: J(j, i) stands at [j, i], hence the transposition.

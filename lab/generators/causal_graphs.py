@@ -26,6 +26,7 @@ ROOT = -1
 Roots = Literal["stationary", "uniform"]
 # Below it a concentration puts all mass on one symbol in float64, and the chain falls into pieces.
 SMALLEST_CONCENTRATION = 1e-2
+ROUNDING = 1e-9  # what rows of a stochastic matrix may miss 1 by
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,16 @@ def depths(parents: Sequence[int]) -> Int[Tensor, " nodes"]:
     return torch.tensor(found)
 
 
+def check_roots(roots: str) -> None:
+    """Refuse an unknown law of the roots.
+
+    Raises:
+        LabError: neither "stationary" nor "uniform".
+    """
+    if roots not in get_args(Roots):
+        raise LabError(f"roots = {roots!r} must be one of {', '.join(get_args(Roots))}; please change it")
+
+
 def check_prior(states: int, concentration: float) -> None:
     """Refuse what is no prior on transition matrices.
 
@@ -179,6 +190,37 @@ def check_prior(states: int, concentration: float) -> None:
             f"the concentration {concentration} of the Dirichlet prior must be finite and at least "
             f"{SMALLEST_CONCENTRATION}; please change it"
         )
+
+
+def check_matrices(
+    transition: Float[Tensor, "*batch states states"], one_law: bool
+) -> Float[Tensor, "*batch states states"]:
+    """The matrices themselves, if they are stochastic and, where ``one_law``, have a single stationary law.
+
+    That law is unique exactly if some symbol can be reached from every symbol; transient symbols are allowed.
+
+    Raises:
+        LabError: one symbol; a negative entry or a row that does not sum to 1; or, where ``one_law``, a matrix
+            without such a symbol.
+    """
+    states = transition.shape[-1]
+    if states < 2:
+        raise LabError(f"an alphabet of {states} symbols leaves nothing to predict; use at least 2")
+    worst = float((transition.sum(-1) - 1).abs().max())
+    if not worst <= ROUNDING or bool((transition < 0).any()):
+        raise LabError(
+            f"the transition matrix has the smallest entry {float(transition.min()):.6g} and rows that miss the sum 1 by "
+            f"up to {worst:.3g}, but a stochastic one has none below 0 and rows that sum to 1; normalise its rows"
+        )
+    if one_law:
+        step = ((transition > 0) | torch.eye(states, dtype=torch.bool)).double()
+        reached = torch.linalg.matrix_power(step, states - 1) > 0
+        if not bool(reached.all(-2).any(-1).all()):
+            raise LabError(
+                "no symbol of the transition matrix is reached from all others, so it is reducible to several closed "
+                "parts and has no single stationary law; connect them or let roots be uniform"
+            )
+    return transition
 
 
 def dirichlet_rows(
@@ -270,10 +312,16 @@ def sequences_of(
     """Sequences of given transition matrices, e.g. of one that the prior would never draw.
 
     Raises:
-        LabError: see `check_forest`; or an unknown law of the roots.
+        LabError: an unknown law of the roots; or see `check_matrices` (one law if roots are stationary) and
+            `check_forest`.
     """
-    if roots not in get_args(Roots):
-        raise LabError(f"roots = {roots!r} must be one of {', '.join(get_args(Roots))}; please change it")
+    check_roots(roots)
+    check_matrices(transition, one_law=roots == "stationary")
+    return _sequences(source, transition, parents, roots)
+
+
+def _sequences(source: Stream, transition: Tensor, parents: Sequence[int], roots: Roots) -> CausalSequences:
+    """`sequences_of` matrices that are known to be transition matrices."""
     law = stationary_law(transition)
     root_law = law if roots == "stationary" else torch.full_like(law, 1 / law.shape[-1])
     tokens = sample_forest(source.child("tokens"), transition, root_law, parents)
@@ -303,10 +351,11 @@ def causal_sequences(
         roots: law of the roots.
 
     Raises:
-        LabError: see `check_forest` and `dirichlet_rows`.
+        LabError: an unknown law of the roots; or see `check_forest` and `dirichlet_rows`.
     """
+    check_roots(roots)
     transition = dirichlet_rows(source.child("transition"), batch, states, states, concentration, stickiness)
-    return sequences_of(source, transition, parents, roots)
+    return _sequences(source, transition, parents, roots)
 
 
 def tuple_codes(

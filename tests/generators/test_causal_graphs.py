@@ -150,7 +150,37 @@ def test_impossible_graphs_and_priors_are_refused(call, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("matrix", "words"),
+    [
+        ([[0.5, 0.6], [0.5, 0.5]], "miss the sum 1 by up to 0.1"),
+        ([[1.5, -0.5], [0.5, 0.5]], "smallest entry -0.5"),
+        ([[float("nan"), 1.0], [0.5, 0.5]], "smallest entry nan"),
+        ([[1.0]], "alphabet of 1 symbols"),
+        ([[1.0, 0.0], [0.0, 1.0]], "no single stationary law"),
+        ([[0.4, 0.3, 0.3], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], "no single stationary law"),
+    ],
+)
+def test_matrices_without_a_stationary_law_are_refused(matrix: list[list[float]], words: str) -> None:
+    good = torch.full((len(matrix), len(matrix)), 1 / len(matrix), dtype=torch.float64)
+    several = torch.stack([good, torch.tensor(matrix, dtype=torch.float64)])
+    with pytest.raises(LabError, match=words) as caught:
+        sequences_of(stream(0), several, chain(2), "stationary")
+    assert "\n" not in str(caught.value)
+
+
+def test_transient_symbols_and_uniform_roots_are_allowed() -> None:
+    transient = torch.tensor([[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.3, 0.3, 0.4]]], dtype=torch.float64)
+    assert torch.allclose(
+        sequences_of(stream(0), transient, chain(2), "stationary").stationary,
+        torch.tensor([[0.5, 0.5, 0.0]]).double(),
+    )
+    assert sequences_of(stream(0), torch.eye(2).double()[None], chain(4), "uniform").tokens.shape == (1, 5)
+
+
 def test_unknown_roots_are_refused() -> None:
+    # Past the type checker that tests run under, as a user without it would come.
     with pytest.raises(LabError, match="roots = 'even'"):
-        # Past the type checker that tests run under, as a user without it would come.
         sequences_of.__wrapped__(stream(0), torch.eye(2).expand(1, 2, 2), chain(2), "even")
+    with pytest.raises(LabError, match="roots = 'even'"):
+        causal_sequences.__wrapped__(stream(0), 1, 2, chain(2), 1.0, "even")
