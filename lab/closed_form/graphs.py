@@ -392,20 +392,6 @@ def centred_contrasts(
     return difference - (torch.bincount(group, weights=difference) / size)[group]
 
 
-def without_two_way_effects(
-    table: Float[Tensor, "row column"], cells: Bool[Tensor, "row column"]
-) -> Float[Tensor, " cell"]:
-    """The entries at ``cells`` minus the least-squares fit of a_row + b_column, in the order of ``cells.nonzero()``."""
-    row, column = cells.nonzero(as_tuple=True)
-    design = torch.zeros(len(row), sum(cells.shape), dtype=torch.float64)
-    place = torch.arange(len(row))
-    design[place, row] = design[place, cells.shape[0] + column] = 1.0
-    values = table[row, column].double().unsqueeze(1)
-    # The design lacks full rank (constants may move from rows to columns); gelsd takes the smallest solution.
-    fit = torch.linalg.lstsq(design, values, driver="gelsd").solution
-    return (values - design @ fit).squeeze(1)
-
-
 _DIAMOND = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]], dtype=torch.bool)
 
 

@@ -253,7 +253,11 @@ def sample_walks(
             raise LabError(
                 f"The {name} {int(outside[0])} is not a node of the graph, whose nodes are 0 to {nodes - 1}; choose one."
             )
-    cumulative = policy.cumsum(-1).reshape(-1, nodes)
+    # Only the out-neighbours of a node, smallest first: rows as short as the largest out-degree.
+    support = (policy > 0).any(0)
+    degree = max(1, int(support.sum(1).max()))
+    neighbours = support.int().argsort(dim=1, descending=True, stable=True)[:, :degree]
+    cumulative = policy.gather(2, neighbours.expand(len(policy), -1, -1)).cumsum(-1).flatten(0, 1)
     base = goals * nodes if policy.shape[0] > 1 else torch.zeros_like(goals)
     uniform = torch.from_numpy(stream.child("steps").rng().random((len(starts), steps)))
     walks = torch.full((len(starts), steps + 1), -1, dtype=torch.int64)
@@ -263,11 +267,11 @@ def sample_walks(
         row = cumulative[base[moving] + current]
         total = row[:, -1]
         alive = total > 0
-        moving, row, total = moving[alive], row[alive], total[alive]
+        moving, current, row, total = moving[alive], current[alive], row[alive], total[alive]
         if not len(moving):
             break
         threshold = (uniform[moving, step] * total).unsqueeze(1)
-        current = torch.searchsorted(row, threshold, right=True).squeeze(1)
+        current = neighbours[current, (row <= threshold).sum(1).clamp(max=degree - 1)]
         walks[moving, step + 1] = current
     return walks
 
@@ -343,7 +347,7 @@ def write_sequences(
     )
 
 
-@generator(adjacency=_DIAMOND, positive=_DIAMOND, negative=torch.eye(4, dtype=torch.bool).roll(1, 1))
+@generator(adjacency=_DIAMOND, positive=_DIAMOND, negative=_DIAMOND.T)
 def navigation(
     stream: Stream,
     batch: int,
@@ -357,7 +361,8 @@ def navigation(
     """Sequences about uniformly drawn pairs of one graph, half of them negative where negatives are given.
 
     A connected pair comes with a path drawn from ``policy`` (None: uniformly among all paths), an unconnected one
-    with a uniform out-neighbour walk from the start to a sink.
+    with a uniform out-neighbour walk from the start to a sink. Which is which is read off the graph: a pair without a
+    path is answered so, in whatever table it stands.
 
     Args:
         adjacency: the graph.
@@ -365,13 +370,20 @@ def navigation(
         suffixes: ask about a random node of the path instead of its start (the rest of the path is the answer).
 
     Raises:
-        LabError: a cycle, no pairs, or an unknown layout.
+        LabError: a cycle, no pairs, an unknown layout, or a pair without a path in the layout "path".
     """
     steps = max(1, exact.longest_path(adjacency))
-    starts, goals, connected = draw_pairs(stream.child("pairs"), batch, positive, negative)
+    starts, goals, _ = draw_pairs(stream.child("pairs"), batch, positive, negative)
+    connected = exact.path_counts(adjacency)[starts, goals] > 0
+    if layout == "path" and not bool(connected.all()):
+        row = int((~connected).int().argmax())
+        raise LabError(
+            f"No path leads from node {int(starts[row])} to node {int(goals[row])}, which the layout 'path' cannot say; "
+            "use the layout 'stepwise' or connected pairs only."
+        )
     law = exact.uniform_path_policy(adjacency) if policy is None else policy
     walks = sample_walks(stream.child("paths"), law, starts, goals, steps)
-    if negative is not None:
+    if not bool(connected.all()):
         aimless = exact.uniform_walk(adjacency).unsqueeze(0)
         astray = sample_walks(stream.child("walks"), aimless, starts, goals, steps)
         walks = torch.where(connected.unsqueeze(1), walks, astray)
