@@ -1476,7 +1476,7 @@ TASK.show(attention_by_position)
 # **The prefix arm loses time.** At first the gradient of a row is divided by the number of tokens that the
 # node sees, and an early node sees many more of them under a prefix mask. On pairs that is all there is to it
 # (no node has a parent *and* a child), and with rates that make up for it, as in the staged algorithm, the
-# lag is gone. On the chain the child competes as well, and many prefix trainings have not decided by the end.
+# lag is gone. On the chain the child competes as well, and some prefix trainings have not decided by the end.
 
 # %%
 TASK.show(joint_training_finds_the_graph)
