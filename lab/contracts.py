@@ -148,7 +148,7 @@ def generator_checks(sample: Callable[..., Any], **sizes: Any) -> Iterator[Check
             require(
                 value.ndim > 0 and len(value) == 5, f"{name} has shape {tuple(value.shape)}, not batch first"
             )
-            require(bool(torch.isfinite(value.double()).all()), f"{name} holds values that are not finite")
+            require(bool(torch.isfinite(value).all()), f"{name} holds values that are not finite")
 
     def global_state() -> None:
         before = _global_state()

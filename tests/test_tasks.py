@@ -38,9 +38,12 @@ def test_what_a_claim_needs_is_read_from_its_source() -> None:
     assert [one.name for one in task.needs(check)] == ["means"]
 
 
+# At the top level, where tasks are made: a worker of the suite has no file further up.
+BARE = Task("bare", Paper("T", "A", 2024))
+
+
 def test_a_task_without_configuration() -> None:
-    bare = Task("bare", Paper("T", "A", 2024))
-    assert bare.config("paper") == NoConfig()
+    assert BARE.config("paper") == NoConfig()
 
 
 @pytest.mark.parametrize(
