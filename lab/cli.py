@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        print(f"\nlab: {error or 'interrupted; finished measurements are kept'}", file=sys.stderr)
+        print(f"\nlab: {str(error) or 'interrupted; finished measurements are kept'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

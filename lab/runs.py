@@ -257,6 +257,11 @@ class Results:
     def __getitem__(self, measurement: Measurement) -> dict[str, np.ndarray]:
         if measurement.name not in self._loaded:
             jobs = self.jobs([measurement])
+            if not jobs:
+                raise LabError(
+                    f"{self.task.key} measures {measurement.name} at 0 seeds, which shows nothing; "
+                    "ask for at least 1 in its configuration or with --seeds"
+                )
             parts = ensure(jobs, self.session)
             self._loaded[measurement.name] = {
                 name: np.concatenate([part[name] for part in parts]) for name in parts[0]

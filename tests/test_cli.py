@@ -160,3 +160,12 @@ def test_impossible_sizes_are_one_sentence(option: list[str], sentence: str, tmp
     assert main(arguments) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in last
+
+
+def test_an_interruption_is_said_wherever_it_comes(tiny: list[str], monkeypatch, capsys) -> None:
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.cli._parse_and_run", interrupt)
+    assert main(["run", *tiny]) == 130
+    assert "lab: interrupted; finished measurements are kept" in capsys.readouterr().err

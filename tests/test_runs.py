@@ -40,6 +40,13 @@ def test_finished_measurements_are_not_taken_again(tmp_path: Path) -> None:
     assert times == [file.stat().st_mtime_ns for file in files(tmp_path)]
 
 
+def test_no_seed_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(
+        LabError, match="tiny measures means at 0 seeds, which shows nothing; ask for at least 1"
+    ):
+        results(tmp_path, draws=0)[means]
+
+
 def test_another_configuration_is_another_result(tmp_path: Path) -> None:
     assert not np.array_equal(results(tmp_path)[means]["mean"], results(tmp_path, size=11)[means]["mean"])
     assert len(files(tmp_path)) == 12
