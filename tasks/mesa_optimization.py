@@ -532,8 +532,10 @@ TASK.show(weights_from_ones)
 #
 # Now fresh sequences at every step, all entries free, three initial weights, both arms from the same weights on the same data.
 # The product $c = ab$ follows the logistic flow (from equal starts) and then flickers around $c^*$; heavy sixth moments make
-# the flicker of the Gaussian large. The prediction of each coordinate is on average $c\,s^2$ of the truth. One fifth, the
-# limit for long sequences, is still some way off at this length.
+# the flicker of the Gaussian large. What the layer learnt is right for sparse starts. For Gaussian ones each coordinate is
+# predicted at about $c\,x_{1j}^2$ of its truth, a fifth on average, and two fifths of the square of the signal are missed. (We
+# judge the missed share and not the mean of the ratio of prediction to truth: with weights ever so little off the diagonal
+# another coordinate is divided by a Gaussian one, and such a quotient has no mean.)
 
 
 # %%
@@ -552,8 +554,9 @@ def mean_diagonal(module: MesaLayer) -> Tensor:
 
 @TASK.measurement(seeds=lambda config: config.sampled.trainings, ensemble=True, seeds_per_job=4)
 def sampled_training(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """For both laws of the first state ``product_<law>`` [seed, beginning, arm, update], and ``ratio_<law>`` [seed, arm], the
-    mean ratio of prediction to truth on fresh sequences, of the layers trained from the first beginning."""
+    """For both laws of the first state ``product_<law>`` [seed, beginning, arm, update], and ``missed_<law>`` [seed, arm], the
+    share of |x|^2 that the layers trained from the first beginning miss at the last state of new sequences.
+    """
     sizes = config.sampled
     beginnings = len(sizes.starts)
     arms = tuple(f"{arm} {place}" for place in range(beginnings) for arm in BOTH)
@@ -569,7 +572,7 @@ def sampled_training(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
 
         def batch(seed: int, step: int, start: Start = start) -> Batch:
             drawn = linear_dynamics(
-                stream(seed, "sampled", start, step),
+                stream(seed, "fresh sequences", start, step),
                 sizes.sequences if start == "gaussian" else sizes.sparse_sequences,
                 dimension=sizes.dimension,
                 length=sizes.length,
@@ -604,10 +607,10 @@ def sampled_training(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
         shape = (len(seeds), beginnings, len(BOTH))
         places = np.array([trained.index(member.seed, member.arm) for member in members]).reshape(shape)
         found[f"product_{start}"] = np.moveaxis(trained.history["product"], 0, -1)[places]
-        ratios = []
+        missed = []
         for row, seed in enumerate(seeds):
             states = linear_dynamics(
-                stream(seed, "test", start),
+                stream(seed, "new sequences", start),
                 sizes.test,
                 dimension=sizes.dimension,
                 length=sizes.length,
@@ -616,13 +619,9 @@ def sampled_training(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
             module = trained.module.select(places[row, 0].tolist())
             with torch.no_grad():
                 predicted = module(states.expand(len(BOTH), *states.shape), mask)[:, :, -2]
-            truth = states[:, -1]
-            square = truth.abs().square()
-            share = torch.where(
-                square > 0, (predicted * truth.conj()).real / square.clamp(min=1e-300), torch.nan
-            )
-            ratios.append(share.nanmean((-1, -2)))
-        found[f"ratio_{start}"] = torch.stack(ratios).numpy()
+            error = (predicted - states[:, -1]).abs().square().sum((-1, -2))
+            missed.append(error / states[:, -1].abs().square().sum())
+        found[f"missed_{start}"] = torch.stack(missed).numpy()
     return found
 
 
@@ -683,16 +682,19 @@ def prefix_step_is_longer(results: Results, start: str = "gaussian") -> Evidence
 
 
 @TASK.claim(
-    "mesa-optimization/P1.ratio",
-    where="Simulations (ratio of prediction to truth)",
+    "mesa-optimization/P1.missed",
+    where="Simulations (what the trained layer predicts)",
     kind="phenomenon",
-    statement=r"The layer trained on Gaussian sequences predicts less than a quarter of the true next state on average; "
-    r"it does not recover $W$.",
+    statement=r"The layer trained on Gaussian sequences misses more than $0.35$ of $|x|^2$ in the last state of new ones; it does not "
+    r"recover $W$.",
     controls=[control("trained on sparse sequences", start="sparse")],
 )
-def trained_ratio(results: Results, start: str = "gaussian") -> Evidence:
+def trained_layer_misses(results: Results, start: str = "gaussian") -> Evidence:
     return Evidence.over_seeds(
-        results[sampled_training][f"ratio_{start}"][:, 0], "<", 0.25, "a quarter; theory says c* s^2 < 1/5"
+        results[sampled_training][f"missed_{start}"][:, 0],
+        ">",
+        0.35,
+        "seven eighths of 2/5, the share that the best step misses in long sequences",
     )
 
 
@@ -746,7 +748,7 @@ def product_curves(results: Results) -> Drawing:
 
 TASK.show(curves_settle)
 TASK.show(prefix_step_is_longer)
-TASK.show(trained_ratio)
+TASK.show(trained_layer_misses)
 TASK.show(product_curves)
 TASK.show(step_by_length)
 
