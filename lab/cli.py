@@ -19,7 +19,7 @@ from rich.logging import RichHandler
 
 from lab.claims import Claim, Judgement, judge, timed
 from lab.errors import LabError
-from lab.report import readme_section, records_file, records_text, terminal_table, with_section
+from lab.report import records_file, records_text, refresh_readme, terminal_table
 from lab.runs import Results, Session, ensure, write
 from lab.tasks import PROJECT, Task, discover, find, find_claims
 
@@ -245,6 +245,9 @@ def measure_and_draw(
             if official:
                 write(records_file(other), records_text([judgement.record() for judgement in found]).encode())
             judgements = [*found, *judgements]
+    if official:
+        # Figures, verdicts and the tables made from them change together.
+        refresh_readme()
     return judgements
 
 
@@ -387,9 +390,6 @@ def _reproduce(options: Reproduce) -> int:
         print(f"{task.key}: {task.paper.citation}", flush=True)
         judgements += measure_and_draw(task, "ci", task.config("ci"), None, session)
     _print_table(judgements, "all claims, preset ci")
-    readme = PROJECT / "README.md"
-    write(readme, with_section(readme.read_text()).encode())
-    print(f"wrote the claims tables of {readme} ({len(readme_section())} characters)")
     status = _notebooks(Notebooks(options.tasks, options.where))
     return status if all(judgement.as_expected for judgement in judgements) else 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from lab.errors import LabError
+from lab.runs import write
 from lab.tasks import PROJECT, Task, discover
+
+logger = logging.getLogger("lab")
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 Record = Mapping[str, Any]
@@ -157,3 +161,12 @@ def with_section(readme: str) -> str:
     if not pattern.search(readme):
         raise LabError(f"README.md has no {BEGIN} … {END}; put the two markers where the claims belong")
     return pattern.sub(lambda _: f"{BEGIN}\n{readme_section()}\n{END}", readme)
+
+
+def refresh_readme() -> None:
+    """Write the claims tables of README.md anew, where every task has stored verdicts; else say why not."""
+    readme = PROJECT / "README.md"
+    try:
+        write(readme, with_section(readme.read_text()).encode())
+    except LabError as error:
+        logger.warning("the claims tables of README.md stay as they are: %s", error)

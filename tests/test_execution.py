@@ -92,7 +92,12 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(tmp_path: 
     folder = tmp_path / "results"
     command = [sys.executable, "-m", "lab.cli", "run", str(tmp_path / "slow.py"), "--results", str(folder)]
     process = subprocess.Popen(
-        [*command, "--workers", workers], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "--workers", workers],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A suite that runs in the background has Ctrl-C ignored, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list(folder.rglob("*.safetensors")):
         time.sleep(0.05)
