@@ -9,6 +9,7 @@ import ast
 import inspect
 import io
 import textwrap
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,16 @@ def verdict(claim: Claim, results: Results) -> str:
 def _check_unedited(task: Task, measurement: Measurement) -> None:
     """A cell that was edited must not be shown with the numbers of the file."""
     cell = ast.parse(textwrap.dedent(inspect.getsource(measurement.function)))
-    source = ast.parse(task.file.read_text())
-    twins = [ast.unparse(node) for node in source.body if getattr(node, "name", None) == measurement.name]
-    if ast.unparse(cell) not in twins:
+    if (measurement.name, ast.unparse(cell)) not in _definitions(task.file.read_text()):
         raise LabError(
             f"the cell of {measurement.name} differs from {task.file.name}, whose stored numbers would be shown; "
             f"edit {task.file.name} and run `lab notebooks {task.key}`"
         )
+
+
+@lru_cache(maxsize=4)
+def _definitions(source: str) -> frozenset[tuple[str, str]]:
+    """Names and normalised text of what a file defines; parsed once, as every cell of a notebook asks."""
+    return frozenset(
+        (node.name, ast.unparse(node)) for node in ast.parse(source).body if hasattr(node, "name")
+    )

@@ -7,12 +7,11 @@ import io
 import pandas as pd
 import pytest
 
-from lab import figures, notebooks, report, statistics
+from lab import figures, report, statistics
 from lab.claims import Claim, Judgement, judge
-from lab.runs import Results, Session, ensure
-from lab.tasks import PROJECT, Task, discover
+from lab.tasks import PROJECT, Task
+from tests.conftest import TASKS
 
-TASKS = discover()
 CLAIMS = [pytest.param(task, claim, id=claim.id) for task in TASKS for claim in task.claims.values()]
 DRAWINGS = [pytest.param(task, name, id=f"{task.key}-{name}") for task in TASKS for name in task.figures]
 # The committed numbers may come from another machine; more than this apart they say something else.
@@ -20,15 +19,6 @@ DRIFT = 0.1
 
 # The first test waits for all measurements.
 pytestmark = [pytest.mark.claims, pytest.mark.timeout(5000)]
-
-
-@pytest.fixture(scope="module")
-def results() -> dict[str, Results]:
-    """All measurements of all tasks, taken in two processes where they are not there yet."""
-    session = Session(workers=2)
-    found = {task.key: Results(task, task.config("ci"), session) for task in TASKS}
-    ensure([job for task in TASKS for job in found[task.key].jobs(list(task.measurements.values()))], session)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +38,9 @@ def test_claim(results: dict, judgements: dict, task: Task, claim: Claim) -> Non
 
 
 def test_sampled_judgements_stay_within_the_false_alarm_budget(results: dict, judgements: dict) -> None:
-    for task in TASKS:
-        for claim in task.claims.values():
-            judgements.setdefault(claim.id, judge(claim, results[task.key]))
+    for key, measured in results.items():
+        for claim in measured.task.claims.values():
+            judgements.setdefault(claim.id, judge(claim, results[key]))
     made = [
         evidence
         for judgement in judgements.values()
@@ -90,28 +80,8 @@ def test_claims_tables_of_the_readme_are_generated() -> None:
     assert report.with_section(readme) == readme, "run `lab reproduce` to make the claims tables anew"
 
 
-@pytest.mark.parametrize("task", [task for task in TASKS if task.place == "tasks"], ids=lambda task: task.key)
-@pytest.mark.filterwarnings("default")
-def test_notebook_executes_and_is_the_twin_of_its_file(results: dict, task: Task, monkeypatch) -> None:
-    import jupytext
-    import nbformat
-
-    committed = nbformat.read(task.file.with_suffix(".ipynb"), as_version=4)
-    source = jupytext.read(task.file)
-    assert [cell.source for cell in committed.cells] == [cell.source for cell in source.cells], (
-        f"run `lab notebooks {task.key}`"
-    )
-    written: dict[str, bytes] = {}
-    monkeypatch.setattr(notebooks, "write", lambda path, content: written.update({str(path): content}))
-    notebooks.execute(task)
-    executed = nbformat.reads(next(iter(written.values())).decode(), as_version=4)
-    outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert any("text/markdown" in output.get("data", {}) for output in outputs)
-
-
 def test_figures_are_drawn_byte_for_byte_alike(results: dict, tmp_path) -> None:
-    task, name = next((task, name) for task in TASKS for name in task.figures)
+    task, name = next((one.task, name) for one in results.values() for name in one.task.figures)
     for folder in ("one", "other"):
         figures.save(task.figures[name](results[task.key]), tmp_path / folder, name)
     for suffix in ("png", "csv"):

@@ -1,0 +1,37 @@
+"""What several test files share: the measurements of all tasks."""
+
+from __future__ import annotations
+
+import filelock
+import pytest
+
+from lab.runs import Results, Session, ensure
+from lab.tasks import Task, discover
+
+TASKS = discover()
+
+
+@pytest.fixture(scope="session")
+def results(request: pytest.FixtureRequest) -> dict[str, Results]:
+    """Measurements of the tasks under test (all, if none is named) by key, taken in two processes where they are not there yet.
+
+    One test process measures; the other waits for it and reads what was stored.
+    """
+    session = Session(workers=2)
+    wanted = {
+        parameter.key
+        for item in request.session.items
+        if "results" in getattr(item, "fixturenames", ()) and hasattr(item, "callspec")
+        for parameter in item.callspec.params.values()
+        if isinstance(parameter, Task)
+    }
+    found = {
+        task.key: Results(task, task.config("ci"), session)
+        for task in TASKS
+        if task.key in wanted or not wanted
+    }
+    jobs = [job for one in found.values() for job in one.jobs(list(one.task.measurements.values()))]
+    session.results.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(session.results / ".suite"):
+        ensure(jobs, session)
+    return found
