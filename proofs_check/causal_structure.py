@@ -917,9 +917,8 @@ def fewer_parents(config: Config, seed: int) -> dict[str, np.ndarray]:
     "causal-structure/M1.order",
     where="The two dashed references of the several-parents figures",
     kind="ordering",
-    statement=r"Counting with both parents beats counting with the last one alone, the best that a single head could "
-    r"do, by more "
-    r"than 0.1 nats ($S=5$, $T=32$, $\alpha=0.1$).",
+    statement=r"Counting with both parents beats counting with the last one alone, the better "
+    r"of the two, by more than 0.1 nats ($S=5$, $T=32$, $\alpha=0.1$).",
     controls=[control("the first parent alone instead of both", using="first")],
 )
 def both_parents_pay(results: Results, using: str = "both") -> Evidence:

@@ -20,9 +20,9 @@ from lab.generators.causal_graphs import (
     ROOT,
     Roots,
     check_forest,
-    check_matrices,
     check_prior,
     check_several_parents,
+    check_transition,
     stationary_law,
     tuple_codes,
 )
@@ -286,9 +286,9 @@ def recurrent_law(transition: Float[Tensor, "*batch states states"]) -> Float[Te
     r"""$\mu$ of matrices under which every symbol comes again and again, so that one may divide by it.
 
     Raises:
-        LabError: see `check_matrices`; or a symbol of stationary probability 0.
+        LabError: see `check_transition`; or a symbol of stationary probability 0.
     """
-    law = stationary_law(check_matrices(transition, one_law=True))
+    law = stationary_law(check_transition(transition, "single"))
     absent = law < torch.finfo(law.dtype).tiny ** 0.5  # products of two such probabilities are 0
     if bool(absent.any()):
         symbol = int(torch.nonzero(absent)[0][-1])
@@ -308,9 +308,9 @@ def pair_laws(
     $J_{ji} = J_{j p(i)}\, \pi$ for $j < i$; and $J_{ij} = J_{ji}^T$.
 
     Raises:
-        LabError: see `check_matrices` (one stationary law) and `check_forest`.
+        LabError: see `check_transition` (one stationary law) and `check_forest`.
     """
-    law = stationary_law(check_matrices(transition, one_law=True))
+    law = stationary_law(check_transition(transition, "single"))
     states, nodes = law.shape[-1], len(check_forest(parents))
     product = law.unsqueeze(-1) * law.unsqueeze(-2)
     joint = product[..., None, None, :, :].repeat(*[1] * (law.dim() - 1), nodes, nodes, 1, 1)

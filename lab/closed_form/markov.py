@@ -20,8 +20,8 @@ from torch import Tensor
 from lab.closed_form.causal_graphs import check_tokens, smoothed, smoothing_head
 from lab.contracts import token_predictor
 from lab.errors import LabError
-from lab.generators.causal_graphs import check_prior, stationary_law
-from lab.generators.markov import check_length, check_transition
+from lab.generators.causal_graphs import check_prior, check_transition, stationary_law
+from lab.generators.markov import check_length
 
 TokenPredictor = Callable[[Tensor, Tensor], Tensor]
 
@@ -216,7 +216,7 @@ def entropy_rate(transition: Float[Tensor, "*batch states states"]) -> Float[Ten
     Raises:
         LabError: a matrix that is not stochastic, or reducible.
     """
-    law = stationary_law(check_transition(transition, ergodic=True))
+    law = stationary_law(check_transition(transition, "irreducible"))
     return (law * entropy(transition)).sum(-1)
 
 
@@ -226,7 +226,7 @@ def stationary_entropy(transition: Float[Tensor, "*batch states states"]) -> Flo
     Raises:
         LabError: a matrix that is not stochastic, or reducible.
     """
-    return entropy(stationary_law(check_transition(transition, ergodic=True)))
+    return entropy(stationary_law(check_transition(transition, "irreducible")))
 
 
 def adjacent_information(transition: Float[Tensor, "*batch states states"]) -> Float[Tensor, "*batch"]:
@@ -235,7 +235,7 @@ def adjacent_information(transition: Float[Tensor, "*batch states states"]) -> F
     Raises:
         LabError: a matrix that is not stochastic, or reducible.
     """
-    law = stationary_law(check_transition(transition, ergodic=True))
+    law = stationary_law(check_transition(transition, "irreducible"))
     joint = law.unsqueeze(-1) * transition
     return torch.special.xlogy(joint, transition / law.unsqueeze(-2)).sum((-1, -2))
 

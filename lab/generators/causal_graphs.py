@@ -24,6 +24,7 @@ from lab.streams import Stream
 
 ROOT = -1
 Roots = Literal["stationary", "uniform"]
+StationaryLaw = Literal["any", "single", "irreducible"]
 # Below it a concentration puts all mass on one symbol in float64, and the chain falls into pieces.
 SMALLEST_CONCENTRATION = 1e-2
 ROUNDING = 1e-9  # what rows of a stochastic matrix may miss 1 by
@@ -192,16 +193,17 @@ def check_prior(states: int, concentration: float) -> None:
         )
 
 
-def check_matrices(
-    transition: Float[Tensor, "*batch states states"], one_law: bool
+def check_transition(
+    transition: Float[Tensor, "*batch states states"], law: StationaryLaw = "any"
 ) -> Float[Tensor, "*batch states states"]:
-    """The matrices themselves, if they are stochastic and, where ``one_law``, have a single stationary law.
+    """The matrices themselves, if they are stochastic and have the stationary law asked for.
 
-    That law is unique exactly if some symbol can be reached from every symbol; transient symbols are allowed.
+    Args:
+        law: ``any`` asks for nothing; ``single`` for one stationary law, which exists exactly if some symbol can be
+            reached from every symbol (others may be transient); ``irreducible`` for all symbols to be reached.
 
     Raises:
-        LabError: one symbol; a negative entry or a row that does not sum to 1; or, where ``one_law``, a matrix
-            without such a symbol.
+        LabError: one symbol; a negative entry or a row that does not sum to 1; or a symbol that is not reached.
     """
     states = transition.shape[-1]
     if states < 2:
@@ -212,14 +214,21 @@ def check_matrices(
             f"the transition matrix has the smallest entry {float(transition.min()):.6g} and rows that miss the sum 1 by "
             f"up to {worst:.3g}, but a stochastic one has none below 0 and rows that sum to 1; normalise its rows"
         )
-    if one_law:
-        step = ((transition > 0) | torch.eye(states, dtype=torch.bool)).double()
-        reached = torch.linalg.matrix_power(step, states - 1) > 0
-        if not bool(reached.all(-2).any(-1).all()):
-            raise LabError(
-                "no symbol of the transition matrix is reached from all others, so it is reducible to several closed "
-                "parts and has no single stationary law; connect them or let roots be uniform"
-            )
+    if law == "any":
+        return transition
+    step = ((transition > 0) | torch.eye(states, dtype=torch.bool)).double()
+    reached = torch.linalg.matrix_power(step, states - 1) > 0
+    if not bool(reached.all(-2).any(-1).all()):
+        raise LabError(
+            "no symbol of the transition matrix is reached from all others, so it is reducible to several closed "
+            "parts and has no single stationary law; connect them or start uniformly"
+        )
+    if law == "irreducible" and not bool(reached.all()):
+        source, target = torch.nonzero(~reached)[0][-2:].tolist()
+        raise LabError(
+            f"symbol {target} is never reached from symbol {source}, so the transition matrix is reducible; make every "
+            "symbol reachable or start uniformly"
+        )
     return transition
 
 
@@ -312,11 +321,11 @@ def sequences_of(
     """Sequences of given transition matrices, e.g. of one that the prior would never draw.
 
     Raises:
-        LabError: an unknown law of the roots; or see `check_matrices` (one law if roots are stationary) and
+        LabError: an unknown law of the roots; or see `check_transition` (one law if roots are stationary) and
             `check_forest`.
     """
     check_roots(roots)
-    check_matrices(transition, one_law=roots == "stationary")
+    check_transition(transition, "single" if roots == "stationary" else "any")
     return _sequences(source, transition, parents, roots)
 
 

@@ -26,11 +26,10 @@ from torch import Tensor
 
 from lab.contracts import generator
 from lab.errors import LabError
-from lab.generators.causal_graphs import dirichlet_rows, stationary_law
+from lab.generators.causal_graphs import check_transition, dirichlet_rows, stationary_law
 from lab.streams import Stream
 
 Start = Literal["uniform", "stationary"]
-ROUNDING = 1e-9  # what rows of a stochastic matrix may miss 1 by
 BALANCED = 1e-12  # largest error of a column sum of a balanced matrix
 ROUNDS = 1000  # of balancing; about ten are needed
 
@@ -59,37 +58,6 @@ class SwitchingSequences:
 
     tokens: Int[Tensor, "batch length"]
     next_law: Float[Tensor, "batch length tokens"]
-
-
-def check_transition(
-    transition: Float[Tensor, "*batch states states"], ergodic: bool = False
-) -> Float[Tensor, "*batch states states"]:
-    """The matrices themselves, if they are stochastic (and, where ``ergodic``, irreducible).
-
-    Raises:
-        LabError: one symbol; a negative entry or a row that does not sum to 1; or, where ``ergodic``, a symbol
-            that cannot be reached from another one, so that there is no single stationary law.
-    """
-    states = transition.shape[-1]
-    if states < 2:
-        raise LabError(f"an alphabet of {states} symbol leaves nothing to predict; use at least 2")
-    sums = transition.sum(-1)
-    worst = float((sums - 1).abs().max())
-    if not worst <= ROUNDING or bool((transition < 0).any()):
-        raise LabError(
-            f"the matrix has the smallest entry {float(transition.min()):.6g} and rows that miss the sum 1 by up to "
-            f"{worst:.3g}, but a stochastic one has none below 0 and rows that sum to 1; normalise its rows"
-        )
-    if ergodic:
-        step = ((transition > 0) | torch.eye(states, dtype=torch.bool)).double()
-        reached = torch.linalg.matrix_power(step, states - 1) > 0
-        if not bool(reached.all()):
-            source, target = torch.nonzero(~reached)[0][-2:].tolist()
-            raise LabError(
-                f"symbol {target} is never reached from symbol {source}, so the matrix is reducible and has no single "
-                "stationary law; make every symbol reachable or start uniformly"
-            )
-    return transition
 
 
 def check_length(length: int, order: int) -> None:
@@ -228,7 +196,7 @@ def sample_chains(
     if start == "uniform":
         first = torch.from_numpy((uniform[:, :order] * states).astype(np.int64).clip(max=states - 1))
     elif order == 1:
-        edges = stationary_law(check_transition(table, ergodic=True)).cumsum(-1)[..., :-1]
+        edges = stationary_law(check_transition(table, "irreducible")).cumsum(-1)[..., :-1]
         first = (torch.from_numpy(uniform[:, :1]).unsqueeze(-1) >= edges.unsqueeze(1)).sum(-1)
     else:
         raise LabError(
