@@ -152,7 +152,7 @@ class Softmax:
     batch: int = 64
     """prompts a step"""
     optimisation: Optimisation = Optimisation(
-        steps=800,
+        steps=600,
         learning_rate=5e-3,
         warmup=0.1,
         schedule="cosine",
@@ -168,7 +168,7 @@ class Softmax:
     """prompts of the test"""
     trainings: int = 12
     """independent trainings an arm"""
-    pool_steps: int = 450
+    pool_steps: int = 350
     """steps of a training on few prompts"""
     pool_trainings: int = 10
     """independent trainings an arm on few prompts"""
@@ -187,7 +187,6 @@ class Config:
         context_length=10,
         queries=5,
         architecture=Architecture(width=32, layers=2, heads=2, mlp_ratio=2.0, norm="none"),
-        optimisation=replace(Softmax.optimisation, steps=600),
     )
     """the multiclass task, whose masks differ by less: more examples, fewer layers"""
 
