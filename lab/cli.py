@@ -1,4 +1,4 @@
-"""``lab``: list, show, run, check, notebooks, reproduce."""
+"""``lab``: list, show, run, check, diagnose, notebooks, reproduce."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
+from lab import dictionary
 from lab.claims import Claim, Judgement, judge, timed
 from lab.errors import LabError
 from lab.report import records_file, records_text, refresh_readme, terminal_table
@@ -66,10 +67,10 @@ class List:
 
 @dataclass(frozen=True)
 class Show:
-    """Show a task, a claim or a paper."""
+    """Show a task, a claim, a paper, or the dictionary of attention and optimisation."""
 
     name: tyro.conf.Positional[str]
-    """name of a task, id of a claim, or slug of a paper"""
+    """name of a task, id of a claim, slug of a paper, or 'dictionary'"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,22 @@ class Check:
     json: bool = False
     """machine-readable output"""
     where: Located = Where()
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Name the algorithm that a predictor carries out: compare it with every closed form on fresh prompts."""
+
+    predictor: tyro.conf.Positional[str]
+    """MODULE:FUNCTION, FILE.py:FUNCTION, or a checkpoint written by lab.models.checkpoint.save_model"""
+    task: str = "linear-regression"
+    """the prompts: linear-regression, markov-chains, or a task (name or file) that offers its own"""
+    prompts: int = 512
+    """fresh prompts, half of them to fit parameters, half to judge"""
+    seed: int = 0
+    """root of the prompts"""
+    out: Path = dataclasses.field(default_factory=lambda: Session().results / "diagnosis")
+    """folder of diagnosis.json, diagnosis.png and the data behind it"""
 
 
 @dataclass(frozen=True)
@@ -138,13 +155,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments[:1] == ["run"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+    named = len(arguments) > 1 and not arguments[1].startswith("-")
+    if arguments[:1] == ["run"] and named:
         return _parse_and_run(arguments[1:])
+    if arguments[:1] == ["diagnose"] and named:
+        return _parse_and_diagnose(arguments[1:])
     commands = {
         "list": List,
         "show": Show,
         "run": Run,
         "check": Check,
+        "diagnose": Diagnose,
         "notebooks": Notebooks,
         "reproduce": Reproduce,
     }
@@ -162,38 +183,65 @@ def _dispatch(arguments: list[str]) -> int:
             return _notebooks(command)
         case Reproduce():
             return _reproduce(command)
+    if isinstance(command, Diagnose):
+        raise LabError("name the predictor to diagnose before the options")
     raise LabError("name the task to run; `lab list` names them all")
 
 
 def _parse_and_run(arguments: list[str]) -> int:
     """``lab run``: its own options and the fields of the task's configuration on one command line."""
     task = find(arguments[0])
-    preset = next(
-        (
-            argument.partition("=")[2] or (arguments + [""])[index + 1]
-            for index, argument in enumerate(arguments)
-            if argument.partition("=")[0] == "--preset"
-        ),
-        "ci",
+    parsed = _parse(
+        arguments,
+        Run,
+        task.config(_value(arguments, "--preset", "ci")),
+        "run",
+        f"Measure {task.key}, draw its figures and judge its paper's claims.",
     )
-    default = task.config(preset)
-    fields: list[Any] = [("options", Annotated[Run, tyro.conf.arg(name="")])]
+    return _run(task, *parsed)
+
+
+def _parse_and_diagnose(arguments: list[str]) -> int:
+    """``lab diagnose``: its own options and the sizes of the prompts on one command line."""
+    from lab.diagnosis.settings import find_setting
+
+    setting = find_setting(_value(arguments, "--task", Diagnose.task))
+    about = f"Name the algorithm that a predictor carries out. {type(setting).__doc__}"
+    return _diagnose(*_parse(arguments, Diagnose, setting, "diagnose", about))
+
+
+def _value(arguments: Sequence[str], option: str, default: str) -> str:
+    """The value that the command line gives an option."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            return value if equals else following
+    return default
+
+
+def _parse(arguments: list[str], options: type, default: Any, command: str, about: str) -> tuple[Any, Any]:
+    """Instances of ``options`` and of the class of ``default``, whose fields stand side by side as options."""
+    fields: list[Any] = [("options", Annotated[options, tyro.conf.arg(name="")])]
     if dataclasses.fields(default):
         fields.append(
             (
                 "config",
-                Annotated[task.config_type, tyro.conf.arg(name="")],
+                Annotated[type(default), tyro.conf.arg(name="")],
                 dataclasses.field(default=default),
             )
         )
-    both = dataclasses.make_dataclass("RunTask", fields)
-    both.__doc__ = f"Measure {task.key}, draw its figures and judge its paper's claims."
-    parsed: Any = tyro.cli(both, args=arguments, prog="lab run")
-    return _run(task, parsed.options, getattr(parsed, "config", default))
+    both = dataclasses.make_dataclass("Both", fields)
+    both.__doc__ = about
+    parsed: Any = tyro.cli(both, args=arguments, prog=f"lab {command}")
+    return parsed.options, getattr(parsed, "config", default)
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
 
 
 def _print_table(judgements: Sequence[Judgement], title: str) -> None:
-    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    console = _console()
     statements = {judgement.claim.id: judgement.claim.statement for judgement in judgements}
     records = [judgement.record() for judgement in judgements]
     console.print(terminal_table(records, statements, title))
@@ -286,6 +334,28 @@ def _check(options: Check) -> int:
     return 0 if all(judgement.as_expected for judgement in judgements) else 1
 
 
+def _diagnose(options: Diagnose, setting: Any) -> int:
+    from lab.diagnosis import comparison, presentation, subject
+
+    made = subject.load(options.predictor, setting.arguments)
+    found = comparison.diagnose(
+        made,
+        setting,
+        name=options.predictor,
+        task=options.task,
+        prompts=options.prompts,
+        seed=options.seed,
+    )
+    console = _console()
+    for table in presentation.tables(found):
+        console.print(table)
+    for sentence in presentation.sentences(found):
+        console.print(sentence, highlight=False, markup=False)
+    for path in presentation.store(found, options.out):
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    return 1 if found.stopped else 0
+
+
 def _claim_record(claim: Claim) -> dict[str, str]:
     return {
         "id": claim.id,
@@ -313,7 +383,7 @@ def _list(options: List) -> int:
     if options.json:
         print(json.dumps(records, indent=1))
         return 0
-    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    console = _console()
     for record in records:
         paper = record["paper"]
         console.print(f"[bold]{paper['slug']}[/bold]  {paper['authors']}: {paper['title']} ({paper['year']})")
@@ -326,7 +396,10 @@ def _list(options: List) -> int:
 
 
 def _show(name: str) -> int:
-    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    console = _console()
+    if name == "dictionary":
+        console.print(dictionary.terminal_table())
+        return 0
     tasks = discover()
     claims = [(task, claim) for task in tasks for claim in task.claims.values() if claim.id == name]
     if claims:
@@ -389,6 +462,8 @@ def _reproduce(options: Reproduce) -> int:
     for task in _chosen(options.tasks):
         print(f"{task.key}: {task.paper.citation}", flush=True)
         judgements += measure_and_draw(task, "ci", task.config("ci"), None, session)
+    write(dictionary.PAGE, dictionary.page().encode())
+    print(f"wrote {dictionary.PAGE}")
     _print_table(judgements, "all claims, preset ci")
     status = _notebooks(Notebooks(options.tasks, options.where))
     return status if all(judgement.as_expected for judgement in judgements) else 1

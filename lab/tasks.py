@@ -176,7 +176,7 @@ class Task:
         """The configuration called ``preset``."""
         if preset not in self.presets:
             raise LabError(
-                f"unknown preset {preset!r}{_nearest(preset, PRESETS)}; presets are {', '.join(PRESETS)}"
+                f"unknown preset {preset!r}{nearest(preset, PRESETS)}; presets are {', '.join(PRESETS)}"
             )
         return self.presets[preset]
 
@@ -319,7 +319,7 @@ def find(name: str) -> Task:
     known = {task.key: task for task in discover()}
     if name not in known:
         raise LabError(
-            f"unknown task {name!r}{_nearest(name, known)}; `lab list` names the {len(known)} there are"
+            f"unknown task {name!r}{nearest(name, known)}; `lab list` names the {len(known)} there are"
         )
     return known[name]
 
@@ -341,13 +341,14 @@ def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
         if not chosen:
             ids = [claim.id for _, claim in everything]
             raise LabError(
-                f"no claim matches {pattern!r}{_nearest(pattern, ids)}; `lab list` names all claims"
+                f"no claim matches {pattern!r}{nearest(pattern, ids)}; `lab list` names all claims"
             )
         found += [one for one in chosen if one not in found]
     return found
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the name in ``known`` that is most like ``name``, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -60,6 +60,7 @@ from lab.closed_form.kaczmarz import (
 )
 from lab.closed_form.least_squares import least_squares_weights, predict, ridge
 from lab.closed_form.online_limits import Coordinate, shifted_kaczmarz_error
+from lab.diagnosis.settings import Regression
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
 from lab.generators.regression import (
     ClassPrompts,
@@ -255,6 +256,10 @@ TASK = Task(
         arxiv="2308.06912",
     ),
     {"smoke": SMOKE, "ci": Config(), "paper": Config(softmax=PAPER_SOFTMAX, classification=PAPER_SOFTMAX)},
+)
+# The prompts on which `lab diagnose --task causallm-icl` compares a predictor with the closed forms.
+DIAGNOSED_ON = Regression(
+    dimension=Numerics.dimension, context_length=Numerics.context_length, inputs="uniform", noise=0.0
 )
 
 # %% [markdown]

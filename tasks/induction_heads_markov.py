@@ -42,6 +42,7 @@ from lab.closed_form.markov import (
     true_law,
     uniform_guess,
 )
+from lab.diagnosis.settings import Chains
 from lab.errors import LabError
 from lab.evaluation import kullback_leibler
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
@@ -169,6 +170,8 @@ TASK = Task(
         ),
     },
 )
+# The prompts on which `lab diagnose --task induction-heads-markov` compares a predictor with the closed forms.
+DIAGNOSED_ON = Chains(states=Config.states, length=Config.length)
 
 # %% [markdown]
 # ## Counting in context

@@ -1,0 +1,75 @@
+"""Are closed forms told apart? A table of the true algorithm against the one named, and the time a diagnosis takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lab.closed_form.gradient_descent import gradient_descent
+from lab.closed_form.kaczmarz import kaczmarz
+from lab.closed_form.least_squares import least_squares, ridge
+from lab.closed_form.optimal_steps import gd_plus_plus
+from lab.diagnosis.comparison import diagnose, identify
+from lab.diagnosis.settings import Regression, find_setting
+from lab.models.checkpoint import StoredModel
+from lab.models.transformer import Architecture, Transformer
+
+SETTING = Regression()
+# Steps inside the stable region of most prompts of the setting, far enough from it for descent to be unfinished.
+TRUTHS: Mapping[str, Callable[..., Tensor]] = {
+    "least squares": least_squares(),
+    "ridge": ridge(1.0),
+    "gradient descent": gradient_descent(step=0.04, steps=3),
+    "GD++": gd_plus_plus(steps=[0.06] * 3, curvatures=[0.01] * 3),
+    "one-pass Kaczmarz": kaczmarz(),
+}
+HEADLINE = "causallm-icl"
+REQUIRED_SECONDS = 30
+DRAWS = 5
+
+
+def confusion(prompts: int = 512, draws: int = 1) -> dict[str, dict[str, int]]:
+    """How often each algorithm (rows) is named as each (columns), over independent draws of the prompts."""
+    table = {truth: dict.fromkeys(TRUTHS, 0) for truth in TRUTHS}
+    for truth, predictor in TRUTHS.items():
+        for seed in range(draws):
+            match, _ = identify(predictor, SETTING, prompts, seed)
+            named = match.name.split(",")[0]
+            table[truth][named] = table[truth].get(named, 0) + 1
+    return table
+
+
+def main() -> None:
+    """Print the table, and the seconds that a model of 4 layers and width 64 takes on the headline task."""
+    table = Table(title=f"true algorithm (rows) and algorithm named (columns), of {DRAWS} draws")
+    found = confusion(draws=DRAWS)
+    columns = list(dict.fromkeys(name for row in found.values() for name in row))
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for truth, row in found.items():
+        table.add_row(truth, *(str(row.get(name, 0)) for name in columns))
+    Console().print(table)
+    right = sum(row[truth] for truth, row in found.items())
+    print(
+        f"named rightly: {right} of {DRAWS * len(TRUTHS)}{'' if right == DRAWS * len(TRUTHS) else '  BELOW WHAT IS REQUIRED'}"
+    )
+
+    setting = find_setting(HEADLINE)
+    assert isinstance(setting, Regression)
+    architecture = Architecture(width=64, layers=4, heads=4, input_size=setting.dimension + 1, output_size=1)
+    begun = time.process_time()
+    diagnose(StoredModel(Transformer(architecture, [0]), "prefix"), setting)
+    seconds = time.process_time() - begun
+    verdict = "" if seconds < REQUIRED_SECONDS else "  ABOVE WHAT IS REQUIRED"
+    print(
+        f"4 layers, width 64, on {HEADLINE}: {seconds:.1f} CPU seconds (required < {REQUIRED_SECONDS}){verdict}"
+    )
+
+
+if __name__ == "__main__":
+    main()

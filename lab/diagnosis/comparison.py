@@ -1,0 +1,303 @@
+"""How far a predictor is from every algorithm, on which prompts, and which of them it is.
+
+Parameters are fitted on one half of fresh prompts and everything is judged on the other half. All intervals are over
+prompts (`lab.statistics.mean_interval`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from lab import statistics
+from lab.contracts import fields
+from lab.diagnosis.algorithms import RESOLUTION, Algorithm, distance
+from lab.diagnosis.settings import Answer, Setting
+from lab.diagnosis.subject import (
+    Failed,
+    Finding,
+    Subject,
+    answer_needed,
+    contract_findings,
+    settle_precision,
+)
+from lab.errors import LabError
+from lab.models.checkpoint import StoredModel
+from lab.streams import Stream, stream
+
+Kind = Literal["identical", "closest", "none"]
+Part = TypeVar("Part")
+FEWEST_PROMPTS = 40
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over prompts and its interval; infinite throughout where a prompt's value is."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, samples: Tensor) -> Estimate:
+        """From one number a prompt."""
+        values = samples.double().numpy()
+        if not np.isfinite(values).all():
+            return cls(float("inf"), float("inf"), float("inf"))
+        return cls(float(values.mean()), *statistics.mean_interval(values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One algorithm beside the predictor.
+
+    Args:
+        algorithm: its name.
+        fitted: the parameters fitted on other prompts.
+        freedom: how many numbers were fitted.
+        error: of the algorithm, against the truth.
+        distance: of the predictor's answers from the algorithm's: 0 identical, 1 as far as no answer at all.
+        cosines: of their derivatives with respect to the query and to the context; none where one of them is 0.
+    """
+
+    algorithm: str
+    fitted: Mapping[str, float]
+    freedom: int
+    error: Estimate
+    distance: Estimate
+    cosines: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Match:
+    """The algorithms a predictor is closest to.
+
+    Args:
+        name: the nearest; of several that are identical, the one with the fewest fitted numbers.
+        tied: all that are not told apart from the nearest, ``name`` first.
+        kind: "identical" where the distance is below what rounding and fitting leave, "none" where its interval
+            reaches 1, the distance of a predictor that answers nothing.
+        error: of the predictor, against the truth.
+        rows: all algorithms, the nearest first.
+    """
+
+    name: str
+    tied: tuple[str, ...]
+    kind: Kind
+    error: Estimate
+    rows: tuple[Row, ...]
+
+    def row(self, name: str) -> Row:
+        """The row of an algorithm."""
+        return next(row for row in self.rows if row.algorithm == name)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that was found; parts that the findings prevented are empty."""
+
+    subject: str
+    task: str
+    setting: Mapping[str, Any]
+    error_unit: str
+    prompts: int
+    findings: tuple[Finding, ...]
+    match: Match | None = None
+    by_length: Mapping[int, Match] = dataclasses.field(default_factory=dict)
+    shifts: Mapping[str, Match] = dataclasses.field(default_factory=dict)
+    reordering: Estimate | None = None
+    seconds: float = 0.0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the comparison could not go on."""
+        return self.match is None
+
+    def record(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+
+def compare(answers: Answer, algorithms: Sequence[Algorithm], setting: Setting, prompts: Any) -> Match:
+    """The match of ``answers`` on ``prompts`` with algorithms that were fitted elsewhere."""
+    found = {one.name: setting.answers(one.predictor, prompts) for one in algorithms}
+    apart = {name: distance(answers, theirs) for name, theirs in found.items()}
+    rows = [
+        Row(
+            one.name,
+            one.fitted,
+            one.freedom,
+            Estimate.of(setting.errors(found[one.name], prompts)),
+            Estimate.of(apart[one.name]),
+        )
+        for one in algorithms
+    ]
+    rows.sort(key=lambda row: row.distance.mean)
+    tied, same = _not_told_apart(rows, apart), rows[0].distance.mean <= RESOLUTION
+    if same:
+        tied.sort(key=lambda row: row.freedom)
+    return Match(
+        tied[0].algorithm,
+        tuple(row.algorithm for row in tied),
+        "identical" if same else "none" if rows[0].distance.high >= 1 else "closest",
+        Estimate.of(setting.errors(answers, prompts)),
+        tuple(rows),
+    )
+
+
+def _not_told_apart(rows: Sequence[Row], apart: Mapping[str, Tensor]) -> list[Row]:
+    """The nearest, and what is not further away beyond the interval of the difference over the prompts.
+
+    Where the predictor is identical to one, whatever differs by more than the resolution differs: no sampling enters.
+    """
+    nearest = rows[0]
+    if nearest.distance.mean <= RESOLUTION:
+        return [row for row in rows if row.distance.mean <= RESOLUTION]
+    best = apart[nearest.algorithm]
+    return [row for row in rows if Estimate.of(apart[row.algorithm] - best).low <= 0]
+
+
+def fit(answers: Answer, setting: Setting, prompts: Any) -> list[Algorithm]:
+    """Every candidate of the setting, its parameters fitted to ``answers`` on ``prompts``."""
+
+    def ask(predictor: Callable[..., Tensor], count: int | None) -> Answer:
+        return setting.answers(predictor, prompts if count is None else take(prompts, count))
+
+    return [candidate(answers, ask) for candidate in setting.candidates(prompts)]
+
+
+def take(prompts: Part, count: int) -> Part:
+    """The first prompts of a batch."""
+    tensors = {name: value[:count] for name, value in fields(prompts).items()}
+    return dataclasses.replace(prompts, **tensors)  # type: ignore[type-var]
+
+
+def cosine(first: Answer, second: Answer) -> Tensor:
+    """Cosine of the angle between two answers, for the prompts where neither is 0."""
+    product, sizes = (first * second).sum(-1), first.norm(dim=-1) * second.norm(dim=-1)
+    return product[sizes > 0] / sizes[sizes > 0]
+
+
+def with_cosines(
+    match: Match,
+    subject: Subject,
+    algorithms: Sequence[Algorithm],
+    setting: Setting,
+    prompts: Any,
+    source: Stream,
+) -> Match:
+    """The match with the agreement of derivatives in every row."""
+    own = setting.sensitivities(subject, prompts, source)
+    cosines: dict[str, dict[str, Estimate]] = {}
+    for one in algorithms:
+        theirs = setting.sensitivities(one.predictor, prompts, source)
+        both = {part: cosine(own[part], theirs[part]) for part in own}
+        cosines[one.name] = {part: Estimate.of(values) for part, values in both.items() if len(values) > 1}
+    rows = tuple(dataclasses.replace(row, cosines=cosines[row.algorithm]) for row in match.rows)
+    return dataclasses.replace(match, rows=rows)
+
+
+def identify(
+    predictor: Callable[..., Tensor], setting: Setting, prompts: int = 512, seed: int = 0
+) -> tuple[Match, list[Algorithm]]:
+    """The match of a predictor on fresh prompts, and the algorithms fitted for it on the other half of them.
+
+    Raises:
+        LabError: fewer than `FEWEST_PROMPTS` prompts.
+    """
+    if prompts < FEWEST_PROMPTS:
+        raise LabError(f"{prompts} prompts are too few for an interval; ask for at least {FEWEST_PROMPTS}")
+    # Prompts are Any: a setting takes those that it draws itself.
+    halves: list[Any] = [
+        setting.draw(stream(seed, "diagnosis", half), prompts // 2) for half in ("fit", "judge")
+    ]
+    fitted_on, judged_on = halves
+    algorithms = fit(setting.answers(predictor, fitted_on), setting, fitted_on)
+    return compare(setting.answers(predictor, judged_on), algorithms, setting, judged_on), algorithms
+
+
+def diagnose(
+    made: Callable[..., Any] | StoredModel,
+    setting: Setting,
+    *,
+    name: str = "predictor",
+    task: str = "",
+    prompts: int = 512,
+    seed: int = 0,
+) -> Diagnosis:
+    """Everything about a predictor.
+
+    Args:
+        made: a callable of the setting's protocol, or a stored transformer.
+        setting: the prompts.
+        name: what to call the predictor.
+        task: what to call the setting.
+        prompts: how many fresh ones: half to fit parameters, half to judge.
+        seed: root of the prompts.
+
+    Raises:
+        LabError: a setting without prompts, or a stored model that cannot read them.
+    """
+    begun = time.perf_counter()
+
+    call = setting.stored(made) if isinstance(made, StoredModel) else made
+    source = stream(seed, "diagnosis")
+    subject = Subject(name, call, setting.shape)
+    some: Any = setting.draw(source.child("judge"), max(1, prompts // 2))
+    findings = answer_needed(call, setting.arguments)
+    if not findings:
+        findings += settle_precision(subject, setting.given(some))
+        findings += contract_findings(subject, setting.checks)
+
+    def report(**parts: Any) -> Diagnosis:
+        seconds = time.perf_counter() - begun
+        facts = dataclasses.asdict(setting)
+        return Diagnosis(
+            name, task, facts, setting.error_unit, prompts, tuple(findings), seconds=seconds, **parts
+        )
+
+    def attempt(where: str, part: Callable[[], Part], stops: bool = False) -> Part | None:
+        try:
+            return part()
+        except Failed as failed:
+            findings.append(Finding(where, str(failed), stops))
+            return None
+
+    if any(finding.stops for finding in findings):
+        return report()
+    base = attempt("fresh prompts", lambda: identify(subject, setting, prompts, seed), stops=True)
+    if base is None:
+        return report()
+    match, algorithms = base
+    moves = partial(with_cosines, match, subject, algorithms, setting, some, source.child("moves"))
+    by_length = {setting.size: base[0]}
+    for length in setting.lengths():
+        if length not in by_length:
+            found = attempt(
+                f"context length {length}",
+                partial(identify, subject, setting.at_length(length), prompts, seed),
+            )
+            by_length |= {length: found[0]} if found else {}
+
+    def under(prompts: Any) -> Match:
+        return compare(setting.answers(subject, prompts), algorithms, setting, prompts)
+
+    def after_reordering() -> Estimate:
+        other: Any = setting.reordered(some, source.child("order"))
+        return Estimate.of(distance(setting.answers(subject, other), setting.answers(subject, some)))
+
+    shifted = setting.shifts(source.child("shifts"), prompts // 2)
+    found_under = {shift: attempt(shift, partial(under, there)) for shift, there in shifted.items()}
+    return report(
+        match=attempt("derivatives", moves) or match,
+        by_length=dict(sorted(by_length.items())),
+        shifts={shift: one for shift, one in found_under.items() if one is not None},
+        reordering=attempt("reordered context", after_reordering),
+    )

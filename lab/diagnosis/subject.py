@@ -1,0 +1,313 @@
+"""The predictor that is diagnosed: where it comes from, what it must keep, and what it does wrong.
+
+A fault of the predictor is a `Finding` with the offending values, never an exception of ours. What the user named
+wrongly (a module, a function, a file) is a `LabError`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import itertools
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lab.contracts import BrokenContract, Check
+from lab.errors import LabError
+from lab.models.checkpoint import StoredModel, load_model
+from lab.tasks import nearest
+
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl")
+UNCHANGED = "inputs are not modified"
+# Contracts without which no number of a comparison means anything.
+NEEDED = (
+    "one finite prediction a query",
+    "normalised log-probabilities at every position",
+    "no state is kept between calls",
+    "it never looks at the answer",
+)
+SHOWN = 4  # numbers of an answer that a finding quotes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a predictor should not do.
+
+    Args:
+        where: the contract or the part of the diagnosis that showed it.
+        what: a sentence with the offending values.
+        stops: whether the comparison cannot go on.
+    """
+
+    where: str
+    what: str
+    stops: bool
+
+
+class Failed(Exception):
+    """The predictor raised, or returned what is no answer; the message is a sentence with the values."""
+
+
+class Subject:
+    """A predictor that is only lent copies of its inputs and whose answers are checked: float64, finite, of one shape.
+
+    Args:
+        name: what to call it.
+        call: the user's callable, or the predictor of a checkpoint.
+        shape: inputs to the shape that an answer must have.
+
+    Attributes:
+        dtype: precision of the inputs it is given.
+        gradients: whether it may differentiate.
+    """
+
+    def __init__(self, name: str, call: Callable[..., Any], shape: Callable[..., tuple[int, ...]]) -> None:
+        self.name, self.call, self.shape = name, call, shape
+        self.dtype, self.gradients = torch.float64, False
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        found = self.ask(self.copies(inputs))
+        if not isinstance(found, Tensor):
+            raise Failed(f"it returned {type(found).__name__}, not a tensor")
+        expected = self.shape(*inputs)
+        if tuple(found.shape) != expected:
+            raise Failed(
+                f"it returned shape {tuple(found.shape)}, not {expected}, on inputs {_shapes(inputs)}"
+            )
+        # Minus infinity is a log-probability; nothing else that is not finite is an answer.
+        wrong = torch.isnan(found) | torch.isposinf(found)
+        if bool(wrong.any()):
+            place = tuple(wrong.nonzero()[0].tolist())
+            raise Failed(
+                f"answer {list(place)} is {float(found[place])}, and {int(wrong.sum())} of {wrong.numel()} are not finite"
+            )
+        return found.detach().double()
+
+    def copies(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs as it is given them."""
+        return [one.to(self.dtype, copy=True) if one.is_floating_point() else one.clone() for one in inputs]
+
+    def ask(self, inputs: Sequence[Tensor]) -> Any:
+        """What it returns, unchecked but for complex numbers."""
+        try:
+            with torch.set_grad_enabled(self.gradients):
+                found = self.call(*inputs)
+        except (Exception, SystemExit) as error:
+            text = (str(error).strip().splitlines() or ["no message"])[0]
+            raise Failed(f"it raises {type(error).__name__} on inputs {_shapes(inputs)}: {text}") from error
+        if isinstance(found, Tensor) and found.is_complex():
+            raise Failed(f"it returned complex numbers, the first of them {found.flatten()[:1].tolist()}")
+        return found
+
+
+def _shapes(inputs: Iterable[Tensor]) -> str:
+    return ", ".join(str(list(one.shape)) for one in inputs)
+
+
+class _Recorder:
+    """The callable of a subject that keeps what its last calls were given and what they returned."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.clear(False)
+
+    def clear(self, exposed: bool) -> None:
+        """Forget the calls so far; from now on what is done to a copy is done to the input iff ``exposed``."""
+        self.exposed = exposed
+        self.changed: list[str] = []
+        self.answers: list[Any] = []
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        lent, before = self.subject.copies(inputs), self.subject.copies(inputs)
+        answer = self.subject.ask(lent)
+        for number, (old, new, given) in enumerate(zip(before, lent, inputs, strict=True)):
+            if self.exposed and not torch.equal(old, new):
+                place = tuple((old != new).nonzero()[0].tolist())
+                self.changed.append(
+                    f"input {number + 1} at {list(place)} was {old[place].item():.6g} and became {new[place].item():.6g}"
+                )
+                given.copy_(new)
+        self.answers.append(answer.detach().clone() if isinstance(answer, Tensor) else answer)
+        return answer
+
+    def values(self) -> str:
+        """The offending values: the input that changed, the number that is none, or the answers that differ."""
+        if self.changed:
+            return self.changed[0]
+        if not self.answers or not isinstance(self.answers[0], Tensor):
+            return ""
+        first, last = self.answers[0], self.answers[-1]
+        wrong = torch.isnan(first) | torch.isposinf(first)
+        if bool(wrong.any()):
+            place = tuple(wrong.nonzero()[0].tolist())
+            return f"answer {list(place)} is {first[place].item()}"
+        if len(self.answers) == 1:
+            return f"it begins {_begin(first)}"
+        return f"first answer {_begin(first)}, last answer {_begin(last)}"
+
+
+def _begin(answer: Tensor) -> str:
+    """The first numbers of the answer to the first prompt (of tokens: at the middle position)."""
+    numbers = answer[0] if answer.dim() > 1 else answer
+    numbers = numbers[len(numbers) // 2] if numbers.dim() > 1 else numbers
+    return "[" + ", ".join(f"{float(one):.5g}" for one in numbers.flatten()[:SHOWN]) + "]"
+
+
+def contract_findings(subject: Subject, checks: Callable[[Any], Iterator[Check]]) -> list[Finding]:
+    """What the checks of its protocol find.
+
+    Args:
+        checks: a predictor to its checks (`lab.contracts.regression_predictor_checks` or of tokens).
+    """
+    recorder, found = _Recorder(subject), []
+    for check in checks(recorder):
+        recorder.clear(check.name == UNCHANGED)
+        try:
+            check.run()
+        except BrokenContract as broken:
+            values = recorder.values()
+            what = f"{broken} ({values})" if values else str(broken)
+            found.append(Finding(check.name, what, check.name in NEEDED))
+        except Failed as failed:
+            found.append(Finding(check.name, str(failed), True))
+        except (RuntimeError, TypeError, IndexError) as error:  # answers so odd that they cannot be compared
+            found.append(Finding(check.name, f"its answers cannot be compared: {error}", True))
+        if found and found[-1].stops:
+            break
+    return found
+
+
+def settle_precision(subject: Subject, inputs: Sequence[Tensor]) -> list[Finding]:
+    """Ask in float64, letting it differentiate only if it must; where only float32 works, go on in float32 and say so."""
+    first = ""
+    for subject.dtype, subject.gradients in itertools.product((torch.float64, torch.float32), (False, True)):
+        try:
+            subject.ask(subject.copies(inputs))
+        except Failed as failed:
+            first = first or str(failed)
+        else:
+            single = subject.dtype == torch.float32
+            what = f"it takes float32 only and is asked in it ({first})"
+            return [Finding("precision", what, False)] if single else []
+    subject.dtype, subject.gradients = torch.float64, False
+    return []  # the contracts will tell
+
+
+def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Finding]:
+    """A finding if the callable cannot be called with the arguments of its protocol."""
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):  # some callables have none
+        return []
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        own = ", ".join(signature.parameters) or "none"
+        return [
+            Finding(
+                "arguments",
+                f"it takes the arguments ({own}) but a predictor is given {len(arguments)}, ({', '.join(arguments)}), "
+                "and never the answer",
+                True,
+            )
+        ]
+    return []
+
+
+def load(spec: str, arguments: Sequence[str]) -> Callable[..., Any] | StoredModel:
+    """The callable that ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION`` names, or the model in a checkpoint.
+
+    What can be called without arguments, but not with those of the protocol, is a factory and is called once.
+
+    Args:
+        spec: what the user wrote.
+        arguments: names of the arguments of the protocol.
+
+    Raises:
+        LabError: there is no such module, file or function, or it does not import.
+    """
+    if Path(spec).suffix in CHECKPOINTS:
+        return load_model(Path(spec))
+    place, colon, name = spec.rpartition(":")
+    if not colon or not place or not name:
+        raise LabError(
+            f"{spec!r} names no predictor; write MODULE:FUNCTION, FILE.py:FUNCTION or a checkpoint.safetensors"
+        )
+    module = _file(Path(place)) if place.endswith(".py") else _module(place)
+    if not callable(getattr(module, name, None)):
+        known = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
+        raise LabError(f"{place} has no function {name!r}{nearest(name, known)}; name one that it defines")
+    return _made(getattr(module, name), spec, arguments)
+
+
+def _made(found: Callable[..., Any], spec: str, arguments: Sequence[str]) -> Callable[..., Any]:
+    try:
+        signature = inspect.signature(found)
+        signature.bind()
+    except (TypeError, ValueError):
+        return found
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        try:
+            made = found()
+        except (Exception, SystemExit) as error:
+            raise LabError(
+                f"{spec} is called to make a predictor but raises {type(error).__name__}: {error}"
+            ) from error
+        if not callable(made):
+            raise LabError(
+                f"{spec} takes no arguments and returned {type(made).__name__}; let it return a predictor"
+            ) from None
+        return made
+    return found
+
+
+def _module(name: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it
+    parent, _, leaf = name.rpartition(".")
+    if parent:
+        folder: Any = getattr(_module(parent), "__path__", [])
+    else:
+        folder = None
+    known = [module.name for module in pkgutil.iter_modules(folder)]
+    if leaf not in known and name not in sys.modules:
+        raise LabError(
+            f"there is no module {name!r}{nearest(leaf, known)}; give an importable module or a FILE.py"
+        )
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise LabError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _file(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        siblings = [one.name for one in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise LabError(
+            f"there is no file {path}{nearest(path.name, siblings)}; give the path of a Python file"
+        )
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # as `python FILE` has it
+    name = f"diagnosed_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise LabError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module

@@ -1,0 +1,121 @@
+"""One transformer as one file: its weights as safetensors, everything else about it in the header as plain JSON.
+
+    save_model(Path("model.safetensors"), trained.module.select([0]), mask="causal")
+    stored = load_model(Path("model.safetensors"))
+
+Reading such a file cannot execute code. A file of another format is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from lab.errors import LabError
+from lab.models.transformer import Architecture, Transformer
+from lab.runs import write
+from lab.tasks import config_from_dict
+
+MASKS = ("causal", "prefix")
+# How files begin that `torch.save` writes: a zip archive since torch 1.6, a bare pickle before.
+PICKLES = (b"PK\x03\x04", b"\x80")
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A transformer and how it is asked.
+
+    Args:
+        transformer: an ensemble of one model.
+        mask: "causal", or "prefix" where the tokens of the context see each other.
+        sign: of the answer: 1, or -1 where the label slot of a query ends at minus the prediction, as in networks
+            that descend on residuals (`lab.models.constructions.linear_attention`).
+
+    Raises:
+        LabError: an ensemble of several models, an unknown mask, or a sign that is none.
+    """
+
+    transformer: Transformer
+    mask: str
+    sign: int = 1
+
+    def __post_init__(self) -> None:
+        if self.transformer.models != 1:
+            raise LabError(
+                f"A file holds one model but this ensemble has {self.transformer.models}; choose one with "
+                "select([place])."
+            )
+        if self.mask not in MASKS or self.sign not in (1, -1):
+            raise LabError(
+                f"mask = {self.mask!r} and sign = {self.sign} must be one of {', '.join(MASKS)} and 1 or -1; change them."
+            )
+
+
+def save_model(path: Path, transformer: Transformer, mask: str, sign: int = 1) -> None:
+    """Write one model; arguments and errors as in `StoredModel`."""
+    stored = StoredModel(transformer, mask, sign)
+    weights = {name: value.detach().clone() for name, value in transformer.named_parameters()}
+    header = {
+        "architecture": dataclasses.asdict(transformer.architecture),
+        "mask": stored.mask,
+        "sign": stored.sign,
+    }
+    write(path, safetensors.torch.save(weights, {"lab": json.dumps(header)}))
+
+
+def load_model(path: Path) -> StoredModel:
+    """Read what `save_model` wrote.
+
+    Raises:
+        LabError: no such file, a pickle, a damaged file, tensors without an architecture, or tensors that are not
+            those of the architecture named.
+    """
+    if not path.is_file():
+        raise LabError(f"there is no file {path}; give the path of a checkpoint")
+    with path.open("rb") as file:
+        begin = file.read(4)
+    if begin.startswith(PICKLES):
+        raise LabError(
+            f"{path} is a pickle, as torch.save writes it, and reading one can execute code; "
+            "write the model with lab.models.checkpoint.save_model"
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("lab", "null"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise LabError(f"{path} is damaged or no safetensors file ({error}); write it anew") from error
+    if header is None:
+        raise LabError(
+            f"{path} holds {len(weights)} tensors but does not say of which architecture; "
+            "write the model with lab.models.checkpoint.save_model"
+        )
+    try:
+        architecture = config_from_dict(Architecture, header["architecture"])
+        mask, sign = header["mask"], header["sign"]
+    except (LabError, TypeError, KeyError) as error:
+        raise LabError(f"{path} names an architecture that is not this lab's transformer: {error}") from error
+    return StoredModel(_built(path, architecture, weights), mask, sign)
+
+
+def _built(path: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> Transformer:
+    dtype = next((value.dtype for value in weights.values()), torch.float64)
+    transformer = Transformer(architecture, [0], dtype)
+    needed = {name for name, _ in transformer.named_parameters()}
+    missing, foreign = sorted(needed - weights.keys()), sorted(weights.keys() - needed)
+    if missing or foreign:
+        lack = f"lacks {missing[0]!r}" if missing else f"has {foreign[0]!r} too many"
+        raise LabError(
+            f"{path} is of another architecture than it names: it {lack} "
+            f"({len(missing)} missing, {len(foreign)} foreign); save it anew"
+        )
+    try:
+        return transformer.load_weights(weights)
+    except LabError as error:
+        raise LabError(f"{path} is of another architecture than it names: {error}") from error

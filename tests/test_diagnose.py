@@ -1,0 +1,494 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lab import LabError
+from lab.benchmarks.diagnose import TRUTHS, confusion
+from lab.cli import main
+from lab.closed_form.gradient_descent import gradient_descent
+from lab.closed_form.kaczmarz import kaczmarz, normalised_kaczmarz
+from lab.closed_form.least_squares import least_squares, ridge, zero
+from lab.closed_form.markov import markov_posterior, uniform_guess
+from lab.closed_form.optimal_steps import optimal_gradient_step
+from lab.diagnosis import algorithms, presentation
+from lab.diagnosis import settings as sizes
+from lab.diagnosis.algorithms import RESOLUTION, distance
+from lab.diagnosis.comparison import Diagnosis, Estimate, diagnose, identify
+from lab.diagnosis.settings import Chains, Regression, find_setting
+from lab.diagnosis.subject import load
+from lab.generators.regression import tokens
+from lab.models import masks
+from lab.models.checkpoint import StoredModel, save_model
+from lab.models.constructions.linear_attention import gradient_descent_network, network_predictor
+from lab.models.transformer import Architecture, Transformer
+from lab.streams import stream
+from lab.training import Member, Optimisation, train
+
+FEW = 60  # prompts: enough to tell exact closed forms apart, and quick
+PLAIN = Regression()
+CLEAN = Regression(noise=0.0)
+ARGUMENTS = PLAIN.arguments
+
+
+def fixed_forms_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave only the closed forms that have nothing to fit, for tests of everything but the fit."""
+    for name, count in (("regression_candidates", 7), ("token_candidates", 6)):
+        every = getattr(algorithms, name)
+        monkeypatch.setattr(
+            sizes,
+            name,
+            lambda *given, _all=every, _count=count, **law: itertools.islice(_all(*given, **law), _count),
+        )
+
+
+few = pytest.fixture(fixed_forms_only)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes are checked in the other tests, which run the same code; each fit makes ten thousand checked calls."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 10))
+@settings(max_examples=20, deadline=None)
+def test_the_distance_is_symmetric_bounded_and_without_scale(seed: int, scale: float) -> None:
+    first, second = torch.from_numpy(stream(seed, "distance").rng().normal(size=(2, 5, 3)))
+    found = distance(first, second)
+    assert torch.allclose(found, distance(second, first))
+    assert torch.allclose(found, distance(scale * first, scale * second))
+    assert bool(((found >= 0) & (found <= 4)).all())
+
+
+def test_the_distance_is_0_at_itself_1_at_zero_and_finite() -> None:
+    some = torch.from_numpy(stream(1, "distance").rng().normal(size=(4, 3)))
+    zeros = torch.zeros_like(some)
+    assert torch.equal(distance(some, some), torch.zeros(4).double())
+    assert torch.allclose(distance(some, zeros), torch.ones(4).double())
+    assert torch.equal(distance(zeros, zeros), torch.zeros(4).double())
+    assert torch.allclose(distance(some, zeros / 0), torch.ones(4).double())
+    rounding = some.clone()
+    rounding[0] = 1e-17
+    assert float(distance(rounding, torch.cat([zeros[:1], some[1:]])).max()) < RESOLUTION
+
+
+def test_one_huge_answer_does_not_bring_the_others_near() -> None:
+    some = torch.from_numpy(stream(2, "distance").rng().normal(size=(5, 3)))
+    other = -some
+    other[0] = 1e200
+    assert torch.allclose(distance(some, other)[1:], torch.full((4,), 4.0).double())
+    assert float(distance(some, other)[0]) == pytest.approx(1)
+
+
+def test_a_predictor_that_answers_noise_is_near_nothing(unchecked: None) -> None:
+    def hash_of_inputs(x: Tensor, y: Tensor, query: Tensor) -> Tensor:
+        return torch.sin(1e4 * query.sum(-1))
+
+    match, _ = identify(hash_of_inputs, PLAIN)
+    assert match.kind == "none"
+    assert presentation.verdict(match).startswith("none of the")
+    assert all(row.distance.mean > 0.9 for row in match.rows)
+
+
+CLOSED_FORMS = {
+    "zero": zero(),
+    "averaging": partial(algorithms.averaging, variance=1.0),
+    "gradient step, optimal rate": optimal_gradient_step(1.0, 3.0, 0.5),
+    "gradient step, fitted rate": gradient_descent(0.05, 1),
+    "causal descent, fitted": partial(algorithms.causal_descent, layers=4, step=0.05),
+    "preconditioned step, fitted": partial(
+        algorithms.preconditioned_step, matrix=torch.diag(torch.arange(1.0, 6.0).double())
+    ),
+    "ridge, Bayes penalty": ridge(0.25),
+    "shrunken Kaczmarz (place j divides by j)": normalised_kaczmarz(),
+    "online gradient descent, fitted": partial(algorithms.online_gradient_descent, step=0.1),
+    "nearest neighbours, fitted": partial(algorithms.nearest_neighbours, neighbours=3),
+    "kernel smoothing, fitted": partial(algorithms.kernel_smoothing, width=1.2),
+    "softmax smoothing, fitted": partial(algorithms.softmax_smoothing, sharpness=0.7),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_a_closed_form_is_recognised_as_itself(name: str, unchecked: None) -> None:
+    match, fitted = identify(CLOSED_FORMS[name], PLAIN, FEW)
+    assert match.name == name
+    assert match.kind == "identical"
+    # Whatever is tied with it is the same function on these prompts: the same answers up to fitting.
+    prompts = PLAIN.draw(stream(5, "other"), 30)
+    for one in fitted:
+        if one.name in match.tied:
+            answers = PLAIN.answers(one.predictor, prompts)
+            assert float(distance(answers, CLOSED_FORMS[name](*PLAIN.given(prompts))).mean()) < 1e-6
+
+
+def test_nothing_is_confused(unchecked: None) -> None:
+    table = confusion(FEW)
+    for truth in TRUTHS:
+        assert {named for named, count in table[truth].items() if count} == {truth}
+
+
+def test_least_squares_and_ridge_are_tied_without_noise(few: None) -> None:
+    assert identify(least_squares(), CLEAN, FEW)[0].tied == ("least squares", "ridge, Bayes penalty")
+    assert identify(least_squares(), PLAIN, FEW)[0].tied == ("least squares",)
+
+
+def test_parameters_are_fitted_and_reported() -> None:
+    row = identify(gradient_descent(0.03, 7), PLAIN, FEW)[0].row("gradient descent, fitted")
+    assert row.freedom == 2
+    assert row.fitted["steps"] == 7
+    assert row.fitted["step"] == pytest.approx(0.03, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "predictor"),
+    [
+        ("uniform", uniform_guess(3)),
+        ("unigram counts, Bayes smoothing", markov_posterior(3, 0, 1.0)),
+        ("bigram counts, Bayes smoothing", markov_posterior(3, 1, 1.0)),
+        ("trigram counts, Bayes smoothing", markov_posterior(3, 2, 1.0)),
+        ("bigram counts, fitted smoothing", markov_posterior(3, 1, 0.2)),
+        (
+            "bigram smoothed by unigram, fitted",
+            partial(algorithms.induction_head, vocabulary=3, sharpness=4.0),
+        ),
+    ],
+)
+def test_a_count_is_recognised_as_itself(name: str, predictor: Callable, unchecked: None) -> None:
+    match, _ = identify(predictor, Chains(length=32), FEW)
+    assert (match.name, match.kind) == (name, "identical")
+
+
+def test_the_two_masks_of_one_construction_are_two_algorithms(unchecked: None) -> None:
+    network = gradient_descent_network(5, 4, step=0.04)
+    for pattern, name in (
+        (masks.in_context_prefix, "gradient descent, fitted"),
+        (masks.in_context_causal, "causal descent, fitted"),
+    ):
+        match, _ = identify(network_predictor(network, pattern), PLAIN, FEW)
+        assert (match.name, match.kind) == (name, "identical")
+        assert list(match.row(name).fitted.values()) == pytest.approx([4, 0.04], rel=1e-3)
+
+
+SMALL = Regression(dimension=3, noise=0.2)
+
+
+def trained_layer() -> Transformer:
+    """One layer of linear attention, trained on the prompts of a small setting."""
+    architecture = Architecture(
+        width=4, layers=1, attention="linear", attention_matrices="merged", mlp_ratio=0, norm="none", bias=False,
+        initial_scale=0.1,
+    )  # fmt: skip
+    mask = masks.in_context_prefix(SMALL.context_length, SMALL.queries)
+    drawn = SMALL.draw(stream(0, "data"), 8192)
+    given = {"tokens": tokens(drawn).float(), "labels": drawn.y_query.float()}
+
+    def batch(seed: int, step: int) -> dict[str, Tensor]:
+        return {name: value.roll(-64 * step, 0)[:64] for name, value in given.items()}
+
+    def loss(module: Transformer, given: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
+        found = -module(given["tokens"], mask)[:, :, SMALL.context_length :, -1]
+        return (found - given["labels"]).square().mean((1, 2))
+
+    optimisation = Optimisation(200, 3e-2, schedule="cosine", warmup=0.1)
+    return train(partial(Transformer, architecture), [Member(0, "prefix")], batch, loss, optimisation).module
+
+
+def test_a_trained_layer_of_linear_attention_takes_one_gradient_step(unchecked: None, few: None) -> None:
+    match, _ = identify(SMALL.stored(StoredModel(trained_layer(), "prefix", -1)), SMALL, 160)
+    assert match.name == "gradient step, optimal rate"
+    assert match.row("gradient step, optimal rate").distance.mean < 0.02
+    assert match.row("least squares").distance.low > 0.1
+
+
+@pytest.fixture(scope="module")
+def of_kaczmarz() -> Diagnosis:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fixed_forms_only(monkeypatch)
+        return diagnose(kaczmarz(), PLAIN, name="mine", task="linear-regression", prompts=200)
+
+
+def test_a_diagnosis_has_all_its_parts(of_kaczmarz: Diagnosis) -> None:
+    found = of_kaczmarz
+    assert found.match is not None
+    assert not found.findings
+    assert not found.stopped
+    assert list(found.by_length) == PLAIN.lengths()
+    # One example: one pass fits it, as least squares does.
+    assert {match.name for length, match in found.by_length.items() if length > 2} == {"one-pass Kaczmarz"}
+    assert {match.name for match in found.shifts.values()} == {"one-pass Kaczmarz"}
+    assert found.reordering is not None
+    assert found.reordering.low > 0
+    row = found.match.row("one-pass Kaczmarz")
+    assert row.cosines["query"].mean == pytest.approx(1)
+    assert row.cosines["context"].mean == pytest.approx(1)
+    assert found.match.row("least squares").cosines["context"].high < 0.95
+    assert any("depend on the order" in sentence for sentence in presentation.sentences(found))
+
+
+def test_a_set_function_does_not_depend_on_order(few: None) -> None:
+    found = diagnose(least_squares(), CLEAN, prompts=FEW)
+    assert found.reordering is not None
+    assert found.reordering.mean < RESOLUTION
+    assert any("do not depend on the order" in sentence for sentence in presentation.sentences(found))
+    assert any("not told apart from ridge" in sentence for sentence in presentation.sentences(found))
+
+
+def test_derivatives_are_those_of_calculus() -> None:
+    prompts = PLAIN.draw(stream(0, "derivatives"), 3)
+    x, y, query = PLAIN.given(prompts)
+    query = query[:, :1].clone().requires_grad_()
+    (exact,) = torch.autograd.grad(ridge(1.0)(x, y, query).sum(), query)
+    found = PLAIN.sensitivities(ridge(1.0), prompts, stream(0, "moves"))["query"]
+    assert torch.allclose(found, float(x.std()) * exact[:, 0], rtol=1e-6)
+
+
+def test_token_diagnosis_has_all_its_parts(few: None, tmp_path: Path) -> None:
+    setting = Chains(length=24)
+    found = diagnose(markov_posterior(3, 1, 1.0), setting, prompts=FEW)
+    assert found.match.name == "bigram counts, Bayes smoothing"
+    assert found.reordering.low > 0
+    assert found.shifts["chains of order 2"].name == "bigram counts, Bayes smoothing"
+    presentation.store(found, tmp_path)
+    assert (tmp_path / "diagnosis.png").stat().st_size > 1000
+
+
+def test_the_record_is_json_and_the_figure_is_tidy(of_kaczmarz: Diagnosis, tmp_path: Path) -> None:
+    presentation.store(of_kaczmarz, tmp_path)
+    record = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert record["match"]["name"] == "one-pass Kaczmarz"
+    drawing = presentation.draw(of_kaczmarz, of_kaczmarz.match)
+    assert set(drawing.data["panel"]) == {"algorithms", "lengths", "errors", "shifts"}
+    assert all(axes.get_title(loc="left") and axes.get_xlabel() for axes in drawing.figure.axes)
+
+
+def test_an_infinite_error_is_no_number() -> None:
+    assert not np.isfinite(Estimate.of(torch.tensor([1.0, torch.inf])).mean)
+    assert presentation.plain({"a": float("inf"), "b": [float("nan"), 1.0]}) == {"a": None, "b": [None, 1.0]}
+
+
+FAULTS = """
+import torch
+def fair(x, y, q): return (q @ torch.linalg.pinv(x) @ y[..., None])[..., 0]
+def wrong_shape(x, y, q): return fair(x, y, q)[..., None]
+def not_a_number(x, y, q):
+    found = fair(x, y, q)
+    found[1, 2] = float("nan")
+    return found
+def changes(x, y, q):
+    found = fair(x, y, q)
+    y += 1
+    return found
+calls = []
+def keeps_state(x, y, q):
+    calls.append(1)
+    return fair(x, y, q) + len(calls)
+def needs_the_answer(x, y, q, y_query): return y_query
+def raises(x, y, q): raise ValueError("no idea")
+def leaves(x, y, q): raise SystemExit
+def array(x, y, q): return fair(x, y, q).numpy()
+def mixes(x, y, q): return fair(x, y, q) + q.mean()
+def single(x, y, q): return fair(x @ torch.eye(5), y, q)
+def short(x, y, q):
+    if x.shape[1] > 10: raise IndexError("too long")
+    return fair(x, y, q)
+def looks_ahead(tokens, prefix_length):
+    return torch.log_softmax(torch.nn.functional.one_hot(tokens.roll(-1, 1), 3).double(), -1)
+def unnormalised(tokens, prefix_length): return torch.zeros(*tokens.shape, 3)
+def imaginary(x, y, q): return 1j * fair(x, y, q)
+def differentiates(x, y, q):
+    weights = torch.zeros_like(x[:, 0], requires_grad=True)
+    ((x @ weights[..., None])[..., 0] - y).square().sum().div(2).backward()
+    return -(q @ weights.grad[..., None])[..., 0] / 16.25
+def even(tokens, prefix_length):
+    tokens[:] = 0
+    return torch.full((*tokens.shape, 3), 1 / 3).log()
+def factory(): return fair
+def bad_factory(): return 3
+"""
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> str:
+    (tmp_path / "faults.py").write_text(FAULTS)
+    return str(tmp_path / "faults.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("wrong_shape", "returned shape (4, 3, 1)"),
+        ("not_a_number", "answer [1, 2] is nan"),
+        (
+            "keeps_state",
+            "it keeps state between calls: the same prompts got other predictions (first answer [",
+        ),
+        ("needs_the_answer", "takes the arguments (x, y, q, y_query)"),
+        ("raises", "raises ValueError on inputs [4, 10, 5], [4, 10], [4, 3, 5]: no idea"),
+        ("leaves", "raises SystemExit"),
+        ("array", "returned ndarray, not a tensor"),
+        ("imaginary", "returned complex numbers"),
+    ],
+)
+def test_a_fault_stops_with_a_finding(name: str, what: str, faults: str, tmp_path: Path, capsys) -> None:
+    assert main(["diagnose", f"{faults}:{name}", "--out", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert "FINDING" in output.out
+    assert what in output.out.replace("\n", " ").replace("  ", " ")
+    assert "Traceback" not in output.out + output.err
+    findings = json.loads((tmp_path / "diagnosis.json").read_text())["findings"]
+    assert any(finding["stops"] for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "what"),
+    [
+        ("changes", "inputs are not modified", "input 2 at [0, 0] was"),
+        ("mixes", "queries do not influence each other", "first answer ["),
+        ("single", "precision", "it takes float32 only"),
+        ("short", "context length 20", "IndexError"),
+    ],
+)
+def test_a_fault_that_leaves_the_rest_possible(
+    name: str, where: str, what: str, faults: str, few: None
+) -> None:
+    made = load(f"{faults}:{name}", ARGUMENTS)
+    assert not isinstance(made, StoredModel)
+    found = diagnose(made, PLAIN, prompts=40)
+    assert not found.stopped
+    assert found.match.rows[0].algorithm == "least squares" or name == "mixes"
+    assert any(finding.where == where and what in finding.what for finding in found.findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("looks_ahead", "looks at the answer"), ("unnormalised", "sum to between 3 and 3")]
+)
+def test_a_token_predictor_with_a_fault_stops(name: str, what: str, faults: str) -> None:
+    made = load(f"{faults}:{name}", Chains.arguments)
+    assert not isinstance(made, StoredModel)
+    found = diagnose(made, Chains(length=12), prompts=40)
+    assert found.stopped
+    assert any(what in finding.what and finding.stops for finding in found.findings)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("lab.closed_form.least_squares:least_square", "(did you mean 'least_squares'?)"),
+        ("lab.closed_form.least_square:ridge", "(did you mean 'least_squares'?)"),
+        ("labb:ridge", "there is no module 'labb'"),
+        ("nothing", "names no predictor"),
+        ("nothing.py:f", "there is no file"),
+        ("model.pt", "there is no file"),
+    ],
+)
+def test_what_is_named_wrongly_is_one_sentence(spec: str, sentence: str, capsys) -> None:
+    assert main(["diagnose", spec]) == 2
+    errors = capsys.readouterr().err
+    assert sentence in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--task", "linear-regresion"], "(did you mean 'linear-regression'?)"),
+        (["--task", "causal-structure"], "offers 0 settings to diagnose on"),
+        (["--prompts", "4"], "4 prompts are too few"),
+        (["--dimension", "0"], "dimension is 0 but must be at least 1"),
+        (["--inputs", "uniform", "--spectrum", "1", "2"], "belongs to normal inputs only"),
+    ],
+)
+def test_impossible_options_are_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys
+) -> None:
+    spec = "lab.closed_form.least_squares:least_squares"
+    assert main(["diagnose", spec, "--out", str(tmp_path), *arguments]) == 2
+    errors = capsys.readouterr().err
+    assert sentence in errors
+    assert errors.count("\n") == 1
+
+
+def test_the_predictor_comes_first(capsys) -> None:
+    assert main(["diagnose", "--task", "markov-chains", "lab.closed_form.least_squares:zero"]) == 2
+    assert "before the options" in capsys.readouterr().err
+
+
+def test_a_predictor_may_differentiate(faults: str, few: None) -> None:
+    made = load(f"{faults}:differentiates", ARGUMENTS)
+    assert not isinstance(made, StoredModel)
+    found = diagnose(made, PLAIN, prompts=40)
+    assert not found.findings
+    assert found.match is not None
+    assert presentation.verdict(found.match) == "identical to gradient step, optimal rate"
+
+
+def test_rounding_of_the_uniform_law_is_no_algorithm(faults: str, few: None) -> None:
+    made = load(f"{faults}:even", Chains.arguments)
+    assert not isinstance(made, StoredModel)
+    found = diagnose(made, Chains(length=12), prompts=40)
+    assert [finding.where for finding in found.findings] == ["inputs are not modified"]
+    assert found.match is not None
+    assert (found.match.name, found.match.kind) == ("uniform", "identical")
+
+
+def test_factories_are_called_and_other_files_named(faults: str, tmp_path: Path) -> None:
+    assert callable(load(f"{faults}:factory", ARGUMENTS))
+    with pytest.raises(LabError, match="returned int"):
+        load(f"{faults}:bad_factory", ARGUMENTS)
+    (tmp_path / "broken.py").write_text("import numpy\nnumpy.nothing\n")
+    with pytest.raises(LabError, match="cannot be imported: AttributeError"):
+        load(f"{tmp_path / 'broken.py'}:f", ARGUMENTS)
+
+
+def test_a_checkpoint_is_asked_as_it_was_trained(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "model.safetensors"
+    save_model(file, gradient_descent_network(5, 3, step=0.04), "prefix", sign=-1)
+    stored = load(str(file), ARGUMENTS)
+    assert isinstance(stored, StoredModel)
+    match, _ = identify(PLAIN.stored(stored), PLAIN, FEW)
+    assert presentation.verdict(match) == "identical to gradient descent, fitted (steps 3, step 0.04)"
+    assert main(["diagnose", str(file), "--dimension", "4", "--out", str(tmp_path)]) == 2
+    assert "add --dimension 5" in capsys.readouterr().err
+    assert main(["diagnose", str(file), "--task", "markov-chains", "--out", str(tmp_path)]) == 2
+    assert "choose a task of regression" in capsys.readouterr().err
+    torch.save({"weight": torch.ones(1)}, tmp_path / "model.pt")
+    assert main(["diagnose", str(tmp_path / "model.pt")]) == 2
+    assert "can execute code" in capsys.readouterr().err
+
+
+def test_a_token_checkpoint_is_asked_under_its_mask(few: None) -> None:
+    architecture = Architecture(width=8, layers=1, vocabulary=3, output_size=3, positions="rotary")
+    transformer = Transformer(architecture, [0])
+    setting = Chains(length=12, prefix_length=4)
+    prompts = setting.given(setting.draw(stream(0, "tokens"), 3))
+    answers = {
+        mask: setting.stored(StoredModel(transformer, mask))(*prompts) for mask in ("causal", "prefix")
+    }
+    assert not torch.allclose(answers["causal"][:, 0], answers["prefix"][:, 0])
+    stored = StoredModel(transformer, "prefix")
+    assert not diagnose(stored, setting, prompts=40).stopped
+    with pytest.raises(LabError, match="add --states 3"):
+        Chains(states=4).stored(stored)
+    with pytest.raises(LabError, match="choose a task of tokens"):
+        PLAIN.stored(stored)
+
+
+def test_a_task_offers_its_prompts_at_its_top_level(tmp_path: Path) -> None:
+    tiny = (Path(__file__).parent / "examples" / "tiny.py").read_text()
+    file = tmp_path / "offers.py"
+    file.write_text(
+        f"{tiny}\nfrom lab.diagnosis.settings import Regression\nPROMPTS = Regression(dimension=2)\n"
+    )
+    assert find_setting(str(file)) == Regression(dimension=2)
