@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import pandas as pd
 import pytest
 
 from lab import figures, report, statistics
 from lab.claims import Claim, Judgement, judge
+from lab.runs import Results
 from lab.tasks import PROJECT, Task
 from tests.conftest import TASKS
 
@@ -22,13 +24,21 @@ pytestmark = [pytest.mark.claims, pytest.mark.timeout(5000)]
 
 
 @pytest.fixture(scope="module")
-def judgements() -> dict[str, Judgement]:
-    return {}
+def judged(results: dict[str, Results]) -> Callable[[Task, Claim], Judgement]:
+    """Each claim is judged once, whichever tests ask."""
+    known: dict[str, Judgement] = {}
+
+    def ask(task: Task, claim: Claim) -> Judgement:
+        if claim.id not in known:
+            known[claim.id] = judge(claim, results[task.key])
+        return known[claim.id]
+
+    return ask
 
 
 @pytest.mark.parametrize(("task", "claim"), CLAIMS)
-def test_claim(results: dict, judgements: dict, task: Task, claim: Claim) -> None:
-    judgement = judgements.setdefault(claim.id, judge(claim, results[task.key]))
+def test_claim(results: dict, judged: Callable, task: Task, claim: Claim) -> None:
+    judgement = judged(task, claim)
     evidence = judgement.evidence
     assert judgement.verdict == claim.expected, (
         f"measured {evidence.measured:.6g} in {evidence.interval}, "
@@ -37,24 +47,22 @@ def test_claim(results: dict, judgements: dict, task: Task, claim: Claim) -> Non
     assert [one for one in judgement.controls if not one.rejected] == []
 
 
-def test_sampled_judgements_stay_within_the_false_alarm_budget(results: dict, judgements: dict) -> None:
-    for key, measured in results.items():
-        for claim in measured.task.claims.values():
-            judgements.setdefault(claim.id, judge(claim, results[key]))
+def test_sampled_judgements_stay_within_the_false_alarm_budget(results: dict, judged: Callable) -> None:
+    tasks = [measured.task for measured in results.values()]
     made = [
         evidence
-        for judgement in judgements.values()
+        for judgement in (judged(task, claim) for task in tasks for claim in task.claims.values())
         for evidence in (judgement.evidence, *(control.evidence for control in judgement.controls))
     ]
     assert sum(evidence.sampled for evidence in made) <= statistics.JUDGEMENTS
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
-def test_committed_verdicts_are_what_is_measured(results: dict, judgements: dict, task: Task) -> None:
+def test_committed_verdicts_are_what_is_measured(results: dict, judged: Callable, task: Task) -> None:
     stored = {record["id"]: record for record in report.stored_records(task)}
     assert list(stored) == list(task.claims)
     for claim in task.claims.values():
-        found = judgements.setdefault(claim.id, judge(claim, results[task.key]))
+        found = judged(task, claim)
         assert report.same_findings(found.record(), stored[claim.id], DRIFT), stored[claim.id]
 
 
