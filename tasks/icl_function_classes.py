@@ -542,8 +542,8 @@ def shifted_errors(results: Results) -> Drawing:
         label(
             panel,
             title,
-            "examples k" if place > 5 else "",
-            "error / mean label$^2$" if place % 3 == 0 else "",
+            "examples k",
+            "error / mean label$^2$",
         )
     axes[0, 0].legend()
     figure.suptitle("Networks follow least squares only near the law they were trained on")
