@@ -61,7 +61,14 @@ def ridge_error(
 
     $\sum_i (\lambda^2 + \sigma^2 s_i) / (s_i + \lambda)^2$ with the d eigenvalues s of $X^\top X$. At $\lambda = \sigma^2$,
     where ridge is the posterior mean, it is $\mathrm{tr}\, \sigma^2 (X^\top X + \sigma^2 I)^{-1}$, and no penalty does better.
+
+    Raises:
+        LabError: a penalty that is not above 0.
     """
+    if not penalty > 0:
+        raise LabError(
+            f"The ridge penalty {penalty} must be above 0; use least squares for the limit of penalty 0."
+        )
     eigenvalues = torch.linalg.eigvalsh(x.mT @ x).clamp(min=0)
     return ((penalty**2 + noise**2 * eigenvalues) / (eigenvalues + penalty).square()).sum(-1)
 
@@ -174,8 +181,10 @@ def sparse_bayes(sparsity: int, noise: float) -> RegressionPredictor:
         noise: $\sigma > 0$; far below the labels it changes nothing but keeps the posterior finite.
 
     Raises:
-        LabError: a noise that is not above 0, or more supports than can be enumerated.
+        LabError: a sparsity below 1, a noise that is not above 0, or more supports than can be enumerated.
     """
+    if sparsity < 1:
+        raise LabError(f"The sparsity {sparsity} must be at least 1; with 0 all functions are 0.")
     if not noise > 0:
         raise LabError(
             f"The noise {noise} of a sparse posterior must be above 0; use a small one such as 0.01."

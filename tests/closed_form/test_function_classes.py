@@ -187,6 +187,8 @@ def test_without_examples_all_predict_zero(rule) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
+        (lambda: sparse_bayes(0, 0.1), "sparsity 0 must be at least 1"),
+        (lambda: ridge_error(torch.ones(1, 2, 3), 0.0, 0.5), "ridge penalty 0.0 must be above 0"),
         (lambda: sparse_bayes(2, 0.0), "noise 0.0 of a sparse posterior must be above 0"),
         (
             lambda: lasso_weights(torch.ones(1, 2, 2), torch.ones(1, 2), 0.0),
