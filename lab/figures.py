@@ -7,7 +7,7 @@ byte for byte the same for the same numbers, so that a changed picture means a c
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.runs import write
+from lab.statistics import mean_band
 
 # The prefix arm is solid blue with circles, the causal arm dashed red with squares: also apart in greyscale.
 ARMS = {
@@ -82,6 +83,16 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
 def band(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str) -> None:
     """A shaded interval behind a curve."""
     axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+
+
+def mean_curve(
+    axes: Axes, x: np.ndarray, samples: np.ndarray, look: Mapping[str, Any], name: str
+) -> pd.DataFrame:
+    """Draw the mean of ``samples`` [seed, point] with its 95 % band; returns what was drawn as a table."""
+    middle, (low, high) = samples.mean(0), mean_band(samples)
+    axes.plot(x, middle, label=name, **look)
+    band(axes, x, low, high, look["color"])
+    return pd.DataFrame({"curve": name, "x": x, "mean": middle, "low": low, "high": high})
 
 
 def save(drawing: Drawing, folder: Path, name: str) -> Path:

@@ -32,13 +32,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
@@ -51,7 +49,7 @@ from lab.closed_form.pointer_jumping import (
     jump,
     two_hop_posterior,
 )
-from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
+from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
 from lab.generators.position_tasks import first_token_prompts, pointer_prompts
 from lab.generators.regression import linear_regression, tokens
 from lab.models import masks
@@ -222,14 +220,6 @@ TASK = Task(
 ARM_NAMES = ("prefix", "causal")
 
 
-def curve(panel: Axes, x: np.ndarray, samples: np.ndarray, look: dict[str, Any], name: str) -> pd.DataFrame:
-    """Draw the mean of ``samples`` [seed, x] with its 95 % band; returns it as a table."""
-    mean, (low, high) = samples.mean(0), mean_band(samples)
-    panel.plot(x, mean, **look, label=name)
-    band(panel, x, low, high, look["color"])
-    return pd.DataFrame({"curve": name, "x": x, "mean": mean, "low": low, "high": high})
-
-
 def choose(patterns: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
     """One mask a model, [model, token, token]."""
     return torch.stack([patterns[arm] for arm in arms])
@@ -346,9 +336,9 @@ def adjacency_scores(results: Results) -> Drawing:
             ("single", "single prompts", ":", "none"),
         ):
             look = {**ARMS[arm], "linestyle": line, "fillstyle": fill}
-            tables.append(curve(axes[0, 0], places, found[score][:, 0, kind], look, f"{title}, {name}"))
+            tables.append(mean_curve(axes[0, 0], places, found[score][:, 0, kind], look, f"{title}, {name}"))
         values = found["averaged"][:, :, kind, 0]
-        tables.append(curve(axes[0, 1], gains, values, ARMS[arm], f"{title}, by gain"))
+        tables.append(mean_curve(axes[0, 1], gains, values, ARMS[arm], f"{title}, by gain"))
     for panel in axes[0]:
         panel.axhline(0.5, **THEORY)
         panel.set_ylim(0.35, 1.05)
@@ -633,7 +623,7 @@ def who_finds_the_first(results: Results) -> Drawing:
     for index, arm in enumerate(ARM_NAMES):
         for state, name in enumerate(("trained", "before")):
             look = dict(ARMS[arm]) if state == 0 else {**ARMS[arm], "fillstyle": "none", "alpha": 0.6}
-            tables.append(curve(axes[0, 1], layers, norms[:, state, :, index], look, f"{arm}, {name}"))
+            tables.append(mean_curve(axes[0, 1], layers, norms[:, state, :, index], look, f"{arm}, {name}"))
     axes[0, 1].set_xticks(layers)
     label(
         axes[0, 1], "longer states after training, in both arms", "layer", "mean norm of the question's state"
@@ -771,7 +761,7 @@ def pointer_accuracy(results: Results) -> Drawing:
             (axes[0, 0], layers, hard[:, index], hard_law[arm], f"{arm} mask"),
             (axes[0, 1], places, found["accuracy"][:, index], ceiling[arm], f"{arm}, trained"),
         ):
-            tables.append(curve(panel, x, values, ARMS[arm], name).assign(closed_form=law))
+            tables.append(mean_curve(panel, x, values, ARMS[arm], name).assign(closed_form=law))
             panel.plot(x, law, **THEORY, label="best possible" if index else None)
     axes[0, 0].annotate(
         f"(n + 1) / 2n = {hard_law['causal'][0]:.3f}",
@@ -1031,7 +1021,7 @@ def adaptation_curves(results: Results) -> Drawing:
     )
     panel = axes[0, 1]
     for index, (title, look) in enumerate(zip(titles, looks, strict=True)):
-        tables.append(curve(panel, steps, np.log10(found["adapted"][:, index]), look, title))
+        tables.append(mean_curve(panel, steps, np.log10(found["adapted"][:, index]), look, title))
     levels = np.log10(found["trained"]).mean(0)
     for title, value, dashes in (
         ("before: causal, read causally", levels[1, 1], (6, 2)),

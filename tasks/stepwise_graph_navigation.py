@@ -57,7 +57,7 @@ from torch import Tensor
 from lab import Evidence, Paper, Task, control
 from lab.closed_form import graphs as exact
 from lab.decoding import decode
-from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
+from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
 from lab.generators.graphs import (
     Layout,
     Pairs,
@@ -1176,16 +1176,6 @@ NAMES = {
 }
 
 
-def curve(
-    axes: Axes, x: np.ndarray, samples: np.ndarray, style: Mapping[str, str], name: str
-) -> pd.DataFrame:
-    """Mean over seeds with its 95 % band; returns the rows drawn."""
-    axes.plot(x, samples.mean(0), label=name, **style)  # type: ignore[arg-type]
-    low, high = mean_band(samples)
-    band(axes, x, low, high, style["color"])
-    return pd.DataFrame({"curve": name, "x": x, "mean": samples.mean(0), "low": low, "high": high})
-
-
 def final_accuracy(results: Results, family: str, kind: str) -> np.ndarray:
     """Balanced accuracy of one kind of answer after training, or of a reference without a network [seed]."""
     measured = results[hierarchical_answers if family == "hierarchical" else bernoulli_answers]
@@ -1208,7 +1198,7 @@ def stepwise_gap(results: Results) -> Drawing:
         kinds = [kind for kind in KINDS if f"{kind}_accuracy" in measured]
         for kind in kinds:
             samples = measured[f"{kind}_accuracy"]
-            rows.append(curve(panel, shares, samples, STYLES[kind], NAMES[kind]).assign(graph=family))
+            rows.append(mean_curve(panel, shares, samples, STYLES[kind], NAMES[kind]).assign(graph=family))
         additive, closure = measured["references"][:, :2].mean(0)
         panel.axhline(additive, label="additive baseline (no network)", **THEORY)
         panel.axhline(closure, color=REFERENCES[1], linewidth=0.8, label="closure of training paths")
@@ -1452,7 +1442,7 @@ def two_kinds_of_error(results: Results) -> Drawing:
                 style = {"color": ARMS[arm]["color"], "linestyle": line, "marker": marker}
                 style |= {"markerfacecolor": filling} if filling else {}
                 samples = found[f"{arm}_errors"][:, :, which]
-                rows.append(curve(panel, steps, samples, style, f"{key}, {arm}").assign(of=name))
+                rows.append(mean_curve(panel, steps, samples, style, f"{key}, {arm}").assign(of=name))
         panel.set_ylim(0, 1.03)
         label(panel, title, "training step", name)
     for chance in found["ignorant_steps"].mean(0):
@@ -1547,14 +1537,14 @@ def temperature(results: Results) -> Drawing:
     found, taus = results[two_layer_paths], np.array(results.config.temperatures)
     exactly = {"color": "black", "linestyle": ":", "marker": "^"}
     rows = [
-        curve(axes[0, 0], taus, found["accuracy"], ARMS[CAUSAL], "network"),
-        curve(axes[0, 0], taus, found["exact_accuracy"], exactly, "exact law"),
+        mean_curve(axes[0, 0], taus, found["accuracy"], ARMS[CAUSAL], "network"),
+        mean_curve(axes[0, 0], taus, found["exact_accuracy"], exactly, "exact law"),
     ]
     axes[0, 0].legend(loc="center right")
     label(axes[0, 0], "Heat costs a network accuracy ...", "temperature", "share of right paths")
     share, sampled = (found[key] / found["count"][:, None] for key in ("distinct", "exact_distinct"))
-    rows.append(curve(axes[0, 1], taus, share, ARMS[CAUSAL], "network"))
-    rows.append(curve(axes[0, 1], taus, sampled, exactly, "exact law"))
+    rows.append(mean_curve(axes[0, 1], taus, share, ARMS[CAUSAL], "network"))
+    rows.append(mean_curve(axes[0, 1], taus, sampled, exactly, "exact law"))
     expected = np.mean([exact.expected_distinct(c, results.config.samples) / c for c in found["count"]])
     axes[0, 1].plot([1.0], [expected], "k*", markersize=10, label=r"$1 - (1 - 1/C)^S$")
     axes[0, 1].legend(loc="lower center")
@@ -1562,7 +1552,7 @@ def temperature(results: Results) -> Drawing:
         axes[0, 1], "... and diversity rises, then falls", "temperature", "different right paths / all paths"
     )
     hot = taus[taus >= 1]
-    rows.append(curve(axes[0, 2], hot, found["mass_off_edges"], ARMS[CAUSAL], "network"))
+    rows.append(mean_curve(axes[0, 2], hot, found["mass_off_edges"], ARMS[CAUSAL], "network"))
     axes[0, 2].plot(hot, found["predicted_mass"].mean(0), label="one logit gap, fitted at 1", **THEORY)
     axes[0, 2].legend()
     label(axes[0, 2], "One logit gap makes the missteps", "temperature", "probability of a misstep")
@@ -1850,7 +1840,7 @@ def chains_of_motifs(results: Results) -> Drawing:
                 style = ARMS[arm] | ({"linestyle": ":", "markerfacecolor": "white"} if held else {})
                 name = f"{arm}, orders {'held out' if held else 'seen'}"
                 samples = measured[f"{arm}_success"][:, chosen]
-                rows.append(curve(panel, x, samples, style, name).assign(context=context))
+                rows.append(mean_curve(panel, x, samples, style, name).assign(context=context))
         panel.axvline(results.config.longest_chain + 0.5, color=REFERENCES[1], linewidth=0.8)
         panel.set_ylim(-0.03, 1.05)
         panel.set_xticks([kind[0] for kind in kinds if not kind[1]])
@@ -1918,7 +1908,7 @@ def what_the_prefix_changes(results: Results) -> Drawing:
     rows = [pd.DataFrame({"curve": list(differences), "mean": mean, "low": low, "high": high})]
     panel = axes[0, 1]
     for arm in (CAUSAL, PREFIX):
-        rows.append(curve(panel, chains["step"][0], chains[f"{arm}_loss"], ARMS[arm], arm))
+        rows.append(mean_curve(panel, chains["step"][0], chains[f"{arm}_loss"], ARMS[arm], arm))
     panel.set_yscale("log")
     panel.legend()
     label(panel, "Exemplars: both masks learn at one pace", "training step", "training loss (nats a token)")

@@ -32,3 +32,13 @@ def test_panels_are_always_a_grid() -> None:
 def test_arms_differ_without_colour() -> None:
     assert figures.ARMS["prefix"]["marker"] != figures.ARMS["causal"]["marker"]
     assert figures.ARMS["prefix"]["linestyle"] != figures.ARMS["causal"]["linestyle"]
+
+
+def test_a_mean_curve_is_drawn_and_tabulated_with_its_band() -> None:
+    _, axes = figures.panels()
+    samples = np.array([[1.0, 2.0], [3.0, 2.0]])
+    table = figures.mean_curve(axes[0, 0], np.arange(2.0), samples, figures.ARMS["causal"], "arm")
+    assert table["mean"].tolist() == [2.0, 2.0]
+    assert table["low"][0] < 2 < table["high"][0]
+    assert table["low"][1] == table["high"][1] == 2.0
+    assert axes[0, 0].get_lines()[0].get_ydata().tolist() == [2.0, 2.0]
