@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,14 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy import integrate, optimize
+from scipy.stats import wishart
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
 from lab.closed_form.causal_averaging import (
     adjacency_score,
     averaged_gram,
+    averaging_matrix,
     cosines,
     residual_cosine,
     running_mean_cosine,
@@ -420,6 +423,18 @@ def without_the_last(length: int, index: int) -> Tensor:
     return torch.cat((order, torch.tensor([length - 1])))
 
 
+def four_orders(length: int) -> list[Tensor]:
+    return [without_the_last(length, index) for index in range(4)]
+
+
+@lru_cache(maxsize=None)
+def unmoved_rows(title: str, depth: int, positions: bool) -> Tensor:
+    """Whether rounding explains the change of a row [order, token], for a pattern and four orders of its tokens."""
+    allowed = pattern(title)
+    moved = [changes(depth, allowed, order, positions) for order in four_orders(len(allowed))]
+    return torch.stack(moved) <= symmetry_bound(depth, allowed, positions)
+
+
 @PROOFS.claim(
     "attention-masks/sym.T1",
     where="Zuo and Guerzhoy 2024, opening",
@@ -501,11 +516,8 @@ def colours_predict_which_rows_move(results: Results, rounds: int = 0, positions
     for title in PATTERNS:
         allowed = pattern(title)
         for depth in DEPTHS:
-            bound = symmetry_bound(depth, allowed, positions)
-            for index in range(4):
-                order = without_the_last(len(allowed), index)
-                unmoved = changes(depth, allowed, order, positions) <= bound
-                wrong += int((unmoved != unchanged_rows(allowed, order, rounds or depth)).sum())
+            predicted = [unchanged_rows(allowed, order, rounds or depth) for order in four_orders(len(allowed))]
+            wrong += int((unmoved_rows(title, depth, positions) != torch.stack(predicted)).sum())
     return Evidence.exact(wrong, "<=", 0, "rows whose change is not the predicted one, rounding aside")
 
 
@@ -583,16 +595,20 @@ def running_means_have_the_root_law(results: Results, depth: int = 1) -> Evidenc
 
 @PROOFS.measurement(seeds=lambda config: config.draws)
 def running_means(config: Config, seed: int) -> dict[str, np.ndarray]:
-    """Root mean square deviation of sampled cosines from the law, [widths], for tokens of mean 0 and of mean 1."""
-    found = []
+    """Root mean square deviation of sampled cosines from the law, [widths], for tokens of mean 0 and of mean 1.
+
+    Only the inner products of the tokens matter. A rotation of the width puts the mean, of length sqrt(width), into one
+    coordinate; the others add a Wishart matrix, which is drawn as such.
+    """
+    average, found = averaging_matrix(16), []
     for mean in (0.0, 1.0):
         row = []
         for width in config.widths:
             rng = stream(seed, "running means", width).rng()
-            tokens = torch.from_numpy(mean + rng.standard_normal((config.sequences, 16, width)))
-            means = tokens.cumsum(1) / torch.arange(1, 17).unsqueeze(1)
-            deviation = cosines(means @ means.mT) - running_mean_cosine(16)
-            row.append(float(deviation.square().mean().sqrt()))
+            along = mean * math.sqrt(width) + rng.standard_normal((config.sequences, 16, 1))
+            across = wishart(width - 1, np.eye(16)).rvs(config.sequences, random_state=rng)
+            gram = average @ torch.from_numpy(along @ along.swapaxes(1, 2) + across) @ average.T
+            row.append(float((cosines(gram) - running_mean_cosine(16)).square().mean().sqrt()))
         found.append(row)
     return {"deviation": np.array(found)}
 

@@ -150,7 +150,7 @@ class Softmax:
     """classes of the multiclass task"""
     architecture: Architecture = Architecture(width=32, layers=3, heads=2, mlp_ratio=2.0, norm="none")
     """all but input size, output size and sharing, which each cell of the table sets"""
-    batch: int = 64
+    batch: int = 32
     """prompts a step"""
     optimisation: Optimisation = Optimisation(
         steps=600,
@@ -169,8 +169,10 @@ class Softmax:
     """prompts of the test"""
     trainings: int = 12
     """independent trainings an arm"""
+    pool_batch: int = 64
+    """prompts a step of a training on few prompts"""
     pool_steps: int = 350
-    """steps of a training on few prompts"""
+    """its steps"""
     pool_trainings: int = 10
     """independent trainings an arm on few prompts"""
 
@@ -188,8 +190,9 @@ class Config:
         context_length=10,
         queries=5,
         architecture=Architecture(width=32, layers=2, heads=2, mlp_ratio=2.0, norm="none"),
+        batch=64,
     )
-    """the multiclass task, whose masks differ by less: more examples, fewer layers"""
+    """the multiclass task, whose masks differ by less: more examples and prompts, fewer layers"""
 
 
 PAPER_SOFTMAX = Softmax(
@@ -241,6 +244,7 @@ SMOKE = Config(
                 test_prompts=20,
                 trainings=2,
                 pools=(4, 8),
+                pool_batch=4,
                 pool_steps=6,
                 pool_trainings=2,
             )
@@ -1115,7 +1119,7 @@ def few_prompts(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]
 
     The last entry is the first pool with its contexts permuted at every step.
     """
-    sizes = config.softmax
+    sizes = replace(config.softmax, batch=config.softmax.pool_batch)
     found: dict[str, list] = {"test": [], "training": []}
     # Permuting is tried on the smallest pool, where there is most to gain.
     for pool, permuted in [*((pool, False) for pool in sizes.pools), (sizes.pools[0], True)]:

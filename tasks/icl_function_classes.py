@@ -152,7 +152,8 @@ class Config:
 
 SMOKE = Config(
     Linear(
-        batch=9,
+        context_length=4,
+        batch=5,
         optimisation=Optimisation(steps=6, learning_rate=1e-3),
         watched=4,
         test_prompts=10,

@@ -185,7 +185,7 @@ def exact_bound(config: Config) -> float:
     The gradient is a mean over the points of the quadrature; its error moves the minimum by at most the inverse
     curvature, which is above 1/2 for the laws here, and acts on both factors of c.
     """
-    points = (3 * config.length) ** config.dimension * 4**config.dimension
+    points = len(theory.quadrature("gaussian", config.dimension, config.length).weights)
     return rounding_bound(4 * (points + 16 * (config.length + 4 * config.dimension)), 10.0)
 
 

@@ -153,16 +153,17 @@ def quadrature(
 ) -> Quadrature:
     r"""Sequences and weights that integrate the loss exactly.
 
-    In each phase the loss is a trigonometric polynomial of degree at most 3 (T - 1), so that the mean over 3 T roots of
-    unity is its integral (3 T d for harmonic phases, where one phase drives d of them), and of degree 6 in each
-    coordinate of the first state, which 4 nodes of Gauss-Hermite or Gauss-Legendre quadrature integrate; the other laws
-    are enumerated.
+    A scored prediction is a product of three states up to $x_{T-1}$, one of them conjugated, so that in each phase the
+    loss is a trigonometric polynomial of degree at most 3 (T - 2), and the mean over 3 (T - 2) + 1 roots of unity is its
+    integral (3 d (T - 2) + 1 for harmonic phases, where one phase drives d of them). In each coordinate of the first
+    state it is a polynomial of degree 6, which 4 nodes of Gauss-Hermite or Gauss-Legendre quadrature integrate; the
+    other laws are enumerated. The loss is even in the first state: one of $x_1$ and $-x_1$ stands for both.
 
     Raises:
         LabError: more than ``MOST_POINTS`` points, or a law with no such rule here.
     """
     free = dimension if phases == "independent" else 1
-    roots = 3 * length * (dimension if phases == "harmonic" else 1)
+    roots = 3 * max(length - 2, 0) * (dimension if phases == "harmonic" else 1) + 1
     nodes, mass = _start_rule(start, dimension)
     points = len(nodes) * roots**free
     if points > MOST_POINTS:
@@ -185,7 +186,7 @@ def quadrature(
 
 
 def _start_rule(start: Start, dimension: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes [n, dimension] and probabilities [n] of the first state at scale 1."""
+    """Nodes [n, dimension] and probabilities [n] of the first state at scale 1, up to its sign."""
     if start == "gaussian":
         line, weights = np.polynomial.hermite_e.hermegauss(4)
         weights = weights / math.sqrt(2 * math.pi)
@@ -195,15 +196,15 @@ def _start_rule(start: Start, dimension: int) -> tuple[np.ndarray, np.ndarray]:
     elif start == "rademacher":
         line, weights = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
     elif start == "sparse":
-        corners = np.concatenate([np.eye(dimension), -np.eye(dimension)])
-        return corners, np.full(2 * dimension, 0.5 / dimension)
+        return np.eye(dimension), np.full(dimension, 1 / dimension)
     elif start == "ones":
         return np.ones((1, dimension)), np.ones(1)
     else:
         raise LabError(f"There is no exact rule for the first state {start!r} here; sample it instead.")
     nodes = np.array(list(product(line, repeat=dimension)))
     masses = np.array(list(product(weights, repeat=dimension))).prod(-1)
-    return nodes, masses
+    kept = nodes[:, 0] > 0
+    return nodes[kept], 2 * masses[kept]
 
 
 def step_statistics(

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from lab.closed_form import mesa_optimization as theory
 from lab.errors import LabError
 from lab.generators.linear_dynamics import linear_dynamics
+from lab.models import masks
+from lab.models.mesa_layer import MesaLayer, prediction_loss
 from lab.streams import stream
 
 LAWS = ("gaussian", "sparse", "ones", "rademacher", "uniform")
@@ -30,6 +32,34 @@ def test_moments_are_those_of_the_quadrature(start: str) -> None:
     assert np.isclose(mean(first[:, 0] ** 6), found.sixth)
     assert np.isclose(mean(first[:, 0] ** 2 * first[:, 1] ** 4), found.mixed)
     assert np.isclose(float(rule.weights.sum()), 1.0)
+
+
+def losses(rule_states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Losses of five layers with random entries everywhere, so that no symmetry of the weights helps."""
+    rng, dimension = stream(3).rng(), rule_states.shape[-1]
+    value, key = (torch.from_numpy(rng.normal(size=(5, rows * dimension, 2 * dimension, 2))) for rows in (1, 2))
+    layer = MesaLayer(value, key)
+    models = (5, *rule_states.shape)
+    mask = masks.causal(rule_states.shape[1])
+    return prediction_loss(layer, rule_states.expand(models), weights.expand(5, -1), mask).detach()
+
+
+@pytest.mark.parametrize("phases", ["independent", "equal", "harmonic"])
+@pytest.mark.parametrize("start", LAWS)
+@pytest.mark.parametrize("length", [3, 5])
+def test_quadrature_integrates_the_loss_of_any_weights(start: str, phases: str, length: int) -> None:
+    rule = theory.quadrature(start, 2, length, phases)
+    finer = theory.quadrature(start, 2, length + 2, phases)  # more roots; both signs of the first state
+    both = torch.cat([finer.states[:, :length], -finer.states[:, :length]])
+    exact = losses(both, torch.cat([finer.weights, finer.weights]) / 2)
+    assert torch.allclose(losses(rule.states, rule.weights), exact, rtol=1e-11)
+
+
+def test_no_root_of_unity_can_be_spared() -> None:
+    rule = theory.quadrature("ones", 2, 4)
+    longer = torch.cat([rule.states, rule.states[:, -1:].square() / rule.states[:, -2:-1]], dim=1)
+    exact = theory.quadrature("ones", 2, 5)
+    assert not torch.allclose(losses(longer, rule.weights), losses(exact.states, exact.weights), rtol=1e-3)
 
 
 def test_moments_of_complex_starts_against_samples() -> None:
