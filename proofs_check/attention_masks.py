@@ -516,7 +516,9 @@ def colours_predict_which_rows_move(results: Results, rounds: int = 0, positions
     for title in PATTERNS:
         allowed = pattern(title)
         for depth in DEPTHS:
-            predicted = [unchanged_rows(allowed, order, rounds or depth) for order in four_orders(len(allowed))]
+            predicted = [
+                unchanged_rows(allowed, order, rounds or depth) for order in four_orders(len(allowed))
+            ]
             wrong += int((unmoved_rows(title, depth, positions) != torch.stack(predicted)).sum())
     return Evidence.exact(wrong, "<=", 0, "rows whose change is not the predicted one, rounding aside")
 

@@ -421,12 +421,13 @@ TASK.show(prefix_is_below_causal)
 # %%
 @TASK.measurement(seeds=lambda config: config.numerics.draws)
 def stationary(config: Config, seed: int) -> dict[str, np.ndarray]:
-    """Query errors at the stationary points: ``causal`` and ``normalised`` [means, noises, 1 + lengths], first for n = 1."""
+    """Query errors at the stationary points: ``causal`` and ``normalised`` [means, noises, 1 + lengths], first for n = 1,
+    and of ``least_squares`` for the first mean [noises, 1 + lengths]."""
     sizes = config.numerics
     lengths = torch.tensor([1, *sizes.lengths])
     found: dict[str, list] = {"causal": [], "normalised": [], "least_squares": []}
     for mean in sizes.means:
-        row: dict[str, list] = {name: [] for name in found}
+        row: dict[str, list] = {"causal": [], "normalised": []}
         for noise in sizes.noises:
             prompts = numerical_prompts(
                 config, seed, mean=mean, noise=noise, context_length=int(lengths.max())
@@ -437,16 +438,11 @@ def stationary(config: Config, seed: int) -> dict[str, np.ndarray]:
             }
             for name, path in paths.items():
                 row[name].append([float(_error(prompts, path[:, n - 1])) for n in lengths])
-            row["least_squares"].append(
-                [
-                    float(
-                        _error(
-                            prompts, least_squares_weights(prompts.x_context[:, :n], prompts.y_context[:, :n])
-                        )
-                    )
-                    for n in lengths
-                ]
-            )
+            if mean == sizes.means[0]:
+                shown = [(prompts.x_context[:, :n], prompts.y_context[:, :n]) for n in lengths]
+                found["least_squares"].append(
+                    [float(_error(prompts, least_squares_weights(*context))) for context in shown]
+                )
         for name, values in row.items():
             found[name].append(values)
     return {name: np.array(values) for name, values in found.items()}
@@ -516,7 +512,7 @@ def noise_floor(results: Results) -> Drawing:
     for index, noise in enumerate(sizes.noises):
         color = REFERENCES[(0, 2, 4)[index % 3]]
         for name, line, marker in (("causal", "-", "s"), ("least_squares", "--", "o")):
-            values = found[name][:, 0, index, 1:]
+            values = (found[name][:, 0] if name == "causal" else found[name])[:, index, 1:]
             if noise == 0 and name == "least_squares":
                 continue  # zero to rounding
             low, high = mean_band(values)
@@ -657,23 +653,23 @@ TASK.show(transient_growth)
 def near_interpolation(config: Config, seed: int) -> dict[str, np.ndarray]:
     """Median query error over prompts, [noises, lengths], of the causal limit and of least squares."""
     sizes = config.numerics
-    found: dict[str, list] = {"causal": [], "least_squares": []}
-    for noise in sizes.noises:
-        row: dict[str, list] = {name: [] for name in found}
-        for length in sizes.near_dimension:
-            prompts = linear_regression(
+    medians = np.empty((2, len(sizes.noises), len(sizes.near_dimension)))
+    for column, length in enumerate(sizes.near_dimension):
+        prompts = [
+            linear_regression(
                 stream(seed, "near", length), sizes.tasks, dimension=sizes.dimension, context_length=length,
                 query_length=sizes.queries, noise=noise,
-            )  # fmt: skip
-            for name, weights in (
-                ("causal", kaczmarz_weights(prompts.x_context, prompts.y_context)),
-                ("least_squares", least_squares_weights(prompts.x_context, prompts.y_context)),
-            ):
-                errors = (predict(weights, prompts.x_query) - prompts.y_query).square().mean(-1)
-                row[name].append(float(errors.median()))
-        for name, values in row.items():
-            found[name].append(values)
-    return {name: np.array(values) for name, values in found.items()}
+            )
+            for noise in sizes.noises
+        ]  # fmt: skip
+        # The prompts differ in the size of their noise alone, so that one pseudo-inverse serves all.
+        inverse = torch.linalg.pinv(prompts[0].x_context)
+        for row, given in enumerate(prompts):
+            limits = kaczmarz_weights(given.x_context, given.y_context), predict(given.y_context, inverse)
+            for place, weights in enumerate(limits):
+                errors = (predict(weights, given.x_query) - given.y_query).square().mean(-1)
+                medians[place, row, column] = errors.median()
+    return {"causal": medians[0], "least_squares": medians[1]}
 
 
 @TASK.figure

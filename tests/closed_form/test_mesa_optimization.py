@@ -37,7 +37,9 @@ def test_moments_are_those_of_the_quadrature(start: str) -> None:
 def losses(rule_states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Losses of five layers with random entries everywhere, so that no symmetry of the weights helps."""
     rng, dimension = stream(3).rng(), rule_states.shape[-1]
-    value, key = (torch.from_numpy(rng.normal(size=(5, rows * dimension, 2 * dimension, 2))) for rows in (1, 2))
+    value, key = (
+        torch.from_numpy(rng.normal(size=(5, rows * dimension, 2 * dimension, 2))) for rows in (1, 2)
+    )
     layer = MesaLayer(value, key)
     models = (5, *rule_states.shape)
     mask = masks.causal(rule_states.shape[1])
