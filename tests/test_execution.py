@@ -37,22 +37,12 @@ def serial(tmp_path_factory) -> dict[str, np.ndarray]:
     "where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"]
 )
 @pytest.mark.filterwarnings("default")
-def test_the_place_does_not_change_a_bit(tmp_path: Path, serial: dict, where: dict) -> None:
-    found = measured(Session(tmp_path, quiet=True, **where))
-    assert found.keys() == serial.keys()
-    for name in serial:
-        assert np.array_equal(found[name], serial[name]), name
-
-
-@pytest.mark.parametrize(
-    "where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"]
-)
-@pytest.mark.filterwarnings("default")
-def test_a_killed_worker_loses_nothing(tmp_path: Path, serial: dict, caplog, where: dict) -> None:
+def test_neither_the_place_nor_a_killed_worker_changes_a_bit(tmp_path: Path, serial: dict, caplog, where: dict) -> None:
     flag = tmp_path / "killed"
     with caplog.at_level(logging.WARNING, "lab"):
         found = measured(Session(tmp_path / "results", quiet=True, **where), flag=str(flag))
     assert flag.exists()
+    assert found.keys() == serial.keys()
     for name in serial:
         assert np.array_equal(found[name], serial[name]), name
 
