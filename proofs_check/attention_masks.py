@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -427,7 +427,7 @@ def four_orders(length: int) -> list[Tensor]:
     return [without_the_last(length, index) for index in range(4)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def unmoved_rows(title: str, depth: int, positions: bool) -> Tensor:
     """Whether rounding explains the change of a row [order, token], for a pattern and four orders of its tokens."""
     allowed = pattern(title)
