@@ -152,6 +152,28 @@ def clip_per_model(parameters: Sequence[nn.Parameter], limit: float) -> Float[Te
     return norms
 
 
+def in_blocks(draw: Callable[[int, int, int], Batch], size: int, steps: int) -> Callable[[int, int], Batch]:
+    """What `train` asks for, drawn several steps at a time, because one call of a generator costs as much as a step.
+
+    Args:
+        draw: (seed, number of a block, how many prompts) to that many prompts, along the first axis of every tensor.
+        size: prompts a step.
+        steps: steps a block.
+
+    Returns:
+        (seed, step) to the batch of that step: prompts ``size * (step % steps)`` and on of block ``step // steps``.
+    """
+    held: dict[int, tuple[int, Batch]] = {}  # the block that each seed is in
+
+    def batch(seed: int, step: int) -> Batch:
+        number, place = divmod(step, steps)
+        if seed not in held or held[seed][0] != number:
+            held[seed] = number, draw(seed, number, steps * size)
+        return {name: values[place * size : (place + 1) * size] for name, values in held[seed][1].items()}
+
+    return batch
+
+
 def activation_numbers(module: Ensemble, batch: Batch) -> int:
     """Numbers in one activation of one model, positions of its batch times width of the model.
 

@@ -41,7 +41,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -84,7 +83,7 @@ from lab.runs import Results
 from lab.statistics import mean_band
 from lab.streams import stream
 from lab.tasks import Measurement
-from lab.training import Batch, Member, Optimisation, Trained, train
+from lab.training import Batch, Member, Optimisation, Trained, in_blocks, train
 
 # %% [markdown]
 # ## Sizes
@@ -299,7 +298,7 @@ TASK = Task(
 )
 
 BOTH = ("causal", "prefix")
-BLOCK = 16  # steps whose data are drawn in one call: a generator call costs as much as a step
+BLOCK = 16  # steps whose data are drawn in one call
 
 
 def mask_of(arm: str, length: int) -> Tensor:
@@ -315,17 +314,8 @@ def stacked(arms: Sequence[str], length: int) -> Tensor:
 def batches(
     sample: Callable[[int, str, int, int], Batch], name: str, size: int
 ) -> Callable[[int, int], Batch]:
-    """(seed, step) to a batch of ``size``, drawn ``BLOCK`` steps at a time by sample(seed, name, block, prompts)."""
-
-    @lru_cache(maxsize=16)  # every seed of an ensemble is on the same block
-    def block(seed: int, number: int) -> Batch:
-        return sample(seed, name, number, BLOCK * size)
-
-    def batch(seed: int, step: int) -> Batch:
-        number, place = divmod(step, BLOCK)
-        return {key: value[place * size : (place + 1) * size] for key, value in block(seed, number).items()}
-
-    return batch
+    """Batches of ``size`` for `train`, from sample(seed, name, block, prompts)."""
+    return in_blocks(lambda seed, number, prompts: sample(seed, name, number, prompts), size, BLOCK)
 
 
 def by_arm(trained: Trained, seeds: Sequence[int], arms: Sequence[str], values: Tensor) -> np.ndarray:

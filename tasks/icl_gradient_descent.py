@@ -76,7 +76,7 @@ from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results
 from lab.statistics import mean_band, rounding_bound
 from lab.streams import Stream, stream
-from lab.training import Batch, Member, Optimisation, train
+from lab.training import Batch, Member, Optimisation, in_blocks, train
 
 # %% [markdown]
 # ## Set-up
@@ -230,7 +230,7 @@ HALF_WIDTH = 0.5
 VARIANCE = HALF_WIDTH**2 / 3
 LAW = {"input_variance": VARIANCE, "kurtosis": UNIFORM_KURTOSIS}
 PATTERNS = {"prefix": masks.in_context_prefix, "causal": masks.in_context_causal}
-BLOCK = 25
+BLOCK = 25  # steps whose data are drawn in one call
 SAME = "two per cent, what counts as the same loss throughout"
 
 
@@ -252,18 +252,11 @@ def fed(given: RegressionPrompts) -> Batch:
     return {"tokens": tokens(given), "labels": given.y_query}
 
 
-def in_blocks(draw: Callable[[Stream, int], Batch], name: str, size: int) -> Callable[[int, int], Batch]:
-    """What `train` asks for, the batch of (seed, step): fresh prompts, drawn for 25 steps at a time because that is quicker."""
-
-    @functools.lru_cache(maxsize=16)
-    def block(seed: int, number: int) -> Batch:
-        return draw(stream(seed, name, "data", number), BLOCK * size)
-
-    def batch(seed: int, step: int) -> Batch:
-        first = step % BLOCK * size
-        return {key: value[first : first + size] for key, value in block(seed, step // BLOCK).items()}
-
-    return batch
+def fresh(draw: Callable[[Stream, int], Batch], name: str, size: int) -> Callable[[int, int], Batch]:
+    """Fresh batches of ``size`` for `train`, from draw(stream, prompts)."""
+    return in_blocks(
+        lambda seed, number, prompts: draw(stream(seed, name, "data", number), prompts), size, BLOCK
+    )
 
 
 def query_loss(patterns: dict[str, Tensor], context: int, sign: float = -1.0) -> Callable[..., Tensor]:
@@ -420,7 +413,7 @@ def one_layer(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
 
     trained = train(
         lambda chosen: Transformer(attention_only(sizes.dimension + 1, sizes), weight_seeds(chosen)),
-        members, in_blocks(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
+        members, fresh(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
         evaluate_every=evaluate_every(sizes), name="one layer",
     )  # fmt: skip
     # The length at which everything is looked at, and the same with shifted labels: [seeds, 2, ...].
@@ -881,7 +874,7 @@ def two_layers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     members = [Member(seed, arm) for seed in seeds for arm in patterns]
     trained = train(
         lambda chosen: Transformer(attention_only(d + 1, sizes, layers=2), weight_seeds(chosen)), members,
-        in_blocks(lambda source, count: fed(prompts(sizes, source, count)), name, sizes.batch),
+        fresh(lambda source, count: fed(prompts(sizes, source, count)), name, sizes.batch),
         query_loss(patterns, context), sizes.optimisation, evaluate_every=evaluate_every(sizes), name="two layers",
     )  # fmt: skip
     tests = [prompts(sizes, stream(seed, name, "test"), sizes.test_prompts, queries=2) for seed in seeds]
@@ -1336,7 +1329,7 @@ def softmax_heads(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarra
     sizes, name = config.softmax, "softmax heads, layer norm"
     context, d = sizes.context_length, sizes.dimension
     patterns = {"prefix": masks.in_context_prefix(context, sizes.queries)}
-    batch = in_blocks(lambda source, count: fed(prompts(sizes, source, count)), name, sizes.batch)
+    batch = fresh(lambda source, count: fed(prompts(sizes, source, count)), name, sizes.batch)
     tests = [prompts(sizes, stream(seed, name, "test"), sizes.test_prompts, queries=2) for seed in seeds]
     step, wanted = optimal_step(context, d, **LAW), torch.stack([test.y_query for test in tests])
     found: dict[str, list] = {key: [] for key in ("history", "input scale", "mask difference", "opposed")}
@@ -1613,7 +1606,7 @@ def sine(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     sizes, name = config.sine, "curves and features"
     context = sizes.context_length
     patterns = {"prefix": masks.in_context_prefix(context, sizes.queries)}
-    batch = in_blocks(lambda source, count: sine_curves(config, source, count), name, sizes.batch)
+    batch = fresh(lambda source, count: sine_curves(config, source, count), name, sizes.batch)
     tests = [sine_curves(config, stream(seed, name, "test"), sizes.test_prompts, GRID) for seed in seeds]
     given, wanted = (torch.stack([test[key] for test in tests]) for key in ("tokens", "labels"))
     functions, differences, histories = [], [], []
@@ -1806,7 +1799,7 @@ def copying(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
 
         members = [Member(seed, arm) for seed in seeds for arm in arms]
         trained = train(
-            build, members, in_blocks(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
+            build, members, fresh(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
             evaluate_every=evaluate_every(sizes), name=f"copying {kind}",
         )  # fmt: skip
         test = {key: torch.stack([one[key] for one in tests for _ in arms]) for key in ("tokens", "labels")}

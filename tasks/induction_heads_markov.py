@@ -61,7 +61,7 @@ from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results
 from lab.streams import Stream, stream
 from lab.tasks import Paper, Task
-from lab.training import Batch, Member, Optimisation, Trained, train
+from lab.training import Batch, Member, Optimisation, Trained, in_blocks, train
 
 STRATEGIES = ("uniform", "unigram", "bigram", "trigram")
 UNIFORM, UNIGRAM, BIGRAM = range(3)
@@ -202,11 +202,15 @@ def chains(config: Config, ensemble: str, source: Stream, number: int) -> Markov
     return draw(source, number, states=config.states, length=config.length + 1)
 
 
-@lru_cache(maxsize=64)
-def block(config: Config, ensemble: str, seed: int, number: int) -> Int[Tensor, "step batch token"]:
-    """The training data of `BLOCK` steps."""
-    drawn = chains(config, ensemble, stream(seed, ROOT, ensemble, number), BLOCK * config.batch)
-    return drawn.tokens.unflatten(0, (BLOCK, config.batch))
+def fresh(config: Config, ensemble: str) -> Callable[[int, int], Batch]:
+    """The training data of an ensemble of chains, for `train`."""
+    return in_blocks(
+        lambda seed, number, count: {
+            "tokens": chains(config, ensemble, stream(seed, ROOT, ensemble, number), count).tokens
+        },
+        config.batch,
+        BLOCK,
+    )
 
 
 def strategies(states: int) -> list[TokenPredictor]:
@@ -371,9 +375,6 @@ def fit_chains(
     """
     members = [Member(seed, arm) for seed in seeds for arm in arms]
 
-    def batch(seed: int, step: int) -> Batch:
-        return {"tokens": block(config, ensemble, seed, step // BLOCK)[step % BLOCK]}
-
     def loss(module: OffsetTransformer, batch: Batch, names: tuple[str, ...]) -> Tensor:
         logits = module(batch["tokens"][..., :-1], mask_of(config, names).to(batch["tokens"].device))
         return token_loss(logits, batch["tokens"], slice(first, None))
@@ -396,7 +397,7 @@ def fit_chains(
     trained = train(
         build,
         members,
-        batch,
+        fresh(config, ensemble),
         loss,
         Optimisation(steps, config.learning_rate, optimiser="adamw", weight_decay=1e-3),
         evaluate=evaluate if followed else None,
@@ -799,9 +800,6 @@ def train_minimal(config: Config, seeds: Sequence[int], arm: str) -> dict[str, n
             offsets[:, 1] = 5.0
         return MinimalInduction(offsets, model.match.detach(), config.minimal_rates)
 
-    def batch(seed: int, step: int) -> Batch:
-        return {"tokens": block(config, ensemble, seed, step // BLOCK)[step % BLOCK]}
-
     def loss(module: MinimalInduction, batch: Batch, names: tuple[str, ...]) -> Tensor:
         logs = module(batch["tokens"][..., :-1]).log_softmax(-1)
         return -logs.gather(-1, batch["tokens"][:, :, 1:, None])[..., 0].mean((1, 2))
@@ -823,7 +821,7 @@ def train_minimal(config: Config, seeds: Sequence[int], arm: str) -> dict[str, n
     trained = train(
         build,
         members,
-        batch,
+        fresh(config, ensemble),
         loss,
         Optimisation(config.minimal_steps, 1.0, optimiser="sgd"),
         evaluate=evaluate,
@@ -1431,11 +1429,6 @@ def train_fixed(
         )
 
     @lru_cache(maxsize=64)
-    def drawn(seed: int, number: int) -> Tensor:
-        found = draw(stream(seed, ROOT, "fixed", number), BLOCK * config.fixed_batch)
-        return found.unflatten(0, (BLOCK, config.fixed_batch))
-
-    @lru_cache(maxsize=64)
     def tested(seed: int) -> Tensor:
         return draw(stream(seed, ROOT, "fixed", "test"), config.test)
 
@@ -1447,8 +1440,11 @@ def train_fixed(
         tied = torch.tensor([name.startswith("tied") for name in names], device=own.device)
         return own, module(own[..., :-1], mask.to(own.device), tied)
 
-    def batch(seed: int, step: int) -> Batch:
-        return {"tokens": drawn(seed, step // BLOCK)[step % BLOCK]}
+    batch = in_blocks(
+        lambda seed, number, count: {"tokens": draw(stream(seed, ROOT, "fixed", number), count)},
+        config.fixed_batch,
+        BLOCK,
+    )
 
     def loss(module: ScalarTokens, batch: Batch, names: tuple[str, ...]) -> Tensor:
         own, found = logits(module, batch["tokens"], names)

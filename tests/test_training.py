@@ -27,6 +27,7 @@ from lab.training import (
     Trained,
     chunk_size,
     clip_per_model,
+    in_blocks,
     learning_rate,
     plan_chunks,
     train,
@@ -505,3 +506,19 @@ def test_progress_ends_at_one() -> None:
     assert shares == sorted(shares)
     assert shares[0] < 1
     assert shares[-1] == 1.0
+
+
+def test_blocks_of_batches_are_the_draws_in_order() -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    def draw(seed: int, number: int, prompts: int) -> dict[str, torch.Tensor]:
+        asked.append((seed, number, prompts))
+        return {"x": 1000 * seed + 100 * number + torch.arange(prompts)}
+
+    batch = in_blocks(draw, 2, 3)
+    found = [batch(seed, step)["x"].tolist() for step in range(4) for seed in (0, 1)]
+    assert found[::2] == [[0, 1], [2, 3], [4, 5], [100, 101]]
+    assert found[1::2] == [[1000, 1001], [1002, 1003], [1004, 1005], [1100, 1101]]
+    # Each block is drawn once, however many seeds take turns.
+    assert asked == [(0, 0, 6), (1, 0, 6), (0, 1, 6), (1, 1, 6)]
+    assert batch(0, 1)["x"].tolist() == [2, 3]
