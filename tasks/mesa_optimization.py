@@ -693,8 +693,8 @@ def trained_layer_misses(results: Results, start: str = "gaussian") -> Evidence:
     return Evidence.over_seeds(
         results[sampled_training][f"missed_{start}"][:, 0],
         ">",
-        0.35,
-        "seven eighths of 2/5, the share that the best step misses in long sequences",
+        7 / 8 * theory.limiting_loss(theory.moments("gaussian", results.config.sampled.dimension)),
+        "seven eighths of the share 2/5 that the best step misses in long sequences",
     )
 
 

@@ -86,6 +86,16 @@ def test_optimal_step_minimises_the_loss(length: int, prefix: int) -> None:
     assert losses[1] < losses[2]
 
 
+def test_limiting_loss_is_what_the_best_step_leaves_of_long_sequences() -> None:
+    for start, expected in (("gaussian", 2 / 5), ("sparse", 0.0), ("rademacher", 0.0), ("uniform", 4 / 25)):
+        law = theory.moments(start, 3)
+        assert np.isclose(theory.limiting_loss(law), expected)
+        length = 100_000
+        loss = theory.population_loss(theory.optimal_step(law, length), law, 3, length)
+        everything = theory.population_loss(0.0, law, 3, length)
+        assert np.isclose(float(loss) / float(everything), expected, atol=1e-3)
+
+
 def test_mean_inverse_is_a_harmonic_number() -> None:
     assert np.isclose(theory.mean_inverse(7), (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 5)
     assert np.isclose(theory.mean_inverse(7, 6), 1 / 5)
