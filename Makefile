@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export PYTHONUNBUFFERED := 1
-# A file stays in one process, which shares what its tests measure.
-PARALLEL := --numprocesses 2 --dist loadfile
+# A file stays in one process, which shares what its tests measure; files are taken in the order of tests/conftest.py.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-fast reproduce notebooks bench lint constraints clean
+.PHONY: run test test-fast reproduce notebooks bench constraints clean
 
 run: .venv/ready            ## headline task: figures and verdicts
 	$(BIN)/lab run causallm-icl
@@ -14,7 +14,6 @@ run: .venv/ready            ## headline task: figures and verdicts
 test: .venv/ready           ## everything that CI runs, all claims measured again
 	$(BIN)/ruff check lab tasks proofs_check tests
 	$(BIN)/ruff format --check lab tasks proofs_check tests
-	$(BIN)/mypy
 	$(BIN)/pytest $(PARALLEL)
 
 test-fast: .venv/ready      ## the suite without measuring the claims again
@@ -35,10 +34,10 @@ constraints: .venv/ready    ## pin the versions that the next set-up installs
 		--python-version 3.11 --output-file constraints.txt pyproject.toml
 
 # A plain torch on Linux brings gigabytes of GPU libraries that nothing here needs; where the CPU build of the pinned
-# version is offered, pip takes it.
+# version is offered, pip takes it. Modules are compiled when they are first imported: most never are.
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:

@@ -50,7 +50,7 @@ LINES = (
         "the best layer of linear attention, inputs alike in all directions",
         "one gradient step at the rate $1 / (v (n + d - 2 + \\kappa) + \\sigma^2)$",
         "independent coordinates of variance v and kurtosis $\\kappa$, label noise $\\sigma$",
-        ("icl-gradient-descent/L1",),
+        ("icl-gradient-descent/L1", "icl-gradient-descent/T2.isotropic"),
     ),
     Line(
         "the best layer of linear attention, inputs of covariance $\\Lambda$",

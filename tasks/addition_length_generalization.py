@@ -674,10 +674,10 @@ def nineteen_is_lost(results: Results, carries: bool = True) -> Evidence:
     "addition-length-generalization/T3",
     where="Section on results",
     kind="training",
-    statement=r"Trained with the published sampling, in which a previous sum of 19 never occurs, a network ends with all 2,100 "
-    r"windows right in every training.",
+    statement=r"Trained with the published sampling, in which a previous sum of 19 never occurs (at `ci`: without dropout, "
+    r"until all windows shown are right), a network ends with all 2,100 windows right in every training.",
     expected="refuted",
-    condition="if the sum 19 is shown in training",
+    condition="if the sum 19 is shown in training; the published dropout of 0.2 and its long schedule are not tried at `ci`",
     controls=[control("trained on all previous sums", shown=True)],
 )
 def published_sampling(results: Results, shown: bool = False) -> Evidence:

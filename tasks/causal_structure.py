@@ -1501,7 +1501,7 @@ TASK.show(prefix_is_slower)
 # If both heads are asked about the same token, they cannot but find the same parent. A prefix mask changes
 # what it changed before, the rows of the roots.
 #
-# The graph is written down by both heads, but the *loss* is still that of counting with one parent. The
+# The graph is written down by both heads, but the *loss* stays above that of counting with one parent. The
 # scores of the heads add up, so that a token with one matching parent counts half, and the few tokens of the
 # context spread over $S^2$ pairs of symbols.
 

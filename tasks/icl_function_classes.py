@@ -509,14 +509,17 @@ TASK.show(falls_with_examples)
 
 # %%
 def shifted_least_squares(sizes: Linear, name: str) -> np.ndarray:
-    """Error of least squares by k; NaN where no simple closed form exists (skewed spectra before k = d, no such queries)."""
+    """Error of least squares by k; NaN where no simple closed form exists (skewed spectra before k = d, no such queries).
+
+    Inputs of one orthant change nothing: with k < d examples of full rank d - k directions of w are left, whatever they are.
+    """
     counts = np.arange(sizes.context_length + 1)
     exact = least_squares_error(sizes)
     if name == "orthogonal":
         return np.where((counts >= 1) & (counts < sizes.dimension), 1.0, np.nan)
     if name == "overlapping":
         return np.where(counts >= 1, 0.0, np.nan)
-    return np.where(counts < sizes.dimension, np.nan, exact) if name in ("skewed", "quadrant") else exact
+    return np.where(counts < sizes.dimension, np.nan, exact) if name == "skewed" else exact
 
 
 @TASK.figure

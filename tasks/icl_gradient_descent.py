@@ -432,13 +432,7 @@ def one_layer(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     found |= {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     alone = trained.module.select([place * len(lengths) + chosen[0] for place in range(len(seeds))])
     test = prompts(sizes, stream(0, name, "masks"), sizes.test_prompts)
-    both = [
-        half_error(answered(alone, tokens(test)[None], own, pattern), test.y_query) for pattern in PATTERNS
-    ]
-    return found | {
-        "by mask": torch.stack(both, -1).numpy(),
-        "mask difference": mask_difference(alone, tokens(test)[None], own),
-    }
+    return found | {"mask difference": mask_difference(alone, tokens(test)[None], own)}
 
 
 def _one_layer_test(
@@ -837,7 +831,7 @@ TASK.show(trained_layer_breaks_like_the_step)
 # Two layers that share their weights could take two gradient steps, to $0.1566$. The best *curved* filter of
 # the same depth gets to $0.1105$: its first layer also maps inputs by $I - \gamma A$ and so evens out their
 # spectrum for the second. Its curvature $\gamma$ for each $N$ comes from minimising an exact polynomial, and
-# the paper's trained networks had the same.
+# the paper's trained networks had the same within 2 %.
 #
 # **The mask.** Here it matters. Under a causal mask the examples' slots after the first layer are those of a
 # step on earlier examples only, and inputs are reshaped by earlier inputs only.
@@ -1008,13 +1002,13 @@ def two_layers_point_to_the_curved_filter(results: Results, arm: int = 0) -> Evi
     where="derived",
     kind="training",
     statement="Two layers trained under the causal mask keep a larger loss than two trained under the prefix mask.",
-    controls=[control("one layer, where the masks are one function", layers=1)],
+    controls=[control("the two arms exchanged", ahead="causal")],
 )
-def causal_two_layers_are_behind(results: Results, layers: int = 2) -> Evidence:
-    loss = results[two_layers]["loss"] if layers == 2 else results[one_layer]["by mask"]
-    # One layer's two answers are the same sums: anything below single precision is no difference.
-    ratio = np.log(loss[:, 1] / loss[:, 0]).round(6)
-    return Evidence.over_seeds(ratio, ">", 0.0, "no difference between the losses (log ratio)")
+def causal_two_layers_are_behind(results: Results, ahead: str = "prefix") -> Evidence:
+    place, loss = list(PATTERNS).index(ahead), results[two_layers]["loss"]
+    return Evidence.over_seeds(
+        np.log(loss[:, 1 - place] / loss[:, place]), ">", 0.0, "no difference between the losses (log ratio)"
+    )
 
 
 # %%
@@ -1025,10 +1019,10 @@ TASK.show(causal_two_layers_are_behind)
 
 # %% [markdown]
 # **What one curved layer does to a spectrum.** The map $\lambda \mapsto \lambda (1 - \gamma \lambda)^2$
-# leaves small eigenvalues alone and folds large ones back: a spectrum becomes narrower as long as its largest
-# eigenvalue stays below $1/\gamma$. The right panel shows the ratio of largest to smallest eigenvalue after
-# the map for many contexts, by $\gamma$: it falls to a minimum and rises when the largest eigenvalues come
-# near the zero of the map.
+# leaves small eigenvalues alone and folds those beyond $1/(3\gamma)$ back: a spectrum becomes narrower for
+# certain while its largest eigenvalue is below that, and then until the largest is folded below the smallest.
+# The right panel shows the ratio of largest to smallest eigenvalue after the map for many contexts, by
+# $\gamma$: it falls to a minimum and rises when the largest eigenvalues come near the zero of the map.
 
 
 # %%
@@ -1114,7 +1108,7 @@ def folding_the_spectrum(results: Results) -> Drawing:
         r"At $N = 50$ one layer with the exact curvature of the best tied GD++ lowers the median condition number of "
         r"$X^\top X$."
     ),
-    controls=[control("no curvature", factor=0.0), control("five times the curvature", factor=5.0)],
+    controls=[control("five times the curvature", factor=5.0)],
 )
 def curvature_improves_conditioning(results: Results, factor: float = 1.0) -> Evidence:
     chosen = factor * tied_optima(LONG, results.config.one_layer.dimension)["GD++"][1][0]
@@ -1301,6 +1295,7 @@ KINDS: dict[str, dict] = {
     "one head": {"attention": "softmax"},
     "two heads": {"attention": "softmax", "heads": 2},
     "layer norm": {"norm": "pre"},
+    "linear": {},
 }
 
 
@@ -1325,7 +1320,8 @@ class Update(nn.Module):
 
 @TASK.measurement(seeds=lambda config: config.softmax.trainings, ensemble=True, seeds_per_job=16)
 def softmax_heads(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Softmax attention of one and two heads and linear attention behind a layer norm: losses [seeds, kinds, ...]."""
+    """Softmax attention of one and two heads, linear attention with and without a layer norm before it: losses
+    [seeds, kinds, ...]."""
     sizes, name = config.softmax, "softmax heads, layer norm"
     context, d = sizes.context_length, sizes.dimension
     patterns = {"prefix": masks.in_context_prefix(context, sizes.queries)}
@@ -1384,7 +1380,7 @@ def heads_and_norms(results: Results) -> Drawing:
     (left, right), steps = axes[0], found["steps"][0]
     rows: list[dict] = []
     for place, (kind, looks) in enumerate(zip(KINDS, LOOKS, strict=False)):
-        text = kind if kind == "layer norm" else f"softmax, {kind}"
+        text = f"softmax, {kind}" if "head" in kind else {"linear": "linear attention"}.get(kind, kind)
         values = found["history"][:, place]
         if kind != "layer norm":
             thin = looks | {"linewidth": 1.0, "markevery": 4, "markersize": 3}
@@ -1408,7 +1404,7 @@ def heads_and_norms(results: Results) -> Drawing:
     left.axhline(sizes.dimension * VARIANCE / 2, **ZERO)
     left.set_ylim(0.1, 0.46)
     left.legend(loc="lower left", ncols=2)
-    label(left, "one softmax head is stuck above the step", "training step", LOSS)
+    label(left, "one softmax head is behind the step", "training step", LOSS)
     step, grid = optimal_step(sizes.context_length, sizes.dimension, **LAW), np.linspace(0.5, 2, 40)
     law = [input_scale_law(sizes, step, scale) for scale in grid]
     right.plot(grid, law, **THEORY, label="one gradient step, closed form")
@@ -1423,11 +1419,12 @@ def heads_and_norms(results: Results) -> Drawing:
     return Drawing(figure, pd.DataFrame(rows))
 
 
+CLOSE = 0.9
+NOT_CLOSE = "a tenth, five times the two per cent that count as the same loss"
+
+
 def closeness(results: Results, kind: str) -> np.ndarray:
     """Loss of the gradient step over that of a trained layer on the same prompts, by seed: 1 is the step, 0.49 predicts 0."""
-    if kind == "linear":
-        found, place = results[one_layer], main_arm(results.config)
-        return found["descent"][:, place] / found["loss"][:, place]
     found = results[softmax_heads]
     return found["descent"] / found["input scale"][:, list(KINDS).index(kind), INPUT_SCALES.index(1.0)]
 
@@ -1436,11 +1433,12 @@ def closeness(results: Results, kind: str) -> np.ndarray:
     "icl-gradient-descent/P3",
     where="Figure 12",
     kind="training",
-    statement="One softmax head does not match the gradient step: the step's loss is less than $1/1.02$ of its loss.",
-    controls=[control("linear attention", kind="linear")],
+    statement="One softmax head does not match the gradient step after a training in which linear attention comes near it: the "
+    "step's loss is less than nine tenths of its loss.",
+    controls=[control("linear attention, trained alike", kind="linear")],
 )
 def one_softmax_head_is_not_enough(results: Results, kind: str = "one head") -> Evidence:
-    return Evidence.over_seeds(closeness(results, kind), "<", 1 / 1.02, SAME)
+    return Evidence.over_seeds(closeness(results, kind), "<", CLOSE, NOT_CLOSE)
 
 
 @TASK.claim(
@@ -1451,24 +1449,29 @@ def one_softmax_head_is_not_enough(results: Results, kind: str = "one head") -> 
         "Two softmax heads come closer to the gradient step than one head does from the same seeds on the same prompts "
         "(loss of the step over loss of the layer)."
     ),
-    controls=[control("one head for two", kind="one head")],
+    controls=[control("the two exchanged", better="one head", worse="two heads")],
 )
-def two_softmax_heads_do_better(results: Results, kind: str = "two heads") -> Evidence:
-    gain = closeness(results, kind) - closeness(results, "one head")
-    return Evidence.over_seeds(gain, ">", 0.0, "no gain over one head")
+def two_softmax_heads_do_better(
+    results: Results, better: str = "two heads", worse: str = "one head"
+) -> Evidence:
+    gain = closeness(results, better) - closeness(results, worse)
+    return Evidence.over_seeds(gain, ">", 0.0, f"no gain over {worse}")
 
 
 @TASK.claim(
     "icl-gradient-descent/P3.heads",
     where="Figure 14",
     kind="training",
-    statement="The two softmax heads write labels with opposite signs: they compute a difference.",
-    controls=[control("the one head with itself", kind="one head")],
+    statement="The two softmax heads write labels with opposite signs.",
+    controls=[control("signs left out", signed=False)],
 )
-def heads_are_opposed(results: Results, kind: str = "two heads") -> Evidence:
-    opposed = results[softmax_heads]["opposed"][:, list(KINDS).index(kind)]
+def heads_are_opposed(results: Results, signed: bool = True) -> Evidence:
+    opposed = results[softmax_heads]["opposed"][:, list(KINDS).index("two heads")]
     return Evidence.over_seeds(
-        opposed, "<", 0.0, "no preference for a sign (product of both over the larger squared)"
+        opposed if signed else np.abs(opposed),
+        "<",
+        0.0,
+        "no preference for a sign (product of both over the larger squared)",
     )
 
 
@@ -1478,10 +1481,10 @@ def heads_are_opposed(results: Results, kind: str = "two heads") -> Evidence:
     kind="training",
     statement=(
         r"Linear attention behind a layer norm does not match the gradient step in the training range (the step's loss is less "
-        r"than $1/1.02$ of its loss) and is better at twice the range ($\alpha = 2$)."
+        r"than nine tenths of its loss) and is better at twice the range ($\alpha = 2$)."
     ),
     controls=[
-        control("linear attention in the training range", kind="linear"),
+        control("linear attention in the training range, trained alike", kind="linear"),
         control("the training range for twice the range", scale=1.0),
     ],
 )
@@ -1490,7 +1493,7 @@ def layer_norm_is_worse_and_safer(results: Results, kind: str = "layer norm", sc
     law = input_scale_law(sizes, optimal_step(sizes.context_length, sizes.dimension, **LAW), scale)
     far = law / found["input scale"][:, list(KINDS).index("layer norm"), INPUT_SCALES.index(scale)]
     return Evidence.weakest(
-        Evidence.over_seeds(closeness(results, kind), "<", 1 / 1.02, SAME, parts=2),
+        Evidence.over_seeds(closeness(results, kind), "<", CLOSE, NOT_CLOSE, parts=2),
         Evidence.over_seeds(
             far, ">", 1.0, "the step's loss at that range, closed form, over the layer's", parts=2
         ),
@@ -1502,16 +1505,24 @@ def layer_norm_is_worse_and_safer(results: Results, kind: str = "layer norm", sc
     where="Figure 15",
     kind="phenomenon",
     statement=(
-        "Half-way into the training a single softmax head, still near the plateau of predicting 0, has a larger loss than "
-        "two heads from the same seeds on the same prompts."
+        "Half-way into the training a single softmax head is still nearer to the loss of predicting 0 than to that of the "
+        "gradient step, and two heads from the same seeds on the same prompts are ahead of it."
     ),
-    controls=[control("two heads for one", one="two heads")],
+    controls=[control("the two exchanged", slow="two heads", fast="one head")],
 )
-def plateau_of_one_head(results: Results, one: str = "one head") -> Evidence:
-    history = results[softmax_heads]["history"]
+def plateau_of_one_head(results: Results, slow: str = "one head", fast: str = "two heads") -> Evidence:
+    history, sizes = results[softmax_heads]["history"], results.config.softmax
     middle = history[:, :, history.shape[-1] // 2 - 1]
-    gap = middle[:, list(KINDS).index(one)] - middle[:, list(KINDS).index("two heads")]
-    return Evidence.over_seeds(gap, ">", 0.0, "no difference between the losses of the record")
+    losses = {kind: middle[:, place] for place, kind in enumerate(KINDS)}
+    between = (optimal_half_loss(sizes.context_length, sizes.dimension) + sizes.dimension * VARIANCE / 2) / 2
+    return Evidence.weakest(
+        Evidence.over_seeds(
+            losses[slow] - losses[fast], ">", 0.0, "no difference between the losses", parts=2
+        ),
+        Evidence.over_seeds(
+            losses[slow], ">", between, "half-way between the step and predicting 0", parts=2
+        ),
+    )
 
 
 # %%

@@ -473,11 +473,11 @@ def first_time(holds: np.ndarray, step: np.ndarray) -> np.ndarray:
 # %% [markdown]
 # ### Three phases
 #
-# The claim has three parts, and all must hold: before training the model is nearer to uniform than to the
-# unigram; at some time before it is nearest to the bigram it is nearest to the *unigram*; and at the end it
-# is nearer to the bigram than to the unigram. A model of one layer must fail (it never gets to the bigram),
-# and so must one trained where unigrams are worthless (it has no unigram phase). The divergence from the
-# unigram has its minimum in the middle of training, as the picture shows.
+# The claim has three parts, and all must hold: before training the model is nearest to uniform; at some time
+# before it is nearest to the bigram it is nearest to the *unigram*; and at the end it is nearest to the
+# bigram. A model of one layer must fail (it never gets to the bigram), and so must one trained where unigrams
+# are worthless (it has no unigram phase). The divergence from the unigram has its minimum in the middle of
+# training, as the picture shows.
 
 
 # %%
@@ -510,9 +510,9 @@ def three_phases(results: Results, run: str = "phases") -> Evidence:
     found = results[RUNS[run]]
     uniform, unigram, bigram = np.moveaxis(found["divergence"][:, 0, :, :3], -1, 0)
     parts = [
-        (unigram[:, 0] - uniform[:, 0], "untrained: equally near to uniform and unigram"),
+        (np.minimum(unigram, bigram)[:, 0] - uniform[:, 0], "untrained: no lead of the uniform"),
         (unigram_lead(found)[:, 0], "before the bigram: no lead of the unigram"),
-        (unigram[:, -1] - bigram[:, -1], "trained: equally near to unigram and bigram"),
+        (np.minimum(uniform, unigram)[:, -1] - bigram[:, -1], "trained: no lead of the bigram"),
     ]
     return Evidence.weakest(
         *(Evidence.over_seeds(value, ">", 0, origin, parts=len(parts)) for value, origin in parts)
@@ -987,8 +987,8 @@ GROUPS = 64  # batches from which signal and noise of a gradient are estimated
 def gradient_noise(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     r"""Signal $|E g|^2$ and noise tr Cov(g) of the gradient of a batch, at equal weights of the prefix arm on its plateau.
 
-    Unbiased, from the gradients g_1 .. g_G of G batches at the same weights: the noise is $\sum |g_i - ar g|^2 / (G - 1)$,
-    the signal $|ar g|^2$ - noise / G (McCandlish, Kaplan, Amodei 2018). Arrays [seed, one of `WINDOWS`].
+    Unbiased, from the gradients g_1 .. g_G of G batches at the same weights: the noise is $\sum |g_i - \bar g|^2 / (G - 1)$,
+    the signal $|\bar g|^2$ - noise / G (McCandlish, Kaplan, Amodei 2018). Arrays [seed, one of `WINDOWS`].
     """
     first = config.prompt - 1
     windows = (slice(first, first + 1), slice(first, None), slice(config.length - 1, None))
@@ -1035,13 +1035,18 @@ def more_tokens_less_noise(results: Results, window: int = 1) -> Evidence:
     "induction-heads-markov/K3-trained",
     where="derived: causal against prefix",
     kind="training",
-    statement=r"Trained on all tokens after the prompt, the prefix arm finds the same statistic as the causal one: its excess loss over "
-    r"the bigram (Bayes) predictor ends below half of the unigram's.",
+    statement=r"Trained on all tokens after the prompt, both arms find transitions: the excess loss of either over the bigram "
+    r"(Bayes) predictor ends below half of the unigram's.",
     controls=[control("scored on the one token after the prompt, for as many updates", run="one token")],
 )
-def prefix_finds_the_statistic(results: Results, run: str = "two masks") -> Evidence:
-    found = results[one_token] if run == "one token" else results[two_masks]
-    return Evidence.over_seeds(share_of_gap(found)[:, PREFIX, -1], "<", 0.5, MIDDLE)
+def both_arms_find_transitions(results: Results, run: str = "two masks") -> Evidence:
+    last = share_of_gap(results[one_token] if run == "one token" else results[two_masks])[..., -1]
+    return Evidence.weakest(
+        *(
+            Evidence.over_seeds(last[:, arm], "<", 0.5, f"{name} arm: {MIDDLE}", parts=2)
+            for arm, name in enumerate(MASK_ARMS)
+        )
+    )
 
 
 @TASK.figure
@@ -1155,7 +1160,7 @@ def gradient_signal(results: Results) -> Drawing:
 
 # %%
 TASK.show(causal_and_prefix)
-TASK.show(prefix_finds_the_statistic)
+TASK.show(both_arms_find_transitions)
 TASK.show(gradient_signal)
 TASK.show(more_tokens_less_noise)
 
@@ -1184,7 +1189,8 @@ TASK.show(more_tokens_less_noise)
 # unigram, and to first order in $u$ the loss changes by $u\,c$, $c = -(1 + 2 w|w|)\,\pi_0 \pi_1 (1 - p - q)$.
 # Tied, $u = e^2 \ge 0$: where $c > 0$, the case of $p + q > 1$ and small $w$, there is no way down. Untied,
 # $u = a e$ takes both signs, and the Hessian in $(a, e)$ is $c$ times the exchange matrix, with eigenvalues
-# $\pm c$: always a saddle. **The tie alone makes the minimum.**
+# $\pm c$: a saddle wherever $c \ne 0$, that is for $p + q \ne 1$ and $w \ne -1/\sqrt 2$. **The tie alone makes the
+# minimum.**
 
 
 # %%
@@ -1244,7 +1250,8 @@ def unigram_hessians(config: Config, seed: int) -> dict[str, np.ndarray]:
     where="Makkuva et al., with and without weight tying",
     kind="identity",
     statement=r"At the unigram the loss curves by $2c$ in $e$ if the weights are tied and by $\pm c$ in $(a, e)$ if they are not, "
-    r"$c = -(1 + 2 w|w|)\,\pi_0\pi_1 (1 - p - q)$: without the tie the unigram is a saddle for every $p + q \ne 1$.",
+    r"$c = -(1 + 2 w|w|)\,\pi_0\pi_1 (1 - p - q)$: without the tie the unigram is a saddle for every $p + q \ne 1$ and "
+    r"$w \ne -1/\sqrt 2$.",
     controls=[control("the tied curvature expected without the tie", tied=True)],
 )
 def untied_is_a_saddle(results: Results, tied: bool = False) -> Evidence:
@@ -1522,8 +1529,8 @@ HALF = "half-way between the entropy rate (0) and the unigram (1)"
     "induction-heads-markov/L5",
     where="Makkuva et al., tied single layer",
     kind="training",
-    statement=r"A single attention layer trained by plain gradient descent from small weights ends at the unigram loss $H(\pi)$ if "
-    r"it is tied and $p + q > 1$, and at the entropy rate $h$ if it is untied or $p + q < 1$.",
+    statement=r"A single attention layer trained by plain gradient descent from small weights ends nearer to the unigram loss "
+    r"$H(\pi)$ than to the entropy rate $h$ if it is tied and $p + q > 1$, and nearer to $h$ if it is untied or $p + q < 1$.",
     controls=[
         control("predicted from p + q alone, tied or not", rule="sum"),
         control("predicted from the tie alone, whatever p + q", rule="tie"),
@@ -1544,7 +1551,8 @@ def trapped_if_tied_and_alternating(results: Results, rule: str = "both") -> Evi
     "induction-heads-markov/L5-adamw",
     where="Makkuva et al., tied single layer; their experiments use AdamW",
     kind="training",
-    statement=r"The tied layer at $p + q > 1$ ends at the unigram loss $H(\pi)$ whatever the optimiser, AdamW included.",
+    statement=r"The tied layer at $p + q > 1$ ends nearer to the unigram loss $H(\pi)$ than to the entropy rate $h$ whatever the "
+    r"optimiser, AdamW included.",
     expected="refuted",
     condition="under plain gradient descent; AdamW, whose steps do not shrink with the gradient, leaves the trap",
     controls=[control("plain gradient descent", optimiser="sgd")],
@@ -1558,7 +1566,7 @@ def trapped_under_adamw(results: Results, optimiser: str = "adamw") -> Evidence:
     where="Makkuva et al., deeper models",
     kind="ordering",
     statement=r"Two tied layers escape where one is trapped: at $p + q > 1$ plain gradient descent from small weights takes them "
-    r"to the entropy rate.",
+    r"nearer to the entropy rate than to the unigram loss.",
     expected="refuted",
     condition="with AdamW, with which one layer escapes as well; by gradient descent from weights of standard deviation 0.02 "
     "two layers are trapped like one",
@@ -1572,8 +1580,8 @@ def two_layers_escape(results: Results, optimiser: str = "sgd") -> Evidence:
     "induction-heads-markov/L6-adamw",
     where="Makkuva et al., deeper models; derived",
     kind="training",
-    statement=r"With AdamW two tied layers reach the entropy rate at $p + q > 1$, from the same weights from which plain "
-    r"gradient descent stays at the unigram.",
+    statement=r"With AdamW two tied layers end nearer to the entropy rate than to the unigram loss at $p + q > 1$, from the same "
+    r"weights from which plain gradient descent ends nearer to the unigram.",
     controls=[control("plain gradient descent", optimiser="sgd")],
 )
 def two_layers_escape_with_adamw(results: Results, optimiser: str = "adamw") -> Evidence:

@@ -107,7 +107,7 @@ class Config:
     """how many of them"""
     sets: tuple[int, ...] = (64, 512)
     """sizes of the fixed training sets"""
-    set_steps: int = 200
+    set_steps: int = 400
     """updates on a fixed training set"""
     set_trainings: int = 5
     """independent trainings on each"""
@@ -677,11 +677,11 @@ def trained_gap_is_distance(results: Results, form: str = "posterior mean") -> E
     "regression-mixtures/T1.mask",
     where="derived (causal against prefix)",
     kind="ordering",
-    statement=r"The mask decides nothing: the mean squared errors of the causal and of the prefix network are within $0.06$ of one "
+    statement=r"The mask decides little: the mean squared errors of the causal and of the prefix network are within $0.06$ of one "
     r"another.",
     controls=[control("a network without a set in the place of the prefix network", arm="fresh")],
 )
-def mask_decides_nothing(results: Results, arm: str = "prefix") -> Evidence:
+def mask_decides_little(results: Results, arm: str = "prefix") -> Evidence:
     causal, other = excess_error(results, "causal"), excess_error(results, arm)
     count = min(len(causal), len(other))
     difference = other[:count] - causal[:count]
@@ -765,15 +765,15 @@ TASK.show(trained_gap_is_distance)
 
 # %% [markdown]
 # As the pairs accumulate, the posterior concentrates on one component, and the argmin and the posterior mean
-# become one: after five or six pairs no distance can tell them apart, which is why the comparison is made on
-# 1 to 4 pairs. So small a network, so briefly trained, keeps a distance of its own to both: from about four
+# become one: after about eight pairs no distance can tell them apart, which is why the comparison is made on
+# 1 to 4 pairs. So small a network, so briefly trained, keeps a distance of its own to both: from three
 # pairs on the argmin, which by then is nearly perfect, has a smaller error than the network. The prefix network
 # was trained on the same prompts and scored on about half of the queries.
 
 # %%
 TASK.show(distance_by_pairs)
 TASK.show(prefix_is_closest)
-TASK.show(mask_decides_nothing)
+TASK.show(mask_decides_little)
 
 # %% [markdown]
 # ## How many prompts?
@@ -994,12 +994,11 @@ def error_ratio(results: Results, arm: str, scale: float) -> np.ndarray:
     statement=r"The network degrades more than the posterior mean when inputs grow: the ratio of their mean squared errors at twice the "
     r"scale is more than $1.1$ times that at the scale of training (causal).",
     controls=[
-        control("the scale of training", scale=1.0),
-        control("the posterior mean in the place of the network", arm="posterior mean"),
+        control("inputs half as large, which tell both less", scale=0.5),
     ],
 )
-def network_degrades_more(results: Results, scale: float = 2.0, arm: str = "causal") -> Evidence:
-    growth = error_ratio(results, arm, scale) - error_ratio(results, arm, 1.0)
+def network_degrades_more(results: Results, scale: float = 2.0) -> Evidence:
+    growth = error_ratio(results, "causal", scale) - error_ratio(results, "causal", 1.0)
     return Evidence.over_seeds(
         growth, ">", float(np.log(1.1)), "log ratio of ratios; a tenth, fixed beforehand"
     )

@@ -1010,7 +1010,6 @@ def mechanism(module: Transformer, world: World, fresh: Sequences) -> dict[str, 
         "two_terms_agree": (two_terms == said)[later].double().mean().numpy(),
         "no_goal_agree": (no_goal == said)[later].double().mean().numpy(),
         "contrast_correlations": np.array([correlation(own_contrasts, one) for one in others]),
-        "hitting_correlations": np.array([correlation(others[-1], one) for one in others]),
         "raw_correlations": np.array(
             [correlation(table[connected], one[connected]) for one in (log_counts, nearness)]
         ),
@@ -1285,9 +1284,10 @@ TASK.show(stepwise_gap)
 # %% [markdown]
 # A direct network learns how *many* nodes start and goal are connected to, hardly which. A stepwise network is ahead because
 # it puts edges together while it writes. What the path says about its suffixes may be another cause: the `suffix` arm, drawn
-# beside, answers at once but was asked about all nodes of its paths. At this size its lead over `direct` is not larger than
-# what graphs and trainings make by chance, so no claim is made of it. (Nor is resolved here whether the gap is larger on
-# the hierarchical graph than on the Bernoulli graph, as the paper reports: the figure shows both.)
+# beside, answers at once but was asked about all nodes of its paths. It leads `direct` in every training, but at the share of
+# the false-alarm budget that a claim may take the interval of its mean lead clears zero by less than a hundredth: no claim
+# is made of so narrow a margin. (Nor is resolved here whether the gap is larger on the hierarchical graph than on the
+# Bernoulli graph, as the paper reports: the figure shows both.)
 
 # %%
 TASK.show(stepwise_beats_direct)
@@ -1358,12 +1358,20 @@ def points(
     statement=r"The gap shrinks as the longest training path grows: what separates a perfect stitcher of training paths from "
     r"the additive model of a direct answer, on pairs more than $\Delta$ layers apart, is smaller for $\Delta = 5$ than for "
     r"$\Delta = 2$.",
-    controls=[control("a direct answer that composes training pairs", direct="compose")],
+    controls=[control("trained networks in place of ideal answers", trained=True)],
 )
-def gap_shrinks_with_length(results: Results, direct: str = "additive") -> Evidence:
-    found = results[ideal_gaps]
-    gap = found["closure"] - found[direct]
-    return Evidence.over_seeds(gap[:, 0] - gap[:, -1], ">", 0.0, "no difference")
+def gap_shrinks_with_length(results: Results, trained: bool = False) -> Evidence:
+    shortest, *_, longest = results.config.limits
+    if trained:
+        found = results[short_paths]
+        short, long = (
+            found[f"stepwise_{limit}_accuracy"] - found[f"direct_{limit}_accuracy"]
+            for limit in (shortest, longest)
+        )
+    else:
+        found = results[ideal_gaps]
+        short, *_, long = (found["closure"] - found["additive"]).T
+    return Evidence.over_seeds(short - long, ">", 0.0, "no difference")
 
 
 @TASK.claim(
@@ -1372,14 +1380,17 @@ def gap_shrinks_with_length(results: Results, direct: str = "additive") -> Evide
     kind="training",
     statement=r"A trained network stitches what was long: for connected pairs more than $\Delta$ layers apart it writes a valid "
     r"path more often after training with $\Delta = 5$ than with $\Delta = 2$.",
-    controls=[control("a perfect stitcher", perfect=True)],
+    controls=[
+        control("a perfect stitcher of short paths in place of the network trained on them", perfect=True)
+    ],
 )
 def long_paths_help(results: Results, perfect: bool = False) -> Evidence:
     found, limits = results[short_paths], results.config.limits
-    difference = found[f"stepwise_{limits[-1]}_valid"] - found[f"stepwise_{limits[0]}_valid"]
+    short, long = (found[f"stepwise_{limit}_valid"] for limit in (limits[0], limits[-1]))
     if perfect:
-        difference = np.diff(results[ideal_gaps]["closure"][:, [0, -1]])[:, 0]
-    return Evidence.over_seeds(difference, ">", 0.0, "no difference")
+        # A balanced accuracy of 1, so that every connected pair is reached: the share of valid paths is 1 as well.
+        short = results[ideal_gaps]["closure"][: len(long), 0]
+    return Evidence.over_seeds(long - short, ">", 0.0, "no difference")
 
 
 @TASK.claim(
@@ -1388,12 +1399,13 @@ def long_paths_help(results: Results, perfect: bool = False) -> Evidence:
     kind="training",
     statement="Absolute positions are a trap: after training with $\\Delta = 5$, shifting training sequences by random offsets "
     "raises the balanced accuracy of stepwise answers on farther pairs by more than $0.1$.",
-    controls=[control("a perfect stitcher in place of the unshifted network", perfect=True)],
+    controls=[control("the additive model in place of the unshifted network", additive=True)],
 )
-def offsets_help(results: Results, perfect: bool = False) -> Evidence:
+def offsets_help(results: Results, additive: bool = False) -> Evidence:
     found, limit = results[short_paths], results.config.limits[-1]
-    worse = 1.0 if perfect else found[f"fixed_{limit}_accuracy"]
-    return Evidence.over_seeds(found[f"stepwise_{limit}_accuracy"] - worse, ">=", 0.1, "fixed beforehand")
+    shifted, fixed = found[f"stepwise_{limit}_accuracy"], found[f"fixed_{limit}_accuracy"]
+    worse = results[ideal_gaps]["additive"][: len(shifted), -1] if additive else fixed
+    return Evidence.over_seeds(shifted - worse, ">=", 0.1, "fixed beforehand")
 
 
 # %%
@@ -1521,12 +1533,13 @@ TASK.show(plans_need_goals)
 # %% [markdown]
 # ## Accuracy against diversity
 #
-# For one pair with many paths, sample many continuations at temperature $\tau$. The *exact* law has no trade-off: all it
-# ever writes are valid paths, and raising $\tau$ only spreads them. A network is not exact: the logits of non-edges lie a
-# finite gap $\Delta$ below those of edges, so $M$ wrong tokens get the probability
-# $M e^{-\Delta/\tau} / (k + M e^{-\Delta/\tau})$ beside $k$ right ones. Fit $\Delta$ at $\tau = 1$, predict the rest. Between
-# $\tau = 1$ and the highest temperature this over-estimates: the wrong tokens' logits are not all equal, a few high ones make
-# up the mass at $\tau = 1$, and by the inequality of power means a sum of unequal terms grows less with $\tau$.
+# For one pair with many paths, sample many continuations at temperature $\tau$. The *exact* law loses no accuracy: all it
+# ever writes are valid paths. $\tau = 1$ spreads them evenly; beyond, where every step is flattened, paths become uneven
+# again. A network is not exact: the logits of non-edges lie a finite gap $\Delta$ below those of edges, so $M$ wrong tokens
+# get the probability $M e^{-\Delta/\tau} / (k + M e^{-\Delta/\tau})$ beside $k$ right ones. Fit $\Delta$ at $\tau = 1$,
+# predict the rest. Between $\tau = 1$ and the highest temperature this over-estimates: the wrong tokens' logits are not all
+# equal, a few high ones make up the mass at $\tau = 1$, and by the inequality of power means a sum of unequal terms grows
+# less with $\tau$.
 
 
 # %%
@@ -1585,14 +1598,21 @@ def accuracy_against_diversity(results: Results, source: str = "") -> Evidence:
     where="derived, on section 4.3",
     kind="phenomenon",
     statement="A single logit gap between edges and non-edges, fitted at temperature $1$, predicts the probability of a "
-    "misstep at temperature $3$ within $30\\,\\%$.",
+    "misstep at temperature $3$ within $30\\,\\%$ (at the highest temperature alone: on the way there it predicts too much, "
+    "at $1.5$ by more than a tenth).",
     controls=[control("the gap not divided by the temperature", divided=False)],
 )
 def one_gap_predicts(results: Results, divided: bool = True) -> Evidence:
-    found = results[two_layer_paths]
-    predicted = found["predicted_mass"][:, -1 if divided else 0]
-    logs = np.abs(np.log(predicted / found["mass_off_edges"][:, -1]))
-    return Evidence.over_seeds(logs, "<=", float(np.log(1.3)), "a factor of 1.3, fixed beforehand")
+    found, taus = results[two_layer_paths], np.array(results.config.temperatures)
+    predicted = found["predicted_mass"] if divided else found["predicted_mass"][:, :1]
+    logs = np.log(predicted / found["mass_off_edges"])
+    warm = list(taus[taus >= 1]).index(1.5)
+    return Evidence.weakest(
+        Evidence.over_seeds(
+            np.abs(logs[:, -1]), "<=", np.log(1.3), "a factor of 1.3, fixed beforehand", parts=2
+        ),
+        Evidence.over_seeds(logs[:, warm], ">=", np.log(1.1), "a tenth too much at 1.5", parts=2),
+    )
 
 
 # %%
@@ -1606,8 +1626,8 @@ TASK.show(one_gap_predicts)
 # The paper reports that models write paths shorter than the true ones, a bias to simplicity. Whether that is so can be
 # computed without a network. Under the uniform law on paths the *likeliest* next node is the one with most paths to the
 # goal, and those are the long ways: greedy decoding lengthens. Under the conditioned walk every branching on the way costs
-# probability: the likeliest path is short, and greedy decoding shortens. Low temperature shortens paths if and only if the
-# law of the training paths makes long ones less likely.
+# probability: the likeliest path is short, and greedy decoding shortens. Low temperature shortens paths here under the law
+# of training paths that makes long ones less likely, and lengthens them under the other.
 
 
 # %%
@@ -1766,10 +1786,10 @@ def two_terms_decide(results: Results, key: str = "two_terms_agree") -> Evidence
     statement="Under uniform paths the goal's table tracks the log number of paths: where two continuations $v, w$ compete, "
     r"its contrast over goals correlates more with that of $\log C_{vg}$ than with that of minus the distance, and more than "
     "with that of the log hitting probability of a random walk.",
-    controls=[control("the log hitting probabilities themselves in place of the table", table="hitting")],
+    controls=[control("trained on conditioned walks, whose law holds hitting probabilities", law="walk")],
 )
-def table_counts_paths(results: Results, table: str = "contrast") -> Evidence:
-    counts, nearness, hits = results[one_layer_paths][f"uniform_{table}_correlations"].T
+def table_counts_paths(results: Results, law: str = "uniform") -> Evidence:
+    counts, nearness, hits = results[one_layer_paths][f"{law}_contrast_correlations"].T
     return Evidence.weakest(
         Evidence.over_seeds(counts - nearness, ">", 0.0, "equal correlations", parts=2),
         Evidence.over_seeds(counts - hits, ">", 0.0, "equal correlations", parts=2),

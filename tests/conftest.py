@@ -9,6 +9,13 @@ from lab.runs import Results, Session, ensure
 from lab.tasks import Task, discover
 
 TASKS = discover()
+# The verdicts wait for all measurements and come first; the notebooks need them all and come last.
+ORDER = {"test_verdicts.py": 0, "test_notebooks.py": 2}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """While one process measures, the other one has everything else to do."""
+    items.sort(key=lambda item: ORDER.get(item.path.name, 1))
 
 
 @pytest.fixture(scope="session")

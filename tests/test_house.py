@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,11 @@ def test_the_random_rule_sees_what_it_forbids() -> None:
 def test_nothing_on_disk_can_execute_code(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"\b(pickle|joblib|dill|marshal|shelve)\b\.|torch\.load\(|allow_pickle=True", text)
+
+
+def test_types_are_consistent() -> None:
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_claim_ids_are_unique() -> None:

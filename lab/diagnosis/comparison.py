@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lab import statistics
@@ -249,7 +250,7 @@ def diagnose(
 
     call = setting.stored(made) if isinstance(made, StoredModel) else made
     source = stream(seed, "diagnosis")
-    subject = Subject(name, call, setting.shape)
+    subject = Subject(name, call, setting.shape, setting.log_answers)
     some: Any = setting.draw(source.child("judge"), max(1, prompts // 2))
     findings = answer_needed(call, setting.arguments)
     if not findings:
@@ -289,8 +290,10 @@ def diagnose(
     def under(prompts: Any) -> Match:
         return compare(setting.answers(subject, prompts), algorithms, setting, prompts)
 
-    def after_reordering() -> Estimate:
+    def after_reordering() -> Estimate | None:
         other: Any = setting.reordered(some, source.child("order"))
+        if all(map(torch.equal, setting.given(some), setting.given(other))):
+            return None  # a single example has no other order
         return Estimate.of(distance(setting.answers(subject, other), setting.answers(subject, some)))
 
     shifted = setting.shifts(source.child("shifts"), prompts // 2)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lab.closed_form.markov import true_law
@@ -67,6 +67,7 @@ class Regression:
 
     arguments = ("x_context", "y_context", "x_query")
     error_unit = "squared error"
+    log_answers = False
 
     def draw(self, source: Stream, batch: int) -> RegressionPrompts:
         """Fresh prompts."""
@@ -130,11 +131,9 @@ class Regression:
     def shifts(self, source: Stream, batch: int) -> dict[str, RegressionPrompts]:
         """Prompts of laws that differ from this one in one respect."""
         base = self.draw(source, batch)
-        skewed = torch.from_numpy(np.geomspace(2, 0.25, self.dimension))
         found = {
             "inputs x 2": _scaled(base, 2 * torch.ones(self.dimension).double()),
             "inputs x 1/2": _scaled(base, torch.ones(self.dimension).double() / 2),
-            "covariance skewed, 64 to 1": _scaled(base, skewed),
             "labels x 3": dataclasses.replace(
                 base, y_context=3 * base.y_context, y_query=3 * base.y_query, weights=3 * base.weights
             ),
@@ -142,6 +141,9 @@ class Regression:
                 source, batch
             ),
         }
+        if self.dimension > 1:
+            skewed = torch.from_numpy(np.geomspace(2, 0.25, self.dimension))
+            found["covariance skewed, 64 to 1"] = _scaled(base, skewed)
         if self.noise:
             found["no noise"] = dataclasses.replace(self, noise=0.0).draw(source, batch)
         for length in {max(1, self.context_length // 2), 2 * self.context_length}:
@@ -150,7 +152,7 @@ class Regression:
 
     def reordered(self, prompts: RegressionPrompts, source: Stream) -> RegressionPrompts:
         """The same examples in another order."""
-        return permute_context(prompts, random_orders(source, 1, prompts.x_context.shape[1])[0])
+        return permute_context(prompts, another_order(source, prompts.x_context.shape[1]))
 
     def sensitivities(
         self, predictor: Predictor, prompts: RegressionPrompts, source: Stream
@@ -200,6 +202,12 @@ class Regression:
         )
 
 
+def another_order(source: Stream, length: int) -> Int[Tensor, " length"]:
+    """A random order that is not the one things stand in, of more than one thing."""
+    order = random_orders(source, 1, length)[0]
+    return order.roll(1) if torch.equal(order, torch.arange(length)) else order
+
+
 def _scaled(prompts: RegressionPrompts, factors: Float[Tensor, " dimension"]) -> RegressionPrompts:
     """Inputs times a factor a coordinate, labels by the same weights with the same noise."""
     x_context, x_query = prompts.x_context * factors, prompts.x_query * factors
@@ -233,6 +241,7 @@ class Chains:
 
     arguments = ("tokens", "prefix_length")
     error_unit = "divergence from the true law (nats)"
+    log_answers = True
 
     def draw(self, source: Stream, batch: int) -> MarkovSequences:
         """Fresh sequences."""
@@ -306,7 +315,7 @@ class Chains:
 
     def reordered(self, prompts: MarkovSequences, source: Stream) -> MarkovSequences:
         """The tokens before the last in another order."""
-        order = random_orders(source, 1, prompts.tokens.shape[1] - 1)[0]
+        order = another_order(source, prompts.tokens.shape[1] - 1)
         tokens = torch.cat([prompts.tokens[:, :-1][:, order], prompts.tokens[:, -1:]], dim=1)
         return dataclasses.replace(prompts, tokens=tokens)
 

@@ -64,14 +64,21 @@ class Subject:
         name: what to call it.
         call: the user's callable, or the predictor of a checkpoint.
         shape: inputs to the shape that an answer must have.
+        log_answers: whether answers are log-probabilities.
 
     Attributes:
         dtype: precision of the inputs it is given.
         gradients: whether it may differentiate.
     """
 
-    def __init__(self, name: str, call: Callable[..., Any], shape: Callable[..., tuple[int, ...]]) -> None:
-        self.name, self.call, self.shape = name, call, shape
+    def __init__(
+        self,
+        name: str,
+        call: Callable[..., Any],
+        shape: Callable[..., tuple[int, ...]],
+        log_answers: bool = False,
+    ) -> None:
+        self.name, self.call, self.shape, self.log_answers = name, call, shape, log_answers
         self.dtype, self.gradients = torch.float64, False
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -83,14 +90,18 @@ class Subject:
             raise Failed(
                 f"it returned shape {tuple(found.shape)}, not {expected}, on inputs {_shapes(inputs)}"
             )
-        # Minus infinity is a log-probability; nothing else that is not finite is an answer.
-        wrong = torch.isnan(found) | torch.isposinf(found)
+        wrong = self.not_finite(found)
         if bool(wrong.any()):
             place = tuple(wrong.nonzero()[0].tolist())
             raise Failed(
                 f"answer {list(place)} is {float(found[place])}, and {int(wrong.sum())} of {wrong.numel()} are not finite"
             )
-        return found.detach().double()
+        return found.detach().to("cpu", torch.float64)
+
+    def not_finite(self, answer: Tensor) -> Tensor:
+        """Where an answer is no answer: minus infinity is a log-probability, and nothing else that is not finite is."""
+        wrong = torch.isnan(answer) | torch.isposinf(answer)
+        return wrong if self.log_answers else wrong | torch.isneginf(answer)
 
     def copies(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The inputs as it is given them."""
@@ -136,7 +147,7 @@ class _Recorder:
                     f"input {number + 1} at {list(place)} was {old[place].item():.6g} and became {new[place].item():.6g}"
                 )
                 given.copy_(new)
-        self.answers.append(answer.detach().clone() if isinstance(answer, Tensor) else answer)
+        self.answers.append(answer.detach().cpu().clone() if isinstance(answer, Tensor) else answer)
         return answer
 
     def values(self) -> str:
@@ -146,7 +157,7 @@ class _Recorder:
         if not self.answers or not isinstance(self.answers[0], Tensor):
             return ""
         first, last = self.answers[0], self.answers[-1]
-        wrong = torch.isnan(first) | torch.isposinf(first)
+        wrong = self.subject.not_finite(first)
         if bool(wrong.any()):
             place = tuple(wrong.nonzero()[0].tolist())
             return f"answer {list(place)} is {first[place].item()}"
