@@ -576,6 +576,25 @@ def smaller_inputs_hurt(results: Results, shift: str = "inputs / 3") -> Evidence
 
 
 @TASK.claim(
+    "icl-function-classes/P1.doubled",
+    where="Section 4, Figure 4",
+    kind="phenomenon",
+    statement="Of the scales tried, doubled inputs do most harm with more than $d$ examples.",
+    expected="refuted",
+    condition="reported at twenty dimensions, not tried here; with three, inputs divided by three do more harm",
+    controls=[
+        control("inputs divided by three said to do more harm", shift="inputs / 3", against="inputs x 2")
+    ],
+)
+def doubled_inputs_hurt_most(
+    results: Results, shift: str = "inputs x 2", against: str = "inputs / 3"
+) -> Evidence:
+    return Evidence.over_seeds(
+        shift_ratio(results, shift, against), ">", 0.0, f"log ratio to the error under {against}"
+    )
+
+
+@TASK.claim(
     "icl-function-classes/P1.quadrant",
     where="Section 4, Figure 4",
     kind="phenomenon",
@@ -602,6 +621,7 @@ def seen_queries_are_easier(results: Results, shift: str = "overlapping") -> Evi
 # %%
 TASK.show(shifted_errors)
 TASK.show(smaller_inputs_hurt)
+TASK.show(doubled_inputs_hurt_most)
 TASK.show(quadrants_hurt_less)
 TASK.show(seen_queries_are_easier)
 

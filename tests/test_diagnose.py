@@ -245,6 +245,12 @@ def test_a_set_function_does_not_depend_on_order(few: None) -> None:
     assert any("not told apart from ridge" in sentence for sentence in presentation.sentences(found))
 
 
+def test_no_change_is_not_reported_as_one(few: None) -> None:
+    assert [sizes.another_order(stream(seed), 2).tolist() for seed in range(9)] == [[1, 0]] * 9
+    assert diagnose(least_squares(), Regression(context_length=1), prompts=40).reordering is None
+    assert not any("skewed" in shift for shift in Regression(dimension=1).shifts(stream(0), 4))
+
+
 def test_derivatives_are_those_of_calculus() -> None:
     prompts = PLAIN.draw(stream(0, "derivatives"), 3)
     x, y, query = PLAIN.given(prompts)
@@ -303,6 +309,7 @@ def single(x, y, q): return fair(x @ torch.eye(5), y, q)
 def short(x, y, q):
     if x.shape[1] > 10: raise IndexError("too long")
     return fair(x, y, q)
+def diverges(x, y, q): return fair(x, y, q) - (float("inf") if x.shape[1] > 10 else 0)
 def looks_ahead(tokens, prefix_length):
     return torch.log_softmax(torch.nn.functional.one_hot(tokens.roll(-1, 1), 3).double(), -1)
 def unnormalised(tokens, prefix_length): return torch.zeros(*tokens.shape, 3)
@@ -358,6 +365,7 @@ def test_a_fault_stops_with_a_finding(name: str, what: str, faults: str, tmp_pat
         ("mixes", "queries do not influence each other", "first answer ["),
         ("single", "precision", "it takes float32 only"),
         ("short", "context length 20", "IndexError"),
+        ("diverges", "context length 20", "is -inf"),
     ],
 )
 def test_a_fault_that_leaves_the_rest_possible(
