@@ -89,6 +89,7 @@ PROOFS = Task(
 WIDTH, HEADS, DEPTHS = 12, 3, (1, 2, 3)
 
 
+@cache
 def network(depth: int, **changes: Any) -> Transformer:
     """A pre-norm softmax transformer with random weights, no positions, that reads its tokens as they are."""
     return Transformer(Architecture(width=WIDTH, layers=depth, heads=HEADS, **changes), [5], torch.float64)

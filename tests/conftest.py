@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filelock
+import jaxtyping
 import pytest
 
 from lab.runs import Results, Session, ensure
@@ -16,6 +17,12 @@ ORDER = {"test_verdicts.py": 0, "test_notebooks.py": 2}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """While one process measures, the other one has everything else to do."""
     items.sort(key=lambda item: ORDER.get(item.path.name, 1))
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes are not checked: other tests run the same code with checks, and here it makes ten thousands of calls."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -54,12 +53,6 @@ def fixed_forms_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 few = pytest.fixture(fixed_forms_only)
-
-
-@pytest.fixture
-def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shapes are checked in the other tests, which run the same code; each fit makes ten thousand checked calls."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 10))

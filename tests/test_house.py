@@ -84,7 +84,9 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_of_the_readme_work(command: str, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_commands_of_the_readme_work(
+    command: str, tmp_path: Path, capsys, monkeypatch, unchecked: None
+) -> None:
     """Quick commands are run; long ones are run at their smoke preset, into a folder of their own."""
     monkeypatch.chdir(PROJECT)
     words = shlex.split(command.split("#")[0].removeprefix(".venv/bin/"))[1:]
