@@ -540,7 +540,7 @@ def train(
         activation_size: numbers in one activation of one model, where `activation_numbers` would misjudge it.
 
     Raises:
-        LabError: no members or the same twice, a loss that is not [E], a loss or weight that is not finite.
+        LabError: no members or the same twice, an empty batch, a loss that is not [E], a loss or weight that is not finite.
     """
     members = tuple(members)
     if not members or len(set(members)) < len(members):
@@ -549,6 +549,12 @@ def train(
         raise LabError(f"evaluate_every = {evaluate_every} must be at least 1 step; choose a larger number.")
     ensemble = build([member.seed for member in members]).to(context.device(), dtype)
     first = batch(members[0].seed, 0)
+    for key, tensor in first.items():
+        if not tensor.numel():
+            raise LabError(
+                f"The batch of a step holds no numbers under {key!r}, whose shape is {tuple(tensor.shape)}; "
+                "ask for at least 1 prompt a step."
+            )
     numbers = activation_size or activation_numbers(ensemble, first)
     size = chunk_size(len(members), numbers, context.device())
     run = _Run(ensemble, members, optimisation, min(evaluate_every, optimisation.steps), size)

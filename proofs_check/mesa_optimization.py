@@ -325,8 +325,8 @@ def logistic_trajectory(results: Results, quantity: str = "trajectory") -> Evide
     "mesa-optimization/I3.unequal",
     where="proof of Theorem 4.1 (general starts, derived)",
     kind="identity",
-    statement=r"One step $\eta$ of gradient descent from any $(a, b)$ multiplies $a^2 - b^2$ by $1 - (\eta L'(c)/d)^2$ and takes "
-    r"$(a^2 + b^2)\, \eta L'(c)/d - c\, (\eta L'(c)/d)^2$ from $c = ab$.",
+    statement=r"From three pairs $(a, b)$, two of them unequal, one step $\eta$ of gradient descent multiplies $a^2 - b^2$ by "
+    r"$1 - (\eta L'(c)/d)^2$ and takes $(a^2 + b^2)\, \eta L'(c)/d - c\, (\eta L'(c)/d)^2$ from $c = ab$.",
     controls=[control("2 c in the place of a^2 + b^2, as for equal starts", equal=True)],
 )
 def one_step_from_unequal_starts(results: Results, equal: bool = False) -> Evidence:
@@ -451,8 +451,8 @@ LIMITS: dict[Start, float] = {
     where="Theorem 4.2 and Proposition 4.1, as one law (derived)",
     kind="identity",
     statement=r"The step $k_1/k_2$ of long sequences misses the share $s + \frac{(k_1/k_2)^2 k_3}{(t-1) E x^2}$ of $|x_{t+1}|^2$, with "
-    r"$s = 0$ for sparse, $\pm 1$ and unit starts, $s = 2/5$ for Gaussian and $s = 4/25$ for uniform ones: $W$ is recovered in the "
-    r"limit exactly where all nonzero coordinates share one modulus.",
+    r"$s = 0$ for sparse, $\pm 1$ and starts of ones, $s = 2/5$ for Gaussian and $s = 4/25$ for uniform ones: of these five laws, those "
+    r"whose nonzero coordinates share one modulus recover $W$ in the limit, and no other does.",
     controls=[
         control("nothing is missed in the limit, whatever the start", recovered=True),
         control("k_3 left out", mixed=False),

@@ -311,7 +311,7 @@ def stacked(arms: Sequence[str], length: int) -> Tensor:
     return torch.stack([mask_of(arm, length) for arm in arms])
 
 
-def batches(
+def fresh_batches(
     sample: Callable[[int, str, int, int], Batch], name: str, size: int
 ) -> Callable[[int, int], Batch]:
     """Batches of ``size`` for `train`, from sample(seed, name, block, prompts)."""
@@ -574,7 +574,7 @@ def staged_training(
         first = train(
             lambda _: start,
             members,
-            batches(sample, "first", sizes.batch),
+            fresh_batches(sample, "first", sizes.batch),
             loss(1),
             Optimisation(sizes.first_steps, sizes.first_rate, optimiser="sgd"),
             evaluate=evaluate,
@@ -585,7 +585,7 @@ def staged_training(
     second = train(
         lambda _: start if first is None else first.module.select(range(len(members))),
         members,
-        batches(sample, "second", sizes.batch),
+        fresh_batches(sample, "second", sizes.batch),
         loss(2),
         Optimisation(sizes.second_steps, sizes.second_rate * length / 16, optimiser="sgd"),
         evaluate=evaluate,
@@ -1162,7 +1162,7 @@ def joint_training(
     trained = train(
         lambda all_seeds: Disentangled.normal(all_seeds, states, length, (1, 1), scale),
         members,
-        batches(sample, "train", sizes.batch),
+        fresh_batches(sample, "train", sizes.batch),
         loss,
         how,
         evaluate=evaluate,
@@ -1649,7 +1649,7 @@ def heads_training(
     first = train(
         lambda _: start,
         members,
-        batches(sample, "first", sizes.batch),
+        fresh_batches(sample, "first", sizes.batch),
         loss(1),
         Optimisation(sizes.first_steps, rates.first_rate, optimiser="sgd"),
         name="first stage",
@@ -1658,7 +1658,7 @@ def heads_training(
     second = train(
         lambda _: first.module.select(range(len(members))),
         members,
-        batches(sample, "second", sizes.batch),
+        fresh_batches(sample, "second", sizes.batch),
         loss(2),
         Optimisation(sizes.second_steps, rates.second_rate * length / 16, optimiser="sgd"),
         name="second stage",
@@ -1826,7 +1826,7 @@ def two_parents(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]
         trained = train(
             build(heads),
             [Member(seed, "causal") for seed in seeds],
-            batches(sample, "train", sizes.batch),
+            fresh_batches(sample, "train", sizes.batch),
             loss,
             Optimisation(sizes.steps, sizes.rate, schedule="cosine", optimiser="adamw", weight_decay=1e-4),
             name=f"{heads} heads",

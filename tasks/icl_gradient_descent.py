@@ -252,7 +252,7 @@ def fed(given: RegressionPrompts) -> Batch:
     return {"tokens": tokens(given), "labels": given.y_query}
 
 
-def fresh(draw: Callable[[Stream, int], Batch], name: str, size: int) -> Callable[[int, int], Batch]:
+def fresh_batches(draw: Callable[[Stream, int], Batch], name: str, size: int) -> Callable[[int, int], Batch]:
     """Fresh batches of ``size`` for `train`, from draw(stream, prompts)."""
     return in_blocks(
         lambda seed, number, prompts: draw(stream(seed, name, "data", number), prompts), size, BLOCK
@@ -413,7 +413,7 @@ def one_layer(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
 
     trained = train(
         lambda chosen: Transformer(attention_only(sizes.dimension + 1, sizes), weight_seeds(chosen)),
-        members, fresh(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
+        members, fresh_batches(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
         evaluate_every=evaluate_every(sizes), name="one layer",
     )  # fmt: skip
     # The length at which everything is looked at, and the same with shifted labels: [seeds, 2, ...].
@@ -868,7 +868,7 @@ def two_layers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     members = [Member(seed, arm) for seed in seeds for arm in patterns]
     trained = train(
         lambda chosen: Transformer(attention_only(d + 1, sizes, layers=2), weight_seeds(chosen)), members,
-        fresh(lambda source, count: fed(prompts(sizes, source, count)), name, sizes.batch),
+        fresh_batches(lambda source, count: fed(prompts(sizes, source, count)), name, sizes.batch),
         query_loss(patterns, context), sizes.optimisation, evaluate_every=evaluate_every(sizes), name="two layers",
     )  # fmt: skip
     tests = [prompts(sizes, stream(seed, name, "test"), sizes.test_prompts, queries=2) for seed in seeds]
@@ -1325,7 +1325,7 @@ def softmax_heads(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarra
     sizes, name = config.softmax, "softmax heads, layer norm"
     context, d = sizes.context_length, sizes.dimension
     patterns = {"prefix": masks.in_context_prefix(context, sizes.queries)}
-    batch = fresh(lambda source, count: fed(prompts(sizes, source, count)), name, sizes.batch)
+    batch = fresh_batches(lambda source, count: fed(prompts(sizes, source, count)), name, sizes.batch)
     tests = [prompts(sizes, stream(seed, name, "test"), sizes.test_prompts, queries=2) for seed in seeds]
     step, wanted = optimal_step(context, d, **LAW), torch.stack([test.y_query for test in tests])
     found: dict[str, list] = {key: [] for key in ("history", "input scale", "mask difference", "opposed")}
@@ -1617,7 +1617,7 @@ def sine(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     sizes, name = config.sine, "curves and features"
     context = sizes.context_length
     patterns = {"prefix": masks.in_context_prefix(context, sizes.queries)}
-    batch = fresh(lambda source, count: sine_curves(config, source, count), name, sizes.batch)
+    batch = fresh_batches(lambda source, count: sine_curves(config, source, count), name, sizes.batch)
     tests = [sine_curves(config, stream(seed, name, "test"), sizes.test_prompts, GRID) for seed in seeds]
     given, wanted = (torch.stack([test[key] for test in tests]) for key in ("tokens", "labels"))
     functions, differences, histories = [], [], []
@@ -1810,7 +1810,7 @@ def copying(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
 
         members = [Member(seed, arm) for seed in seeds for arm in arms]
         trained = train(
-            build, members, fresh(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
+            build, members, fresh_batches(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
             evaluate_every=evaluate_every(sizes), name=f"copying {kind}",
         )  # fmt: skip
         test = {key: torch.stack([one[key] for one in tests for _ in arms]) for key in ("tokens", "labels")}

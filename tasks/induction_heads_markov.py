@@ -202,7 +202,7 @@ def chains(config: Config, ensemble: str, source: Stream, number: int) -> Markov
     return draw(source, number, states=config.states, length=config.length + 1)
 
 
-def fresh(config: Config, ensemble: str) -> Callable[[int, int], Batch]:
+def fresh_batches(config: Config, ensemble: str) -> Callable[[int, int], Batch]:
     """The training data of an ensemble of chains, for `train`."""
     return in_blocks(
         lambda seed, number, count: {
@@ -397,7 +397,7 @@ def fit_chains(
     trained = train(
         build,
         members,
-        fresh(config, ensemble),
+        fresh_batches(config, ensemble),
         loss,
         Optimisation(steps, config.learning_rate, optimiser="adamw", weight_decay=1e-3),
         evaluate=evaluate if followed else None,
@@ -821,7 +821,7 @@ def train_minimal(config: Config, seeds: Sequence[int], arm: str) -> dict[str, n
     trained = train(
         build,
         members,
-        fresh(config, ensemble),
+        fresh_batches(config, ensemble),
         loss,
         Optimisation(config.minimal_steps, 1.0, optimiser="sgd"),
         evaluate=evaluate,

@@ -360,7 +360,7 @@ def free_minima(config: Config, seed: int) -> dict[str, np.ndarray]:
     Beginnings: the diagonal weights 0.1 plus complex noise of standard deviation 0.1, and noise of 0.3 alone. One state
     fewer than elsewhere keeps the quadrature of the Gaussian small.
     """
-    length, dimension = config.length - 1, config.dimension
+    length, dimension = max(config.length - 1, 3), config.dimension
     found = []
     for start in FREE_LAWS:
         rule = theory.quadrature(start, dimension, length)

@@ -54,7 +54,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, LabError, Paper, Task, control
 from lab.closed_form import graphs as exact
 from lab.decoding import decode
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
@@ -179,6 +179,12 @@ class Config:
     """independent graphs and trainings of sections 5 and 6"""
     chain_trainings: int = 10
     """independent sets of motifs and trainings of section 7"""
+
+    def __post_init__(self) -> None:
+        if not {1.0, 1.5} <= set(self.temperatures):
+            raise LabError(
+                f"The temperatures {self.temperatures} leave out 1 or 1.5, at which claims of section 4 are judged; add them."
+            )
 
 
 TINY = Network(steps=12, batch=8)

@@ -491,6 +491,10 @@ def test_wrong_uses_are_refused() -> None:
         run([])
     with pytest.raises(LabError, match="evaluate_every = 0"):
         run(evaluate_every=0)
+    with pytest.raises(
+        LabError, match=r"no numbers under 'tokens', whose shape is \(0, 5, 3\); ask for at least 1"
+    ):
+        run(batch=lambda *step: {name: value[:0] for name, value in batch(*step).items()})
     with pytest.raises(LabError, match="average over all axes"):
         train(Attention.build, MEMBERS, batch, lambda *given: loss(*given).mean(), optimisation)
     with pytest.raises(LabError, match="Measurement 'loss'"):

@@ -76,7 +76,7 @@ class Subject:
         name: str,
         call: Callable[..., Any],
         shape: Callable[..., tuple[int, ...]],
-        log_answers: bool = False,
+        log_answers: bool,
     ) -> None:
         self.name, self.call, self.shape, self.log_answers = name, call, shape, log_answers
         self.dtype, self.gradients = torch.float64, False
