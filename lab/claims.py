@@ -72,12 +72,7 @@ class Evidence:
 
     @classmethod
     def over_seeds(
-        cls,
-        samples: Sequence[float] | np.ndarray,
-        relation: Relation,
-        bound: float,
-        origin: str,
-        parts: int = 1,
+        cls, samples: Sequence[float] | np.ndarray, relation: Relation, bound: float, origin: str, parts: int = 1
     ) -> Evidence:
         """The mean of one number per independent training or draw, judged on a Student interval."""
         array = np.asarray(samples, dtype=float)
@@ -87,12 +82,7 @@ class Evidence:
                 "name more seeds"
             )
         return cls(
-            float(array.mean()),
-            relation,
-            float(bound),
-            origin,
-            statistics.mean_interval(array, parts),
-            array.size,
+            float(array.mean()), relation, float(bound), origin, statistics.mean_interval(array, parts), array.size
         )
 
     @classmethod
@@ -104,9 +94,7 @@ class Evidence:
         return cls(successes / trials, relation, float(bound), origin, interval, int(trials))
 
     @classmethod
-    def agreement(
-        cls, samples: Sequence[float] | np.ndarray, target: float, origin: str, parts: int = 1
-    ) -> Evidence:
+    def agreement(cls, samples: Sequence[float] | np.ndarray, target: float, origin: str, parts: int = 1) -> Evidence:
         """Independent samples whose mean should be ``target``: the deviation in standard errors.
 
         ``measured`` is |mean - target| in standard errors and ``bound`` the two-sided Student quantile at the
@@ -114,9 +102,7 @@ class Evidence:
         """
         array = np.asarray(samples, dtype=float)
         if array.ndim != 1 or array.size < 2:
-            raise LabError(
-                f"agreement needs at least 2 independent samples, not an array of shape {array.shape}"
-            )
+            raise LabError(f"agreement needs at least 2 independent samples, not an array of shape {array.shape}")
         return cls(
             statistics.deviation(array, target),
             "<=",
@@ -202,9 +188,7 @@ class Claim:
         if self.expected == "refuted" and not self.condition:
             raise LabError(f"{self.id} is expected to be refuted; name the condition under which it holds")
         if not self.controls:
-            raise LabError(
-                f"{self.id} has no control; name a setting in which its check must come out the other way"
-            )
+            raise LabError(f"{self.id} has no control; name a setting in which its check must come out the other way")
         settings = set(list(inspect.signature(self.check).parameters)[1:])
         for one in self.controls:
             unknown = set(one.setting) - settings
@@ -250,9 +234,7 @@ class Judgement:
             "verdict": self.verdict,
             "expected": self.claim.expected,
             "measured": _plain(self.evidence.measured),
-            "interval": None
-            if self.evidence.interval is None
-            else [_plain(end) for end in self.evidence.interval],
+            "interval": None if self.evidence.interval is None else [_plain(end) for end in self.evidence.interval],
             "samples": self.evidence.samples,
             "relation": self.evidence.relation,
             "bound": _plain(self.evidence.bound),

@@ -223,13 +223,7 @@ def _parse(arguments: list[str], options: type, default: Any, command: str, abou
     """Instances of ``options`` and of the class of ``default``, whose fields stand side by side as options."""
     fields: list[Any] = [("options", Annotated[options, tyro.conf.arg(name="")])]
     if dataclasses.fields(default):
-        fields.append(
-            (
-                "config",
-                Annotated[type(default), tyro.conf.arg(name="")],
-                dataclasses.field(default=default),
-            )
-        )
+        fields.append(("config", Annotated[type(default), tyro.conf.arg(name="")], dataclasses.field(default=default)))
     both = dataclasses.make_dataclass("Both", fields)
     both.__doc__ = about
     parsed: Any = tyro.cli(both, args=arguments, prog=f"lab {command}")
@@ -299,9 +293,7 @@ def measure_and_draw(
     return judgements
 
 
-def _figure_folder(
-    task: Task, preset: str, config: Any, seeds: Sequence[int] | None, session: Session
-) -> Path:
+def _figure_folder(task: Task, preset: str, config: Any, seeds: Sequence[int] | None, session: Session) -> Path:
     unchanged = config == task.presets[preset] and seeds is None and task.place in ("tasks", "proofs_check")
     if unchanged and preset == "ci":
         return PROJECT / "figures" / task.key
@@ -323,9 +315,7 @@ def _check(options: Check) -> int:
         jobs += results[key].jobs(list(needed.values()))
     ensure(jobs, session)
     judgements = [
-        judgement
-        for key, (_, claims) in tasks.items()
-        for judgement in _judge(results[key], claims, options.preset)
+        judgement for key, (_, claims) in tasks.items() for judgement in _judge(results[key], claims, options.preset)
     ]
     if options.json:
         print(json.dumps([judgement.record() for judgement in judgements], indent=1))
@@ -339,12 +329,7 @@ def _diagnose(options: Diagnose, setting: Any) -> int:
 
     made = subject.load(options.predictor, setting.arguments)
     found = comparison.diagnose(
-        made,
-        setting,
-        name=options.predictor,
-        task=options.task,
-        prompts=options.prompts,
-        seed=options.seed,
+        made, setting, name=options.predictor, task=options.task, prompts=options.prompts, seed=options.seed
     )
     console = _console()
     for table in presentation.tables(found):
@@ -389,9 +374,7 @@ def _list(options: List) -> int:
         console.print(f"[bold]{paper['slug']}[/bold]  {paper['authors']}: {paper['title']} ({paper['year']})")
         console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False, markup=False)
         for claim in record["claims"]:
-            console.print(
-                f"  {claim['id']}  {claim['kind']}, {claim['where']}", highlight=False, markup=False
-            )
+            console.print(f"  {claim['id']}  {claim['kind']}, {claim['where']}", highlight=False, markup=False)
     return 0
 
 
@@ -425,9 +408,7 @@ def _show(name: str) -> int:
             console.print(f"measurement {measurement.name}", highlight=False, markup=False)
         for figure, draw in task.figures.items():
             console.print(
-                f"figure {figure}: {(draw.__doc__ or '').strip().splitlines()[0]}",
-                highlight=False,
-                markup=False,
+                f"figure {figure}: {(draw.__doc__ or '').strip().splitlines()[0]}", highlight=False, markup=False
             )
         for claim in task.claims.values():
             console.print(f"claim {claim.id}: {claim.statement}", highlight=False, markup=False)

@@ -126,28 +126,20 @@ def generator_checks(sample: Callable[..., Any], **sizes: Any) -> Iterator[Check
     def same_seed() -> None:
         first, second = draw(), draw()
         for name in first:
-            require(
-                torch.equal(first[name], second[name]), f"{name} differs between two draws from one stream"
-            )
+            require(torch.equal(first[name], second[name]), f"{name} differs between two draws from one stream")
 
     def other_seed() -> None:
         first, second = draw(0), draw(1)
-        require(
-            any(not torch.equal(first[name], second[name]) for name in first), "two seeds give the same batch"
-        )
+        require(any(not torch.equal(first[name], second[name]) for name in first), "two seeds give the same batch")
 
     def prefix() -> None:
         many, few = draw(batch=5), draw(batch=3)
         for name in many:
-            require(
-                torch.equal(many[name][:3], few[name]), f"{name} of the first prompts depends on later ones"
-            )
+            require(torch.equal(many[name][:3], few[name]), f"{name} of the first prompts depends on later ones")
 
     def shapes() -> None:
         for name, value in draw().items():
-            require(
-                value.ndim > 0 and len(value) == 5, f"{name} has shape {tuple(value.shape)}, not batch first"
-            )
+            require(value.ndim > 0 and len(value) == 5, f"{name} has shape {tuple(value.shape)}, not batch first")
             require(bool(torch.isfinite(value).all()), f"{name} holds values that are not finite")
 
     def global_state() -> None:
@@ -191,28 +183,20 @@ def regression_predictor_checks(
     def shape() -> None:
         found = predictor(x, y, queries)
         require(isinstance(found, Tensor), f"it returned {type(found).__name__}, not a tensor")
-        require(
-            tuple(found.shape) == (4, 3), f"it returned shape {tuple(found.shape)} for 4 prompts of 3 queries"
-        )
+        require(tuple(found.shape) == (4, 3), f"it returned shape {tuple(found.shape)} for 4 prompts of 3 queries")
         bad = int((~torch.isfinite(found)).sum())
         require(bad == 0, f"{bad} of {found.numel()} predictions are not finite")
 
     def inputs_kept() -> None:
         given = copy.deepcopy((x, y, queries))
         predictor(*given)
-        for name, before, after in zip(
-            ("x_context", "y_context", "x_query"), (x, y, queries), given, strict=True
-        ):
+        for name, before, after in zip(("x_context", "y_context", "x_query"), (x, y, queries), given, strict=True):
             require(torch.equal(before, after), f"it changed its input {name}")
 
     def no_state() -> None:
         first = predictor(x, y, queries)
         predictor(2 * x, y + 1, queries)
-        _close(
-            first,
-            predictor(x, y, queries),
-            "it keeps state between calls: the same prompts got other predictions",
-        )
+        _close(first, predictor(x, y, queries), "it keeps state between calls: the same prompts got other predictions")
 
     def prompts_apart() -> None:
         changed = x.clone()
@@ -260,9 +244,7 @@ def token_predictor_checks(
     def inputs_kept() -> None:
         given = tokens.clone(), prefix_length.clone()
         predictor(*given)
-        require(
-            torch.equal(given[0], tokens) and torch.equal(given[1], prefix_length), "it changed its inputs"
-        )
+        require(torch.equal(given[0], tokens) and torch.equal(given[1], prefix_length), "it changed its inputs")
 
     def no_state() -> None:
         first = predictor(tokens, prefix_length)
@@ -330,6 +312,4 @@ def _pure(task: Task, name: str) -> None:
     first = measurement.measure(config, seeds)
     second = measurement.measure(config, seeds)
     for field in first:
-        require(
-            np.array_equal(first[field], second[field], equal_nan=True), f"{field} differs between two calls"
-        )
+        require(np.array_equal(first[field], second[field], equal_nan=True), f"{field} differs between two calls")

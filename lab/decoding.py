@@ -108,9 +108,7 @@ def decode(
     return Continuation(tokens[..., prompt:], lengths, scores)
 
 
-def _draw(
-    log_probabilities: Float[Tensor, "model batch vocabulary"], stream: Stream
-) -> Int[Tensor, "model batch"]:
+def _draw(log_probabilities: Float[Tensor, "model batch vocabulary"], stream: Stream) -> Int[Tensor, "model batch"]:
     """Inverse distribution function at one uniform number a prompt, shared by the models."""
     uniform = torch.from_numpy(stream.rng().random(log_probabilities.shape[1]))
     cumulative = log_probabilities.double().exp().cumsum(-1)
@@ -155,9 +153,7 @@ def _check(
     vocabulary = architecture.vocabulary or 0
     outside = prompts[(prompts < 0) | (prompts >= vocabulary)]
     if outside.numel():
-        raise LabError(
-            f"Token {int(outside[0])} lies outside the vocabulary of {vocabulary}; encode the prompt again."
-        )
+        raise LabError(f"Token {int(outside[0])} lies outside the vocabulary of {vocabulary}; encode the prompt again.")
     if not temperature >= 0:
         raise LabError(f"temperature = {temperature} must be at least 0; use 0 for the likeliest token.")
     if temperature and stream is None:

@@ -189,10 +189,7 @@ LINES = (
 
 def page() -> str:
     """The dictionary as a Markdown page."""
-    rows = [
-        "| " + " | ".join((line.mechanism, line.equals, line.condition, _cited(line))) + " |"
-        for line in LINES
-    ]
+    rows = ["| " + " | ".join((line.mechanism, line.equals, line.condition, _cited(line))) + " |" for line in LINES]
     head = [
         "# Dictionary: attention as optimisation",
         "",

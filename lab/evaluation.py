@@ -38,9 +38,7 @@ def relative_distance(
     """
     unit = second.double().square().mean((-2, -1))
     if not bool((unit > 0).all()):
-        raise LabError(
-            "A distance relative to a predictor that is 0 everywhere has no unit; exchange the predictors."
-        )
+        raise LabError("A distance relative to a predictor that is 0 everywhere has no unit; exchange the predictors.")
     return (first.double() - second.double()).square().mean((-2, -1)) / unit
 
 
@@ -59,13 +57,8 @@ def error_by_context_length(
     """
     longest = x_context.shape[1]
     if not lengths or min(lengths) < 0 or max(lengths) > longest:
-        raise LabError(
-            f"Context lengths {list(lengths)} must lie between 0 and the {longest} examples; shorten them."
-        )
-    errors = [
-        squared_error(predictor(x_context[:, :k], y_context[:, :k], x_query), y_query).mean(-1)
-        for k in lengths
-    ]
+        raise LabError(f"Context lengths {list(lengths)} must lie between 0 and the {longest} examples; shorten them.")
+    errors = [squared_error(predictor(x_context[:, :k], y_context[:, :k], x_query), y_query).mean(-1) for k in lengths]
     return torch.stack(errors, dim=-1)
 
 

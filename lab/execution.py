@@ -91,11 +91,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, dict[str, 
                                 scratch = store.scratch(job)
                                 listener = _listener(progress, job, scratch, serial)
                                 begun = time.monotonic()
-                                under_way[executor.submit(execute, job, scratch, listener)] = (
-                                    job,
-                                    attempt,
-                                    begun,
-                                )
+                                under_way[executor.submit(execute, job, scratch, listener)] = (job, attempt, begun)
                             ready, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
                             for job, _, _ in under_way.values():
                                 progress.update(job.label, _read_share(store.scratch(job)))
@@ -188,9 +184,7 @@ def _open_cluster(session: Session) -> Iterator[tuple[Executor, int]]:
         import dask
         import distributed
     except ImportError as error:
-        raise LabError(
-            "--cluster needs Dask, which is not installed; run pip install '.[cluster]'"
-        ) from error
+        raise LabError("--cluster needs Dask, which is not installed; run pip install '.[cluster]'") from error
     dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"})
     workers = max(session.workers, 1)
     owned: Any = None

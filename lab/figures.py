@@ -63,9 +63,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(
-    rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.4
-) -> tuple[Figure, np.ndarray]:
+def panels(rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.4) -> tuple[Figure, np.ndarray]:
     """A figure of ``rows`` x ``columns`` axes (always a 2-D array of axes), sizes in inches a panel."""
     with style():
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -85,9 +83,7 @@ def band(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: st
     axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
 
 
-def mean_curve(
-    axes: Axes, x: np.ndarray, samples: np.ndarray, look: Mapping[str, Any], name: str
-) -> pd.DataFrame:
+def mean_curve(axes: Axes, x: np.ndarray, samples: np.ndarray, look: Mapping[str, Any], name: str) -> pd.DataFrame:
     """Draw the mean of ``samples`` [seed, point] with its 95 % band; returns what was drawn as a table."""
     middle, (low, high) = samples.mean(0), mean_band(samples)
     axes.plot(x, middle, label=name, **look)

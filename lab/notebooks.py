@@ -41,10 +41,7 @@ def execute(task: Task) -> Path:
         # Random ids would make every execution a different file.
         cell["id"] = f"cell-{index}"
     client = NotebookClient(
-        notebook,
-        timeout=EXECUTE_SECONDS,
-        record_timing=False,
-        resources={"metadata": {"path": str(task.file.parent)}},
+        notebook, timeout=EXECUTE_SECONDS, record_timing=False, resources={"metadata": {"path": str(task.file.parent)}}
     )
     try:
         client.execute()
@@ -65,9 +62,7 @@ def show(task: Task, part: Any) -> None:
         _check_unedited(task, measurement)
     claims = {claim.check: claim for claim in task.claims.values()}
     if part is None:
-        display(
-            Markdown(markdown_table([judge(claim, results).record() for claim in task.claims.values()], task))
-        )
+        display(Markdown(markdown_table([judge(claim, results).record() for claim in task.claims.values()], task)))
     elif part in claims:
         display(Markdown(verdict(claims[part], results)))
     elif part in task.figures.values():
@@ -77,9 +72,7 @@ def show(task: Task, part: Any) -> None:
             drawing.figure.savefig(picture, format="png", metadata={"Software": None})
         display(Image(picture.getvalue()))
     else:
-        raise LabError(
-            f"{part!r} is neither a figure nor a claim of {task.name}; pass one of those functions"
-        )
+        raise LabError(f"{part!r} is neither a figure nor a claim of {task.name}; pass one of those functions")
 
 
 def verdict(claim: Claim, results: Results) -> str:
@@ -116,6 +109,4 @@ def _check_unedited(task: Task, measurement: Measurement) -> None:
 @lru_cache(maxsize=4)
 def _definitions(source: str) -> frozenset[tuple[str, str]]:
     """Names and normalised text of what a file defines; parsed once, as every cell of a notebook asks."""
-    return frozenset(
-        (node.name, ast.unparse(node)) for node in ast.parse(source).body if hasattr(node, "name")
-    )
+    return frozenset((node.name, ast.unparse(node)) for node in ast.parse(source).body if hasattr(node, "name"))

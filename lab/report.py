@@ -70,10 +70,7 @@ def _verdict(record: Record) -> str:
 
 def markdown_table(records: Sequence[Record], task: Task) -> str:
     """The claims of one task as a Markdown table."""
-    lines = [
-        "| claim | statement | measured | bound | controls | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = ["| claim | statement | measured | bound | controls | verdict |", "| --- | --- | --- | --- | --- | --- |"]
     for record in records:
         claim = task.claims[record["id"]]
         controls = "; ".join(
@@ -107,9 +104,7 @@ def stored_records(task: Task) -> list[dict[str, Any]]:
             f"{records_file(task)} is missing or damaged ({error}); run `lab reproduce {task.key}` to write it"
         ) from error
     if not isinstance(records, list):
-        raise LabError(
-            f"{records_file(task)} does not hold a list; run `lab reproduce {task.key}` to write it anew"
-        )
+        raise LabError(f"{records_file(task)} does not hold a list; run `lab reproduce {task.key}` to write it anew")
     return records
 
 
@@ -127,9 +122,7 @@ def same_findings(one: Record, other: Record, tolerance: float = 0.1) -> bool:
     """
     if any(one[name] != other[name] for name in ("id", "verdict", "expected", "relation")):
         return False
-    if [(c["name"], c["rejected"]) for c in one["controls"]] != [
-        (c["name"], c["rejected"]) for c in other["controls"]
-    ]:
+    if [(c["name"], c["rejected"]) for c in one["controls"]] != [(c["name"], c["rejected"]) for c in other["controls"]]:
         return False
     first, second = float(one["measured"]), float(other["measured"])
     if one["interval"] is not None and other["interval"] is not None:

@@ -41,9 +41,7 @@ logger = logging.getLogger("lab")
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """The versions a number may depend on."""
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("numpy", "scipy", "torch")
-    }
+    return {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy", "torch")}
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,7 @@ def plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def execute(
-    job: Job, scratch: Path | None, listener: Callable[[float], None] | None
-) -> dict[str, np.ndarray]:
+def execute(job: Job, scratch: Path | None, listener: Callable[[float], None] | None) -> dict[str, np.ndarray]:
     """Carry out ``job`` in this process, with one thread (thread count changes the last digits)."""
     torch.set_num_threads(1)
     task = load(job.file)
@@ -263,9 +259,7 @@ class Results:
                     "ask for at least 1 in its configuration or with --seeds"
                 )
             parts = ensure(jobs, self.session)
-            self._loaded[measurement.name] = {
-                name: np.concatenate([part[name] for part in parts]) for name in parts[0]
-            }
+            self._loaded[measurement.name] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return self._loaded[measurement.name]
 
     def vary(self, **changes: Any) -> Results:

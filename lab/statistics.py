@@ -79,11 +79,7 @@ def mean_band(
     Returns:
         the lower and the upper edge.
     """
-    half = (
-        stats.t.isf((1 - confidence) / 2, len(samples) - 1)
-        * samples.std(axis=0, ddof=1)
-        / np.sqrt(len(samples))
-    )
+    half = stats.t.isf((1 - confidence) / 2, len(samples) - 1) * samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
     middle = samples.mean(axis=0)
     return np.asarray(middle - half), np.asarray(middle + half)
 

@@ -144,16 +144,12 @@ class Task:
                 f"{self.name} has the presets {', '.join(self.presets)}; it needs exactly {', '.join(PRESETS)}"
             )
         if len({type(config) for config in self.presets.values()}) != 1:
-            raise LabError(
-                f"the presets of {self.name} are of different types; make them instances of one dataclass"
-            )
+            raise LabError(f"the presets of {self.name} are of different types; make them instances of one dataclass")
         frame = inspect.currentframe()
         while frame is not None and frame.f_code.co_name != "<module>":
             frame = frame.f_back
         if frame is None:
-            raise LabError(
-                f"the task {self.name} is made inside a function; make it at the top level of its file"
-            )
+            raise LabError(f"the task {self.name} is made inside a function; make it at the top level of its file")
         self.module = frame.f_globals["__name__"]
         file = frame.f_globals.get("__file__")
         self.file = Path(file).resolve() if file is not None else _find_file(self.name)
@@ -175,17 +171,11 @@ class Task:
     def config(self, preset: str) -> Any:
         """The configuration called ``preset``."""
         if preset not in self.presets:
-            raise LabError(
-                f"unknown preset {preset!r}{nearest(preset, PRESETS)}; presets are {', '.join(PRESETS)}"
-            )
+            raise LabError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; presets are {', '.join(PRESETS)}")
         return self.presets[preset]
 
     def measurement(
-        self,
-        *,
-        seeds: Callable[[Any], int] = lambda config: 1,
-        ensemble: bool = False,
-        seeds_per_job: int = 4,
+        self, *, seeds: Callable[[Any], int] = lambda config: 1, ensemble: bool = False, seeds_per_job: int = 4
     ) -> Callable[[Callable[..., Data]], Measurement]:
         """Register ``(config, seed) -> data`` (``(config, seeds) -> data`` for an ensemble)."""
 
@@ -224,9 +214,7 @@ class Task:
 
         def register(check: Callable[..., Evidence]) -> Callable[..., Evidence]:
             if not id.startswith(f"{self.name}/"):
-                raise LabError(
-                    f"the claim id {id!r} does not begin with {self.name!r}, the name of its file's task"
-                )
+                raise LabError(f"the claim id {id!r} does not begin with {self.name!r}, the name of its file's task")
             if id in self.claims:
                 raise LabError(f"the claim id {id!r} is used twice in {self.file.name}; ids are unique")
             self.claims[id] = Claim(id, where, kind, statement, check, tuple(controls), expected, condition)
@@ -318,9 +306,7 @@ def find(name: str) -> Task:
         return load(file)
     known = {task.key: task for task in discover()}
     if name not in known:
-        raise LabError(
-            f"unknown task {name!r}{nearest(name, known)}; `lab list` names the {len(known)} there are"
-        )
+        raise LabError(f"unknown task {name!r}{nearest(name, known)}; `lab list` names the {len(known)} there are")
     return known[name]
 
 
@@ -340,9 +326,7 @@ def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
             chosen = [(task, claim) for task, claim in everything if fnmatch.fnmatchcase(claim.id, pattern)]
         if not chosen:
             ids = [claim.id for _, claim in everything]
-            raise LabError(
-                f"no claim matches {pattern!r}{nearest(pattern, ids)}; `lab list` names all claims"
-            )
+            raise LabError(f"no claim matches {pattern!r}{nearest(pattern, ids)}; `lab list` names all claims")
         found += [one for one in chosen if one not in found]
     return found
 
@@ -359,9 +343,7 @@ def _find_file(name: str) -> Path:
         file = PROJECT / folder / f"{name.replace('-', '_')}.py"
         if file.is_file():
             return file
-    raise LabError(
-        f"there is no file tasks/{name.replace('-', '_')}.py that this notebook could be the twin of"
-    )
+    raise LabError(f"there is no file tasks/{name.replace('-', '_')}.py that this notebook could be the twin of")
 
 
 def config_from_dict(kind: type, values: Mapping[str, Any]) -> Any:
@@ -369,9 +351,7 @@ def config_from_dict(kind: type, values: Mapping[str, Any]) -> Any:
     hints = typing.get_type_hints(kind)
     unknown = set(values) - {one.name for one in dataclasses.fields(kind)}
     if unknown:
-        raise LabError(
-            f"{kind.__name__} has no field {sorted(unknown)[0]!r}; its fields are {', '.join(hints)}"
-        )
+        raise LabError(f"{kind.__name__} has no field {sorted(unknown)[0]!r}; its fields are {', '.join(hints)}")
     return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
 
 

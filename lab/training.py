@@ -143,9 +143,7 @@ def clip_per_model(parameters: Sequence[nn.Parameter], limit: float) -> Float[Te
     |g_e| is the Euclidean norm over all parameters of model e, the leading axis of every gradient.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = (
-        torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]).square().sum(0).sqrt()
-    )
+    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]).square().sum(0).sqrt()
     scale = (limit / norms).clamp(max=1.0)  # a vanishing gradient gives infinity, hence 1
     for gradient in gradients:
         gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
@@ -254,9 +252,7 @@ class _Run(Generic[M]):
     ) -> None:
         self.members, self.optimisation, self.every = members, optimisation, every
         self.chunks = plan_chunks(members, size)
-        self.ensemble = (
-            ensemble  # all models: initial weights, overwritten by the final ones as models finish
-        )
+        self.ensemble = ensemble  # all models: initial weights, overwritten by the final ones as models finish
         self.trained = np.zeros(len(members), dtype=int)  # final number of updates of each model
         last = optimisation.steps
         steps = np.append(np.arange(every, last, every), last)
@@ -292,15 +288,9 @@ class _Run(Generic[M]):
     @property
     def due(self) -> bool:
         """Whether the latest update is one to record and has not been."""
-        return self.step > self.recorded and (
-            self.step % self.every == 0 or self.step == self.optimisation.steps
-        )
+        return self.step > self.recorded and (self.step % self.every == 0 or self.step == self.optimisation.steps)
 
-    def update(
-        self,
-        batch: Callable[[int, int], Batch],
-        loss: Callable[[M, Batch, tuple[str, ...]], Tensor],
-    ) -> None:
+    def update(self, batch: Callable[[int, int], Batch], loss: Callable[[M, Batch, tuple[str, ...]], Tensor]) -> None:
         """One step of all active models."""
         present = self.present
         of_seed = {seed: batch(seed, self.step) for seed in dict.fromkeys(member.seed for member in present)}
@@ -360,9 +350,7 @@ class _Run(Generic[M]):
                 return self.step == self.optimisation.steps
             shared = ("step", "learning_rate")
             return bool(
-                stop(
-                    {k: v[: row + 1] if k in shared else v[: row + 1, place] for k, v in self.history.items()}
-                )
+                stop({k: v[: row + 1] if k in shared else v[: row + 1, place] for k, v in self.history.items()})
             )
 
         self.release([position for position, place in enumerate(self.active) if finished(place)])
@@ -386,10 +374,7 @@ class _Run(Generic[M]):
             return
         before, optimiser, self.module = self.parameters, self.optimiser, self.module.select(staying)
         self.parameters = [parameter for _, parameter in self.module.named_parameters()]
-        self.optimiser, self.losses = (
-            _optimiser(self.parameters, self.optimisation),
-            self.losses[:, staying].clone(),
-        )
+        self.optimiser, self.losses = (_optimiser(self.parameters, self.optimisation), self.losses[:, staying].clone())
         for old, new in zip(before, self.parameters, strict=True):
             for key, value in optimiser.state[old].items():
                 per_model = torch.is_tensor(value) and value.shape == old.shape  # all but the count of steps
@@ -411,16 +396,12 @@ class _Run(Generic[M]):
 
     def to_tensors(self) -> tuple[dict[str, object], dict[str, Tensor]]:
         """Everything a restart needs: where the training stands, and named tensors."""
-        tensors = {
-            f"ensemble {key}": parameter.detach() for key, parameter in self.ensemble.named_parameters()
-        }
+        tensors = {f"ensemble {key}": parameter.detach() for key, parameter in self.ensemble.named_parameters()}
         tensors |= {f"module {key}": parameter.detach() for key, parameter in self.module.named_parameters()}
         tensors |= {f"history {key}": torch.from_numpy(values) for key, values in self.history.items()}
         tensors |= {"trained": torch.from_numpy(self.trained), "losses": self.losses}
         for number, entries in self.optimiser.state_dict()["state"].items():
-            tensors |= {
-                f"optimiser {number} {key}": value for key, value in entries.items() if torch.is_tensor(value)
-            }
+            tensors |= {f"optimiser {number} {key}": value for key, value in entries.items() if torch.is_tensor(value)}
         place = {"chunk": self.chunk, "step": self.step, "recorded": self.recorded, "active": self.active}
         return place, tensors
 

@@ -52,10 +52,7 @@ from lab.tasks import NoConfig
 PROOFS = Task(
     "addition-length-generalization",
     Paper(
-        "Arbitrary-Length Generalization for Addition in a Tiny Transformer",
-        "A. G. Patriota",
-        2024,
-        arxiv="2406.00075",
+        "Arbitrary-Length Generalization for Addition in a Tiny Transformer", "A. G. Patriota", 2024, arxiv="2406.00075"
     ),
 )
 
@@ -298,10 +295,7 @@ def carry_rate(results: Results, passed_on: bool = True) -> Evidence:
     return Evidence.weakest(
         Evidence.exact(max(errors), "<=", statistics.rounding_bound(12), "rounding of a mean and a power"),
         Evidence.exact(
-            float((following - stationary).abs().max()),
-            "<=",
-            statistics.rounding_bound(200),
-            "rounding of 200 terms",
+            float((following - stationary).abs().max()), "<=", statistics.rounding_bound(200), "rounding of 200 terms"
         ),
     )
 
@@ -398,9 +392,7 @@ def enumerated_shortcuts(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     return {
         "digit": right[:, :3].double().mean(0).numpy(),
         "whole": np.array(float(right.all(-1).double().mean())),
-        "disagree": np.stack(
-            [[int((able[w] != (chain <= w + shift)).sum()) for w in range(5)] for shift in (0, -1)]
-        ),
+        "disagree": np.stack([[int((able[w] != (chain <= w + shift)).sum()) for w in range(5)] for shift in (0, -1)]),
         "able": able.double().mean(-1).numpy(),
     }
 
@@ -422,9 +414,7 @@ def without_carry(results: Results, carry: bool = False) -> Evidence:
         abs(float(found["whole"][0]) - 0.55**3),
         float((accuracy_law(table, 60) - 0.55**columns).abs().max()),
     ]
-    return Evidence.exact(
-        max(errors), "<=", statistics.rounding_bound(60 * 100), "rounding of 60 matrix products"
-    )
+    return Evidence.exact(max(errors), "<=", statistics.rounding_bound(60 * 100), "rounding of 60 matrix products")
 
 
 @PROOFS.claim(

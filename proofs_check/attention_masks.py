@@ -118,9 +118,7 @@ def fewer_than_rounding(differences: list[float], bounds: list[float]) -> Eviden
     return Evidence.exact(differences[worst], "<=", bounds[worst], ROUNDING)
 
 
-ROUNDING = (
-    "first-order rounding bound of two runs of this network, from its sizes and the Jacobians of its blocks"
-)
+ROUNDING = "first-order rounding bound of two runs of this network, from its sizes and the Jacobians of its blocks"
 
 # %% [markdown]
 # ## Flow is reachability
@@ -197,35 +195,24 @@ def centred(model: Transformer) -> Callable[[Tensor, Tensor], Tensor]:
         control("one forbidden pair opened in every mask, two layers", change="leak", depths=(2,)),
         control("one forbidden pair opened in every mask, three layers", change="leak", depths=(3,)),
         control("masks transposed", change="transposed", titles=("causal", "scales 1, 2, 3")),
-        control(
-            "5 subtracted from hidden scores in the place of a mask", change="penalty", titles=("causal",)
-        ),
-        control(
-            "a mean over all tokens subtracted before the first layer", change="mean", titles=("causal",)
-        ),
+        control("5 subtracted from hidden scores in the place of a mask", change="penalty", titles=("causal",)),
+        control("a mean over all tokens subtracted before the first layer", change="mean", titles=("causal",)),
     ],
 )
 def flow_is_the_closure(
-    results: Results,
-    change: str = "",
-    depths: tuple[int, ...] = DEPTHS,
-    titles: tuple[str, ...] = tuple(PATTERNS),
+    results: Results, change: str = "", depths: tuple[int, ...] = DEPTHS, titles: tuple[str, ...] = tuple(PATTERNS)
 ) -> Evidence:
     differing = []
     for title in titles:
         intended = pattern(title)
-        used = {"leak": spoiled, "transposed": lambda one: one.T.contiguous()}.get(change, lambda one: one)(
-            intended
-        )
+        used = {"leak": spoiled, "transposed": lambda one: one.T.contiguous()}.get(change, lambda one: one)(intended)
         for depth in depths:
             model: Callable[[Tensor, Tensor], Tensor] = network(depth)
             if change == "penalty":
                 model, depth = penalised(network(1), 5.0), 1
             elif change == "mean":
                 model = centred(network(depth))
-            differing.append(
-                discrepancy(flow(model, prompt(len(used)), used), closure(intended, depth)).count
-            )
+            differing.append(discrepancy(flow(model, prompt(len(used)), used), closure(intended, depth)).count)
     # A control must show in every mask, so it is judged where it shows least.
     worst = min(differing) if change else max(differing)
     return Evidence.exact(worst, "<=", 0, "equality of booleans: a hidden weight is exactly 0")
@@ -281,9 +268,7 @@ TRANSITIVE = tuple(title for title in PATTERNS if title not in ("two speakers in
     "after $L$ layers.",
     controls=[
         control("a sliding window", titles=("window of 2",)),
-        control(
-            "a segment number used again after another speaker's turn", titles=("two speakers in turns",)
-        ),
+        control("a segment number used again after another speaker's turn", titles=("two speakers in turns",)),
     ],
 )
 def transitive_masks_ignore_depth(results: Results, titles: tuple[str, ...] = TRANSITIVE) -> Evidence:
@@ -317,9 +302,7 @@ def pairs_are_counted(results: Results, strict: bool = False) -> Evidence:
         if strict:
             allowed = allowed & ~torch.eye(len(allowed), dtype=torch.bool)
         differing += abs(int(allowed.sum()) - allowed_pairs(name, **sizes))
-    differing += (
-        abs(len(mask("next_scale", sides=sides)) - 680) + (sides[-1] ** 2 != 256) + (len(sides) != 10)
-    )
+    differing += abs(len(mask("next_scale", sides=sides)) - 680) + (sides[-1] ** 2 != 256) + (len(sides) != 10)
     return Evidence.exact(differing, "<=", 0, "counting")
 
 
@@ -367,12 +350,22 @@ def mask_gallery(results: Results) -> Drawing:
         panel.set_title(title, fontsize=9)
         pairs = [int(one.sum()), int(two.sum()), int(four.sum())]
         panel.set_xlabel(f"reaches {pairs[0]}, {pairs[1]}, {pairs[2]}", fontsize=8.5)
-        rows.append({"pattern": title, "tokens": len(allowed), "pairs": int(allowed.sum()),
-                     "reached_1": pairs[0], "reached_2": pairs[1], "reached_4": pairs[2]})  # fmt: skip
+        rows.append(
+            {
+                "pattern": title,
+                "tokens": len(allowed),
+                "pairs": int(allowed.sum()),
+                "reached_1": pairs[0],
+                "reached_2": pairs[1],
+                "reached_4": pairs[2],
+            }
+        )
     figure.suptitle(
         "only windows and re-used segments reach further with depth (black: 1 layer, grey: 2, light: 4; pairs reached after each)",
-        x=0.01, ha="left", fontsize=11,
-    )  # fmt: skip
+        x=0.01,
+        ha="left",
+        fontsize=11,
+    )
     return Drawing(figure, pd.DataFrame(rows))
 
 
@@ -473,9 +466,7 @@ def full_attention_is_equivariant(
         control("an absolute position table, which breaks it in one layer", positions=True),
     ],
 )
-def causal_symmetry_breaks_from_two_layers(
-    results: Results, kind: str = "causal", positions: bool = False
-) -> Evidence:
+def causal_symmetry_breaks_from_two_layers(results: Results, kind: str = "causal", positions: bool = False) -> Evidence:
     allowed, order = mask(kind, length=9), without_the_last(9, 0)
     one, *deeper = (float(changes(depth, allowed, order, positions)[-1]) for depth in DEPTHS)
     return Evidence.weakest(
@@ -517,9 +508,7 @@ def colours_predict_which_rows_move(results: Results, rounds: int = 0, positions
     for title in PATTERNS:
         allowed = pattern(title)
         for depth in DEPTHS:
-            predicted = [
-                unchanged_rows(allowed, order, rounds or depth) for order in four_orders(len(allowed))
-            ]
+            predicted = [unchanged_rows(allowed, order, rounds or depth) for order in four_orders(len(allowed))]
             wrong += int((unmoved_rows(title, depth, positions) != torch.stack(predicted)).sum())
     return Evidence.exact(wrong, "<=", 0, "rows whose change is not the predicted one, rounding aside")
 
@@ -545,17 +534,16 @@ def symmetry_by_depth(results: Results) -> Drawing:
                 for depth, change in zip(depths, curves[-1], strict=True)
             ]
         values = np.maximum(np.array(curves), 1e-17)
-        panel.plot(
-            depths, np.exp(np.log(values).mean(0)), color=color, linestyle=line, marker=marker, label=title
-        )
+        panel.plot(depths, np.exp(np.log(values).mean(0)), color=color, linestyle=line, marker=marker, label=title)
         panel.plot(depths, values.T, color=color, marker=marker, linestyle="none", alpha=0.25)
     bounds = [symmetry_bound(depth, masks.causal(9)) for depth in depths]
     panel.plot(depths, bounds, color="black", linestyle=":", label="rounding bound")
     panel.set_yscale("log")
     panel.set_ylim(1e-18, 1e2)
     panel.set_xticks(depths)
-    label(panel, "a causal mask reveals the order from the second layer on", "layers",
-          "largest change of the last output")  # fmt: skip
+    label(
+        panel, "a causal mask reveals the order from the second layer on", "layers", "largest change of the last output"
+    )
     panel.legend(loc="center right", bbox_to_anchor=(1, 0.29))
     return Drawing(figure, pd.DataFrame(rows))
 
@@ -591,9 +579,11 @@ PROOFS.show(colours_predict_which_rows_move)
 def running_means_have_the_root_law(results: Results, depth: int = 1) -> Evidence:
     found = cosines(averaged_gram(32, depth=depth))
     return Evidence.exact(
-        largest(found - running_mean_cosine(32)), "<=", rounding_bound(3 * 32 + 8, 1.0),
+        largest(found - running_mean_cosine(32)),
+        "<=",
+        rounding_bound(3 * 32 + 8, 1.0),
         "rounding of sums of 32 terms, two roots and a quotient, cosines at most 1",
-    )  # fmt: skip
+    )
 
 
 @PROOFS.measurement(seeds=lambda config: config.draws)
@@ -642,13 +632,14 @@ def scatter_falls_with_the_root_of_the_width(results: Results, mean_index: int =
 )
 def residual_streams_have_the_later_index_law(results: Results, factor: float = 1.0) -> Evidence:
     worst = max(
-        largest(cosines(averaged_gram(32, residual=c)) - residual_cosine(32, factor * c))
-        for c in (0.5, 1.0, 3.0)
+        largest(cosines(averaged_gram(32, residual=c)) - residual_cosine(32, factor * c)) for c in (0.5, 1.0, 3.0)
     )
     return Evidence.exact(
-        worst, "<=", rounding_bound(3 * 32 + 12, 1.0),
+        worst,
+        "<=",
+        rounding_bound(3 * 32 + 12, 1.0),
         "rounding of sums of 32 terms, two roots and a quotient, cosines at most 1",
-    )  # fmt: skip
+    )
 
 
 @PROOFS.claim(
@@ -753,9 +744,7 @@ def largest_margin(rows: Tensor) -> float:
     statement=r"If some direction separates $e_y$ from all other $e_v$ with margin $\gamma$, then $\lVert h \rVert$ "
     r"grows as $(\log t)/\gamma$ along gradient flow: $\gamma\, d\lVert h\rVert / d\log t = 1$ up to "
     r"$1/\log t$ at $t = 10^{12}$.",
-    controls=[
-        control("the target's vector is the mean of the others: nothing separates it", separable=False)
-    ],
+    controls=[control("the target's vector is the mean of the others: nothing separates it", separable=False)],
 )
 def norm_grows_as_the_logarithm_of_time(results: Results, separable: bool = True) -> Evidence:
     rows = unembedding(separable).numpy()
@@ -786,14 +775,7 @@ def norm_grows_as_the_logarithm_of_time(results: Results, separable: bool = True
 )
 def linear_attention_updates_a_matrix(results: Results, own: bool = True) -> Evidence:
     model = Transformer(
-        Architecture(
-            width=WIDTH,
-            layers=1,
-            attention="linear",
-            mlp_ratio=0.0,
-            norm="none",
-            bias=False,
-        ),
+        Architecture(width=WIDTH, layers=1, attention="linear", mlp_ratio=0.0, norm="none", bias=False),
         [5],
         torch.float64,
     )
@@ -806,15 +788,10 @@ def linear_attention_updates_a_matrix(results: Results, own: bool = True) -> Evi
     updated = (kept @ value).T @ (kept @ key)
     expected = inputs[-1] + (inputs[-1] @ query) @ updated.T @ read
     difference = largest(outputs(model, inputs, masks.causal(8))[-1] - expected)
-    sizes = [
-        float(inputs.norm(dim=-1).max()) * float(torch.linalg.matrix_norm(one)) for one in (query, key, value)
-    ]
+    sizes = [float(inputs.norm(dim=-1).max()) * float(torch.linalg.matrix_norm(one)) for one in (query, key, value)]
     scale = len(inputs) * math.prod(sizes) * float(torch.linalg.matrix_norm(read))
     return Evidence.exact(
-        difference,
-        "<=",
-        rounding_bound(2 * (4 * WIDTH + len(inputs) + 1), scale),
-        "rounding of both computations",
+        difference, "<=", rounding_bound(2 * (4 * WIDTH + len(inputs) + 1), scale), "rounding of both computations"
     )
 
 
@@ -841,9 +818,7 @@ PROOFS.show(linear_attention_updates_a_matrix)
     kind="identity",
     statement="Under a segment mask (contiguous segments of 3 and 4 tokens, 3 generated) the outputs of the first "
     "segment, and of the whole prompt, are the same whether what follows is there or not (1 to 3 layers).",
-    controls=[
-        control("a segment number used again after another speaker's turn", title="two speakers in turns")
-    ],
+    controls=[control("a segment number used again after another speaker's turn", title="two speakers in turns")],
 )
 def earlier_segments_can_be_cached(results: Results, title: str = "segments, then generated") -> Evidence:
     allowed = pattern(title)
@@ -909,12 +884,8 @@ def pointer_jumping_follows_its_law(results: Results, law_layers: int = 0, sight
             goal = follow(pointers, 2**layers)
             held = (jump(pointers, mask(sight, length=length), layers) == goal).double().mean()
             full = (jump(pointers, masks.full(length), layers) == goal).double().mean()
-            worst = max(
-                worst, abs(float(held) - causal_accuracy(length, law_layers or layers)), abs(float(full) - 1)
-            )
-    return Evidence.exact(
-        worst, "<=", rounding_bound(64), "rounding of means of 0s and 1s and of at most 10 shares"
-    )
+            worst = max(worst, abs(float(held) - causal_accuracy(length, law_layers or layers)), abs(float(full) - 1))
+    return Evidence.exact(worst, "<=", rounding_bound(64), "rounding of means of 0s and 1s and of at most 10 shares")
 
 
 # %%
@@ -1070,9 +1041,7 @@ def scales_can_be_cached(results: Results, kind: str = "scales") -> Evidence:
         control("a causal mask inside the scale", kind="causal"),
     ],
 )
-def inside_a_scale_there_is_no_order(
-    results: Results, carried: bool = True, kind: str = "scales"
-) -> Evidence:
+def inside_a_scale_there_is_no_order(results: Results, carried: bool = True, kind: str = "scales") -> Evidence:
     allowed = pattern("scales 1, 2, 3") if kind == "scales" else masks.causal(14)
     order = torch.cat((torch.arange(5), 5 + random_orders(stream(0, "inside"), 1, 9)[0]))
     differences, bounds = [], []
@@ -1123,9 +1092,7 @@ def coarser_scales_do_not_leak(results: Results, own: bool = False) -> Evidence:
 
         reached = flow(after_inputs, prompt(14), allowed)
         between = torch.zeros(3, 3, dtype=torch.float64)
-        between = between.index_put(
-            (scale[:, None].expand(14, 14), scale.expand(14, 14)), reached, accumulate=True
-        )
+        between = between.index_put((scale[:, None].expand(14, 14), scale.expand(14, 14)), reached, accumulate=True)
         differing += int(((between != 0) != torch.ones(3, 3).tril(-1).bool()).sum())
     return Evidence.exact(differing, "<=", 0, "pairs of scales with another flow than from coarse to fine")
 
@@ -1267,11 +1234,7 @@ def two_streams(content_layers: int) -> tuple[Transformer, Transformer]:
 
 
 def answer(
-    models: tuple[Transformer, Transformer],
-    tokens: Tensor,
-    allowed: Tensor,
-    content_places: Tensor,
-    targets: Tensor,
+    models: tuple[Transformer, Transformer], tokens: Tensor, allowed: Tensor, content_places: Tensor, targets: Tensor
 ) -> Tensor:
     """Outputs of content and questions, [1, batch, token, width], for content and questions in one tensor."""
     count = len(content_places)
@@ -1353,9 +1316,7 @@ def questions_can_be_put_in_any_company(results: Results, open_questions: bool =
             together = answer(models, tokens[None, None], allowed, places, targets)[0, 0, PLACES:]
             for kept in ([0], [6], [1, 3, 5], [2, 6]):
                 rows = torch.cat((torch.arange(PLACES), PLACES + torch.tensor(kept)))
-                alone = answer(
-                    models, tokens[None, None, rows], allowed[rows][:, rows], places, targets[kept]
-                )
+                alone = answer(models, tokens[None, None, rows], allowed[rows][:, rows], places, targets[kept])
                 differences.append(largest(alone[0, 0, PLACES:] - together[kept]))
                 bounds.append(bound)
     return fewer_than_rounding(differences, bounds)
@@ -1370,9 +1331,7 @@ def other_order(layers: int) -> tuple[float, float]:
         tokens, places, targets = streams_prompt(order)
         with torch.no_grad():
             found.append(
-                answer(models, tokens[None, None], masks.two_stream(PLACES), places, targets)[
-                    0, 0, PLACES + 3
-                ]
+                answer(models, tokens[None, None], masks.two_stream(PLACES), places, targets)[0, 0, PLACES + 3]
             )
     return largest(found[0] - found[1]), streams_bound(models, ORDER)
 
@@ -1391,8 +1350,7 @@ def answers_depend_on_the_set_only(results: Results, layers: tuple[int, ...] = D
     found = [other_order(depth) for depth in layers]
     # The layer count that comes nearest to holding speaks for all.
     return min(
-        (Evidence.exact(difference, "<=", bound, ROUNDING) for difference, bound in found),
-        key=lambda one: one.measured,
+        (Evidence.exact(difference, "<=", bound, ROUNDING) for difference, bound in found), key=lambda one: one.measured
     )
 
 
@@ -1402,9 +1360,7 @@ def chunk_difference(chunks: tuple[int, ...], layers: int) -> tuple[float, float
     tokens, places, targets = streams_prompt(ORDER)
     content = 1 + sum(chunks[:-1])
     with torch.no_grad():
-        trained = answer(models, tokens[None, None], masks.two_stream(PLACES), places, targets)[
-            0, 0, :content
-        ]
+        trained = answer(models, tokens[None, None], masks.two_stream(PLACES), places, targets)[0, 0, :content]
         part = torch.cat((tokens[:content], tokens[PLACES:]))
         decoded = answer(models, part[None, None], chunked_two_stream(chunks), places[:content], targets)[
             0, 0, :content
@@ -1425,8 +1381,7 @@ def chunk_difference(chunks: tuple[int, ...], layers: int) -> tuple[float, float
 def chunks_keep_the_trained_states(results: Results, chunks: tuple[int, ...] = (1, 2, 4)) -> Evidence:
     found = [chunk_difference(chunks, depth) for depth in DEPTHS]
     return min(
-        (Evidence.exact(difference, "<=", bound, ROUNDING) for difference, bound in found),
-        key=lambda one: one.measured,
+        (Evidence.exact(difference, "<=", bound, ROUNDING) for difference, bound in found), key=lambda one: one.measured
     )
 
 
@@ -1436,10 +1391,20 @@ def order_and_chunks(results: Results) -> Drawing:
     figure, axes = panels(1, 1, width=6.4, height=4.0)
     panel, depths = axes[0, 0], np.arange(5)
     curves = {
-        "another order of the same three tokens": ([other_order(int(depth)) for depth in depths], "-", "o", REFERENCES[0]),
-        "chunks of 1, 2 and 4 tokens": ([chunk_difference((1, 2, 4), int(depth)) for depth in depths], "--", "s", "#d1495b"),
+        "another order of the same three tokens": (
+            [other_order(int(depth)) for depth in depths],
+            "-",
+            "o",
+            REFERENCES[0],
+        ),
+        "chunks of 1, 2 and 4 tokens": (
+            [chunk_difference((1, 2, 4), int(depth)) for depth in depths],
+            "--",
+            "s",
+            "#d1495b",
+        ),
         "one token a step": ([chunk_difference((1,) * 7, int(depth)) for depth in depths], "-.", "^", REFERENCES[3]),
-    }  # fmt: skip
+    }
     rows = []
     for title, (found, line, marker, color) in curves.items():
         values = np.array([difference for difference, _ in found])
@@ -1458,8 +1423,12 @@ def order_and_chunks(results: Results) -> Drawing:
     panel.set_yscale("log")
     panel.set_ylim(1e-18, 1e3)
     panel.set_xticks(depths)
-    label(panel, "random order is not any order once contents read each other",
-          "self-attention layers of the content stream", "largest change of an output")  # fmt: skip
+    label(
+        panel,
+        "random order is not any order once contents read each other",
+        "self-attention layers of the content stream",
+        "largest change of an output",
+    )
     panel.legend(loc="center right", bbox_to_anchor=(1, 0.29))
     return Drawing(figure, pd.DataFrame(rows))
 

@@ -303,15 +303,8 @@ def sharpness_and_length(results: Results) -> Drawing:
         axis.set_xscale("log", base=2)
         axis.legend()
     right.set_yscale("log")
-    label(
-        left,
-        rf"the best $\beta$ grows like $\log T$: slope {slope:.2f}",
-        "tokens $T$",
-        r"best sharpness $\beta^*$",
-    )
-    label(
-        right, "at its best the head nears the smoothed counts", "tokens $T$", "loss above the oracle (nats)"
-    )
+    label(left, rf"the best $\beta$ grows like $\log T$: slope {slope:.2f}", "tokens $T$", r"best sharpness $\beta^*$")
+    label(right, "at its best the head nears the smoothed counts", "tokens $T$", "loss above the oracle (nats)")
     return Drawing(figure, pd.DataFrame(rows))
 
 
@@ -345,9 +338,7 @@ def gradients_by_hand(results: Results, assumed_floor: float = 1e-2) -> Evidence
     attention = torch.softmax(pattern.masked_fill(~mask, -torch.inf), -1)
     law = reduced_law(found.tokens[None], attention[None], score[None])[0]
     soft_cross_entropy(found.target, law + floor).mean().backward()
-    by_hand = reduced_gradients(
-        pattern.detach(), score.detach(), found.tokens, found.target, assumed_floor, mask
-    )
+    by_hand = reduced_gradients(pattern.detach(), score.detach(), found.tokens, found.target, assumed_floor, mask)
     for automatic, hand in zip((pattern.grad, score.grad), by_hand, strict=True):
         assert automatic is not None
         error = max(error, float((automatic - hand).abs().max()))
@@ -378,15 +369,7 @@ def gradients_by_hand(results: Results, assumed_floor: float = 1e-2) -> Evidence
 
 
 # %%
-FAMILY = (
-    ROOT,
-    0,
-    1,
-    2,
-    1,
-    ROOT,
-    5,
-)  # 3 has a parent, a grandparent, a great-grandparent; 5 starts another tree
+FAMILY = (ROOT, 0, 1, 2, 1, ROOT, 5)  # 3 has a parent, a grandparent, a great-grandparent; 5 starts another tree
 
 
 def prior_draws(seed: int, number: int, states: int = 3) -> Tensor:
@@ -480,9 +463,7 @@ def finite_length(config: Config, seed: int) -> dict[str, np.ndarray]:
         gap = torch.arange(length - 1).unsqueeze(1) - torch.arange(length - 1)
         rows = slice(length // 4, length - 1)  # early rows see few tokens, and the mean over them is noisy
 
-        def deviation(
-            by_distance: Tensor, gap: Tensor = gap, mask: Tensor = mask, scaled: Tensor = scaled
-        ) -> Tensor:
+        def deviation(by_distance: Tensor, gap: Tensor = gap, mask: Tensor = mask, scaled: Tensor = scaled) -> Tensor:
             table = torch.where(gap >= 0, by_distance[gap.clamp_min(0)], 0.0) / 3
             return scaled[:-1, :-1] - centred_rows(table, mask[:-1, :-1])
 
@@ -648,9 +629,7 @@ def sampled_gradient_finds_parents(results: Results, arm: str = "uniform") -> Ev
     found = results[sampled_gradients]
     return Evidence.weakest(
         Evidence.over_seeds(found[f"margin_{arm}"], ">", 0, "the parent is the argmax of every row", parts=2),
-        Evidence.over_seeds(
-            found[f"value_{arm}"], ">", 0.05, "half of E I/S, the value in the limit", parts=2
-        ),
+        Evidence.over_seeds(found[f"value_{arm}"], ">", 0.05, "half of E I/S, the value in the limit", parts=2),
     )
 
 
@@ -815,25 +794,15 @@ def reference_losses(config: Config, seed: int) -> dict[str, np.ndarray]:
     for name, graph in (("pairs", pairs(15)), ("star", star(15))):
         data = causal_sequences(stream(seed, "exact", name), config.sequences // 12, 3, graph, 1.0)
         exact = posterior_mean(stream(seed, "weights", name), data.tokens, graph, 3, 1.0, 100)
-        found[f"exact_{name}"] = difference(
-            smoothed(last_row(data.tokens, graph, 3), 1.0), exact, data.target
-        )
-    for name, graph, share in (
-        ("chain", chain(19), 4),
-        ("pairs", pairs(19), 4),
-        ("long chain", chain(399), 16),
-    ):
+        found[f"exact_{name}"] = difference(smoothed(last_row(data.tokens, graph, 3), 1.0), exact, data.target)
+    for name, graph, share in (("chain", chain(19), 4), ("pairs", pairs(19), 4), ("long chain", chain(399), 16)):
         data = causal_sequences(stream(seed, "code", name), config.sequences // share, 10, graph, 0.1)
         wrapped = [len(graph) - 1 if parent == ROOT else parent for parent in graph]
         counts = pair_counts(data.tokens[:, wrapped], data.tokens[:, :-1], 10, 10)
         law = smoothed(row_of(counts, data.tokens[:, -1]), 0.1)
-        found[f"wrapped_{name}"] = difference(
-            law, smoothed(last_row(data.tokens, graph, 10), 0.1), data.target
-        )
+        found[f"wrapped_{name}"] = difference(law, smoothed(last_row(data.tokens, graph, 10), 0.1), data.target)
     for name, states, concentration in (("sparse", 10, 0.1), ("dense", 3, 1.0)):
-        data = causal_sequences(
-            stream(seed, "unigram", name), config.sequences // 4, states, (ROOT,), concentration
-        )
+        data = causal_sequences(stream(seed, "unigram", name), config.sequences // 4, states, (ROOT,), concentration)
         rows = soft_cross_entropy(data.transition, data.stationary.unsqueeze(1).expand(-1, states, -1))
         found[f"stationary_{name}"] = rows.mean().numpy() - np.log(states)
     return found
@@ -851,9 +820,7 @@ def reference_losses(config: Config, seed: int) -> dict[str, np.ndarray]:
 )
 def risk_of_pairs(results: Results, number: int = 7) -> Evidence:
     excess = pairs_risk(number, 3, 1.0) - oracle_risk(3, 1.0)
-    return Evidence.agreement(
-        results[reference_losses]["pairs"], excess, "excess over the oracle in closed form"
-    )
+    return Evidence.agreement(results[reference_losses]["pairs"], excess, "excess over the oracle in closed form")
 
 
 @PROOFS.claim(
@@ -889,10 +856,7 @@ def roots_inform(results: Results, roots: Roots = "stationary") -> Evidence:
 def roots_counted_as_children(results: Results, graphs: tuple[str, ...] = ("chain", "pairs")) -> Evidence:
     losses = [results[reference_losses][f"wrapped_{name}"] for name in graphs]
     return Evidence.weakest(
-        *[
-            Evidence.over_seeds(loss, ">", 0.003, "more than a line's width in the figure", parts=2)
-            for loss in losses
-        ]
+        *[Evidence.over_seeds(loss, ">", 0.003, "more than a line's width in the figure", parts=2) for loss in losses]
     )
 
 

@@ -51,11 +51,7 @@ from lab.closed_form.gradient_descent import (
     prefix_rate,
     stability_limit,
 )
-from lab.closed_form.kaczmarz import (
-    kaczmarz_path,
-    normalised_kaczmarz_path,
-    stationary_coefficients,
-)
+from lab.closed_form.kaczmarz import kaczmarz_path, normalised_kaczmarz_path, stationary_coefficients
 from lab.closed_form.least_squares import least_squares_weights, predict, ridge_weights
 from lab.closed_form.online_limits import (
     Coordinate,
@@ -73,11 +69,7 @@ from lab.generators.regression import (
     tokens,
 )
 from lab.models import masks
-from lab.models.constructions.linear_attention import (
-    gradient_descent_network,
-    label_slots,
-    network_predictor,
-)
+from lab.models.constructions.linear_attention import gradient_descent_network, label_slots, network_predictor
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results
 from lab.statistics import rounding_bound
@@ -104,11 +96,7 @@ PROOFS = Task(
         2024,
         arxiv="2308.06912",
     ),
-    presets={
-        "smoke": Config(prompts=4, sequences=32),
-        "ci": Config(),
-        "paper": Config(prompts=100, sequences=1024),
-    },
+    presets={"smoke": Config(prompts=4, sequences=32), "ci": Config(), "paper": Config(prompts=100, sequences=1024)},
 )
 
 # Dimension and number of examples: few and many examples, and fewer than dimensions.
@@ -243,9 +231,7 @@ def prefix_descends(results: Results, pattern: str = "prefix", step_factor: floa
         expected = slots_of(path[:, :, None], data)
         bound = layers_bound(data, MASKS["prefix"](context, queries), step, LAYERS, path)
         for form in ("factored", "merged"):
-            network = gradient_descent_network(
-                dimension, LAYERS, step=step * step_factor, attention_matrices=form
-            )
+            network = gradient_descent_network(dimension, LAYERS, step=step * step_factor, attention_matrices=form)
             found = label_slots(network, tokens(data), MASKS[pattern](context, queries))
             errors.append(gap(found, expected))
             bounds.append(bound)
@@ -303,16 +289,12 @@ def place_descent(
         control("residuals measured with the weights of place j instead of place i", own=True),
     ],
 )
-def causal_descends(
-    results: Results, pattern: str = "causal", everyone: bool = False, own: bool = False
-) -> Evidence:
+def causal_descends(results: Results, pattern: str = "causal", everyone: bool = False, own: bool = False) -> Evidence:
     errors, bounds = [], []
     for dimension, context in SHAPES:
         data = draw(results.config, "T2", (dimension, context))
         step, queries = safe_step(data), data.x_query.shape[1]
-        path = place_descent(
-            data.x_context, data.y_context, step=step, layers=LAYERS, everyone=everyone, own=own
-        )
+        path = place_descent(data.x_context, data.y_context, step=step, layers=LAYERS, everyone=everyone, own=own)
         bound = layers_bound(data, MASKS["causal"](context, queries), step, LAYERS, path)
         for form in ("factored", "merged"):
             network = gradient_descent_network(dimension, LAYERS, step=step, attention_matrices=form)
@@ -425,9 +407,7 @@ def prefix_limit(results: Results, penalty: float = 0.0, step_factor: float = 1.
         arithmetic = 2 * LAYERS * math.sqrt(shape[0]) * rounding_bound(sum(shape) + 3) * size
         # The target's own error is in the fixed point (times s A <= 1), twice in the projector (pinv again), twice in the map.
         bounds += [2 * of_target + arithmetic] * 3
-    return within(
-        errors, bounds, "rounding of X^+ y (n d operations, times the condition number) and of 8 steps"
-    )
+    return within(errors, bounds, "rounding of X^+ y (n d operations, times the condition number) and of 8 steps")
 
 
 def late_rate(error_map: Tensor, error: Tensor, doublings: int = 11) -> Tensor:
@@ -455,9 +435,7 @@ def rate_tolerance(error_map: Tensor, error: Tensor, doublings: int = 11) -> Ten
     return (condition / share).log() / 2**doublings
 
 
-RATE = (
-    r"the l-th root of the condition number of the eigenvectors over the share of the leading one, l = 2048"
-)
+RATE = r"the l-th root of the condition number of the eigenvectors over the share of the leading one, l = 2048"
 
 
 @PROOFS.claim(
@@ -667,20 +645,13 @@ def transient(config: Config, seed: int) -> dict[str, np.ndarray]:
     step = 0.04
     for mean in (0.0, 1.0):
         data = linear_regression(
-            stream(seed, "transient", str(mean)),
-            8,
-            dimension=16,
-            context_length=40,
-            query_length=1,
-            mean=mean,
+            stream(seed, "transient", str(mean)), 8, dimension=16, context_length=40, query_length=1, mean=mean
         )
         x = data.x_context
         rows: dict[str, list[np.ndarray]] = {name: [] for name in found}
         for matrix, symmetric in ((gram(x), True), (causal_gram(x), False)):
             error_map = torch.eye(40, dtype=x.dtype) - step * matrix
-            eigenvalues = (
-                torch.linalg.eigvalsh(error_map) if symmetric else error_map.diagonal(dim1=1, dim2=2)
-            )
+            eigenvalues = torch.linalg.eigvalsh(error_map) if symmetric else error_map.diagonal(dim1=1, dim2=2)
             rate = eigenvalues.abs().amax(-1)
             first = error = stationary_coefficients(x, data.y_context)
             growth = excess = torch.zeros(len(x), dtype=x.dtype)
@@ -717,9 +688,7 @@ def transient_growth(results: Results, mean: float = 1.0) -> Evidence:
     place = (slice(None), MEAN_AXIS[mean], MASK_AXIS["causal"])
     # An unstable prompt would grow without showing anything: it counts as no growth.
     orders = np.where(found["rate"][place] < 1, np.log10(found["growth"][place]), 0.0)
-    return Evidence.over_seeds(
-        orders.mean(-1), ">=", 3.0, "three orders of magnitude; a normal map allows none"
-    )
+    return Evidence.over_seeds(orders.mean(-1), ">=", 3.0, "three orders of magnitude; a normal map allows none")
 
 
 @PROOFS.claim(
@@ -808,9 +777,7 @@ SOLVE = "rounding of the substitution (componentwise, times the inverse of T) an
         control("examples gone through in reverse", reverse_order=True),
     ],
 )
-def stationary_is_one_pass(
-    results: Results, relaxation: float = 1.0, reverse_order: bool = False
-) -> Evidence:
+def stationary_is_one_pass(results: Results, relaxation: float = 1.0, reverse_order: bool = False) -> Evidence:
     errors, bounds = [], []
     for shape in SHAPES:
         data = draw(results.config, "T5", shape)
@@ -866,12 +833,7 @@ def own_label_is_fitted(results: Results, relaxation: float = 1.0, pattern: str 
 def residuals(config: Config, seed: int) -> dict[str, np.ndarray]:
     """Mean squared error of least squares on its own context, d = 16, n = 40, noise 0.5."""
     data = linear_regression(
-        stream(seed, "residuals"),
-        config.sequences,
-        dimension=16,
-        context_length=40,
-        query_length=1,
-        noise=NOISE,
+        stream(seed, "residuals"), config.sequences, dimension=16, context_length=40, query_length=1, noise=NOISE
     )
     fitted = predict(least_squares_weights(data.x_context, data.y_context), data.x_context)
     return {"least_squares": (data.y_context - fitted).square().mean().numpy()}
@@ -886,9 +848,7 @@ def residuals(config: Config, seed: int) -> dict[str, np.ndarray]:
     controls=[control("degrees of freedom forgotten", fitted=0)],
 )
 def prefix_keeps_residual(results: Results, fitted: int = 16) -> Evidence:
-    return Evidence.agreement(
-        results[residuals]["least_squares"], NOISE**2 * (1 - fitted / 40), "sigma^2 (1 - d/n)"
-    )
+    return Evidence.agreement(results[residuals]["least_squares"], NOISE**2 * (1 - fitted / 40), "sigma^2 (1 - d/n)")
 
 
 # %%
@@ -920,9 +880,7 @@ def normalised_coefficients(results: Results, divide_by_all: bool = False) -> Ev
         x, y = data.x_context, data.y_context
         rate = safe_step(data)
         numbers = torch.arange(1, shape[1] + 1, dtype=x.dtype)
-        found = normalised_causal_recursion(
-            x, y, data.x_query, learning_rate=rate, layers=LAYERS
-        ).coefficients
+        found = normalised_causal_recursion(x, y, data.x_query, learning_rate=rate, layers=LAYERS).coefficients
         # a S = y is a T = (j y_j): one substitution.
         target = stationary_coefficients(x, numbers * y)
         matrix = normalised_causal_gram(x)
@@ -1059,10 +1017,7 @@ PROOFS.show(norm_condition)
     kind="identity",
     statement=r"Outputs at the queries of a one-layer transformer are bit for bit the same under both masks, for softmax, "
     r"radial and linear attention and random weights.",
-    controls=[
-        control("two layers", layers=2),
-        control("outputs at the examples", at_queries=False),
-    ],
+    controls=[control("two layers", layers=2), control("outputs at the examples", at_queries=False)],
 )
 def one_layer_is_blind(results: Results, layers: int = 1, at_queries: bool = True) -> Evidence:
     dimension, context = 3, 12
@@ -1142,8 +1097,7 @@ def self_attention_forgets(results: Results, sees_itself: bool = True) -> Eviden
     network = gradient_descent_network(dimension, layers, step=step)
     mask = self_seeing if sees_itself else MASKS["prefix"]
     found, proper = (
-        label_slots(network, tokens(data), one(context, queries))[..., context:]
-        for one in (mask, MASKS["prefix"])
+        label_slots(network, tokens(data), one(context, queries))[..., context:] for one in (mask, MASKS["prefix"])
     )
     lengths = data.x_query.norm(dim=-1)
     rate = torch.maximum(prefix_rate(x, step)[:, None], (1 - step * lengths**2).abs())
@@ -1415,12 +1369,7 @@ def long_contexts(config: Config, seed: int) -> dict[str, np.ndarray]:
     found: dict[str, list[list[float]]] = {"causal": [], "least_squares": []}
     for noise in NOISES:
         data = linear_regression(
-            stream(seed, "long"),
-            config.sequences,
-            dimension=16,
-            context_length=LONG[-1],
-            query_length=1,
-            noise=noise,
+            stream(seed, "long"), config.sequences, dimension=16, context_length=LONG[-1], query_length=1, noise=noise
         )
         path = kaczmarz_path(data.x_context, data.y_context)
         rows: dict[str, list[float]] = {"causal": [], "least_squares": []}
@@ -1508,12 +1457,8 @@ DEPTHS = (1, 2, 5, 10, 20, 50)
 def layer_errors(config: Config, seed: int) -> dict[str, np.ndarray]:
     """Mean query error after DEPTHS layers under both masks less the closed form of the same inputs, d = 16, n = 40, s = 0.04."""
     step, depths = 0.04, torch.tensor(DEPTHS)
-    data = linear_regression(
-        stream(seed, "layers"), config.sequences, dimension=16, context_length=40, query_length=1
-    )
-    expected = expected_prefix_error(
-        gram_eigenvalues(data.x_context), depths, step=step, input_variance=1 / 3
-    ).mean(-1)
+    data = linear_regression(stream(seed, "layers"), config.sequences, dimension=16, context_length=40, query_length=1)
+    expected = expected_prefix_error(gram_eigenvalues(data.x_context), depths, step=step, input_variance=1 / 3).mean(-1)
     found = {}
     for name, recursion in (("prefix", prefix_recursion), ("causal", causal_recursion)):
         run = recursion(data.x_context, data.y_context, data.x_query, step=step, layers=DEPTHS[-1])
@@ -1529,9 +1474,7 @@ def layer_errors(config: Config, seed: int) -> dict[str, np.ndarray]:
     kind="rate",
     statement=r"After $l$ layers the prefix network has the expected noise-free query error $v\,E \sum_k (1 - s \lambda_k)^{2l}$ "
     r"($d = 16$, $n = 40$, $s = 0.04$, $l = 1, 2, 5, 10, 20, 50$).",
-    controls=[
-        control("the causal mask, from the second layer on", pattern="causal"),
-    ],
+    controls=[control("the causal mask, from the second layer on", pattern="causal")],
 )
 def prefix_error_by_layer(results: Results, pattern: str = "prefix") -> Evidence:
     samples = results[layer_errors][pattern]

@@ -99,12 +99,7 @@ def label_moments(config: Config, seed: int) -> dict[str, np.ndarray]:
     found = []
     for name in CLASSES:
         prompts = function_prompts(
-            stream(seed, "moments", name),
-            config.prompts,
-            function=name,
-            dimension=20,
-            context_length=0,
-            query_length=4,
+            stream(seed, "moments", name), config.prompts, function=name, dimension=20, context_length=0, query_length=4
         )
         found.append(float(prompts.y_query.square().mean()))
     return {"square": np.array(found)}
@@ -123,10 +118,7 @@ def normalisers(results: Results, constant: float = 0.0) -> Evidence:
     return Evidence.weakest(
         *(
             Evidence.agreement(
-                found[:, column],
-                constant or theory.second_moment(name, 20),
-                f"E f(x)^2, {name}",
-                len(CLASSES),
+                found[:, column], constant or theory.second_moment(name, 20), f"E f(x)^2, {name}", len(CLASSES)
             )
             for column, name in enumerate(CLASSES)
         )
@@ -156,9 +148,14 @@ SHOWN = tuple(range(0, 21, 2))
 
 def linear_prompts(config: Config, seed: int, name: str, examples: int, noise: float) -> FunctionPrompts:
     return function_prompts(
-        stream(seed, name, examples), config.prompts, function="linear", dimension=DIMENSION,
-        context_length=examples, query_length=8, noise=noise,
-    )  # fmt: skip
+        stream(seed, name, examples),
+        config.prompts,
+        function="linear",
+        dimension=DIMENSION,
+        context_length=examples,
+        query_length=8,
+        noise=noise,
+    )
 
 
 @PROOFS.measurement(seeds=lambda config: config.draws)
@@ -311,18 +308,19 @@ def covariance_agrees(results: Results, name: str) -> Evidence:
 @PROOFS.measurement(seeds=lambda config: config.draws)
 def kernel_errors(config: Config, seed: int) -> dict[str, np.ndarray]:
     """Normalised errors at d = 20 by k, of the kernel predictor, its expectation, and of rules that know less."""
-    kernels: dict[FunctionClass, theory.Kernel] = {
-        "relu": theory.arc_cosine_kernel,
-        "tree": theory.tree_kernel(DEPTH),
-    }
+    kernels: dict[FunctionClass, theory.Kernel] = {"relu": theory.arc_cosine_kernel, "tree": theory.tree_kernel(DEPTH)}
     found: dict[FunctionClass, list[list[float]]] = {}
     for name, kernel in kernels.items():
         rows = []
         for k in KERNEL_COUNTS:
             prompts = function_prompts(
-                stream(seed, "kernel", name, k), config.kernel_prompts, function=name, dimension=REFERENCE_DIMENSION,
-                context_length=k, query_length=8,
-            )  # fmt: skip
+                stream(seed, "kernel", name, k),
+                config.kernel_prompts,
+                function=name,
+                dimension=REFERENCE_DIMENSION,
+                context_length=k,
+                query_length=8,
+            )
             expected = theory.expected_kernel_error(kernel, prompts.x_context, prompts.x_query).mean()
             rules = (
                 theory.kernel_predictor(kernel),
@@ -331,9 +329,7 @@ def kernel_errors(config: Config, seed: int) -> dict[str, np.ndarray]:
             )
             rows.append([float(expected), *(float(squared_error(rule, prompts).mean()) for rule in rules)])
         found[name] = rows
-    return {
-        name: np.array(rows) / theory.second_moment(name, REFERENCE_DIMENSION) for name, rows in found.items()
-    }
+    return {name: np.array(rows) / theory.second_moment(name, REFERENCE_DIMENSION) for name, rows in found.items()}
 
 
 KERNEL_RULES = ("expected", "kernel", "least squares", "3 neighbours")
@@ -360,9 +356,7 @@ def predictor_is_ahead(results: Results, name: str, ahead: str, behind: str) -> 
     excess = found[:, :, KERNEL_RULES.index(behind)] - found[:, :, KERNEL_RULES.index(ahead)]
     return Evidence.weakest(
         *(
-            Evidence.over_seeds(
-                excess[:, column], ">", 0.0, f"excess of {behind} at k = {k}", len(KERNEL_COUNTS)
-            )
+            Evidence.over_seeds(excess[:, column], ">", 0.0, f"excess of {behind} at k = {k}", len(KERNEL_COUNTS))
             for column, k in enumerate(KERNEL_COUNTS)
         )
     )
@@ -399,9 +393,7 @@ def relu_predictor(results: Results, rule: str = "kernel") -> Evidence:
     statement=r"It is ahead of 3 nearest neighbours, the paper's baseline, at $k = 10$ and $40$.",
     controls=[control("the two exchanged", ahead="3 neighbours", behind="kernel")],
 )
-def relu_predictor_is_ahead(
-    results: Results, ahead: str = "kernel", behind: str = "3 neighbours"
-) -> Evidence:
+def relu_predictor_is_ahead(results: Results, ahead: str = "kernel", behind: str = "3 neighbours") -> Evidence:
     return predictor_is_ahead(results, "relu", ahead, behind)
 
 
@@ -442,20 +434,22 @@ def errors_without_training(results: Results) -> Drawing:
     ):
         look = REFERENCES[0 if name == "clean" else 1]
         curve = np.array([law(k) for k in grid]) / DIMENSION
-        axes[0, 0].plot(
-            grid, curve, color=look, linestyle="-" if name == "clean" else "--", label=f"{title}, law"
-        )
+        axes[0, 0].plot(grid, curve, color=look, linestyle="-" if name == "clean" else "--", label=f"{title}, law")
         values = found[name] / DIMENSION
         low, high = mean_band(values)
         middle = values.mean(0)
         axes[0, 0].errorbar(
-            counts, middle, yerr=np.maximum([middle - low, high - middle], 0), color=look, linestyle="",
-            marker="o" if name == "clean" else "s", capsize=2, label=f"{title}, measured",
-        )  # fmt: skip
+            counts,
+            middle,
+            yerr=np.maximum([middle - low, high - middle], 0),
+            color=look,
+            linestyle="",
+            marker="o" if name == "clean" else "s",
+            capsize=2,
+            label=f"{title}, measured",
+        )
         tables.append(
-            pd.DataFrame(
-                {"panel": "linear", "rule": title, "k": counts, "error": middle, "low": low, "high": high}
-            )
+            pd.DataFrame({"panel": "linear", "rule": title, "k": counts, "error": middle, "low": low, "high": high})
         )
     axes[0, 0].axhline(1.0, color="black", linestyle=":", label="predicting 0")
     axes[0, 0].set_ylim(0, 5)
@@ -471,18 +465,20 @@ def errors_without_training(results: Results) -> Drawing:
             low, high = mean_band(values[:, column])
             middle = values[:, column].mean(0)
             panel.errorbar(
-                places + 0.15 * (column - 0.5), middle, yerr=np.maximum([middle - low, high - middle], 0), linestyle="",
-                marker="os"[column], color=REFERENCES[column], capsize=3, label=f"k = {k}",
-            )  # fmt: skip
+                places + 0.15 * (column - 0.5),
+                middle,
+                yerr=np.maximum([middle - low, high - middle], 0),
+                linestyle="",
+                marker="os"[column],
+                color=REFERENCES[column],
+                capsize=3,
+                label=f"k = {k}",
+            )
             tables.append(
-                pd.DataFrame(
-                    {"panel": name, "rule": KERNEL_RULES, "k": k, "error": middle, "low": low, "high": high}
-                )
+                pd.DataFrame({"panel": name, "rule": KERNEL_RULES, "k": k, "error": middle, "low": low, "high": high})
             )
         panel.axhline(1.0, color="black", linestyle=":", label="predicting 0")
-        panel.set_xticks(
-            places, ["kernel,\nexpected", "kernel", "least\nsquares", "3 neigh-\nbours"], fontsize=8
-        )
+        panel.set_xticks(places, ["kernel,\nexpected", "kernel", "least\nsquares", "3 neigh-\nbours"], fontsize=8)
         label(panel, title, "rule (d = 20)", "squared error / E f(x)²")
         panel.legend(fontsize=8)
     return Drawing(figure, pd.concat(tables))
@@ -510,11 +506,16 @@ def sparse_errors(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarra
     for column, k in enumerate(SPARSE_COUNTS):
         drawn = [
             function_prompts(
-                stream(seed, "sparse", k), config.sparse_prompts, function="sparse", dimension=SPARSE_DIMENSION,
-                context_length=k, query_length=8, noise=0.01,
+                stream(seed, "sparse", k),
+                config.sparse_prompts,
+                function="sparse",
+                dimension=SPARSE_DIMENSION,
+                context_length=k,
+                query_length=8,
+                noise=0.01,
             )
             for seed in seeds
-        ]  # fmt: skip
+        ]
         together = {name: torch.cat([getattr(one, name) for one in drawn]) for name in vars(drawn[0])}
         for row, rule in enumerate(rules):
             errors = squared_error(rule, replace(drawn[0], **together)).unflatten(0, (len(seeds), -1))
@@ -590,12 +591,7 @@ def exact_shifts(config: Config, seed: int) -> dict[str, np.ndarray]:
     shifts: tuple[Shift, ...] = ("orthogonal", "overlapping", "none")
     for shift in shifts:
         prompts = shifted_prompts(
-            stream(seed, "shift"),
-            50,
-            shift=shift,
-            dimension=DIMENSION,
-            context_length=5,
-            query_length=4,
+            stream(seed, "shift"), 50, shift=shift, dimension=DIMENSION, context_length=5, query_length=4
         )
         found = least_squares()(prompts.x_context, prompts.y_context, prompts.x_query)
         goal = torch.zeros_like(found) if shift == "orthogonal" else prompts.y_query
@@ -665,16 +661,12 @@ def finite_differences(config: Config, seed: int) -> dict[str, np.ndarray]:
     # Truncation of the highest mode K: K^5 h^4 / 30 and K^6 h^4 / 90 a unit of time, and |lambda|^5 dt^4 / 120.
     high = float(FAMILY.modes)
     rate = beta.abs() * high + nu * high**2
-    bound = TIME * (
-        beta.abs() * high**5 * width**4 / 30 + nu * high**6 * width**4 / 90 + rate**5 * step**4 / 120
-    )
+    bound = TIME * (beta.abs() * high**5 * width**4 / 30 + nu * high**6 * width**4 / 90 + rate**5 * step**4 / 120)
     found = []
     for sign in (1.0, -1.0):
         exact = fields(start * propagators(sign * beta[:, 0], nu[:, 0], FAMILY.modes, TIME), POINTS)
         # Modes shrink, so that errors relative to the start bound those a mode makes.
-        found.append(
-            float((((field - exact).norm(dim=-1) / fields(start, POINTS).norm(dim=-1)) / bound[:, 0]).max())
-        )
+        found.append(float((((field - exact).norm(dim=-1) / fields(start, POINTS).norm(dim=-1)) / bound[:, 0]).max()))
     return {"excess": np.array(found)}
 
 
@@ -688,17 +680,13 @@ def finite_differences(config: Config, seed: int) -> dict[str, np.ndarray]:
 )
 def propagator_solves_the_equation(results: Results, column: int = 0) -> Evidence:
     worst = results[finite_differences]["excess"][:, column].max()
-    return Evidence.exact(
-        worst, "<=", 1.1, "leading truncation errors of space and time, a tenth for the next order"
-    )
+    return Evidence.exact(worst, "<=", 1.1, "leading truncation errors of space and time, a tenth for the next order")
 
 
 @PROOFS.measurement(seeds=lambda config: config.draws)
 def coefficient_fits(config: Config, seed: int) -> dict[str, np.ndarray]:
     """Error of coefficients without noise; relative error of a forecast on a new start, by noise and rule; aliases."""
-    context = pde_trajectories(
-        stream(seed, "equations"), config.trajectories, family=FAMILY, trajectories=2, length=8
-    )
+    context = pde_trajectories(stream(seed, "equations"), config.trajectories, family=FAMILY, trajectories=2, length=8)
     shown, new = context.modes[:, 0], context.modes[:, 1, 0]
     beta, nu = context.advection[:, 0, 0], context.diffusion[:, 0, 0]
     truth = propagators(beta, nu, FAMILY.modes, FAMILY.interval) ** FORECAST * new
@@ -785,9 +773,7 @@ def advection_has_aliases(results: Results, alias: bool = True) -> Evidence:
     goal = beta - period * (beta / period).round() if alias else beta
     error = float((found - goal).abs().max())
     # Angles up to 3 * 35 * 0.1 carry a rounding of that size, divided by the interval.
-    return Evidence.exact(
-        error, "<=", rounding_bound(100, 3 * 35.0), "rounding of the angles over the interval"
-    )
+    return Evidence.exact(error, "<=", rounding_bound(100, 3 * 35.0), "rounding of the angles over the interval")
 
 
 MESA_DIMENSION, MESA_LENGTH = 3, 5
@@ -814,9 +800,7 @@ def advection_is_no_independent_phases(results: Results, phases: Phases = "harmo
     law = mesa.moments("rademacher", MESA_DIMENSION)
     step = mesa.optimal_step(law, MESA_LENGTH)
     formula = float(mesa.population_loss(step, law, MESA_DIMENSION, MESA_LENGTH))
-    return Evidence.exact(
-        abs(exact_mesa_loss(phases, step) - formula), ">", 0.01, "distance of two exact losses"
-    )
+    return Evidence.exact(abs(exact_mesa_loss(phases, step) - formula), ">", 0.01, "distance of two exact losses")
 
 
 # %%
@@ -827,11 +811,7 @@ def equations_in_context(results: Results) -> Drawing:
     drawn = pde_trajectories(stream(3, "picture"), 1, family=FAMILY, trajectories=1, length=30)
     picture = fields(drawn.modes[0, 0], 64).numpy()
     shown = axes[0, 0].pcolormesh(
-        np.arange(30) * FAMILY.interval,
-        2 * math.pi / 64 * np.arange(64),
-        picture.T,
-        cmap="Greys",
-        shading="nearest",
+        np.arange(30) * FAMILY.interval, 2 * math.pi / 64 * np.arange(64), picture.T, cmap="Greys", shading="nearest"
     )
     axes[0, 0].grid(False)
     figure.colorbar(shown, ax=axes[0, 0], label="u")
@@ -839,26 +819,17 @@ def equations_in_context(results: Results) -> Drawing:
     label(axes[0, 0], f"waves move and fade (beta = {beta:.2f}, nu = {nu:.2f})", "time t", "place x")
     found = results[coefficient_fits]["forecast"]
     tables = []
-    for column, (rule, marker, dashes) in enumerate(
-        zip(FORECASTS, "osv^", ("-", "--", ":", "-."), strict=True)
-    ):
+    for column, (rule, marker, dashes) in enumerate(zip(FORECASTS, "osv^", ("-", "--", ":", "-."), strict=True)):
         middle = found[:, :, column].mean(0)
         low, high = mean_band(found[:, :, column])
         axes[0, 1].plot(NOISES, middle, marker=marker, linestyle=dashes, color=REFERENCES[column], label=rule)
         band(axes[0, 1], np.array(NOISES), low, high, REFERENCES[column])
-        tables.append(
-            pd.DataFrame({"rule": rule, "noise": NOISES, "error": middle, "low": low, "high": high})
-        )
+        tables.append(pd.DataFrame({"rule": rule, "noise": NOISES, "error": middle, "low": low, "high": high}))
     axes[0, 1].set_xscale("log")
     axes[0, 1].set_yscale("log")
     axes[0, 1].set_xticks(NOISES, [f"{noise:g}" for noise in NOISES])
     axes[0, 1].minorticks_off()
-    label(
-        axes[0, 1],
-        "two coefficients forecast best",
-        "observation noise on a mode",
-        "relative error of 5 steps",
-    )
+    label(axes[0, 1], "two coefficients forecast best", "observation noise on a mode", "relative error of 5 steps")
     axes[0, 1].legend(fontsize=8)
     return Drawing(figure, pd.concat(tables))
 

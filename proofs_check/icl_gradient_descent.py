@@ -180,10 +180,7 @@ def one_layer_is_one_step(results: Results, pattern: str = "prefix", sign: float
     parts = []
     for dimension, outputs, context in SHAPES:
         count, name = results.config.prompts, f"T1 {dimension} {outputs} {context}"
-        x, query = (
-            normal(f"{name} x", count, context, dimension),
-            normal(f"{name} q", count, 1, dimension),
-        )
+        x, query = (normal(f"{name} x", count, context, dimension), normal(f"{name} q", count, 1, dimension))
         y, initial = normal(f"{name} y", count, context, outputs), normal(f"{name} W", outputs, dimension)
         step = 0.5 / context
         change = step * (y - x @ initial.mT).mT @ x
@@ -198,12 +195,8 @@ def one_layer_is_one_step(results: Results, pattern: str = "prefix", sign: float
             network = loaded(dimension + outputs, [step_layer(dimension, outputs, step, initial, scale)])
             found = apply(network, given, MASKS[pattern](context, 1))
             slots = found[..., dimension:]
-            error = torch.cat(
-                [slots[:, :-1] - expected[:, :-1], sign * slots[:, -1:] + expected[:, -1:]], dim=1
-            )
-            parts.append(
-                (max(greatest(error), greatest(found[..., :dimension] - given[..., :dimension])), bound)
-            )
+            error = torch.cat([slots[:, :-1] - expected[:, :-1], sign * slots[:, -1:] + expected[:, -1:]], dim=1)
+            parts.append((max(greatest(error), greatest(found[..., :dimension] - given[..., :dimension])), bound))
     return all_within(parts, "rounding of two computations, chains of 2(d + outputs + N) + 4 operations each")
 
 
@@ -227,10 +220,7 @@ PROOFS.show(one_layer_is_one_step)
 # %%
 def three_atoms(kurtosis: float, context: int, dimension: int) -> tuple[Tensor, Tensor]:
     """All input matrices [3^(N d), N, d] of unit-variance coordinates on {-c, 0, c}, and their probabilities."""
-    atoms, weights = (
-        np.sqrt(kurtosis) * np.array([-1, 0, 1]),
-        np.array([0.5, kurtosis - 1, 0.5]) / kurtosis,
-    )
+    atoms, weights = (np.sqrt(kurtosis) * np.array([-1, 0, 1]), np.array([0.5, kurtosis - 1, 0.5]) / kurtosis)
     atoms_of = np.array(list(itertools.product(range(3), repeat=context * dimension)))
     x = torch.from_numpy(atoms[atoms_of]).view(-1, context, dimension)
     return x, torch.from_numpy(weights[atoms_of].prod(1))
@@ -270,9 +260,7 @@ def error_of_step(x: Tensor, probability: Tensor, step: float, covariance: Tenso
 )
 def one_step_law(results: Results, kurtosis: float | None = None, extra: int = 0) -> Evidence:
     parts = []
-    for (context, dimension), own, noise in itertools.product(
-        ((2, 2), (3, 2), (2, 3)), (1.0, 1.8, 4.0), (0.0, 0.7)
-    ):
+    for (context, dimension), own, noise in itertools.product(((2, 2), (3, 2), (2, 3)), (1.0, 1.8, 4.0), (0.0, 0.7)):
         x, probability = three_atoms(own, context, dimension)
         law = {"kurtosis": own if kurtosis is None else kurtosis, "noise": noise}
         best = optimal_step(context + extra, dimension, **law)
@@ -283,10 +271,7 @@ def one_step_law(results: Results, kurtosis: float | None = None, extra: int = 0
     for moments, (context, dimension) in itertools.product(
         (uniform_moments(HALF_WIDTH), normal_moments(VARIANCE)), ((10, 10), (25, 10), (3, 7))
     ):
-        law = {
-            "input_variance": moments[1],
-            "kurtosis": moments[2] / moments[1] ** 2 if kurtosis is None else kurtosis,
-        }
+        law = {"input_variance": moments[1], "kurtosis": moments[2] / moments[1] ** 2 if kurtosis is None else kurtosis}
         best = optimal_step(context + extra, dimension, **law)
         counted = gram_moments(2, context, dimension, moments)
         for factor in (0.5, 1.0, 1.5):
@@ -395,9 +380,7 @@ PROOFS.show(error_off_the_training_range)
         control("label noise left out of W", ignore_noise=True),
     ],
 )
-def best_layer_is_preconditioned(
-    results: Results, plain: bool = False, ignore_noise: bool = False
-) -> Evidence:
+def best_layer_is_preconditioned(results: Results, plain: bool = False, ignore_noise: bool = False) -> Evidence:
     parts = []
     for spectrum, context, noise in (
         (np.array([2.0, 0.5]), 3, 0.3),
@@ -512,9 +495,7 @@ def layers_are_steps(results: Results, pattern: str = "prefix", fewer: int = 0) 
         step = 1 / float(gram_eigenvalues(torch.cat([data.x_context, data.x_query], dim=1)).max())
         path = gradient_descent_path(data.x_context, data.y_context, step=step, steps=12)
         for layers in (1, 2, 5, 12):
-            network = network_predictor(
-                gradient_descent_network(dimension, layers, step=step), MASKS[pattern]
-            )
+            network = network_predictor(gradient_descent_network(dimension, layers, step=step), MASKS[pattern])
             found = network(data.x_context, data.y_context, data.x_query)
             expected = predict(path[layers - fewer], data.x_query)
             bound = query_bound(data.x_context, data.y_context, data.x_query, layers)
@@ -540,10 +521,7 @@ def curved_layer(dimension: int, step: float, curvature: float) -> dict[str, Ten
     """One layer of GD++, W_0 = 0."""
     inputs = torch.eye(dimension + 1, dtype=torch.float64)
     inputs[-1, -1] = 0
-    value, output = (
-        torch.eye(dimension + 1, dtype=torch.float64),
-        -curvature * torch.eye(dimension + 1).double(),
-    )
+    value, output = (torch.eye(dimension + 1, dtype=torch.float64), -curvature * torch.eye(dimension + 1).double())
     value[-1, -1], output[-1, -1] = -1, step
     return {"query": inputs, "key": inputs, "value": value, "output": output}
 
@@ -574,8 +552,7 @@ def curved_layers_filter(results: Results, pattern: str = "prefix", frozen: bool
             steps = [0.9 / largest, 0.6 / largest, 0.8 / largest, 0.5 / largest]
             curvatures = [bend / largest, 1.2 * bend / largest, 0.7 * bend / largest, 0.4 * bend / largest]
             network = loaded(
-                dimension + 1,
-                [curved_layer(dimension, *pair) for pair in zip(steps, curvatures, strict=True)],
+                dimension + 1, [curved_layer(dimension, *pair) for pair in zip(steps, curvatures, strict=True)]
             )
             found = -apply(network, given, MASKS[pattern](context, 2))[:, context:, -1]
             met = [0.0] * 4 if frozen else curvatures
@@ -671,9 +648,7 @@ FAMILIES = {
 
 
 @functools.cache
-def best_filter(
-    length: int, moments: tuple[float, ...], family: str
-) -> tuple[list[float], list[float], float]:
+def best_filter(length: int, moments: tuple[float, ...], family: str) -> tuple[list[float], list[float], float]:
     """Steps, curvatures and expected squared error of the best filter of a family at d = 10."""
     layers, curved, tied = FAMILIES[family]
     return optimal_filter(length, 10, moments, layers=layers, curved=curved, tied=tied)
@@ -689,9 +664,7 @@ def least_error_at(length: int, moments: tuple[float, ...], curvature: float) ->
     counted = gram_moments(8, length, 10, moments)
     edge = 2 * best_filter(length, moments, "GD++, tied")[0][0]
     found = optimize.minimize_scalar(
-        lambda step: expected_filter_error(
-            filter_polynomial([step] * 2, [curvature] * 2), counted, moments[1]
-        ),
+        lambda step: expected_filter_error(filter_polynomial([step] * 2, [curvature] * 2), counted, moments[1]),
         bounds=(0.0, edge),
         method="bounded",
     )
@@ -748,10 +721,7 @@ def curvatures_to_the_last_digit(results: Results, places: Sequence[int] = (0, 1
     best = [best_filter(LENGTHS[place], moments, "GD++, tied")[1][0] for place in places]
     printed = [READ_OFF[place] for place in places]
     return Evidence.exact(
-        float(np.abs(np.array(best) - np.array(printed)).max()),
-        "<=",
-        0.0005,
-        "half a unit of the last digit printed",
+        float(np.abs(np.array(best) - np.array(printed)).max()), "<=", 0.0005, "half a unit of the last digit printed"
     )
 
 
@@ -772,19 +742,14 @@ def curvatures_to_the_last_digit(results: Results, places: Sequence[int] = (0, 1
 def least_losses(results: Results, half_width: float = HALF_WIDTH, halved: bool = True) -> Evidence:
     moments = uniform_moments(half_width)
     losses = np.array(
-        [
-            [best_filter(length, moments, family)[2] / (2 if halved else 1) for family in FAMILIES]
-            for length in LENGTHS
-        ]
+        [[best_filter(length, moments, family)[2] / (2 if halved else 1) for family in FAMILIES] for length in LENGTHS]
     )
     plotted = np.array([0.205, 0.155, 0.11])
     return Evidence.weakest(
         Evidence.exact(
             float(np.abs(losses[0, :3] - plotted).max()), "<=", 0.005, "a curve is read to half a hundredth"
         ),
-        Evidence.exact(
-            float((losses[:, 1:] / losses[:, :-1]).max()), "<", 1.0, "each family contains the one before"
-        ),
+        Evidence.exact(float((losses[:, 1:] / losses[:, :-1]).max()), "<", 1.0, "each family contains the one before"),
     )
 
 
@@ -798,17 +763,9 @@ def least_losses_by_length(results: Results) -> Drawing:
     for family, (line, marker, color) in zip(FAMILIES, looks, strict=True):
         losses = [best_filter(length, moments, family)[2] / 2 for length in lengths]
         panel.plot(lengths, losses, linestyle=line, marker=marker, color=REFERENCES[color], label=family)
-        rows += [
-            {"family": family, "examples": n, "half_loss": loss}
-            for n, loss in zip(lengths, losses, strict=True)
-        ]
+        rows += [{"family": family, "examples": n, "half_loss": loss} for n, loss in zip(lengths, losses, strict=True)]
     panel.plot(
-        (10, 10, 10),
-        (0.205, 0.155, 0.11),
-        "+",
-        color="black",
-        markersize=11,
-        label="read off the paper's plots",
+        (10, 10, 10), (0.205, 0.155, 0.11), "+", color="black", markersize=11, label="read off the paper's plots"
     )
     panel.set_xscale("log")
     panel.set_yscale("log")
@@ -852,15 +809,11 @@ PROOFS.show(least_losses)
     ),
     controls=[control("a damping of 0.13", dampings=(0.13,))],
 )
-def every_damping_diverges_somewhere(
-    results: Results, dampings: Sequence[float] = (1.0, 0.875, 0.75, 0.5)
-) -> Evidence:
+def every_damping_diverges_somewhere(results: Results, dampings: Sequence[float] = (1.0, 0.875, 0.75, 0.5)) -> Evidence:
     step = optimal_step(10, 10, input_variance=VARIANCE, kurtosis=UNIFORM_KURTOSIS)
     corner = torch.full((1, 10, 10), HALF_WIDTH, dtype=torch.float64)
     largest = float(gram_eigenvalues(corner).max())
-    return Evidence.exact(
-        min(damping * step * largest for damping in dampings), ">", 2.0, "the edge of stability"
-    )
+    return Evidence.exact(min(damping * step * largest for damping in dampings), ">", 2.0, "the edge of stability")
 
 
 # %%
@@ -884,10 +837,7 @@ PROOFS.show(every_damping_diverges_somewhere)
         r"\leftarrow f + s \sum_i (y_i - f(x_i))\, k(x_i, \cdot)$ of kernel gradient descent, $k(x, x') = "
         r"m(x) \cdot m(x')$ (5 steps)."
     ),
-    controls=[
-        control("the kernel of the raw inputs", raw=True),
-        control("a causal mask", pattern="causal"),
-    ],
+    controls=[control("the kernel of the raw inputs", raw=True), control("a causal mask", pattern="causal")],
 )
 def features_give_kernel_descent(results: Results, raw: bool = False, pattern: str = "prefix") -> Evidence:
     parts = []
@@ -897,9 +847,7 @@ def features_give_kernel_descent(results: Results, raw: bool = False, pattern: s
             normal(f"T7 first {dimension}", dimension, hidden),
             normal(f"T7 second {dimension}", hidden, features) / math.sqrt(hidden),
         )
-        examples, queries = (
-            torch.tanh(torch.tanh(x @ first) @ second) for x in (data.x_context, data.x_query)
-        )
+        examples, queries = (torch.tanh(torch.tanh(x @ first) @ second) for x in (data.x_context, data.x_query))
         step = 1 / float(gram_eigenvalues(torch.cat([examples, queries], dim=1)).max())
         network = network_predictor(gradient_descent_network(features, 5, step=step), MASKS[pattern])
         found = network(examples, data.y_context, queries)
@@ -908,10 +856,7 @@ def features_give_kernel_descent(results: Results, raw: bool = False, pattern: s
         fitted, answer = torch.zeros_like(data.y_context), torch.zeros_like(data.y_query)
         for _ in range(5):
             residual = data.y_context - fitted
-            fitted, answer = (
-                fitted + step * predict(residual, kernel),
-                answer + step * predict(residual, cross),
-            )
+            fitted, answer = (fitted + step * predict(residual, kernel), answer + step * predict(residual, cross))
         parts.append((greatest(found - answer), query_bound(examples, data.y_context, queries, 5)))
     return all_within(parts, "rounding of two computations, a chain of 2 features + N + 6 operations a layer")
 
@@ -983,11 +928,7 @@ def copied(given: Tensor, content: int, offset: int) -> Tensor:
     return found
 
 
-PATTERNS = {
-    "prefix": lambda length: masks.in_context_prefix(length - 1, 1),
-    "full": masks.full,
-    "causal": masks.causal,
-}
+PATTERNS = {"prefix": lambda length: masks.in_context_prefix(length - 1, 1), "full": masks.full, "causal": masks.causal}
 
 
 @PROOFS.claim(
@@ -1028,10 +969,7 @@ def _copy_then_learn(results: Results, pattern: str, copy_offset: int, learn_off
         length, content = 2 * context + 1, dimension + 1
         given, mask = alternating(data), PATTERNS[pattern](length)
         step = 1 / float(gram_eigenvalues(data.x_context).max())
-        layers = [
-            copying_layer(content, length, copy_offset),
-            learning_layer(dimension, length, step, learn_offset),
-        ]
+        layers = [copying_layer(content, length, copy_offset), learning_layer(dimension, length, step, learn_offset)]
         after = apply(loaded(content + length, layers[:1]), given, mask)
         inner = slice(0, -1) if learn_offset == 1 else slice(1, None)
         error = greatest(after[:, inner] - copied(given, content, learn_offset))
@@ -1054,10 +992,7 @@ def _copy_then_learn(results: Results, pattern: str, copy_offset: int, learn_off
         r"$e^{-\beta}$ in the scale $\beta$ of the scores and stays within $2 (n-1)\,e^{-\beta}$ times the "
         r"largest value."
     ),
-    controls=[
-        control("a scale of 1, as written", scales=(0.5, 1.0)),
-        control("a causal mask", pattern="causal"),
-    ],
+    controls=[control("a scale of 1, as written", scales=(0.5, 1.0)), control("a causal mask", pattern="causal")],
 )
 def softmax_copies_in_the_limit(
     results: Results, scales: Sequence[float] = (8.0, 11.0, 14.0, 17.0), pattern: str = "full"

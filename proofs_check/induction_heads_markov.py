@@ -292,11 +292,7 @@ def sampled_divergences(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     law = stream(0, "law").rng().dirichlet(np.ones(5))
     counts = stream(seed, "counts").rng().multinomial(20, law, 5_000)
     sampled = (law * np.log(law / ((counts + 0.5) / 22.5))).sum(-1).mean()
-    return {
-        "sampled": sampled,
-        "formula": np.array(smoothing_divergence(law, 20, 0.5)),
-        "leading": np.array(4 / 40),
-    }
+    return {"sampled": sampled, "formula": np.array(smoothing_divergence(law, 20, 0.5)), "leading": np.array(4 / 40)}
 
 
 @PROOFS.claim(
@@ -331,10 +327,7 @@ def averaged_divergences(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     target = [risk_after_visits(n, s, a) - oracle_risk(s, a) for s, a, n in cases]
     matched = [average(s, a, n, a) for s, a, n in cases]
     other = [average(s, a, n, 2 * a) for s, a, n in cases]
-    return {
-        "matched": np.abs(np.subtract(matched, target)),
-        "other": np.abs(np.subtract(other, target)),
-    }
+    return {"matched": np.abs(np.subtract(matched, target)), "other": np.abs(np.subtract(other, target))}
 
 
 @PROOFS.claim(
@@ -347,9 +340,7 @@ def averaged_divergences(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
 )
 def averaged_cost_is_bayes_risk(results: Results, smoothing: str = "matched") -> Evidence:
     error = results[averaged_divergences][smoothing].max()
-    return Evidence.exact(
-        error, "<=", 1e-10, "tolerance 1e-12 asked of the quadrature, times 4 symbols and slack 25"
-    )
+    return Evidence.exact(error, "<=", 1e-10, "tolerance 1e-12 asked of the quadrature, times 4 symbols and slack 25")
 
 
 # %%
@@ -419,9 +410,7 @@ HEAD_ROUNDING = statistics.rounding_bound(4 * 60 + 2 * (LENGTH + 1), 1.0)
     statement=r"Under a causal mask two attention layers (copy the symbol before; match the current symbol with the copy "
     r"and read the symbol there) put out the in-context frequencies $C_t(s, \cdot)/C_t(s)$ at every position; under an open "
     r"mask the same weights put them out at the last position.",
-    controls=[
-        control("layer 1 copies the symbol after, which a causal mask hides", wiring="causal_from_after"),
-    ],
+    controls=[control("layer 1 copies the symbol after, which a causal mask hides", wiring="causal_from_after")],
 )
 def causal_wiring(results: Results, wiring: str = "causal") -> Evidence:
     found, origin = results[head_errors], "rounding of scores and of a sum of 26 terms"
@@ -459,10 +448,7 @@ def prefix_wiring(results: Results, wiring: str = "prefix") -> Evidence:
 )
 def finite_sharpness_is_smoothing(results: Results, formula: str = "soft") -> Evidence:
     return Evidence.exact(
-        results[head_errors][formula].max(),
-        "<=",
-        HEAD_ROUNDING,
-        "rounding of scores and of a sum of 26 terms",
+        results[head_errors][formula].max(), "<=", HEAD_ROUNDING, "rounding of scores and of a sum of 26 terms"
     )
 
 
@@ -491,10 +477,7 @@ def first_gradients(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     tokens = dirichlet_chains(stream(seed, "batch"), 200, states=states, length=length).tokens
     offsets = torch.from_numpy(stream(seed, "offsets").rng().normal(size=(4, length)))
     found = {}
-    for name, match in (
-        ("constant", torch.full((states, states), 0.01)),
-        ("identity", 0.01 * torch.eye(states)),
-    ):
+    for name, match in (("constant", torch.full((states, states), 0.01)), ("identity", 0.01 * torch.eye(states))):
         model = MinimalInduction(offsets, match.double().expand(4, -1, -1))
         logs = model(tokens.unsqueeze(0)).log_softmax(-1)
         cross_entropy(logs, tokens).mean().backward()
@@ -511,16 +494,12 @@ def first_gradients(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     kind="identity",
     statement=r"In the minimal model with a constant match matrix $W$ the gradient of the offset scores $v$ is zero for every "
     r"$v$ and every batch, while that of $W$ is not: layer 1 cannot start to learn before layer 2.",
-    controls=[
-        control("W is a multiple of the identity, as if layer 2 had learnt to match", match="identity")
-    ],
+    controls=[control("W is a multiple of the identity, as if layer 2 had learnt to match", match="identity")],
 )
 def layer_one_waits(results: Results, match: str = "constant") -> Evidence:
     # Each of 24 rows sums 24 products of weights and scores that are equal up to rounding.
     bound = statistics.rounding_bound(200 * 24 * 24, 1.0)
-    return Evidence.exact(
-        results[first_gradients][match][0], "<=", bound, "rounding of 200 x 24 rows of 24 scores"
-    )
+    return Evidence.exact(results[first_gradients][match][0], "<=", bound, "rounding of 200 x 24 rows of 24 scores")
 
 
 # %%
@@ -561,9 +540,7 @@ def canonical_checks(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
         logit = logit + (bias - embedding**2 / 2).unsqueeze(-1)
         law = torch.stack([torch.sigmoid(-logit), torch.sigmoid(logit)], -1).log()
         enumerated = -(pi.unsqueeze(-1) * kernel * law).sum((-1, -2))
-        found["loss"].append(
-            float((canonical_loss(embedding, attention, bias, p, q) - enumerated).abs().max())
-        )
+        found["loss"].append(float((canonical_loss(embedding, attention, bias, p, q) - enumerated).abs().max()))
         for shift, name in ((0.0, "gradient"), (0.5, "unshifted")):
             best = optimal_bias(embedding, attention, p, q) - shift * embedding**2
             best = best.detach().requires_grad_()
@@ -679,10 +656,7 @@ def trap_checks(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
 )
 def trap_is_a_local_minimum(results: Results, formula: str = "curvature") -> Evidence:
     found = results[trap_checks]
-    bound, origin = (
-        statistics.rounding_bound(60, 4.0),
-        "rounding of a loss and its derivatives at logits below 3",
-    )
+    bound, origin = (statistics.rounding_bound(60, 4.0), "rounding of a loss and its derivatives at logits below 3")
     return Evidence.weakest(
         *(Evidence.exact(found[name].max(), "<=", bound, origin) for name in ("gradient", "level", formula))
     )
@@ -733,9 +707,7 @@ def energy_rates(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
 def energy_is_conserved(results: Results, bias: str = "optimal") -> Evidence:
     # Logits reach 40 and the flow is a difference of sigmoids times 4 e^2 w, up to 60.
     bound = statistics.rounding_bound(100, 100.0)
-    return Evidence.exact(
-        results[energy_rates][bias][0], "<=", bound, "rounding of logits up to 40 in the flow"
-    )
+    return Evidence.exact(results[energy_rates][bias][0], "<=", bound, "rounding of logits up to 40 in the flow")
 
 
 STARTS = ((0.05, 0.02), (0.5, 0.3), (1.0, -1.1))
@@ -752,9 +724,7 @@ def flow_to(starts: Tensor, p: float, q: float, time: float) -> tuple[Tensor, fl
         e, w = torch.from_numpy(state).view(2, -1)
         return torch.stack(canonical_flow(e, w, p, q)).flatten().numpy()
 
-    found = integrate.solve_ivp(
-        rate, (0, time), starts.flatten().numpy(), method="LSODA", rtol=1e-10, atol=1e-12
-    )
+    found = integrate.solve_ivp(rate, (0, time), starts.flatten().numpy(), method="LSODA", rtol=1e-10, atol=1e-12)
     path = torch.from_numpy(found.y).view(2, -1, found.y.shape[-1])
     energy = conserved_energy(path[0], path[1])
     return path[..., -1], float((energy - energy[:, :1]).abs().max())

@@ -85,9 +85,7 @@ def construction(config: Config, seed: int) -> dict[str, np.ndarray]:
     sizes = ((1, 8), (3, 20), (8, 64))
     errors, bounds = [], []
     for dimension, length in sizes:
-        states = linear_dynamics(
-            stream(seed, "construction", dimension), 20, dimension=dimension, length=length
-        ).states
+        states = linear_dynamics(stream(seed, "construction", dimension), 20, dimension=dimension, length=length).states
         key, value = torch.tensor([0.7], dtype=torch.float64), torch.tensor([0.4], dtype=torch.float64)
         layer = MesaLayer.diagonal(dimension, key, value)
         undelayed = layer.select([0])
@@ -121,9 +119,7 @@ def construction(config: Config, seed: int) -> dict[str, np.ndarray]:
 def layer_is_one_step(results: Results, variant: int = 0) -> Evidence:
     found = results[construction]
     worst = float((found["error"][0, variant] / found["bound"][0]).max())
-    return Evidence.exact(
-        worst, "<=", 1.0, "1: the rounding error that sums over T tokens of 2 d products may leave"
-    )
+    return Evidence.exact(worst, "<=", 1.0, "1: the rounding error that sums over T tokens of 2 d products may leave")
 
 
 # %% [markdown]
@@ -148,9 +144,7 @@ def exact_gradient(
     loss = prediction_loss(layer, rule.states[None], rule.weights[None], masks.causal(length))
     loss.sum().backward()
     off, on = [], []
-    for parameter, entries in zip(
-        (layer.value, layer.query_key), theory.diagonal_entries(dimension), strict=True
-    ):
+    for parameter, entries in zip((layer.value, layer.query_key), theory.diagonal_entries(dimension), strict=True):
         assert parameter.grad is not None
         gradient = torch.view_as_complex(parameter.grad)[0].abs()
         rows, columns = (list(places) for places in zip(*entries, strict=True))
@@ -222,15 +216,11 @@ def loss_formula(results: Results, cases: tuple[str, ...] = (*SYMMETRIC, "ones")
         control("the diagonal entries instead of the others", quantity="on"),
     ],
 )
-def other_entries_rest(
-    results: Results, cases: tuple[str, ...] = SYMMETRIC, quantity: str = "off"
-) -> Evidence:
+def other_entries_rest(results: Results, cases: tuple[str, ...] = SYMMETRIC, quantity: str = "off") -> Evidence:
     found = results[exact_losses][quantity][0]
     # d = 1 has no entries that mix coordinates, so the sizes of two dimensions decide.
     worst = max(float(found[CASES.index(case), :2].max()) for case in cases)
-    return Evidence.exact(
-        worst, "<=", GRADIENT_BOUND, "rounding error of a mean over the points of the quadrature"
-    )
+    return Evidence.exact(worst, "<=", GRADIENT_BOUND, "rounding error of a mean over the points of the quadrature")
 
 
 # %% [markdown]
@@ -256,13 +246,8 @@ def squares_and_product(
     start = MesaLayer.diagonal(
         FLOW_DIMENSION, torch.tensor(keys, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
     )
-    path = gradient_descent(
-        start, rule.states, rule.weights, masks.causal(FLOW_LENGTH), rate=eta, steps=steps
-    )
-    squares = [
-        path.query_key[:, :, FLOW_DIMENSION, 0].real.square(),
-        path.value[:, :, 0, 0].real.square(),
-    ]
+    path = gradient_descent(start, rule.states, rule.weights, masks.causal(FLOW_LENGTH), rate=eta, steps=steps)
+    squares = [path.query_key[:, :, FLOW_DIMENSION, 0].real.square(), path.value[:, :, 0, 0].real.square()]
     both = torch.stack([squares[0] - squares[1], squares[0] + squares[1]])
     return both.numpy(), path.step_product.numpy()
 
@@ -301,9 +286,7 @@ def flow(config: Config, seed: int) -> dict[str, np.ndarray]:
 )
 def difference_of_squares(results: Results, quantity: str = "difference") -> Evidence:
     measured = abs(slope(ETAS, results[flow][quantity][0]) - 1)
-    return Evidence.exact(
-        measured, "<=", 0.1, "first order of Euler's method; its second order is below a tenth here"
-    )
+    return Evidence.exact(measured, "<=", 0.1, "first order of Euler's method; its second order is below a tenth here")
 
 
 @PROOFS.claim(
@@ -316,9 +299,7 @@ def difference_of_squares(results: Results, quantity: str = "difference") -> Evi
 )
 def logistic_trajectory(results: Results, quantity: str = "trajectory") -> Evidence:
     measured = abs(slope(ETAS, results[flow][quantity][0]) - 1)
-    return Evidence.exact(
-        measured, "<=", 0.1, "first order of Euler's method; its second order is below a tenth here"
-    )
+    return Evidence.exact(measured, "<=", 0.1, "first order of Euler's method; its second order is below a tenth here")
 
 
 @PROOFS.claim(
@@ -343,10 +324,7 @@ def one_step_from_unequal_starts(results: Results, equal: bool = False) -> Evide
         products[1] - step + squares * eta * slope - step * (eta * slope) ** 2,
     )
     return Evidence.exact(
-        float(np.abs(errors).max()),
-        "<=",
-        GRADIENT_BOUND,
-        "rounding error of a mean over the points of the quadrature",
+        float(np.abs(errors).max()), "<=", GRADIENT_BOUND, "rounding error of a mean over the points of the quadrature"
     )
 
 
@@ -375,8 +353,7 @@ def predictions(config: Config, seed: int) -> dict[str, np.ndarray]:
     of |x|^2 missed at the last position of long sequences.
     """
     found: dict[str, list[float]] = {
-        name: []
-        for name in ("ratio", "below_mean", "below_median", "residual", "long_run_residual", "error", "loss")
+        name: [] for name in ("ratio", "below_mean", "below_median", "residual", "long_run_residual", "error", "loss")
     }
     for start in LAWS:
         law = theory.moments(start, config.dimension)
@@ -432,18 +409,10 @@ def of_law(results: Results, quantity: str, start: str) -> np.ndarray:
     controls=[control("the step 1/5 of infinitely long sequences", quantity="long_run_residual")],
 )
 def normal_equation(results: Results, quantity: str = "residual") -> Evidence:
-    return Evidence.agreement(
-        of_law(results, quantity, "gaussian"), 0.0, "the derivative of the loss at its minimum"
-    )
+    return Evidence.agreement(of_law(results, quantity, "gaussian"), 0.0, "the derivative of the loss at its minimum")
 
 
-LIMITS: dict[Start, float] = {
-    "sparse": 0.0,
-    "ones": 0.0,
-    "rademacher": 0.0,
-    "gaussian": 2 / 5,
-    "uniform": 4 / 25,
-}
+LIMITS: dict[Start, float] = {"sparse": 0.0, "ones": 0.0, "rademacher": 0.0, "gaussian": 2 / 5, "uniform": 4 / 25}
 
 
 @PROOFS.claim(
@@ -462,19 +431,14 @@ def share_missed_in_the_limit(results: Results, recovered: bool = False, mixed: 
     errors = []
     for (start, limit), (dimension, length) in itertools.product(LIMITS.items(), SIZES[:2]):
         rule, law = theory.quadrature(start, dimension, length), theory.moments(start, dimension)
-        aligned, squared = (
-            torch.einsum("b,bt->t", rule.weights, part) for part in theory.step_statistics(rule.states)
-        )
+        aligned, squared = (torch.einsum("b,bt->t", rule.weights, part) for part in theory.step_statistics(rule.states))
         step, energy = law.fourth / law.sixth, dimension * law.second
         missed = 1 + ((step**2 * squared - 2 * step * aligned) / energy).numpy()
         before = theory.scored_positions(length) - 1
         falling = step**2 * law.mixed / (before * law.second) if mixed else 0 * before
         errors.append(np.abs(missed - (0.0 if recovered else limit) - falling).max())
     return Evidence.exact(
-        float(max(errors)),
-        "<=",
-        LOSS_BOUND,
-        "relative rounding error of a mean over the points of the quadrature",
+        float(max(errors)), "<=", LOSS_BOUND, "relative rounding error of a mean over the points of the quadrature"
     )
 
 

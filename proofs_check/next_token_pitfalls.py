@@ -101,10 +101,7 @@ VARIANTS: dict[str, tuple[Build, theory.Order]] = {
     "planner": (path_planner, "forward"),
     "head that does not look": (lambda labels, length: forward_lookup(labels, length, score=0.0), "forward"),
     "look-up the wrong way round": (forward_lookup, "reversed"),
-    "planner one hop short": (
-        lambda labels, length: path_planner(labels, length, hops=length - 3),
-        "forward",
-    ),
+    "planner one hop short": (lambda labels, length: path_planner(labels, length, hops=length - 3), "forward"),
 }
 
 
@@ -128,9 +125,7 @@ def judge_network(variant: str, size: tuple[int, int, int], graphs: PathStars, p
     probability: list[Tensor] = []
     for arm in range(arms):
         others = [other for other in range(arms) if other != arm]
-        tried = write(
-            PathStars(graphs.arms[:, [arm, *others]], graphs.edges), labels, format="compact", order=order
-        )
+        tried = write(PathStars(graphs.arms[:, [arm, *others]], graphs.edges), labels, format="compact", order=order)
         start = int(tried.prefix_length[0]) - 1
         if order == "forward":
             tried.tokens[:, start - 1] = graphs.path[:, -1]
@@ -152,17 +147,12 @@ QUANTITIES = ("law error", "least loss", "largest loss", "least right", "largest
 def networks(config: Config, seed: int) -> dict[str, np.ndarray]:
     """Every quantity of every variant, mask and size: arrays [variant, mask, size]."""
     graphs = {
-        size: path_star(
-            stream(seed, "graphs", *size), config.graphs, arms=size[0], length=size[1], labels=size[2]
-        )
+        size: path_star(stream(seed, "graphs", *size), config.graphs, arms=size[0], length=size[1], labels=size[2])
         for size in SIZES
     }
     found = np.array(
         [
-            [
-                [judge_network(variant, size, graphs[size], prefix) for size in SIZES]
-                for prefix in (False, True)
-            ]
+            [[judge_network(variant, size, graphs[size], prefix) for size in SIZES] for prefix in (False, True)]
             for variant in VARIANTS
         ]
     )
@@ -193,9 +183,7 @@ def allowed() -> np.ndarray:
 ARMS = np.array([size[0] for size in SIZES])
 LENGTHS = np.array([size[1] for size in SIZES])
 CHEAT_LOSS = np.array([theory.cheat_loss(arms, length) for arms, length, _ in SIZES])
-ORIGIN = (
-    "1: the largest error over the rounding bound that follows from tokens, width, layers and logit scale"
-)
+ORIGIN = "1: the largest error over the rounding bound that follows from tokens, width, layers and logit scale"
 
 
 @PROOFS.claim(
@@ -323,9 +311,7 @@ def cheat_is_no_snowball(results: Results, shortest: int = 3) -> Evidence:
     exact = theory.teacher_forced_accuracy(2, 5).prod() * 2 / arms.double()
     cheat = worst(results, "largest right", "cheat", 1 / ARMS) / (LENGTHS * allowed())
     return Evidence.weakest(
-        Evidence.exact(
-            float((spread - exact).min()), ">", rounding_bound(2 * 11), "rounding of a power near l = 2"
-        ),
+        Evidence.exact(float((spread - exact).min()), ">", rounding_bound(2 * 11), "rounding of a power near l = 2"),
         Evidence.exact(float(cheat.max()), "<=", 1.0, ORIGIN),
     )
 
@@ -364,10 +350,7 @@ def snowball_and_cheat(results: Results) -> Drawing:
     axes[0, 0].plot(LENGTHS, measured, "k*", markersize=8, label="cheat, network of one head")
     axes[0, 0].plot([], [], **THEORY, label="1/d")
     label(
-        axes[0, 0],
-        "The cheat stays at 1/d; a snowball would not",
-        "nodes of an arm l",
-        "probability of the right arm",
+        axes[0, 0], "The cheat stays at 1/d; a snowball would not", "nodes of an arm l", "probability of the right arm"
     )
     axes[0, 0].set_ylim(0, 0.75)
     axes[0, 0].legend(ncols=2)
@@ -396,9 +379,7 @@ def one_pass(config: Config, seed: int) -> dict[str, np.ndarray]:
     found = []
     for size in SIZES:
         arms, length, labels = size
-        graphs = path_star(
-            stream(seed, "one pass", *size), config.graphs, arms=arms, length=length, labels=labels
-        )
+        graphs = path_star(stream(seed, "one pass", *size), config.graphs, arms=arms, length=length, labels=labels)
         for shown in (graphs.arms, graphs.arms[:, :1]):  # no goal: any arm; goal: the first one
             law = theory.step_marginals(shown, labels).unsqueeze(1).expand(-1, arms, -1, -1)
             steps = law.gather(-1, graphs.arms[:, :, 1:].unsqueeze(-1)).squeeze(-1)

@@ -110,12 +110,7 @@ def bayes_rule(config: Config, seed: int) -> dict[str, np.ndarray]:
     prior = tuple((np.arange(1, config.components + 1) / np.arange(1, config.components + 1).sum()).tolist())
     components = component_set(stream(seed, "bayes", "set"), config.components, config.dimension, "unit")
     prompts = regression_mixture(
-        stream(seed, "bayes"),
-        500,
-        components=components,
-        length=12,
-        noise=config.noise,
-        prior=prior,
+        stream(seed, "bayes"), 500, components=components, length=12, noise=config.noise, prior=prior
     )
     residuals = theory.squared_residuals(prompts.x, prompts.y, components)
     covariance = config.noise**2 * torch.eye(12, dtype=torch.float64)
@@ -135,8 +130,7 @@ def bayes_rule(config: Config, seed: int) -> dict[str, np.ndarray]:
     size = (prompts.y.abs().unsqueeze(-1) + prompts.x.abs() @ components.abs().mT).square().sum(1)
     size = size / (2 * config.noise**2) + 12
     bound = rounding_bound(
-        2 * (2 * config.dimension + 3 * 12 + config.components + 20),
-        float((2 * (1 + (exact * size).sum(-1))).max()),
+        2 * (2 * config.dimension + 3 * 12 + config.components + 20), float((2 * (1 + (exact * size).sum(-1))).max())
     )
     return {"ratio": np.array([float((one - exact).abs().max()) for one in found]) / bound}
 
@@ -223,9 +217,7 @@ def identities(config: Config, seed: int) -> dict[str, np.ndarray]:
     components = component_set(stream(seed, "identities", "set"), config.components, config.dimension, "unit")
     length = max(PAIRS) + 1
     source = stream(seed, "identities", "prompts")
-    inside = regression_mixture(
-        source, config.prompts, components=components, length=length, noise=config.noise
-    )
+    inside = regression_mixture(source, config.prompts, components=components, length=length, noise=config.noise)
     outside = fresh_regression(
         source, config.prompts, dimension=config.dimension, length=length, noise=config.noise, law="unit"
     )
@@ -265,9 +257,7 @@ def gap_is_distance(results: Results, variant: str = "true") -> Evidence:
     parts = found[0].size
     return Evidence.weakest(
         *(
-            Evidence.agreement(
-                found[:, place, column], 0.0, f"gap minus distance, {other}, k = {pairs}", parts
-            )
+            Evidence.agreement(found[:, place, column], 0.0, f"gap minus distance, {other}, k = {pairs}", parts)
             for place, other in enumerate(OTHERS)
             for column, pairs in enumerate(PAIRS)
         )
@@ -401,12 +391,7 @@ def construction(config: Config, seed: int) -> dict[str, np.ndarray]:
         components = component_set(stream(seed, "construction", count, "set"), count, dimension, "unit")
         prior = tuple((np.arange(1, count + 1) / np.arange(1, count + 1).sum()).tolist())
         prompts = regression_mixture(
-            stream(seed, "construction", count),
-            100,
-            components=components,
-            length=length,
-            noise=noise,
-            prior=prior,
+            stream(seed, "construction", count), 100, components=components, length=length, noise=noise, prior=prior
         )
         exact = theory.running_posterior_mean(prompts.x, prompts.y, components, noise, prior)
         bound = posterior_rounding(prompts.x, prompts.y, components, noise, prior)
@@ -417,9 +402,7 @@ def construction(config: Config, seed: int) -> dict[str, np.ndarray]:
             posterior_network(components, length, noise, prior, own_input=True),
         )
         mask = masks.causal(2 * length - 1)
-        causal.append(
-            [float((one(prompts.x, prompts.y, mask) - exact).abs().max()) / bound for one in variants]
-        )
+        causal.append([float((one(prompts.x, prompts.y, mask) - exact).abs().max()) / bound for one in variants])
         pairs = length // 2
         error = (network(prompts.x, prompts.y, masks.prefix_lm(2 * length - 1, 2 * pairs)) - exact).abs()
         prefix.append([float(error[:, pairs:].max()) / bound, float(error[:, :pairs].max()) / bound])
@@ -486,9 +469,7 @@ def least_squares_errors(config: Config, seed: int) -> dict[str, np.ndarray]:
     prompts = regression_mixture(
         stream(seed, "risk"), config.prompts, components=components, length=max(pairs) + 1, noise=config.noise
     )
-    error = np.array(
-        [float((at_place(least_squares(), prompts, k) - prompts.y[:, k]).square().mean()) for k in pairs]
-    )
+    error = np.array([float((at_place(least_squares(), prompts, k) - prompts.y[:, k]).square().mean()) for k in pairs])
     exact = np.array([theory.least_squares_risk(k, dimension, config.noise, 1.0) for k in pairs])
     less = np.array([theory.least_squares_risk(k, dimension - 1, config.noise, 1.0) for k in pairs])
     return {"ratio": error / exact, "clean": error / (exact - config.noise**2), "less": error / less}
@@ -555,9 +536,7 @@ def posterior_mean_is_best(results: Results, noise: int = 0) -> Evidence:
     parts = len(LOSERS) * len(FEW)
     return Evidence.weakest(
         *(
-            Evidence.over_seeds(
-                found[:, place, column], ">", 0.0, f"error of {name} minus the best, k = {k}", parts
-            )
+            Evidence.over_seeds(found[:, place, column], ">", 0.0, f"error of {name} minus the best, k = {k}", parts)
             for place, name in enumerate(LOSERS)
             for column, k in enumerate(FEW)
         )
@@ -590,9 +569,7 @@ def learning(config: Config, seed: int) -> dict[str, np.ndarray]:
     )
     starts = stream(seed, "learning", "starts").rng().standard_normal((config.starts, count, dimension))
     first = torch.from_numpy(starts / np.sqrt(dimension))
-    found = theory.expectation_maximisation(
-        prompts.x, prompts.y, first, noise=noise, iterations=config.iterations
-    )
+    found = theory.expectation_maximisation(prompts.x, prompts.y, first, noise=noise, iterations=config.iterations)
     test = regression_mixture(
         stream(seed, "learning", "new prompts"),
         config.prompts,
@@ -603,10 +580,9 @@ def learning(config: Config, seed: int) -> dict[str, np.ndarray]:
     truth = theory.running_posterior_mean(test.x, test.y, components, noise)
     excess = [
         float(
-            (
-                (theory.running_posterior_mean(test.x, test.y, one, noise) - test.y).square()
-                - (truth - test.y).square()
-            )[:, 1:].mean()
+            ((theory.running_posterior_mean(test.x, test.y, one, noise) - test.y).square() - (truth - test.y).square())[
+                :, 1:
+            ].mean()
         )
         for one in (found.best, first[0])
     ]

@@ -79,10 +79,7 @@ def enumeration(_: object, seed: int) -> dict[str, np.ndarray]:
     for index, adjacency in enumerate(small_graphs()):
         neighbours = [row.nonzero().flatten().tolist() for row in adjacency]
         degree = adjacency.sum(1).double()
-        laws = {
-            "uniform": exact.uniform_path_policy(adjacency),
-            "walk": exact.conditioned_walk_policy(adjacency),
-        }
+        laws = {"uniform": exact.uniform_path_policy(adjacency), "walk": exact.conditioned_walk_policy(adjacency)}
         half, mode = exact.temper(laws["uniform"], 0.5), exact.temper(laws["uniform"], 0.0)
         for start in range(NODES):
             for path in paths_from(neighbours, start):
@@ -97,9 +94,13 @@ def enumeration(_: object, seed: int) -> dict[str, np.ndarray]:
                 for name, law in laws.items():
                     log_laws[name].append((index, start, goal, float(law[goal, before, after].log().sum())))
     found = {
-        "number": number, "lengths": lengths, "walks": walks, "tempered": tempered, "greedy": greedy,
+        "number": number,
+        "lengths": lengths,
+        "walks": walks,
+        "tempered": tempered,
+        "greedy": greedy,
         "success": success / number.clip(min=1),
-    }  # fmt: skip
+    }
     for name, rows in log_laws.items():
         table = np.array(rows)
         graph, start, goal = table[:, :3].astype(int).T
@@ -131,10 +132,7 @@ def counts_paths(results: Results, longest: int | None = None) -> Evidence:
     counts = [exact.path_counts(adjacency) for adjacency in small_graphs()]
     if longest is not None:
         counts = [
-            sum(
-                (torch.matrix_power(one.double(), k) for k in range(1, longest + 1)),
-                torch.eye(NODES).double(),
-            )
+            sum((torch.matrix_power(one.double(), k) for k in range(1, longest + 1)), torch.eye(NODES).double())
             for one in small_graphs()
         ]
     error = np.abs(stack(counts) - enumerated(results, "number")).max()
@@ -186,10 +184,7 @@ def hitting(results: Results, by_count: bool = False) -> Evidence:
         found = counts / counts.sum(2, keepdims=True)
     error = np.abs(found - enumerated(results, "walks")).max()
     return Evidence.exact(
-        error,
-        "<=",
-        rounding_bound(2 * NODES**2, 1.0),
-        "a triangular solve of non-negative terms, sums of products",
+        error, "<=", rounding_bound(2 * NODES**2, 1.0), "a triangular solve of non-negative terms, sums of products"
     )
 
 
@@ -208,14 +203,10 @@ BETWEEN, THINNER = 13, 0.25
 @PROOFS.measurement()
 def random_graphs(_: object, seed: int) -> dict[str, np.ndarray]:
     """For every sampled graph: mean number of paths, and share of connected pairs, k layers (or d places) apart."""
-    hierarchical = hierarchical_dag(
-        stream(1, "proofs", "hierarchical"), SAMPLED, LAYERS, WIDTH, SHARE
-    ).adjacency
+    hierarchical = hierarchical_dag(stream(1, "proofs", "hierarchical"), SAMPLED, LAYERS, WIDTH, SHARE).adjacency
     counts = exact.path_counts(hierarchical).reshape(SAMPLED, LAYERS, WIDTH, LAYERS, WIDTH)
     first = counts[:, 0]  # [graph, node, layer, node]
-    thin = exact.path_counts(
-        bernoulli_dag(stream(1, "proofs", "bernoulli"), SAMPLED, BETWEEN, THINNER).adjacency
-    )
+    thin = exact.path_counts(bernoulli_dag(stream(1, "proofs", "bernoulli"), SAMPLED, BETWEEN, THINNER).adjacency)
     return {
         "hierarchical": first.mean((1, 3)).numpy()[:, 1:],
         "connected": (first > 0).double().mean((1, 3)).numpy()[:, 1:],
@@ -240,10 +231,7 @@ def weakest_agreement(samples: np.ndarray, targets: list[float], origin: str) ->
     controls=[control("(pn)^k, the number of paths to all nodes of the layer", to_all=True)],
 )
 def hierarchical_counts(results: Results, to_all: bool = False) -> Evidence:
-    targets = [
-        exact.expected_paths_hierarchical(WIDTH, SHARE, k) * (WIDTH if to_all else 1)
-        for k in range(1, LAYERS)
-    ]
+    targets = [exact.expected_paths_hierarchical(WIDTH, SHARE, k) * (WIDTH if to_all else 1) for k in range(1, LAYERS)]
     return weakest_agreement(results[random_graphs]["hierarchical"][0], targets, "n^(k-1) p^k")
 
 
@@ -293,9 +281,7 @@ def policy_lengths_solve(results: Results, forgotten: bool = False) -> Evidence:
     errors = []
     for name, temperature in (("tempered", 0.5), ("greedy", 0.0)):
         laws = [exact.uniform_path_policy(adjacency) for adjacency in small_graphs()]
-        found = stack(
-            [exact.policy_lengths(law if forgotten else exact.temper(law, temperature)) for law in laws]
-        )
+        found = stack([exact.policy_lengths(law if forgotten else exact.temper(law, temperature)) for law in laws])
         errors.append(np.abs(found - enumerated(results, name)).max())
     return Evidence.exact(
         max(errors), "<=", rounding_bound(4 * NODES**2, NODES), "a triangular solve of non-negative terms"
@@ -317,9 +303,7 @@ def policy_success_solves(results: Results, once: bool = False) -> Evidence:
     if once:
         reference = np.where(reference > 0, 1 - MISSTEP, 0.0)
     error = np.abs(found - reference).max()
-    return Evidence.exact(
-        error, "<=", rounding_bound(4 * NODES**2, 1.0), "a triangular solve of non-negative terms"
-    )
+    return Evidence.exact(error, "<=", rounding_bound(4 * NODES**2, 1.0), "a triangular solve of non-negative terms")
 
 
 # %% [markdown]
@@ -340,10 +324,7 @@ GRID, LIKELY, LOG_ZERO, SCORE = 40, 0.14, 60.0, 40.0
     kind="construction",
     statement="A transformer with one attention-only layer and one head writes the exact law of paths, for uniformly drawn "
     "paths and for conditioned walks, END included.",
-    controls=[
-        control("minus distance in the goal table", table="distance"),
-        control("attention not sharp", score=2.0),
-    ],
+    controls=[control("minus distance in the goal table", table="distance"), control("attention not sharp", score=2.0)],
 )
 def construction(results: Results, table: str = "counts", score: float = SCORE) -> Evidence:
     adjacency = bernoulli_dag(stream(2, "proofs", "construction"), 1, GRID, LIKELY).adjacency[0]
@@ -402,22 +383,18 @@ def prefix_changes_nothing(results: Results, layers: int = 1) -> Evidence:
     length = sequences.tokens.shape[1]
     architecture = Architecture(
         width=16, layers=layers, heads=2, vocabulary=size, output_size=size, positions="learned", maximum_length=length
-    )  # fmt: skip
+    )
     gradients = []
     for mask in (masks.causal(length), masks.prefix_lm(length, 4)):
         model = Transformer(architecture, [0], torch.float64)
         logits = model(sequences.tokens.unsqueeze(0), mask)[0]
-        loss = torch.nn.functional.cross_entropy(
-            logits[sequences.loss_mask], sequences.targets[sequences.loss_mask]
-        )
+        loss = torch.nn.functional.cross_entropy(logits[sequences.loss_mask], sequences.targets[sequences.loss_mask])
         loss.backward()
         found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         gradients.append(torch.cat([loss.detach().flatten(), *(one.flatten() for one in found)]))
     error = float((gradients[0] - gradients[1]).abs().max())
     scale = float(gradients[0].abs().max())
-    return Evidence.exact(
-        error, "<=", rounding_bound(16 * size * length, scale), "the same sums in another order"
-    )
+    return Evidence.exact(error, "<=", rounding_bound(16 * size * length, scale), "the same sums in another order")
 
 
 # %%

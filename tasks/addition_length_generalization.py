@@ -151,10 +151,7 @@ class Config:
 TASK = Task(
     "addition-length-generalization",
     Paper(
-        "Arbitrary-Length Generalization for Addition in a Tiny Transformer",
-        "A. G. Patriota",
-        2024,
-        arxiv="2406.00075",
+        "Arbitrary-Length Generalization for Addition in a Tiny Transformer", "A. G. Patriota", 2024, arxiv="2406.00075"
     ),
     presets={
         "smoke": Config(
@@ -231,11 +228,7 @@ def column_machines(config: Config, seeds: Sequence[int], dropout: float) -> Tra
 
 # %%
 def train_column_machines(
-    config: Config,
-    seeds: Sequence[int],
-    arms: Sequence[str],
-    sampling: str,
-    dropout: float = 0.0,
+    config: Config, seeds: Sequence[int], arms: Sequence[str], sampling: str, dropout: float = 0.0
 ) -> Trained[Transformer]:
     """Train one machine a seed and arm, asking for all its answers every so often."""
 
@@ -251,10 +244,7 @@ def train_column_machines(
         logits = module(data["tokens"], mask, dropout=data["dropped"][:, 0] if dropout else None)
         answer = data["answer"]
         surprise = F.cross_entropy(
-            logits[:, :, WINDOW_PROMPT:].flatten(0, 2),
-            answer.flatten(),
-            ignore_index=NO_TARGET,
-            reduction="none",
+            logits[:, :, WINDOW_PROMPT:].flatten(0, 2), answer.flatten(), ignore_index=NO_TARGET, reduction="none"
         )
         return surprise.view(len(arms), -1).sum(1) / (answer != NO_TARGET).flatten(1).sum(1)
 
@@ -276,11 +266,7 @@ def train_column_machines(
         batch,
         loss,
         Optimisation(
-            config.steps,
-            config.learning_rate,
-            schedule=config.schedule,
-            optimiser="adamw",
-            weight_decay=0.01,
+            config.steps, config.learning_rate, schedule=config.schedule, optimiser="adamw", weight_decay=0.01
         ),
         evaluate=evaluate,
         evaluate_every=config.evaluate_every,
@@ -565,10 +551,7 @@ def cost_of_nineteen(results: Results, previous_sum: int = 19) -> Evidence:
     rounding = statistics.rounding_bound(1_000 * (100 + 40))
     return Evidence.weakest(
         Evidence.exact(
-            np.abs(law - nineteen_avoided(1_000)).max(),
-            "<=",
-            rounding,
-            "rounding of 1,000 steps of the chain",
+            np.abs(law - nineteen_avoided(1_000)).max(), "<=", rounding, "rounding of 1,000 steps of the chain"
         ),
         Evidence.exact(np.abs(printed).max(), "<=", 5e-5, "half a unit of the fourth decimal"),
     )
@@ -592,9 +575,7 @@ def law_of_trained(results: Results, factor: int = 1) -> Evidence:
     tails = np.minimum(binom.cdf(right, sums, law), binom.sf(right - 1, sums, law))
     surprise = np.minimum(2 * tails, 1.0)
     budget = statistics.SHARE / surprise.size
-    return Evidence.exact(
-        surprise.min(), ">=", budget, f"false-alarm share over {surprise.size} binomial tests"
-    )
+    return Evidence.exact(surprise.min(), ">=", budget, f"false-alarm share over {surprise.size} binomial tests")
 
 
 @TASK.figure
@@ -768,9 +749,7 @@ TESTED = 100  # sums a length
 def whole_sums(config: Config, draw: Stream, batch: int, format: str, columns: int) -> tuple[Tensor, int]:
     """Sums of exactly so many columns, [batch, time], and how many tokens stand before the answer."""
     widest = config.whole_columns + config.whole_beyond
-    sums = whole_sum(
-        draw, batch, format=format, columns=(columns, columns), width=widest, base=config.whole_base
-    )
+    sums = whole_sum(draw, batch, format=format, columns=(columns, columns), width=widest, base=config.whole_base)
     prompt = int(sums.prefix_length[0])
     return sums.tokens[:, : prompt + int(sums.loss_mask[0].sum())], prompt
 
@@ -862,9 +841,7 @@ def whole_sums_do_not_extend(results: Results, beyond: bool = True) -> Evidence:
     right = accuracy[..., config.whole_columns :].max(-1) if beyond else learnt  # [seed, format, arm]
     return Evidence.weakest(
         Evidence.over_seeds(right.mean((1, 2)), "<=", 0.05, "next to no sum"),
-        Evidence.exact(
-            right.max(), "<=", 1 / config.whole_base, f"one guessed digit; worst of {right.size} networks"
-        ),
+        Evidence.exact(right.max(), "<=", 1 / config.whole_base, f"one guessed digit; worst of {right.size} networks"),
     )
 
 
@@ -886,9 +863,7 @@ def formats_by_length(results: Results) -> Drawing:
             low, high = statistics.mean_band(values[:, side])
             low, high = np.maximum(low, 0), np.minimum(high, 1)  # it is a share
             place = digits + 0.12 * (side - 0.5)
-            axis.errorbar(
-                place, mean, yerr=np.maximum((mean - low, high - mean), 0), capsize=2, label=arm, **ARMS[arm]
-            )
+            axis.errorbar(place, mean, yerr=np.maximum((mean - low, high - mean), 0), capsize=2, label=arm, **ARMS[arm])
             part = {"format": name, "arm": arm, "digits": digits, "right": mean, "low": low, "high": high}
             rows.append(pd.DataFrame(part))
         axis.set_ylim(-0.05, 1.05)
@@ -935,9 +910,7 @@ def what_the_prefix_changes(results: Results) -> Drawing:
     axes[0, 0].axvline(0, **THEORY)
     axes[0, 0].set_yticks(range(len(WHOLE_FORMATS)), WHOLE_FORMATS)
     axes[0, 0].invert_yaxis()
-    label(
-        axes[0, 0], "Beyond training the prefix changes nothing", "prefix − causal, share of sums right", ""
-    )
+    label(axes[0, 0], "Beyond training the prefix changes nothing", "prefix − causal, share of sums right", "")
     axes[0, 0].legend(loc="best")
     updates = results[train_windows]["updates"]
     for training, pair in enumerate(updates):
@@ -950,9 +923,7 @@ def what_the_prefix_changes(results: Results) -> Drawing:
     axes[0, 1].set_xticks([0, 1], list(MASKS))
     axes[0, 1].set_xlim(-0.4, 1.4)
     axes[0, 1].set_ylim(0, 1.1 * updates.max())
-    label(
-        axes[0, 1], "Column windows: the same end, a similar road", "pattern", "updates until all are right"
-    )
+    label(axes[0, 1], "Column windows: the same end, a similar road", "pattern", "updates until all are right")
     return Drawing(figure, pd.concat(rows))
 
 
@@ -1000,28 +971,18 @@ def longest_carry_chain(results: Results) -> Drawing:
     law = np.diff(longest_chain_law(CHAIN_LENGTHS, LONGEST_CHAIN).numpy(), axis=1, prepend=0)
     figure, axes = panels(1, 2)
     chain, rows = np.arange(LONGEST_CHAIN + 1), []
-    for place, (columns, marker, line) in enumerate(
-        zip(CHAIN_LENGTHS, "os^", ("-", "--", "-."), strict=True)
-    ):
-        axes[0, 0].plot(
-            chain, law[place], color=REFERENCES[place], linestyle=line, label=f"n = {columns:,}: exact"
-        )
+    for place, (columns, marker, line) in enumerate(zip(CHAIN_LENGTHS, "os^", ("-", "--", "-."), strict=True)):
+        axes[0, 0].plot(chain, law[place], color=REFERENCES[place], linestyle=line, label=f"n = {columns:,}: exact")
         mean = sampled[:, place].mean(0)
-        axes[0, 0].plot(
-            chain, mean, color=REFERENCES[place], linestyle="none", marker=marker, label="sampled"
-        )
-        rows.append(
-            pd.DataFrame({"panel": "law", "n": columns, "chain": chain, "exact": law[place], "sampled": mean})
-        )
+        axes[0, 0].plot(chain, mean, color=REFERENCES[place], linestyle="none", marker=marker, label="sampled")
+        rows.append(pd.DataFrame({"panel": "law", "n": columns, "chain": chain, "exact": law[place], "sampled": mean}))
     label(axes[0, 0], "Carries travel about log10 n columns", "longest chain L [columns]", "share of sums")
     axes[0, 0].legend()
     columns = np.unique(np.geomspace(10, 10**6, 61).astype(int)).tolist()
     exact = expected_longest_chain(columns).numpy()
     straight = longest_chain_asymptote(columns).numpy()
     wave = longest_chain_asymptote(columns, harmonics=3).numpy()
-    axes[0, 1].plot(
-        columns, exact - straight, color=REFERENCES[0], marker="o", linestyle="none", label="exact"
-    )
+    axes[0, 1].plot(columns, exact - straight, color=REFERENCES[0], marker="o", linestyle="none", label="exact")
     axes[0, 1].plot(columns, wave - straight, label="periodic term", **THEORY)
     axes[0, 1].set_xscale("log")
     label(
@@ -1031,11 +992,7 @@ def longest_carry_chain(results: Results) -> Drawing:
         r"$E[L_n] - (\log_{10}(0.45 n) + 1/2 + \gamma/\ln 10)$",
     )
     axes[0, 1].legend()
-    rows.append(
-        pd.DataFrame(
-            {"panel": "mean", "n": columns, "exact": exact, "asymptote": straight, "with_wave": wave}
-        )
-    )
+    rows.append(pd.DataFrame({"panel": "mean", "n": columns, "exact": exact, "asymptote": straight, "with_wave": wave}))
     return Drawing(figure, pd.concat(rows))
 
 
@@ -1059,12 +1016,7 @@ def lookahead(results: Results) -> Drawing:
         rows.append(pd.DataFrame({"view": view, "n": columns, "share": law[:, view]}))
     axis.axhline(1.0, label="right to left, carry written", **THEORY)
     axis.set_xscale("log")
-    label(
-        axis,
-        "Left to right, a view of log10 n columns is needed",
-        "digits n of an operand",
-        "share of sums right",
-    )
+    label(axis, "Left to right, a view of log10 n columns is needed", "digits n of an operand", "share of sums right")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return Drawing(figure, pd.concat(rows))
 

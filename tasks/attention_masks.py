@@ -42,13 +42,7 @@ from torch import Tensor
 from lab import Evidence, Paper, Task, control
 from lab.closed_form.causal_averaging import adjacency_score, cosines, running_mean_cosine
 from lab.closed_form.permutation_symmetry import order_blind_accuracy
-from lab.closed_form.pointer_jumping import (
-    causal_accuracy,
-    causal_two_hop_accuracy,
-    follow,
-    jump,
-    two_hop_posterior,
-)
+from lab.closed_form.pointer_jumping import causal_accuracy, causal_two_hop_accuracy, follow, jump, two_hop_posterior
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
 from lab.generators.position_tasks import first_token_prompts, pointer_prompts
 from lab.generators.regression import linear_regression, tokens
@@ -188,15 +182,9 @@ PAPER_SIZES = Config(
         architecture=Architecture(width=768, layers=12, heads=12, initialisation="fan_in_uniform"),
     ),
     FirstToken(
-        symbols=20,
-        length=11,
-        architecture=Architecture(width=192, layers=6, heads=6),
-        optimisation=LARGE,
-        trainings=10,
+        symbols=20, length=11, architecture=Architecture(width=192, layers=6, heads=6), optimisation=LARGE, trainings=10
     ),
-    Pointers(
-        length=64, architecture=Architecture(width=128, layers=2, heads=4), optimisation=LARGE, trainings=10
-    ),
+    Pointers(length=64, architecture=Architecture(width=128, layers=2, heads=4), optimisation=LARGE, trainings=10),
     Adaptation(
         dimension=16,
         context_length=40,
@@ -254,9 +242,7 @@ def initial_cosines(config: Config, seed: int) -> dict[str, np.ndarray]:
     """Mean cosines [gain, mask, site, token, token], scores of those and mean scores of single prompts [gain, mask, site]."""
     sizes = config.initial
     rng = stream(seed, "tokens of random networks").rng()
-    inputs = torch.from_numpy(
-        rng.standard_normal((1, sizes.sequences, sizes.length, sizes.architecture.width))
-    )
+    inputs = torch.from_numpy(rng.standard_normal((1, sizes.sequences, sizes.length, sizes.architecture.width)))
     found: dict[str, list] = {"cosine": [], "averaged": [], "single": []}
     for gain in sizes.gains:
         network = Transformer(sizes.architecture, [seed], torch.float64)
@@ -298,9 +284,7 @@ def cosine_matrices(results: Results) -> Drawing:
     tables = []
     for panel, (title, values, score) in zip(axes[0], pictures, strict=True):
         off = values[~np.eye(length, dtype=bool)]
-        image = panel.imshow(
-            values, cmap="gray_r", vmin=min(0.0, off.min()), vmax=off.max(), interpolation="nearest"
-        )
+        image = panel.imshow(values, cmap="gray_r", vmin=min(0.0, off.min()), vmax=off.max(), interpolation="nearest")
         panel.grid(visible=False)
         figure.colorbar(image, ax=panel, shrink=0.75)
         label(panel, f"{title}\nscore {score:.2f}", "token", "token")
@@ -347,10 +331,7 @@ def adjacency_scores(results: Results) -> Drawing:
     axes[0, 1].set_xticks(sizes.gains, [f"{gain:g}" for gain in sizes.gains])
     label(axes[0, 0], "clear after attention, faint in the stream", "", "adjacency score (1/2: no pattern)")
     label(
-        axes[0, 1],
-        "sharper attention blurs it",
-        "factor of query and key weights",
-        "adjacency score, attention output",
+        axes[0, 1], "sharper attention blurs it", "factor of query and key weights", "adjacency score, attention output"
     )
     axes[0, 0].legend(loc="upper right", fontsize=7.5)
     axes[0, 1].legend(loc="center left")
@@ -373,9 +354,7 @@ def random_causal_networks_show_the_order(results: Results, kind: str = "causal"
     scores = found["averaged"][:, 0, MASK_INDEX[kind], 0]
     return Evidence.weakest(
         Evidence.over_seeds(scores, ">", 0.95, "nearly every triple in order", parts=2),
-        Evidence.over_seeds(
-            deviation, "<", 0.15, "attention that is uniform up to scores of order 1", parts=2
-        ),
+        Evidence.over_seeds(deviation, "<", 0.15, "attention that is uniform up to scores of order 1", parts=2),
     )
 
 
@@ -411,9 +390,7 @@ def full_attention_shows_no_order(results: Results, kind: str = "full") -> Evide
 def residual_stream_is_faint(results: Results, kind: str = "causal", site: int = -1) -> Evidence:
     scores = results[initial_cosines]["averaged"][:, 0, MASK_INDEX[kind], site]
     return Evidence.weakest(
-        Evidence.over_seeds(
-            scores, ">", 0.55, "above the 1/2 of no pattern by more than chance makes of it", parts=2
-        ),
+        Evidence.over_seeds(scores, ">", 0.55, "above the 1/2 of no pattern by more than chance makes of it", parts=2),
         Evidence.over_seeds(scores, "<", 0.95, "the score demanded of the attention output", parts=2),
     )
 
@@ -462,30 +439,31 @@ def train_first_token(
 ) -> Trained[Transformer]:
     """Cross-entropy of the answer at the question."""
     patterns = first_token_patterns(sizes)
-    architecture = replace(
-        sizes.architecture, layers=layers, vocabulary=sizes.symbols + 1, output_size=sizes.symbols
-    )
+    architecture = replace(sizes.architecture, layers=layers, vocabulary=sizes.symbols + 1, output_size=sizes.symbols)
 
     def batch(seed: int, step: int) -> Batch:
         return vars(
             first_token_prompts(
-                stream(seed, "name the first symbol", step),
-                sizes.batch,
-                symbols=sizes.symbols,
-                length=sizes.length,
+                stream(seed, "name the first symbol", step), sizes.batch, symbols=sizes.symbols, length=sizes.length
             )
         )
 
     def loss(module: Transformer, given: Batch, present: tuple[str, ...]) -> Tensor:
         logits = module(given["tokens"], choose(patterns, present))[:, :, -1]
-        return F.cross_entropy(logits.flatten(0, 1), given["targets"].flatten(), reduction="none").view(
-            given["targets"].shape
-        ).mean(1)  # fmt: skip
+        return (
+            F.cross_entropy(logits.flatten(0, 1), given["targets"].flatten(), reduction="none")
+            .view(given["targets"].shape)
+            .mean(1)
+        )
 
     return train(
         lambda chosen: Transformer(architecture, tuple(chosen)),
-        [Member(seed, arm) for seed in seeds for arm in arms], batch, loss, sizes.optimisation, name=f"first {layers}",
-    )  # fmt: skip
+        [Member(seed, arm) for seed in seeds for arm in arms],
+        batch,
+        loss,
+        sizes.optimisation,
+        name=f"first {layers}",
+    )
 
 
 @TASK.measurement(seeds=lambda config: config.first_token.trainings, ensemble=True, seeds_per_job=4)
@@ -498,10 +476,7 @@ def first_token(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]
     found: dict[str, list] = {"accuracy": [], "adjacency": [], "norms": []}
     for place, seed in enumerate(seeds):
         test = first_token_prompts(
-            stream(seed, "name the first symbol, test"),
-            sizes.test_prompts,
-            symbols=sizes.symbols,
-            length=sizes.length,
+            stream(seed, "name the first symbol, test"), sizes.test_prompts, symbols=sizes.symbols, length=sizes.length
         )
         distinct = first_token_prompts(
             stream(seed, "name the first symbol, distinct"),
@@ -515,9 +490,7 @@ def first_token(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]
         both = choose(patterns, ARM_NAMES)
         record: Record = {}
         with torch.no_grad():
-            answers = torch.cat([pair(test.tokens[None], both), one(test.tokens[None], patterns["causal"])])[
-                :, :, -1
-            ]
+            answers = torch.cat([pair(test.tokens[None], both), one(test.tokens[None], patterns["causal"])])[:, :, -1]
             pair(distinct.tokens[None], both, record=record)
         states = record["layers.0.attention.output"][:, :, :-1].double()
         found["accuracy"].append((answers.argmax(-1) == test.targets).double().mean(1).numpy())
@@ -527,13 +500,8 @@ def first_token(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]
             seen: Record = {}
             with torch.no_grad():
                 network(test.tokens[None], both, record=seen)
-            stream_names = [
-                "embedding",
-                *(f"layers.{depth}.residual" for depth in range(sizes.architecture.layers)),
-            ]
-            lengths.append(
-                torch.stack([seen[name][:, :, -1].norm(dim=-1).mean(1) for name in stream_names]).numpy()
-            )
+            stream_names = ["embedding", *(f"layers.{depth}.residual" for depth in range(sizes.architecture.layers))]
+            lengths.append(torch.stack([seen[name][:, :, -1].norm(dim=-1).mean(1) for name in stream_names]).numpy())
         found["norms"].append(lengths)
     return {name: np.array(values) for name, values in found.items()}
 
@@ -612,12 +580,7 @@ def who_finds_the_first(results: Results) -> Drawing:
     panel.axhline(best, **THEORY, label=r"counting symbols, $E[\max_v N_v]/k$")
     panel.set_xticks(range(len(CASES)), [case.replace(", ", "\n") for case in CASES])
     panel.set_ylim(0, 1.25)
-    label(
-        panel,
-        "only two causal layers find the first",
-        "trained network, no positions",
-        "share of right answers",
-    )
+    label(panel, "only two causal layers find the first", "trained network, no positions", "share of right answers")
     panel.legend(loc="upper left")
     layers = np.arange(norms.shape[2])
     for index, arm in enumerate(ARM_NAMES):
@@ -625,9 +588,7 @@ def who_finds_the_first(results: Results) -> Drawing:
             look = dict(ARMS[arm]) if state == 0 else {**ARMS[arm], "fillstyle": "none", "alpha": 0.6}
             tables.append(mean_curve(axes[0, 1], layers, norms[:, state, :, index], look, f"{arm}, {name}"))
     axes[0, 1].set_xticks(layers)
-    label(
-        axes[0, 1], "longer states after training, in both arms", "layer", "mean norm of the question's state"
-    )
+    label(axes[0, 1], "longer states after training, in both arms", "layer", "mean norm of the question's state")
     axes[0, 1].legend(loc="upper left")
     return Drawing(figure, pd.concat(tables))
 
@@ -710,8 +671,12 @@ def trained_pointers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
     sizes = config.pointers
     patterns = {"prefix": masks.full(sizes.length), "causal": masks.causal(sizes.length)}
     architecture = replace(
-        sizes.architecture, vocabulary=sizes.length, output_size=sizes.length, positions="learned", maximum_length=sizes.length
-    )  # fmt: skip
+        sizes.architecture,
+        vocabulary=sizes.length,
+        output_size=sizes.length,
+        positions="learned",
+        maximum_length=sizes.length,
+    )
 
     def batch(seed: int, step: int) -> Batch:
         return vars(pointer_prompts(stream(seed, "two hops", step), sizes.batch, length=sizes.length))
@@ -723,15 +688,17 @@ def trained_pointers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
 
     trained = train(
         lambda chosen: Transformer(architecture, tuple(chosen)),
-        [Member(seed, arm) for seed in seeds for arm in ARM_NAMES], batch, loss, sizes.optimisation, name="pointers",
-    )  # fmt: skip
+        [Member(seed, arm) for seed in seeds for arm in ARM_NAMES],
+        batch,
+        loss,
+        sizes.optimisation,
+        name="pointers",
+    )
     found: dict[str, list] = {"accuracy": [], "best": []}
     for place, seed in enumerate(seeds):
         test = pointer_prompts(stream(seed, "two hops, test"), sizes.test_prompts, length=sizes.length)
         with torch.no_grad():
-            logits = trained.module.select([2 * place, 2 * place + 1])(
-                test.tokens[None], choose(patterns, ARM_NAMES)
-            )
+            logits = trained.module.select([2 * place, 2 * place + 1])(test.tokens[None], choose(patterns, ARM_NAMES))
         found["accuracy"].append((logits.argmax(-1) == test.targets).double().mean(1).numpy())
         posterior = torch.stack([two_hop_posterior(test.tokens, patterns[arm]) for arm in ARM_NAMES])
         found["best"].append(posterior.amax(-1).mean(1).numpy())
@@ -741,21 +708,14 @@ def trained_pointers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
 @TASK.figure
 def pointer_accuracy(results: Results) -> Drawing:
     """Pointer jumping: hard attention by depth, and trained networks by place."""
-    hard, found, sizes = (
-        results[hard_pointers]["accuracy"],
-        results[trained_pointers],
-        results.config.pointers,
-    )
+    hard, found, sizes = (results[hard_pointers]["accuracy"], results[trained_pointers], results.config.pointers)
     figure, axes = panels(1, 2, width=4.8, height=3.8)
     layers, places, tables = np.array([1, 2, 3]), np.arange(1, sizes.length + 1), []
     hard_law = {
         "prefix": np.ones(3),
         "causal": np.array([causal_accuracy(sizes.hard_length, int(one)) for one in layers]),
     }
-    ceiling = {
-        "prefix": np.ones(sizes.length),
-        "causal": np.minimum((places + 1) / sizes.length, 1),
-    }
+    ceiling = {"prefix": np.ones(sizes.length), "causal": np.minimum((places + 1) / sizes.length, 1)}
     for index, arm in enumerate(ARM_NAMES):
         for panel, x, values, law, name in (
             (axes[0, 0], layers, hard[:, index], hard_law[arm], f"{arm} mask"),
@@ -803,10 +763,7 @@ def hard_causal_pointers_follow_the_law(results: Results, law_layers: int = 0) -
     return Evidence.weakest(
         *(
             Evidence.agreement(
-                found[:, layers - 1],
-                causal_accuracy(length, law_layers or layers),
-                f"{layers} layers",
-                parts=3,
+                found[:, layers - 1], causal_accuracy(length, law_layers or layers), f"{layers} layers", parts=3
             )
             for layers in (1, 2, 3)
         )
@@ -822,9 +779,7 @@ def hard_causal_pointers_follow_the_law(results: Results, law_layers: int = 0) -
     controls=[control("the causal mask", arm=1)],
 )
 def prefix_networks_follow_pointers(results: Results, arm: int = 0) -> Evidence:
-    return Evidence.over_seeds(
-        results[trained_pointers]["accuracy"][:, arm].mean(1), ">", 0.95, "nearly always"
-    )
+    return Evidence.over_seeds(results[trained_pointers]["accuracy"][:, arm].mean(1), ">", 0.95, "nearly always")
 
 
 @TASK.claim(
@@ -878,10 +833,7 @@ ADAPTED_ARMS = ("switched", "not switched", "from scratch")
 
 def regression_patterns(sizes: Adaptation) -> dict[str, Tensor]:
     context, queries = sizes.context_length, sizes.queries
-    return {
-        "prefix": masks.in_context_prefix(context, queries),
-        "causal": masks.in_context_causal(context, queries),
-    }
+    return {"prefix": masks.in_context_prefix(context, queries), "causal": masks.in_context_causal(context, queries)}
 
 
 def pattern_of(arm: str) -> str:
@@ -891,18 +843,19 @@ def pattern_of(arm: str) -> str:
 
 def regression_batch(sizes: Adaptation, source: Stream, prompts: int) -> Batch:
     drawn = linear_regression(
-        source, prompts, dimension=sizes.dimension, context_length=sizes.context_length, query_length=sizes.queries, dtype=torch.float32
-    )  # fmt: skip
+        source,
+        prompts,
+        dimension=sizes.dimension,
+        context_length=sizes.context_length,
+        query_length=sizes.queries,
+        dtype=torch.float32,
+    )
     return {"tokens": tokens(drawn), "labels": drawn.y_query}
 
 
-def regression_errors(
-    sizes: Adaptation, module: Transformer, given: Batch, reading: tuple[str, ...]
-) -> Tensor:
+def regression_errors(sizes: Adaptation, module: Transformer, given: Batch, reading: tuple[str, ...]) -> Tensor:
     """Squared errors [model, batch, query] under these masks."""
-    found = module(given["tokens"], choose(regression_patterns(sizes), reading))[
-        :, :, sizes.context_length :, 0
-    ]
+    found = module(given["tokens"], choose(regression_patterns(sizes), reading))[:, :, sizes.context_length :, 0]
     squared: Tensor = (found - given["labels"]).square()
     return squared
 
@@ -929,11 +882,12 @@ def adaptation(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
         lambda chosen: Transformer(architecture, tuple(chosen)),
         [Member(seed, arm) for seed in seeds for arm in TRAINED_ARMS],
         lambda seed, step: regression_batch(sizes, stream(seed, "examples and queries", step), sizes.batch),
-        regression_loss(sizes), sizes.optimisation, name="base",
-    )  # fmt: skip
+        regression_loss(sizes),
+        sizes.optimisation,
+        name="base",
+    )
     tests = {
-        seed: regression_batch(sizes, stream(seed, "examples and queries, test"), sizes.test_prompts)
-        for seed in seeds
+        seed: regression_batch(sizes, stream(seed, "examples and queries, test"), sizes.test_prompts) for seed in seeds
     }
     trained = []
     for place, seed in enumerate(seeds):
@@ -941,27 +895,28 @@ def adaptation(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
         given = {name: value[None] for name, value in tests[seed].items()}
         with torch.no_grad():
             read = [
-                regression_errors(sizes, models, given, (mask,) * len(TRAINED_ARMS)).mean((1, 2))
-                for mask in ARM_NAMES
+                regression_errors(sizes, models, given, (mask,) * len(TRAINED_ARMS)).mean((1, 2)) for mask in ARM_NAMES
             ]
         trained.append(torch.stack(read, -1).numpy())
 
     steps = max(round(sizes.share * sizes.optimisation.steps), 1)
 
     def evaluate(module: Transformer, present: tuple[Member, ...]) -> dict[str, Tensor]:
-        given = {
-            name: torch.stack([tests[one.seed][name] for one in present]) for name in ("tokens", "labels")
-        }
+        given = {name: torch.stack([tests[one.seed][name] for one in present]) for name in ("tokens", "labels")}
         reading = tuple(pattern_of(one.arm) for one in present)
         return {"error": regression_errors(sizes, module, given, reading).mean((1, 2))}
 
     def continued(name: str, build: Callable, arms: tuple[str, ...], rate: float) -> Trained[Transformer]:
         return train(
-            build, [Member(seed, arm) for seed in seeds for arm in arms],
+            build,
+            [Member(seed, arm) for seed in seeds for arm in arms],
             lambda seed, step: regression_batch(sizes, stream(seed, "examples and queries, later", step), sizes.batch),
-            regression_loss(sizes), replace(sizes.optimisation, steps=steps, learning_rate=rate),
-            evaluate=evaluate, evaluate_every=max(steps // 5, 1), name=name,
-        )  # fmt: skip
+            regression_loss(sizes),
+            replace(sizes.optimisation, steps=steps, learning_rate=rate),
+            evaluate=evaluate,
+            evaluate_every=max(steps // 5, 1),
+            name=name,
+        )
 
     # Both continued networks start from the causal one of their seed; the third starts where that one once did.
     causal = [base.module.select([base.index(seed, "causal")]) for seed in seeds]
@@ -1073,10 +1028,7 @@ def prefix_is_ahead(results: Results, few_steps: bool = False) -> Evidence:
 def reading_with_more_sight_helps(results: Results, arm: int = 1) -> Evidence:
     own = own_mask(arm)
     return Evidence.over_seeds(
-        read_as(results, arm, 1 - own) - read_as(results, arm, own),
-        "<",
-        0.0,
-        "log ratio other mask / own mask",
+        read_as(results, arm, 1 - own) - read_as(results, arm, own), "<", 0.0, "log ratio other mask / own mask"
     )
 
 

@@ -282,9 +282,7 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(
             Gradients(draws=16, sequences=60_000),
-            Staged(
-                trainings=20, batch=2_048, first_steps=400, second_steps=400, lengths=(16, 32, 64, 128, 256)
-            ),
+            Staged(trainings=20, batch=2_048, first_steps=400, second_steps=400, lengths=(16, 32, 64, 128, 256)),
             # Figures 2 and 6: single parents.
             Joint(20, 10, 20, 0.1, 0.25, 1_024, 2**17, 1.0, "cosine", 128, 2**12, 2**16),
             # Figure 9: twenty random graphs.
@@ -311,9 +309,7 @@ def stacked(arms: Sequence[str], length: int) -> Tensor:
     return torch.stack([mask_of(arm, length) for arm in arms])
 
 
-def fresh_batches(
-    sample: Callable[[int, str, int, int], Batch], name: str, size: int
-) -> Callable[[int, int], Batch]:
+def fresh_batches(sample: Callable[[int, str, int, int], Batch], name: str, size: int) -> Callable[[int, int], Batch]:
     """Batches of ``size`` for `train`, from sample(seed, name, block, prompts)."""
     return in_blocks(lambda seed, number, prompts: sample(seed, name, number, prompts), size, BLOCK)
 
@@ -413,11 +409,7 @@ def start_gradient(config: Config, seed: int) -> dict[str, np.ndarray]:
     length, row = sizes.length, sizes.length // 2
     distances = np.arange(-4, 6)
     found = {"distances": distances}
-    for name, stickiness, arm in (
-        ("uniform", 0.0, "causal"),
-        ("sticky", 0.6, "causal"),
-        ("prefix", 0.0, "prefix"),
-    ):
+    for name, stickiness, arm in (("uniform", 0.0, "causal"), ("sticky", 0.6, "causal"), ("prefix", 0.0, "prefix")):
         data = causal_sequences(
             stream(seed, "gradient"), sizes.sequences, 3, chain(length - 1), 1.0, stickiness=stickiness
         )
@@ -460,12 +452,7 @@ def gradient_rows(results: Results) -> Drawing:
         mean = values[:, seen].mean(0)
         arm = ARMS["prefix" if name == "prefix" else "causal"]
         axis.bar(
-            distances[seen],
-            mean,
-            yerr=(mean - low, high - mean),
-            color=arm["color"],
-            alpha=0.55,
-            label="measured",
+            distances[seen], mean, yerr=(mean - low, high - mean), color=arm["color"], alpha=0.55, label="measured"
         )
         limit = found[f"limit_{name}"][:, seen].mean(0)
         facts = found[f"information_{name}"][:, seen].mean(0)
@@ -473,9 +460,7 @@ def gradient_rows(results: Results) -> Drawing:
         axis.plot(distances[seen], limit, "k_", markersize=14, label="$g$ less its row mean")
         axis.plot(distances[seen][off], facts[off], "kx", label=r"$E\,I(x_i; x_j)/S$")
         axis.axhline(0, color="black", linewidth=0.6)
-        label(
-            axis, title, "distance $i - j$ (tokens)", r"$-T(i+1)/\beta_0 \cdot \partial L/\partial A_1[i,j]$"
-        )
+        label(axis, title, "distance $i - j$ (tokens)", r"$-T(i+1)/\beta_0 \cdot \partial L/\partial A_1[i,j]$")
         axis.legend(loc="upper left" if name == "prefix" else "upper right")
         if name != "sticky":
             axis.set_ylim(top=1.5 * facts[off].max())
@@ -559,10 +544,7 @@ def staged_training(
         target = torch.stack([tests[member.seed].target for member in present])
         patterns = module.patterns(stacked([member.arm for member in present], length))[:, 0]
         law = reduced_law(tokens, patterns, module.score)
-        return {
-            "test": loss_of(law, target.to(law.dtype)),
-            "on_parent": on_parents(patterns, present, graphs),
-        }
+        return {"test": loss_of(law, target.to(law.dtype)), "on_parent": on_parents(patterns, present, graphs)}
 
     # The rate of row i is T (number of visible tokens) / beta_0, the inverse size of its gradient.
     scale = (length * masks_of_all.sum(-1) / sizes.start).sqrt().double()
@@ -619,11 +601,7 @@ def exchanged_roots(config: Staged, seeds: Sequence[int], found: Mapping[str, np
     for place, seed in enumerate(seeds):
         graph = found["graph"][place].tolist()
         data = causal_sequences(
-            stream(seed, "sequences for exchanged rows"),
-            4 * config.test,
-            config.states,
-            graph,
-            config.concentration,
+            stream(seed, "sequences for exchanged rows"), 4 * config.test, config.states, graph, config.concentration
         )
         causal, prefix = torch.from_numpy(found["attention"][place])
         score = torch.from_numpy(found["score"][place])
@@ -713,9 +691,7 @@ def writes_down_the_graph(results: Results, case: str = "") -> Evidence:
         found = results[run]
         weight, hits = parent_attention(found["attention"][:, :1], found["graph"])
         parts += [
-            Evidence.over_seeds(
-                weight[:, 0], ">=", 0.95, "19 times as much as on all other tokens together", parts=6
-            ),
+            Evidence.over_seeds(weight[:, 0], ">=", 0.95, "19 times as much as on all other tokens together", parts=6),
             Evidence.over_seeds(hits[:, 0], ">=", 1.0, "the parent is the argmax of every row", parts=6),
         ]
     return Evidence.weakest(*parts)
@@ -798,9 +774,7 @@ def prefix_reads_edges_backwards(results: Results, arm: str = "prefix", shuffled
     children = attention_to_children(found["attention"], found["graph"])
     return Evidence.weakest(
         Evidence.over_seeds(weight[:, place], ">=", 0.95, "as for a causal mask", parts=2),
-        Evidence.over_seeds(
-            children[:, place], ">=", 0.9, "nine times as much as on all others together", parts=2
-        ),
+        Evidence.over_seeds(children[:, place], ">=", 0.9, "nine times as much as on all others together", parts=2),
     )
 
 
@@ -869,9 +843,7 @@ def staged_attention(results: Results) -> Drawing:
         tables = {"graph": adjacency(found["graph"][0], length)}
         tables |= {arm: found["attention"][0, place] for place, arm in enumerate(BOTH)}
         titles = {"graph": f"{name}: who is whose parent"}
-        titles |= {
-            arm: f"{arm}: {weight[:, place].mean():.3f} on the parent" for place, arm in enumerate(BOTH)
-        }
+        titles |= {arm: f"{arm}: {weight[:, place].mean():.3f} on the parent" for place, arm in enumerate(BOTH)}
         for axis, (part, table) in zip(line[:3], tables.items(), strict=True):
             heat(axis, table, titles[part], "token attended to", "token")
             rows += cells(part, table, graph=name)
@@ -893,16 +865,9 @@ def staged_attention(results: Results) -> Drawing:
         line[3].axhline(symbols, color=REFERENCES[0], linestyle="-.")
         line[3].text(0.5, smooth, "smoothed counts", ha="center", va="bottom", fontsize=8)
         line[3].text(0.5, symbols, "unigram", ha="center", va="top", fontsize=8)
-        line[3].set_xticks(
-            [0, 1], [f"{arm}\n(roots to\nchildren {children[i]:.2f})" for i, arm in enumerate(BOTH)]
-        )
+        line[3].set_xticks([0, 1], [f"{arm}\n(roots to\nchildren {children[i]:.2f})" for i, arm in enumerate(BOTH)])
         line[3].set_xlim(-0.6, 1.6)
-        label(
-            line[3],
-            f"gain {gains[2]:.4f}, row 0 alone {gains[0]:.4f}",
-            "",
-            "loss above the oracle (nats)",
-        )
+        label(line[3], f"gain {gains[2]:.4f}, row 0 alone {gains[0]:.4f}", "", "loss above the oracle (nats)")
         rows += [
             {"part": f"gain from {name_of_rows}", "graph": name, "value": value}
             for name_of_rows, value in zip(("row 0", "other roots", "all"), gains, strict=True)
@@ -1022,9 +987,7 @@ def length_helps(results: Results, trained: bool = True) -> Evidence:
 def attention_misses_little(results: Results, trained: bool = True) -> Evidence:
     missed = results[growing_length]["missed" if trained else "missed_untrained"][:, 0]
     scaled = (missed * np.array(results.config.staged.lengths)).max(1)
-    return Evidence.over_seeds(
-        scaled, "<=", 1, "O(1/T) with the constant 1, for T times what misses the parent"
-    )
+    return Evidence.over_seeds(scaled, "<=", 1, "O(1/T) with the constant 1, for T times what misses the parent")
 
 
 @TASK.claim(
@@ -1121,11 +1084,7 @@ def joint_training(
 
     def draw(seed: int, name: str, number: int, prompts: int) -> CausalSequences:
         return causal_sequences(
-            stream(seed, "sequences of all weights", name, number),
-            prompts,
-            states,
-            graphs[seed],
-            sizes.concentration,
+            stream(seed, "sequences of all weights", name, number), prompts, states, graphs[seed], sizes.concentration
         )
 
     def sample(seed: int, name: str, number: int, prompts: int) -> Batch:
@@ -1290,9 +1249,7 @@ def joint_training_beats_the_unigram(results: Results, trained: bool = True) -> 
     parts = []
     for run in JOINT.values():
         loss, references = last_losses(results, run, trained)
-        parts.append(
-            Evidence.over_seeds(references[:, 2] - loss, ">", 0.1, "a gap that a figure shows", parts=3)
-        )
+        parts.append(Evidence.over_seeds(references[:, 2] - loss, ">", 0.1, "a gap that a figure shows", parts=3))
     return Evidence.weakest(*parts)
 
 
@@ -1334,9 +1291,7 @@ def prefix_is_slower(results: Results, staged: bool = False) -> Evidence:
         history = results[run]["on_parent"]
         found = history[..., : history.shape[-1] // 2].mean(-1)
         lead = found[:, 0] - found[:, 1]
-        parts.append(
-            Evidence.over_seeds(lead, ">", 0, "the causal arm's attention over the same steps", parts=2)
-        )
+        parts.append(Evidence.over_seeds(lead, ">", 0, "the causal arm's attention over the same steps", parts=2))
     return Evidence.weakest(*parts)
 
 
@@ -1385,9 +1340,7 @@ def joint_losses(results: Results) -> Drawing:
             ]
         if name == "pairs":
             values, steps = results[adam_on_pairs]["losses"][:, 0], results[adam_on_pairs]["steps"][0]
-            axis.plot(
-                steps, values.mean(0), color=REFERENCES[2], linestyle="-", label="causal, Adam: no graph"
-            )
+            axis.plot(steps, values.mean(0), color=REFERENCES[2], linestyle="-", label="causal, Adam: no graph")
             rows += [
                 {"graph": name, "arm": "adam", "step": int(s), "loss": v}
                 for s, v in zip(steps, values.mean(0), strict=True)
@@ -1399,9 +1352,7 @@ def joint_losses(results: Results) -> Drawing:
         gap = (found["loss"][:, -1] - found["loss"][:, 0]).mean()
         finding = f"prefix ends {abs(gap):.3f} {'above' if gap > 0 else 'below'} causal"
         if len(arms) == 1:
-            finding = (
-                f"causal ends {(found['loss'][:, 0] - found['references'][:, 1]).mean():.3f} above counting"
-            )
+            finding = f"causal ends {(found['loss'][:, 0] - found['references'][:, 1]).mean():.3f} above counting"
         label(axis, f"{name}: {finding}", "steps", "loss (nats)")
         axis.legend()
     return Drawing(figure, pd.DataFrame(rows))
@@ -1412,9 +1363,7 @@ def attention_by_position(results: Results) -> Drawing:
     """Attention of each node to its parent over random forests, one a training: mean and 95 % band over graphs."""
     figure, axes = panels(1, 2)
     rows = []
-    for axis, (name, run) in zip(
-        axes[0], {"staged": staged_forests, "joint": joint_forests}.items(), strict=True
-    ):
+    for axis, (name, run) in zip(axes[0], {"staged": staged_forests, "joint": joint_forests}.items(), strict=True):
         found = results[run]
         nodes = found["graph"].shape[1]
         means = []
@@ -1433,8 +1382,7 @@ def attention_by_position(results: Results) -> Drawing:
             low, high = np.array(bands).T
             band(axis, np.array(shown), low, high, ARMS[arm]["color"])
             rows += [
-                {"training": name, "arm": arm, "node": n, "attention": m}
-                for n, m in zip(shown, mean, strict=True)
+                {"training": name, "arm": arm, "node": n, "attention": m} for n, m in zip(shown, mean, strict=True)
             ]
         axis.set_ylim(0, 1.05)
         label(
@@ -1592,9 +1540,7 @@ def counting_losses(
     found = []
     for kept, strengths in (([0, 1], (concentration,)), ([0], SMOOTHING), ([1], SMOOTHING)):
         row = one_row(data["tokens"], keep_parents(graph, kept), states)
-        losses = [
-            float(soft_cross_entropy(data["target"], smoothed(row, one) + floor).mean()) for one in strengths
-        ]
+        losses = [float(soft_cross_entropy(data["target"], smoothed(row, one) + floor).mean()) for one in strengths]
         found.append(min(losses))
     return found
 
@@ -1669,9 +1615,7 @@ def heads_training(
     attention = second.module.patterns(mask).detach()
     with torch.no_grad():
         last = losses(data["tokens"], data["target"].to(attention.dtype), attention, second.module.score)
-    counted = [
-        counting_losses(tests[seed], graph, states, sizes.concentration, rates.floor) for seed in seeds
-    ]
+    counted = [counting_losses(tests[seed], graph, states, sizes.concentration, rates.floor) for seed in seeds]
     return {
         "attention": by_arm(second, seeds, arms, attention),
         "score": by_arm(second, seeds, arms, second.module.score),
@@ -1728,28 +1672,15 @@ def two_heads(results: Results) -> Drawing:
         truth[nodes, [graph[node][head] for node in nodes]] = 1
         tables = {
             "graph": (truth, f"the {name} parent"),
-            "causal": (
-                found["attention"][0, 0, head],
-                f"causal, head {head + 1}: {weight[:, 0, head].mean():.3f}",
-            ),
-            "prefix": (
-                found["attention"][0, 1, head],
-                f"prefix, head {head + 1}: {weight[:, 1, head].mean():.3f}",
-            ),
-            "same question": (
-                other["attention"][0, 0, head],
-                f"same question: {same[:, 0, head].mean():.3f}",
-            ),
+            "causal": (found["attention"][0, 0, head], f"causal, head {head + 1}: {weight[:, 0, head].mean():.3f}"),
+            "prefix": (found["attention"][0, 1, head], f"prefix, head {head + 1}: {weight[:, 1, head].mean():.3f}"),
+            "same question": (other["attention"][0, 0, head], f"same question: {same[:, 0, head].mean():.3f}"),
         }
         for axis, (part, (table, title)) in zip(line, tables.items(), strict=False):
             heat(axis, table, title, "token attended to", "token")
             if part != "graph":
                 rows.append(
-                    {
-                        "part": part,
-                        "head": head + 1,
-                        "value": table[nodes, [graph[n][head] for n in nodes]].mean(),
-                    }
+                    {"part": part, "head": head + 1, "value": table[nodes, [graph[n][head] for n in nodes]].mean()}
                 )
     values = {
         "both": found["references"][:, 0],
@@ -1760,13 +1691,8 @@ def two_heads(results: Results) -> Drawing:
     }
     bars(axes[0, 4], values, "staged: the graph, few counts", rows)
     joint = results[two_parents]
-    values = {
-        "both": joint["count"][:, 0],
-        "first": joint["count"][:, 1],
-        "second": joint["count"][:, 2],
-    } | {
-        f"{heads} head{'s' * (heads > 1)}": joint[f"loss_{heads}"]
-        for heads in results.config.two_parents.heads
+    values = {"both": joint["count"][:, 0], "first": joint["count"][:, 1], "second": joint["count"][:, 2]} | {
+        f"{heads} head{'s' * (heads > 1)}": joint[f"loss_{heads}"] for heads in results.config.two_parents.heads
     }
     bars(axes[1, 4], values, "joint: one head beats one count", rows)
     return Drawing(figure, pd.DataFrame(rows))
@@ -1834,9 +1760,7 @@ def two_parents(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]
         with torch.no_grad():
             found[f"loss_{heads}"] = loss(trained.module, data, ()).double().numpy()
             found[f"attention_{heads}"] = trained.module.patterns(mask).double().numpy()
-    found["count"] = np.array(
-        [counting_losses(tests[seed], graph, states, sizes.concentration) for seed in seeds]
-    )
+    found["count"] = np.array([counting_losses(tests[seed], graph, states, sizes.concentration) for seed in seeds])
     found["confined"] = np.array([confined_loss(tests[seed], graph, states) for seed in seeds])
     return found
 
@@ -1848,9 +1772,7 @@ def confined_loss(data: Batch, graph: Sequence[Sequence[int]], states: int) -> f
     keys = pair_counts(torch.zeros_like(tokens), tokens, 1, states)[:, 0]
     laws = [smoothing_head(row, keys, float(sharpness)) for sharpness in np.arange(0.25, 6.1, 0.25)]
     floor = 1e-2  # a symbol may be missing
-    return min(
-        float(soft_cross_entropy(data["target"], (law + floor) / (1 + states * floor)).mean()) for law in laws
-    )
+    return min(float(soft_cross_entropy(data["target"], (law + floor) / (1 + states * floor)).mean()) for law in laws)
 
 
 @TASK.claim(
@@ -1862,9 +1784,7 @@ def confined_loss(data: Batch, graph: Sequence[Sequence[int]], states: int) -> f
     expected="refuted",
     condition="if the head may use nothing but those counts; the model also reads tokens and positions, and only "
     "counting with both parents bounds its loss from below",
-    controls=[
-        control("a hand-set head that reads the counts with one parent and nothing else", model="confined")
-    ],
+    controls=[control("a hand-set head that reads the counts with one parent and nothing else", model="confined")],
 )
 def one_head_is_one_parent(results: Results, model: str = "loss_1") -> Evidence:
     found = results[two_parents]

@@ -279,10 +279,7 @@ DIAGNOSED_ON = Regression(
 def numerical_prompts(config: Config, seed: int, **changes: float) -> RegressionPrompts:
     """The prompts of one draw, as in the paper unless changed."""
     sizes = config.numerics
-    settings: dict[str, float] = {
-        "context_length": sizes.context_length,
-        "query_length": sizes.queries,
-    } | changes
+    settings: dict[str, float] = {"context_length": sizes.context_length, "query_length": sizes.queries} | changes
     return linear_regression(stream(seed, "numerics"), sizes.sequences, dimension=sizes.dimension, **settings)  # type: ignore[arg-type]
 
 
@@ -338,31 +335,27 @@ def convergence_by_layer(results: Results) -> Drawing:
             values = found[f"{arm}_{place}"][:, 1:]
             low, high = mean_band(values)
             panel.plot(
-                layers, values.mean(0), marker=marker, markevery=3, color=ARMS[arm]["color"],
-                linestyle="-" if place == "query" else "--", label=f"{place} error",
-            )  # fmt: skip
+                layers,
+                values.mean(0),
+                marker=marker,
+                markevery=3,
+                color=ARMS[arm]["color"],
+                linestyle="-" if place == "query" else "--",
+                label=f"{place} error",
+            )
             band(panel, layers, low, high, ARMS[arm]["color"])
             rows += [
                 {"arm": arm, "where": place, "layer": layer, "error": mean, "low": lower, "high": upper}
                 for layer, mean, lower, upper in zip(layers, values.mean(0), low, high, strict=True)
             ]
         panel.set_yscale("log")
-        panel.axhline(
-            found["zero"].mean(), color=REFERENCES[1], linestyle="-.", linewidth=1, label="predicting 0"
-        )
+        panel.axhline(found["zero"].mean(), color=REFERENCES[1], linestyle="-.", linewidth=1, label="predicting 0")
         panel.set_ylim(1e-6, 1e2)
     axes[0, 0].plot(layers, found["predicted"].mean(0)[1:], **THEORY, label="gradient descent, closed form")
     axes[0, 1].axhline(
-        one_pass_error(results.config, sizes.context_length),
-        **THEORY,
-        label=r"one pass of Kaczmarz, $v\,d\,(1-1/d)^n$",
+        one_pass_error(results.config, sizes.context_length), **THEORY, label=r"one pass of Kaczmarz, $v\,d\,(1-1/d)^n$"
     )
-    label(
-        axes[0, 0],
-        "prefix: gradient descent, on to least squares (0)",
-        "layer",
-        "mean squared error",
-    )
+    label(axes[0, 0], "prefix: gradient descent, on to least squares (0)", "layer", "mean squared error")
     label(axes[0, 1], "causal: stops at one pass of Kaczmarz", "layer", "mean squared error")
     for panel in axes[0]:
         panel.legend()
@@ -390,17 +383,14 @@ def prefix_is_below_causal(
     return Evidence.weakest(
         Evidence.over_seeds(gap, ">", 0.0, "smallest log ratio causal / prefix over the layers", parts=3),
         Evidence.agreement(
-            settled,
-            one_pass_error(results.config, sizes.context_length),
-            "causal error at the last layer",
-            parts=3,
+            settled, one_pass_error(results.config, sizes.context_length), "causal error at the last layer", parts=3
         ),
         Evidence.agreement(
             (found["prefix_query"] / found["predicted"])[:, sizes.layers // 5],
             1.0,
             "prefix error over its closed form",
             parts=3,
-        ),  # fmt: skip
+        ),
     )
 
 
@@ -429,9 +419,7 @@ def stationary(config: Config, seed: int) -> dict[str, np.ndarray]:
     for mean in sizes.means:
         row: dict[str, list] = {"causal": [], "normalised": []}
         for noise in sizes.noises:
-            prompts = numerical_prompts(
-                config, seed, mean=mean, noise=noise, context_length=int(lengths.max())
-            )
+            prompts = numerical_prompts(config, seed, mean=mean, noise=noise, context_length=int(lengths.max()))
             paths = {
                 "causal": kaczmarz_path(prompts.x_context, prompts.y_context),
                 "normalised": normalised_kaczmarz_path(prompts.x_context, prompts.y_context),
@@ -451,9 +439,7 @@ def stationary(config: Config, seed: int) -> dict[str, np.ndarray]:
 def one_pass_law(config: Config, mean: float, lengths: tuple[int, ...], noise: float = 0.0) -> np.ndarray:
     """Expected query error after one pass over each number of examples, by the exact two-number recursion."""
     coordinate = Coordinate("uniform", mean)
-    return shifted_kaczmarz_error(
-        torch.tensor(lengths), coordinate, config.numerics.dimension, noise=noise
-    ).numpy()
+    return shifted_kaczmarz_error(torch.tensor(lengths), coordinate, config.numerics.dimension, noise=noise).numpy()
 
 
 def _stationary_drawing(results: Results, name: str, title: str, other: str | None = None) -> Drawing:
@@ -468,9 +454,13 @@ def _stationary_drawing(results: Results, name: str, title: str, other: str | No
             values = found[which][:, index, 0, 1:]
             low, high = mean_band(values)
             panel.plot(
-                sizes.lengths, values.mean(0), linestyle=line, marker="os^D"[index], color=color,
+                sizes.lengths,
+                values.mean(0),
+                linestyle=line,
+                marker="os^D"[index],
+                color=color,
                 label=rf"{'causal' if which == 'causal' else 'causal, 1/j'}, $\mu$ = {mean:g}",
-            )  # fmt: skip
+            )
             band(panel, np.array(sizes.lengths), low, high, color)
             rows += [
                 {"network": which, "mean": mean, "examples": n, "error": value, "low": lower, "high": upper}
@@ -478,9 +468,11 @@ def _stationary_drawing(results: Results, name: str, title: str, other: str | No
             ]
         if other is None:
             panel.plot(
-                sizes.lengths, one_pass_law(results.config, mean, sizes.lengths), **THEORY,
+                sizes.lengths,
+                one_pass_law(results.config, mean, sizes.lengths),
+                **THEORY,
                 label="closed forms" if index == 0 else None,
-            )  # fmt: skip
+            )
     panel.set_yscale("log")
     label(panel, title, "examples in the context", "mean squared query error")
     panel.legend(ncols=2)
@@ -490,9 +482,7 @@ def _stationary_drawing(results: Results, name: str, title: str, other: str | No
 @TASK.figure
 def stationary_error(results: Results) -> Drawing:
     """Query error of the infinitely deep causal network against the number of examples."""
-    return _stationary_drawing(
-        results, "causal", "one pass learns slowly, far slower where inputs have a mean"
-    )
+    return _stationary_drawing(results, "causal", "one pass learns slowly, far slower where inputs have a mean")
 
 
 @TASK.figure
@@ -517,9 +507,13 @@ def noise_floor(results: Results) -> Drawing:
                 continue  # zero to rounding
             low, high = mean_band(values)
             panel.plot(
-                sizes.lengths, values.mean(0), line, marker=marker, color=color,
+                sizes.lengths,
+                values.mean(0),
+                line,
+                marker=marker,
+                color=color,
                 label=rf"{'causal limit' if name == 'causal' else 'least squares'}, $\sigma$ = {noise:g}",
-            )  # fmt: skip
+            )
             band(panel, np.array(sizes.lengths), low, high, color)
             rows += [
                 {"predictor": name, "noise": noise, "examples": n, "error": value}
@@ -529,8 +523,12 @@ def noise_floor(results: Results) -> Drawing:
             panel.axhline(one_pass_law(results.config, 0.0, (10_000,), noise)[0], **THEORY)
     panel.set_yscale("log")
     panel.set_ylim(1e-5, 10)
-    label(panel, "with noisy labels the causal limit stays above a floor (dotted)", "examples in the context",
-          "mean squared query error")  # fmt: skip
+    label(
+        panel,
+        "with noisy labels the causal limit stays above a floor (dotted)",
+        "examples in the context",
+        "mean squared query error",
+    )
     panel.legend()
     return Drawing(figure, pd.DataFrame(rows))
 
@@ -556,8 +554,7 @@ def stationary_error_grows_with_the_mean(results: Results, relabel: bool = False
     ]
     growth = np.diff(np.log(errors), axis=1).min((1, 2))
     return Evidence.weakest(
-        Evidence.over_seeds(growth, ">", 0.0, "smallest log ratio of neighbouring means", parts=parts),
-        *agreements,
+        Evidence.over_seeds(growth, ">", 0.0, "smallest log ratio of neighbouring means", parts=parts), *agreements
     )
 
 
@@ -603,9 +600,7 @@ def transient(config: Config, seed: int) -> dict[str, np.ndarray]:
     for mean, step in TRANSIENTS:
         prompts = numerical_prompts(config, seed, mean=mean, query_length=1)
         x, y = prompts.x_context, prompts.y_context
-        path = causal_recursion(
-            x, y, prompts.x_query, step=step, layers=4 * config.numerics.layers
-        ).coefficients
+        path = causal_recursion(x, y, prompts.x_query, step=step, layers=4 * config.numerics.layers).coefficients
         goal = stationary_coefficients(x, y)
         distance = (path - goal).norm(dim=-1)
         curves.append((distance / distance[:1]).amax(-1).numpy())
@@ -622,17 +617,22 @@ def transient_growth(results: Results) -> Drawing:
     for index, (mean, step) in enumerate(TRANSIENTS):
         typical = np.exp(np.log(np.maximum(found["distance"][:, index], 1e-16)).mean(0))
         color = REFERENCES[(0, 2, 3, 4)[index]]
-        panel.plot(typical, color=color, linestyle=("-", "--", "-.", (0, (1, 1)))[index],
-                   label=rf"$\mu$ = {mean:g}, s = {step:g}: rate {found['rate'][:, index].mean():.2f}")  # fmt: skip
-        rows += [
-            {"mean": mean, "step": step, "layer": layer, "error": value}
-            for layer, value in enumerate(typical)
-        ]
+        panel.plot(
+            typical,
+            color=color,
+            linestyle=("-", "--", "-.", (0, (1, 1)))[index],
+            label=rf"$\mu$ = {mean:g}, s = {step:g}: rate {found['rate'][:, index].mean():.2f}",
+        )
+        rows += [{"mean": mean, "step": step, "layer": layer, "error": value} for layer, value in enumerate(typical)]
     panel.axhline(1, color="black", linewidth=0.8)
     panel.set_yscale("log")
     panel.set_ylim(1e-10, 1e8)
-    label(panel, "a rate below 1 does not stop errors from growing first", "layer",
-          "largest error of the weights, relative to the start")  # fmt: skip
+    label(
+        panel,
+        "a rate below 1 does not stop errors from growing first",
+        "layer",
+        "largest error of the weights, relative to the start",
+    )
     panel.legend()
     return Drawing(figure, pd.DataFrame(rows))
 
@@ -657,11 +657,15 @@ def near_interpolation(config: Config, seed: int) -> dict[str, np.ndarray]:
     for column, length in enumerate(sizes.near_dimension):
         prompts = [
             linear_regression(
-                stream(seed, "near", length), sizes.tasks, dimension=sizes.dimension, context_length=length,
-                query_length=sizes.queries, noise=noise,
+                stream(seed, "near", length),
+                sizes.tasks,
+                dimension=sizes.dimension,
+                context_length=length,
+                query_length=sizes.queries,
+                noise=noise,
             )
             for noise in sizes.noises
-        ]  # fmt: skip
+        ]
         # The prompts differ in the size of their noise alone, so that one pseudo-inverse serves all.
         inverse = torch.linalg.pinv(prompts[0].x_context)
         for row, given in enumerate(prompts):
@@ -682,8 +686,12 @@ def where_causal_wins(results: Results) -> Drawing:
     for name, arm in (("least_squares", "prefix"), ("causal", "causal")):
         values = found[name][:, -1]
         low, high = mean_band(values)
-        panel.plot(lengths, values.mean(0), **ARMS[arm],
-                   label="prefix limit: least squares" if arm == "prefix" else "causal limit: one pass of Kaczmarz")  # fmt: skip
+        panel.plot(
+            lengths,
+            values.mean(0),
+            **ARMS[arm],
+            label="prefix limit: least squares" if arm == "prefix" else "causal limit: one pass of Kaczmarz",
+        )
         band(panel, lengths, low, high, ARMS[arm]["color"])
         rows += [
             {"arm": arm, "examples": n, "median_error": value, "low": lower, "high": upper}
@@ -691,8 +699,12 @@ def where_causal_wins(results: Results) -> Drawing:
         ]
     panel.axvline(sizes.dimension, color="black", linewidth=0.8, linestyle=":")
     panel.annotate("n = d", (sizes.dimension, 7), xytext=(4, 0), textcoords="offset points")
-    label(panel, rf"near n = d causal wins (label noise $\sigma$ = {sizes.noises[-1]:g})", "examples in the context",
-          "median squared query error")  # fmt: skip
+    label(
+        panel,
+        rf"near n = d causal wins (label noise $\sigma$ = {sizes.noises[-1]:g})",
+        "examples in the context",
+        "median squared query error",
+    )
     panel.legend()
     return Drawing(figure, pd.DataFrame(rows))
 
@@ -709,9 +721,7 @@ def where_causal_wins(results: Results) -> Drawing:
 def prefix_is_never_worse(results: Results, noise_index: int = -1) -> Evidence:
     found = results[near_interpolation]
     excess = np.log(found["least_squares"] / found["causal"])[:, noise_index]
-    return Evidence.over_seeds(
-        excess.max(1), "<=", 0.0, "largest log ratio of median errors, prefix over causal"
-    )
+    return Evidence.over_seeds(excess.max(1), "<=", 0.0, "largest log ratio of median errors, prefix over causal")
 
 
 @TASK.claim(
@@ -763,9 +773,7 @@ def repairs(config: Config, seed: int) -> dict[str, np.ndarray]:
         def error(predictor, prompts: RegressionPrompts = prompts, arguments: tuple = arguments) -> float:  # type: ignore[no-untyped-def]
             return float((predictor(*arguments) - prompts.y_query).square().mean())
 
-        found["averaged"].append(
-            [error(averaged_kaczmarz(orders, stream(seed, "orders"))) for orders in ORDERS]
-        )
+        found["averaged"].append([error(averaged_kaczmarz(orders, stream(seed, "orders"))) for orders in ORDERS])
         found["repeated"].append([error(kaczmarz(passes=passes)) for passes in PASSES])
         found["least_squares"].append([error(lambda x, y, q: predict(least_squares_weights(x, y), q))])
     return {name: np.array(values) for name, values in found.items()}
@@ -802,9 +810,7 @@ def averaging_orders_is_not_enough(results: Results, repair: str = "averaged") -
 def repeating_closes_the_gap(results: Results, repair: str = "repeated", noise_index: int = 0) -> Evidence:
     found = results[repairs]
     excess = found[repair][:, noise_index] - found["least_squares"][:, noise_index]
-    return Evidence.over_seeds(
-        excess[:, -1] / excess[:, 0], "<", 0.01, "share of the excess error that is left"
-    )
+    return Evidence.over_seeds(excess[:, -1] / excess[:, 0], "<", 0.01, "share of the excess error that is left")
 
 
 # %%
@@ -822,19 +828,23 @@ TASK.show(repeating_closes_the_gap)
 # %%
 def arm_masks(context: int, queries: int) -> dict[str, Tensor]:
     """The two patterns that everything here compares."""
-    return {
-        "prefix": masks.in_context_prefix(context, queries),
-        "causal": masks.in_context_causal(context, queries),
-    }
+    return {"prefix": masks.in_context_prefix(context, queries), "causal": masks.in_context_causal(context, queries)}
 
 
 def linear_attention_ensemble(sizes: LinearAttention, layers: int, seeds: tuple[int, ...]) -> Transformer:
     """Linear attention with merged matrices that start near a small gradient step, different noise a seed."""
     size = sizes.dimension + 1
     architecture = Architecture(
-        width=size, layers=layers, attention="linear", attention_matrices="merged", mlp_ratio=0.0, norm="none",
-        bias=False, share_layers=True, initial_scale=0.02,
-    )  # fmt: skip
+        width=size,
+        layers=layers,
+        attention="linear",
+        attention_matrices="merged",
+        mlp_ratio=0.0,
+        norm="none",
+        bias=False,
+        share_layers=True,
+        initial_scale=0.02,
+    )
     ensemble = Transformer(architecture, seeds)
     start = 0.3 / layers
     with torch.no_grad():
@@ -855,9 +865,14 @@ def trained_linear_attention(config: Config, seeds: tuple[int, ...]) -> dict[str
 
     def prompts(source: Stream, batch: int) -> RegressionPrompts:
         return linear_regression(
-            source, batch, dimension=sizes.dimension, context_length=sizes.context_length, query_length=sizes.queries,
-            half_width=0.5, dtype=torch.float32,
-        )  # fmt: skip
+            source,
+            batch,
+            dimension=sizes.dimension,
+            context_length=sizes.context_length,
+            query_length=sizes.queries,
+            half_width=0.5,
+            dtype=torch.float32,
+        )
 
     def batch(seed: int, step: int) -> dict[str, Tensor]:
         drawn = prompts(stream(seed, "data", step), sizes.batch)
@@ -872,8 +887,12 @@ def trained_linear_attention(config: Config, seeds: tuple[int, ...]) -> dict[str
     for depth in sizes.layers:
         trained = train(
             lambda chosen, depth=depth: linear_attention_ensemble(sizes, depth, tuple(chosen)),  # type: ignore[misc]
-            members, batch, loss, sizes.optimisation, name=f"depth {depth}",
-        )  # fmt: skip
+            members,
+            batch,
+            loss,
+            sizes.optimisation,
+            name=f"depth {depth}",
+        )
         rows = []
         for place, seed in enumerate(seeds):
             test = prompts(stream(seed, "test"), config.softmax.test_prompts)
@@ -896,10 +915,7 @@ def trained_linear_attention(config: Config, seeds: tuple[int, ...]) -> dict[str
 def trained_prefix_attention_is_ahead(results: Results, depth_index: int = 1) -> Evidence:
     losses = results[trained_linear_attention]["loss"][:, depth_index]
     return Evidence.over_seeds(
-        np.log(losses[:, 1] / losses[:, 0]),
-        ">",
-        float(np.log(1.2)),
-        "log ratio of test errors, causal over prefix",
+        np.log(losses[:, 1] / losses[:, 0]), ">", float(np.log(1.2)), "log ratio of test errors, causal over prefix"
     )
 
 
@@ -967,9 +983,18 @@ def prediction_loss(patterns: dict[str, Tensor], context: int) -> Callable[..., 
 
 
 def train_softmax(
-    sizes: Softmax, seeds: tuple[int, ...], domain: str, shared: bool, *, name: str, layers: int | None = None,
-    steps: int | None = None, pool: int | None = None, permuted: bool = False, shuffled: bool = False,
-) -> Trained[Transformer]:  # fmt: skip
+    sizes: Softmax,
+    seeds: tuple[int, ...],
+    domain: str,
+    shared: bool,
+    *,
+    name: str,
+    layers: int | None = None,
+    steps: int | None = None,
+    pool: int | None = None,
+    permuted: bool = False,
+    shuffled: bool = False,
+) -> Trained[Transformer]:
     """Both arms of every seed. ``pool`` prompts are drawn once (0: fresh ones); their contexts may be permuted each step."""
     patterns = arm_masks(sizes.context_length, sizes.queries)
     pool = sizes.pool if pool is None else pool
@@ -982,13 +1007,10 @@ def train_softmax(
         else:
             chosen = source.child("rows").rng().choice(pool, min(sizes.batch, pool), replace=False)
             drawn = replace(
-                fixed[seed],
-                **{key: value[torch.from_numpy(chosen)] for key, value in vars(fixed[seed]).items()},
+                fixed[seed], **{key: value[torch.from_numpy(chosen)] for key, value in vars(fixed[seed]).items()}
             )
             if permuted and isinstance(drawn, RegressionPrompts):
-                drawn = permute_context(
-                    drawn, random_orders(source.child("order"), 1, sizes.context_length)[0]
-                )
+                drawn = permute_context(drawn, random_orders(source.child("order"), 1, sizes.context_length)[0])
         if shuffled:
             # Labels of another prompt: the examples say nothing about the query.
             drawn = replace(drawn, y_context=drawn.y_context.roll(1, 0))
@@ -1006,24 +1028,25 @@ def train_softmax(
 
 
 def errors_on_new(
-    sizes: Softmax, trained: Trained[Transformer], domain: str, *, length: int = 0, read: tuple[str, str] = ARM_NAMES,
+    sizes: Softmax,
+    trained: Trained[Transformer],
+    domain: str,
+    *,
+    length: int = 0,
+    read: tuple[str, str] = ARM_NAMES,
     shuffled: bool = False,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Test errors [seeds, 2 arms, 2 (squared error, share misclassified)]; ``read`` are the masks at test time."""
     patterns = arm_masks(length or sizes.context_length, sizes.queries)
     mask = torch.stack([patterns[arm] for arm in read])
     rows = []
     for place in range(0, len(trained.members), 2):
-        test = softmax_prompts(
-            sizes, domain, stream(trained.members[place].seed, "test"), sizes.test_prompts, length
-        )
+        test = softmax_prompts(sizes, domain, stream(trained.members[place].seed, "test"), sizes.test_prompts, length)
         if shuffled:
             test = replace(test, y_context=test.y_context.roll(1, 0))
         goal = targets(test)
         with torch.no_grad():
-            found = trained.module.select([place, place + 1])(tokens(test)[None], mask)[
-                :, :, -sizes.queries :
-            ]
+            found = trained.module.select([place, place + 1])(tokens(test)[None], mask)[:, :, -sizes.queries :]
         squared = (found - goal).square().sum(-1).mean((1, 2))
         wrong = (found.argmax(-1) != goal.argmax(-1)).float().mean((1, 2))
         rows.append(torch.stack([squared, wrong], -1).numpy())
@@ -1043,9 +1066,7 @@ def trained_transformers(config: Config, seeds: tuple[int, ...]) -> dict[str, np
             rows["errors"].append(errors_on_new(sizes, trained, domain))
             rows["swapped"].append(errors_on_new(sizes, trained, domain, read=("causal", "prefix")))
             rows["by_length"].append(
-                np.stack(
-                    [errors_on_new(sizes, trained, domain, length=n) for n in shorter_contexts(sizes)], axis=2
-                )
+                np.stack([errors_on_new(sizes, trained, domain, length=n) for n in shorter_contexts(sizes)], axis=2)
             )
             if domain == "linear":
                 probes.append(probe_errors(sizes, trained, domain))
@@ -1076,9 +1097,7 @@ def probe_errors(sizes: Softmax, trained: Trained[Transformer], domain: str) -> 
     names = ["embedding", *(f"layers.{depth}.residual" for depth in range(sizes.architecture.layers))]
     rows = []
     for place in range(0, len(trained.members), 2):
-        test = softmax_prompts(
-            sizes, domain, stream(trained.members[place].seed, "probe"), sizes.test_prompts
-        )
+        test = softmax_prompts(sizes, domain, stream(trained.members[place].seed, "probe"), sizes.test_prompts)
         record: dict[str, Tensor] = {}
         with torch.no_grad():
             trained.module.select([place, place + 1])(tokens(test)[None], mask, record=record)
@@ -1120,26 +1139,28 @@ def few_prompts(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]
     # Permuting is tried on the smallest pool, where there is most to gain.
     for pool, permuted in [*((pool, False) for pool in sizes.pools), (sizes.pools[0], True)]:
         trained = train_softmax(
-            sizes, seeds, "linear", False, name=f"pool {pool} {permuted}", pool=pool, permuted=permuted,
+            sizes,
+            seeds,
+            "linear",
+            False,
+            name=f"pool {pool} {permuted}",
+            pool=pool,
+            permuted=permuted,
             steps=sizes.pool_steps,
-        )  # fmt: skip
+        )
         found["test"].append(errors_on_new(sizes, trained, "linear")[..., 0])
         found["training"].append(errors_on(sizes, trained, "linear", ("pool",), pool))
     return {name: np.moveaxis(np.array(values), 1, 0) for name, values in found.items()}
 
 
-def errors_on(
-    sizes: Softmax, trained: Trained[Transformer], domain: str, name: tuple, count: int
-) -> np.ndarray:
+def errors_on(sizes: Softmax, trained: Trained[Transformer], domain: str, name: tuple, count: int) -> np.ndarray:
     """Squared error [seeds, 2 arms] on the first ``count`` prompts of a stream, such as those of the training."""
     mask = torch.stack(list(arm_masks(sizes.context_length, sizes.queries).values()))
     rows = []
     for place in range(0, len(trained.members), 2):
         prompts = softmax_prompts(sizes, domain, stream(trained.members[place].seed, *name), count)
         with torch.no_grad():
-            found = trained.module.select([place, place + 1])(tokens(prompts)[None], mask)[
-                :, :, -sizes.queries :
-            ]
+            found = trained.module.select([place, place + 1])(tokens(prompts)[None], mask)[:, :, -sizes.queries :]
         rows.append((found - targets(prompts)).square().sum(-1).mean((1, 2)).numpy())
     return np.array(rows)
 
@@ -1170,13 +1191,7 @@ def references(config: Config, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-REGRESSION_REFERENCES = (
-    "least squares",
-    "ridge",
-    "gradient descent, a step a layer",
-    "one pass of Kaczmarz",
-    "zero",
-)
+REGRESSION_REFERENCES = ("least squares", "ridge", "gradient descent, a step a layer", "one pass of Kaczmarz", "zero")
 CLASS_REFERENCES = ("logistic MAP", "ridge on one-hot", "one pass of Kaczmarz")
 
 
@@ -1200,8 +1215,15 @@ def trained_errors(results: Results) -> Drawing:
             for arm, name in enumerate(ARM_NAMES):
                 values = errors[:, column, row, arm, score]
                 place = row + 0.36 * arm - 0.18
-                panel.bar(place, values.mean(), 0.34, color=ARMS[name]["color"], hatch=("", "//")[arm], alpha=0.75,
-                          label=name if row == 0 else None)  # fmt: skip
+                panel.bar(
+                    place,
+                    values.mean(),
+                    0.34,
+                    color=ARMS[name]["color"],
+                    hatch=("", "//")[arm],
+                    alpha=0.75,
+                    label=name if row == 0 else None,
+                )
                 panel.plot(np.full(len(values), place), values, "k.", markersize=3)
                 rows += [
                     {"task": domain, "shared": shared, "arm": name, "seed": seed, "error": value}
@@ -1214,21 +1236,12 @@ def trained_errors(results: Results) -> Drawing:
             ):
                 if value > 1e-6:
                     panel.axhline(
-                        value,
-                        color=REFERENCES[index],
-                        linestyle=("-", "--", "-.", ":", (0, (5, 1)))[index],
-                        label=name,
+                        value, color=REFERENCES[index], linestyle=("-", "--", "-.", ":", (0, (5, 1)))[index], label=name
                     )
                 rows.append({"task": domain, "arm": name, "error": value})
         panel.set_xticks([0, 1], ["layers shared", "not shared"])
-        titles = (
-            "linear: prefix is ahead",
-            "logistic labels: prefix is ahead",
-            "three classes: prefix is ahead",
-        )
-        label(
-            panel, titles[column], "network", "share misclassified" if score else "mean squared query error"
-        )
+        titles = ("linear: prefix is ahead", "logistic labels: prefix is ahead", "three classes: prefix is ahead")
+        label(panel, titles[column], "network", "share misclassified" if score else "mean squared query error")
         if not score:
             panel.set_yscale("log")
         low, high = panel.get_ylim()
@@ -1250,12 +1263,17 @@ def probes_by_layer(results: Results) -> Drawing:
         band(panel, layers, np.exp(low), np.exp(high), ARMS[name]["color"])
         rows += [
             {"arm": name, "layer": layer, "seed": seed, "error": found[seed, arm, layer]}
-            for seed in range(len(found)) for layer in layers
-        ]  # fmt: skip
+            for seed in range(len(found))
+            for layer in layers
+        ]
     panel.set_yscale("log")
     panel.set_xticks(layers)
-    label(panel, "both fall at first; the causal network flattens earlier", "layer",
-          "mean squared query error of a linear probe")  # fmt: skip
+    label(
+        panel,
+        "both fall at first; the causal network flattens earlier",
+        "layer",
+        "mean squared query error of a linear probe",
+    )
     panel.legend()
     return Drawing(figure, pd.DataFrame(rows))
 
@@ -1276,20 +1294,22 @@ def few_prompts_error(results: Results) -> Drawing:
         panel.plot(places, middle, **ARMS[name], label=f"{name}, test")
         band(panel, places, edges[:, 0], edges[:, 1], ARMS[name]["color"])
         remembered = [float(np.exp(np.log(values).mean())) for values in trainings]
-        panel.plot(places[:-1], remembered, color=ARMS[name]["color"], linestyle=":",
-                   marker=ARMS[name]["marker"], fillstyle="none", label=f"{name}, training")  # fmt: skip
+        panel.plot(
+            places[:-1],
+            remembered,
+            color=ARMS[name]["color"],
+            linestyle=":",
+            marker=ARMS[name]["marker"],
+            fillstyle="none",
+            label=f"{name}, training",
+        )
         rows += [
             {"arm": name, "pool": pool, "test": value, "training": kept}
             for pool, value, kept in zip([*sizes.pools, 0], middle, [*remembered, np.nan], strict=True)
         ]
     panel.set_yscale("log")
     panel.set_xticks(places, [*map(str, sizes.pools), "fresh"])
-    label(
-        panel,
-        "few training prompts are memorised by both networks",
-        "training prompts",
-        "mean squared query error",
-    )
+    label(panel, "few training prompts are memorised by both networks", "training prompts", "mean squared query error")
     panel.legend()
     return Drawing(figure, pd.DataFrame(rows))
 
@@ -1323,10 +1343,7 @@ CANNOT_DIFFER = [
     kind="training",
     statement="Trained on in-context linear regression, a softmax transformer reaches a smaller query error under the prefix mask than "
     "under the causal one, by a factor of more than $1.3$ (geometric mean over shared and unshared layers).",
-    controls=[
-        *CANNOT_DIFFER,
-        control("the prefix network, read under the causal mask", trained="misread"),
-    ],
+    controls=[*CANNOT_DIFFER, control("the prefix network, read under the causal mask", trained="misread")],
 )
 def prefix_is_ahead_in_regression(results: Results, trained: str = "fully") -> Evidence:
     ratio = _table_ratio(results, "linear", trained, 0).mean(1)

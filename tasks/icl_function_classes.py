@@ -113,14 +113,7 @@ class Equation:
     states: int = 8
     """states of a trajectory"""
     architecture: Architecture = Architecture(
-        width=48,
-        layers=2,
-        heads=4,
-        mlp_ratio=2.0,
-        input_size=16,
-        output_size=16,
-        positions="learned",
-        maximum_length=7,
+        width=48, layers=2, heads=4, mlp_ratio=2.0, input_size=16, output_size=16, positions="learned", maximum_length=7
     )
     """the network; reads and writes states"""
     batch: int = 32
@@ -160,11 +153,7 @@ SMOKE = Config(
         trainings=2,
     ),
     Equation(
-        batch=4,
-        optimisation=Optimisation(steps=6, learning_rate=1e-3),
-        watched=4,
-        test_trajectories=10,
-        trainings=2,
+        batch=4, optimisation=Optimisation(steps=6, learning_rate=1e-3), watched=4, test_trajectories=10, trainings=2
     ),
 )
 PAPER = Config(
@@ -174,13 +163,7 @@ PAPER = Config(
         context_length=40,
         queries=1,
         architecture=Architecture(
-            width=256,
-            layers=12,
-            heads=8,
-            input_size=21,
-            output_size=1,
-            positions="learned",
-            maximum_length=41,
+            width=256, layers=12, heads=8, input_size=21, output_size=1, positions="learned", maximum_length=41
         ),
         batch=64,
         optimisation=Optimisation(steps=500_001, learning_rate=1e-4),
@@ -275,9 +258,13 @@ def least_squares_by_length(prompts: FunctionPrompts, lengths: tuple[int, ...]) 
 
 
 def answers(
-    sizes: Linear, module: Transformer, arms: tuple[str, ...], prompts: list[FunctionPrompts], lengths: tuple[int, ...],
+    sizes: Linear,
+    module: Transformer,
+    arms: tuple[str, ...],
+    prompts: list[FunctionPrompts],
+    lengths: tuple[int, ...],
     read: dict[str, str] | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Predictions [models, lengths, batch, query] of each model for its own prompts; ``read`` exchanges attentions."""
     found = []
     for place, (arm, own) in enumerate(zip(arms, prompts, strict=True)):
@@ -312,9 +299,7 @@ def train_linear(sizes: Linear, seeds: tuple[int, ...]) -> Trained[Transformer]:
         return (found - given["labels"]).square().mean((1, 2))
 
     def evaluate(module: Transformer, members: tuple[Member, ...]) -> dict[str, Tensor]:
-        found = answers(
-            sizes, module, tuple(one.arm for one in members), [watched[one.seed] for one in members], every
-        )
+        found = answers(sizes, module, tuple(one.arm for one in members), [watched[one.seed] for one in members], every)
         goal = torch.stack([least[one.seed] for one in members])
         return {"distance": (found - goal).square().mean((1, 2, 3)) / sizes.dimension}
 
@@ -350,9 +335,7 @@ def regression(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
         test = linear_prompts(sizes, ("test",), seed, sizes.test_prompts)
 
         def error(given: FunctionPrompts, predicted: Tensor) -> np.ndarray:
-            return (
-                (predicted - given.y_query).square().mean((-2, -1)) / given.y_query.square().mean()
-            ).numpy()
+            return ((predicted - given.y_query).square().mean((-2, -1)) / given.y_query.square().mean()).numpy()
 
         found["errors"].append(error(test, answers(sizes, module, ARM_NAMES, [test] * count, every)))
         misread = answers(sizes, module.select([0]), ("prefix",), [test], every, {"prefix": "causal"})
@@ -361,9 +344,7 @@ def regression(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
         for place, (shift, scale) in enumerate(SHIFTS.values()):
             # Which queries are orthogonal to, or among, the examples depends on how many examples there are.
             own = shift in ("orthogonal", "overlapping")
-            lengths = (
-                [(k,) for k in every[1:] if shift != "orthogonal" or k < sizes.dimension] if own else [every]
-            )
+            lengths = [(k,) for k in every[1:] if shift != "orthogonal" or k < sizes.dimension] if own else [every]
             for chosen in lengths:
                 drawn = shifted_prompts(
                     stream(seed, "linear functions in context", "shifted"),
@@ -417,8 +398,10 @@ def error_by_examples(results: Results) -> Drawing:
     panel, counts, rows = axes[0, 0], np.arange(sizes.context_length + 1), []
     for place, arm in enumerate(ARM_NAMES):
         curves(panel, counts, found["errors"][:, place], arm, arm)
-        rows += [{"panel": "error", "name": arm, "x": k, "value": value}
-                 for k, value in enumerate(found["errors"][:, place].mean(0))]  # fmt: skip
+        rows += [
+            {"panel": "error", "name": arm, "x": k, "value": value}
+            for k, value in enumerate(found["errors"][:, place].mean(0))
+        ]
     known = {
         "least squares, max(0, 1 - k/d)": least_squares_error(sizes),
         "averaging, (d + 1)/k": averaging_error(sizes),
@@ -434,15 +417,12 @@ def error_by_examples(results: Results) -> Drawing:
     for place, arm in enumerate(ARM_NAMES):
         values = found["distance"][:, place]
         curves(axes[0, 1], found["step"][0], values, arm, arm)
-        rows += [{"panel": "distance", "name": arm, "x": step, "value": value}
-                 for step, value in zip(found["step"][0], values.mean(0), strict=True)]  # fmt: skip
+        rows += [
+            {"panel": "distance", "name": arm, "x": step, "value": value}
+            for step, value in zip(found["step"][0], values.mean(0), strict=True)
+        ]
     axes[0, 1].set_yscale("log")
-    label(
-        axes[0, 1],
-        "distance to least squares during training",
-        "step",
-        "squared distance to least squares / d",
-    )
+    label(axes[0, 1], "distance to least squares during training", "step", "squared distance to least squares / d")
     axes[0, 1].legend()
     return Drawing(figure, pd.DataFrame(rows))
 
@@ -462,9 +442,7 @@ UNRELATED = control("examples with the labels of another prompt", arms=(2,))
 def below_simple_rules(results: Results, arms: tuple[int, ...] = BOTH) -> Evidence:
     limit = np.minimum(1.0, averaging_error(results.config.linear))[1:]
     gap = np.log(results[regression]["errors"][:, list(arms), 1:] / limit).max((1, 2))
-    return Evidence.over_seeds(
-        gap, "<", 0.0, "log ratio to the better of the two rules, largest over k and arms"
-    )
+    return Evidence.over_seeds(gap, "<", 0.0, "log ratio to the better of the two rules, largest over k and arms")
 
 
 @TASK.claim(
@@ -478,10 +456,7 @@ def falls_with_examples(results: Results, arms: tuple[int, ...] = BOTH) -> Evide
     chosen = [*range(results.config.linear.dimension + 1), results.config.linear.context_length]
     logs = np.log(results[regression]["errors"][:, list(arms)][..., chosen])
     return Evidence.over_seeds(
-        np.diff(logs).max((1, 2)),
-        "<",
-        float(np.log(0.99)),
-        "largest log ratio of neighbouring errors; 0.99 is 1 %",
+        np.diff(logs).max((1, 2)), "<", float(np.log(0.99)), "largest log ratio of neighbouring errors; 0.99 is 1 %"
     )
 
 
@@ -534,21 +509,19 @@ def shifted_errors(results: Results) -> Drawing:
             values = found[:, arm, place]
             usable = ~np.isnan(values).any(0)
             curves(panel, counts[usable], values[:, usable], ARM_NAMES[arm], ARM_NAMES[arm])
-            rows += [{"law": name, "arm": ARM_NAMES[arm], "examples": k, "error": values[:, k].mean()}
-                     for k in counts[usable]]  # fmt: skip
+            rows += [
+                {"law": name, "arm": ARM_NAMES[arm], "examples": k, "error": values[:, k].mean()}
+                for k in counts[usable]
+            ]
         exact = shifted_least_squares(sizes, name)
         panel.plot(counts, exact, **THEORY, label="least squares, exact")
-        rows += [{"law": name, "arm": "least squares", "examples": k, "error": exact[k]}
-                 for k in counts[~np.isnan(exact)]]  # fmt: skip
+        rows += [
+            {"law": name, "arm": "least squares", "examples": k, "error": exact[k]} for k in counts[~np.isnan(exact)]
+        ]
         panel.set_xlim(-0.2, sizes.context_length + 0.2)
         panel.set_ylim(-0.05, max(1.35, 1.1 * float(np.nanmax(found[:, :, place].mean(0)))))
         title = "training law" if name == "none" else name
-        label(
-            panel,
-            title,
-            "examples k",
-            "error / mean label$^2$",
-        )
+        label(panel, title, "examples k", "error / mean label$^2$")
     axes[0, 0].legend()
     figure.suptitle("Networks follow least squares only near the law they were trained on")
     return Drawing(figure, pd.DataFrame(rows))
@@ -570,9 +543,7 @@ def shift_ratio(results: Results, shift: str, against: str = "none") -> np.ndarr
     controls=[control("queries that are among the examples", shift="overlapping")],
 )
 def smaller_inputs_hurt(results: Results, shift: str = "inputs / 3") -> Evidence:
-    return Evidence.over_seeds(
-        shift_ratio(results, shift), ">", float(np.log(1.5)), "log ratio to the law of training"
-    )
+    return Evidence.over_seeds(shift_ratio(results, shift), ">", float(np.log(1.5)), "log ratio to the law of training")
 
 
 @TASK.claim(
@@ -582,13 +553,9 @@ def smaller_inputs_hurt(results: Results, shift: str = "inputs / 3") -> Evidence
     statement="Of the scales tried, doubled inputs do most harm with more than $d$ examples.",
     expected="refuted",
     condition="reported at twenty dimensions, not tried here; with three, inputs divided by three do more harm",
-    controls=[
-        control("inputs divided by three said to do more harm", shift="inputs / 3", against="inputs x 2")
-    ],
+    controls=[control("inputs divided by three said to do more harm", shift="inputs / 3", against="inputs x 2")],
 )
-def doubled_inputs_hurt_most(
-    results: Results, shift: str = "inputs x 2", against: str = "inputs / 3"
-) -> Evidence:
+def doubled_inputs_hurt_most(results: Results, shift: str = "inputs x 2", against: str = "inputs / 3") -> Evidence:
     return Evidence.over_seeds(
         shift_ratio(results, shift, against), ">", 0.0, f"log ratio to the error under {against}"
     )
@@ -644,9 +611,7 @@ TASK.show(seen_queries_are_easier)
 PDE_ARMS = ("prefix", "causal", "redrawn")
 
 
-def equation_states(
-    sizes: Equation, name: tuple[str | int, ...], seed: int, count: int, redrawn: bool
-) -> Tensor:
+def equation_states(sizes: Equation, name: tuple[str | int, ...], seed: int, count: int, redrawn: bool) -> Tensor:
     """Trajectories [batch, states, points] in single precision."""
     drawn = pde_trajectories(
         stream(seed, "icl function classes", "equation", *name),
@@ -689,8 +654,9 @@ def train_equation(sizes: Equation, seeds: tuple[int, ...]) -> Trained[Transform
 
     watched = {
         (seed, redrawn): equation_states(sizes, ("watched",), seed, sizes.watched, redrawn)
-        for seed in seeds for redrawn in (False, True)
-    }  # fmt: skip
+        for seed in seeds
+        for redrawn in (False, True)
+    }
 
     def evaluate(module: Transformer, members: tuple[Member, ...]) -> dict[str, Tensor]:
         rows = [
@@ -736,12 +702,7 @@ def equations(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     sizes = config.equation
     trained = train_equation(sizes, seeds)
     count, found = len(PDE_ARMS), []
-    known: dict[str, list[np.ndarray]] = {
-        "prior": [],
-        "persistence": [],
-        "least_squares": [],
-        "redrawn_prior": [],
-    }
+    known: dict[str, list[np.ndarray]] = {"prior": [], "persistence": [], "least_squares": [], "redrawn_prior": []}
     mean = prior_mean_propagators(sizes.family)
     for row, seed in enumerate(seeds):
         shared, redrawn = (
@@ -785,39 +746,33 @@ def error_by_states(results: Results) -> Drawing:
     for place, arm in enumerate(PDE_ARMS):
         name = "causal, redrawn coefficients" if arm == "redrawn" else arm
         curves(panel, counts, found["errors"][:, place], name, arm)
-        rows += [{"panel": "states", "name": name, "x": k, "value": value}
-                 for k, value in zip(counts, found["errors"][:, place].mean(0), strict=True)]  # fmt: skip
-    for name, key, line in (
-        ("prior-mean propagator", "prior", ":"),
-        ("persistence", "persistence", (0, (5, 1))),
-    ):
+        rows += [
+            {"panel": "states", "name": name, "x": k, "value": value}
+            for k, value in zip(counts, found["errors"][:, place].mean(0), strict=True)
+        ]
+    for name, key, line in (("prior-mean propagator", "prior", ":"), ("persistence", "persistence", (0, (5, 1)))):
         panel.plot(counts, found[key].mean(0), color="black", linestyle=line, label=name)
-        rows += [{"panel": "states", "name": name, "x": k, "value": value}
-                 for k, value in zip(counts, found[key].mean(0), strict=True)]  # fmt: skip
+        rows += [
+            {"panel": "states", "name": name, "x": k, "value": value}
+            for k, value in zip(counts, found[key].mean(0), strict=True)
+        ]
     panel.plot(
-        counts[1:],
-        np.zeros(len(counts) - 1),
-        color=REFERENCES[3],
-        linewidth=2.5,
-        label="least squares (rounding)",
+        counts[1:], np.zeros(len(counts) - 1), color=REFERENCES[3], linewidth=2.5, label="least squares (rounding)"
     )
     panel.set_ylim(-0.005, 0.29)
     label(
-        panel,
-        "the second state tells the equation",
-        "states in the context",
-        "relative $L^2$ error of the next state",
+        panel, "the second state tells the equation", "states in the context", "relative $L^2$ error of the next state"
     )
     panel.legend(loc="upper right", ncols=2)
     for place, arm in enumerate(PDE_ARMS):
         name = "causal, redrawn coefficients" if arm == "redrawn" else arm
         values = found["history"][:, place, :, 1]
         curves(axes[0, 1], found["step"][0], values, name, arm)
-        rows += [{"panel": "training", "name": name, "x": step, "value": value}
-                 for step, value in zip(found["step"][0], values.mean(0), strict=True)]  # fmt: skip
-    label(
-        axes[0, 1], "two states: still falling at the end", "step", "relative $L^2$ error of the next state"
-    )
+        rows += [
+            {"panel": "training", "name": name, "x": step, "value": value}
+            for step, value in zip(found["step"][0], values.mean(0), strict=True)
+        ]
+    label(axes[0, 1], "two states: still falling at the end", "step", "relative $L^2$ error of the next state")
     axes[0, 1].set_ylim(0, 0.29)
     axes[0, 1].legend(loc="upper right")
     return Drawing(figure, pd.DataFrame(rows))

@@ -126,9 +126,7 @@ class Config:
     """numbers of examples at which one layer is trained, the one of `one_layer` among them"""
     two_layers: Experiment = Experiment(
         initial_scale=0.05,
-        optimisation=Optimisation(
-            steps=1000, learning_rate=1e-2, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3
-        ),
+        optimisation=Optimisation(steps=1000, learning_rate=1e-2, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3),
     )
     """two layers that share their weights"""
     softmax: Experiment = Experiment(
@@ -182,9 +180,14 @@ class Config:
 def longer(start: Experiment, **changes: object) -> Experiment:
     """The same experiment with the paper's batches of fresh prompts, one query each, heads and numbers of tests."""
     sizes: dict = {
-        "queries": 1, "batch": 2048, "head_ratio": 1, "trainings": 5, "test_prompts": 10_000, "records": 50,
+        "queries": 1,
+        "batch": 2048,
+        "head_ratio": 1,
+        "trainings": 5,
+        "test_prompts": 10_000,
+        "records": 50,
         "optimisation": Optimisation(steps=5000, learning_rate=1e-3, betas=(0.9, 0.98), clip_norm=1e-3),
-    }  # fmt: skip
+    }
     return replace(start, **(sizes | changes))
 
 
@@ -198,11 +201,16 @@ PAPER = Config(
     sine=longer(CI.sine, optimisation=FORTY_THOUSAND),
     copying=longer(
         CI.copying,
-        dimension=10, half_width=0.5, context_length=10, initial_scale=0.02, optimisation=FORTY_THOUSAND, records=80,
+        dimension=10,
+        half_width=0.5,
+        context_length=10,
+        initial_scale=0.02,
+        optimisation=FORTY_THOUSAND,
+        records=80,
     ),
     position_size=10,
     contexts=100_000,
-)  # fmt: skip
+)
 
 
 def tiny(start: Experiment) -> Experiment:
@@ -212,9 +220,15 @@ def tiny(start: Experiment) -> Experiment:
 
 
 SMOKE = Config(
-    one_layer=tiny(CI.one_layer), lengths=(5, 10), two_layers=tiny(CI.two_layers), softmax=tiny(CI.softmax),
-    sine=tiny(CI.sine), copying=tiny(CI.copying), spectra=4, contexts=200,
-)  # fmt: skip
+    one_layer=tiny(CI.one_layer),
+    lengths=(5, 10),
+    two_layers=tiny(CI.two_layers),
+    softmax=tiny(CI.softmax),
+    sine=tiny(CI.sine),
+    copying=tiny(CI.copying),
+    spectra=4,
+    contexts=200,
+)
 TASK = Task(
     "icl-gradient-descent",
     Paper(
@@ -242,9 +256,14 @@ def weight_seeds(chosen: Sequence[int]) -> list[int]:
 def prompts(sizes: Experiment, source: Stream, count: int, queries: int = 0) -> RegressionPrompts:
     """Noise-free prompts in single precision; 0 queries for as many as in training."""
     return linear_regression(
-        source, count, dimension=sizes.dimension, context_length=sizes.context_length,
-        query_length=queries or sizes.queries, half_width=sizes.half_width, dtype=torch.float32,
-    )  # fmt: skip
+        source,
+        count,
+        dimension=sizes.dimension,
+        context_length=sizes.context_length,
+        query_length=queries or sizes.queries,
+        half_width=sizes.half_width,
+        dtype=torch.float32,
+    )
 
 
 def fed(given: RegressionPrompts) -> Batch:
@@ -254,9 +273,7 @@ def fed(given: RegressionPrompts) -> Batch:
 
 def fresh_batches(draw: Callable[[Stream, int], Batch], name: str, size: int) -> Callable[[int, int], Batch]:
     """Fresh batches of ``size`` for `train`, from draw(stream, prompts)."""
-    return in_blocks(
-        lambda seed, number, prompts: draw(stream(seed, name, "data", number), prompts), size, BLOCK
-    )
+    return in_blocks(lambda seed, number, prompts: draw(stream(seed, name, "data", number), prompts), size, BLOCK)
 
 
 def query_loss(patterns: dict[str, Tensor], context: int, sign: float = -1.0) -> Callable[..., Tensor]:
@@ -273,9 +290,16 @@ def query_loss(patterns: dict[str, Tensor], context: int, sign: float = -1.0) ->
 def attention_only(size: int, sizes: Experiment, **changes: object) -> Architecture:
     """One layer of linear attention without biases on tokens of this size."""
     settings: dict = {
-        "width": size, "layers": 1, "attention": "linear", "head_size": sizes.head_ratio * size, "mlp_ratio": 0.0,
-        "norm": "none", "bias": False, "share_layers": True, "initial_scale": sizes.initial_scale,
-    }  # fmt: skip
+        "width": size,
+        "layers": 1,
+        "attention": "linear",
+        "head_size": sizes.head_ratio * size,
+        "mlp_ratio": 0.0,
+        "norm": "none",
+        "bias": False,
+        "share_layers": True,
+        "initial_scale": sizes.initial_scale,
+    }
     return Architecture(**(settings | changes))
 
 
@@ -413,9 +437,14 @@ def one_layer(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
 
     trained = train(
         lambda chosen: Transformer(attention_only(sizes.dimension + 1, sizes), weight_seeds(chosen)),
-        members, fresh_batches(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
-        evaluate_every=evaluate_every(sizes), name="one layer",
-    )  # fmt: skip
+        members,
+        fresh_batches(draw, name, sizes.batch),
+        loss,
+        sizes.optimisation,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every(sizes),
+        name="one layer",
+    )
     # The length at which everything is looked at, and the same with shifted labels: [seeds, 2, ...].
     chosen = [main_arm(config), len(lengths) - 1]
     shape = (len(seeds), len(lengths))
@@ -426,25 +455,18 @@ def one_layer(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     found["steps"] = np.tile(trained.history["step"], (len(seeds), 1))
     score, value = (matrix.unflatten(0, shape) for matrix in products(trained.module))
     found |= {"score": score[:, chosen].numpy(), "value": value[:, chosen].numpy()}
-    rows = [
-        _one_layer_test(config, name, seed, score[place], value[place]) for place, seed in enumerate(seeds)
-    ]
+    rows = [_one_layer_test(config, name, seed, score[place], value[place]) for place, seed in enumerate(seeds)]
     found |= {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     alone = trained.module.select([place * len(lengths) + chosen[0] for place in range(len(seeds))])
     test = prompts(sizes, stream(0, name, "masks"), sizes.test_prompts)
     return found | {"mask difference": mask_difference(alone, tokens(test)[None], own)}
 
 
-def _one_layer_test(
-    config: Config, name: str, seed: int, score: Tensor, value: Tensor
-) -> dict[str, np.ndarray]:
+def _one_layer_test(config: Config, name: str, seed: int, score: Tensor, value: Tensor) -> dict[str, np.ndarray]:
     """Half-losses on one seed's test prompts of every length's layer, gradient step, and midpoint; by the size of inputs."""
     sizes, own = config.one_layer, config.one_layer.context_length
     test = prompts(
-        replace(sizes, context_length=max(config.lengths)),
-        stream(seed, name, "test"),
-        sizes.test_prompts,
-        queries=2,
+        replace(sizes, context_length=max(config.lengths)), stream(seed, name, "test"), sizes.test_prompts, queries=2
     )
     losses: dict[str, list[float]] = {key: [] for key in ("loss", "descent", "midpoint")}
     for place, length in enumerate(config.lengths):
@@ -463,9 +485,7 @@ def _one_layer_test(
     step, twice = (optimal_step(factor * own, sizes.dimension, **LAW) for factor in (1, 2))
     place, x, y = main_arm(config), test.x_context[:, :own], test.y_context[:, :own]
     moved = shifted(test, own).y_context[:, :own]
-    shift_loss = half_error(
-        answers(layer_weights(score[-1:], value[-1:], x, moved)[0], test.x_query), test.y_query
-    )
+    shift_loss = half_error(answers(layer_weights(score[-1:], value[-1:], x, moved)[0], test.x_query), test.y_query)
     wrong = half_error(answers(gradient_weights(x, y, twice), test.x_query), test.y_query)
     trained, plain = [], []
     for scale in INPUT_SCALES:
@@ -475,9 +495,11 @@ def _one_layer_test(
         descent = gradient_weights(scale * x, scale * y, step)
         plain.append(float(half_error(answers(descent, scale * test.x_query), target)))
     return {key: np.array(values) for key, values in losses.items()} | {
-        "loss, labels shifted": shift_loss.numpy(), "descent, twice the length": wrong.numpy(),
-        "input scale": np.stack(trained, -1), "input scale, descent": np.array(plain),
-    }  # fmt: skip
+        "loss, labels shifted": shift_loss.numpy(),
+        "descent, twice the length": wrong.numpy(),
+        "input scale": np.stack(trained, -1),
+        "input scale, descent": np.array(plain),
+    }
 
 
 def optimal_half_loss(length: int, dimension: int) -> float:
@@ -492,49 +514,29 @@ def input_scale_law(sizes: Experiment, step: float, scale: float) -> float:
 
 
 def curve(
-    rows: list[dict],
-    panel: Axes,
-    x: Sequence[float],
-    values: np.ndarray,
-    text: str,
-    quantity: str = "",
-    **looks: Any,
+    rows: list[dict], panel: Axes, x: Sequence[float], values: np.ndarray, text: str, quantity: str = "", **looks: Any
 ) -> None:
     """Draw the mean over seeds of values [seed, point] with its band, and note it in the table of a figure."""
     middle = values.mean(0)
     panel.plot(x, middle, label=text, **looks)
     low, high = mean_band(values)
     band(panel, np.array(x), np.maximum(low, 1e-9), high, looks["color"])
-    rows += [
-        {"quantity": quantity or text, "x": float(a), "value": b} for a, b in zip(x, middle, strict=True)
-    ]
+    rows += [{"quantity": quantity or text, "x": float(a), "value": b} for a, b in zip(x, middle, strict=True)]
 
 
 def points(
-    rows: list[dict],
-    panel: Axes,
-    x: Sequence[float],
-    values: np.ndarray,
-    text: str,
-    quantity: str = "",
-    **looks: Any,
+    rows: list[dict], panel: Axes, x: Sequence[float], values: np.ndarray, text: str, quantity: str = "", **looks: Any
 ) -> None:
     """The same with marks and intervals in place of a line and its band."""
     middle, (low, high) = values.mean(0), mean_band(values)
-    panel.errorbar(
-        x, middle, [middle - low, high - middle], capsize=3, label=text, **(looks | {"linestyle": "none"})
-    )
-    rows += [
-        {"quantity": quantity or text, "x": float(a), "value": b} for a, b in zip(x, middle, strict=True)
-    ]
+    panel.errorbar(x, middle, [middle - low, high - middle], capsize=3, label=text, **(looks | {"linestyle": "none"}))
+    rows += [{"quantity": quantity or text, "x": float(a), "value": b} for a, b in zip(x, middle, strict=True)]
 
 
 # The colour, line and marker of what is neither an arm nor a closed form.
 LOOKS: list[dict[str, Any]] = [
     {"color": REFERENCES[color], "linestyle": line, "marker": marker}
-    for color, line, marker in zip(
-        (2, 3, 4, 0, 1), ("-.", "-", "--", (0, (1, 1)), (0, (5, 1))), "^osDx", strict=True
-    )
+    for color, line, marker in zip((2, 3, 4, 0, 1), ("-.", "-", "--", (0, (1, 1)), (0, (5, 1))), "^osDx", strict=True)
 ]
 ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": (0, (6, 3)), "label": "predicting 0"}
 LOSS = "half the mean squared error"
@@ -581,12 +583,18 @@ def trained_matrices(results: Results) -> Drawing:
         picture = panel.imshow(matrix.numpy(), cmap="gray", vmin=-1.1, vmax=1.1)
         panel.grid(False)
         figure.colorbar(picture, ax=panel, shrink=0.8, label="entry")
-        rows += [{"matrix": name.strip("$"), "row": i, "column": j, "entry": float(matrix[i, j])}
-                 for i in range(len(matrix)) for j in range(len(matrix))]  # fmt: skip
-    label(axes[0, 0], r"$K^\top Q$ becomes the identity on inputs", "coordinate of the query",
-          "coordinate of the key")  # fmt: skip
-    label(axes[0, 1], rf"$PV$: only the last row is read, {float(value[-1, -1]):.3f} (theory {-step:.3f})",
-          "coordinate of the example", "coordinate written")  # fmt: skip
+        rows += [
+            {"matrix": name.strip("$"), "row": i, "column": j, "entry": float(matrix[i, j])}
+            for i in range(len(matrix))
+            for j in range(len(matrix))
+        ]
+    label(axes[0, 0], r"$K^\top Q$ becomes the identity on inputs", "coordinate of the query", "coordinate of the key")
+    label(
+        axes[0, 1],
+        rf"$PV$: only the last row is read, {float(value[-1, -1]):.3f} (theory {-step:.3f})",
+        "coordinate of the example",
+        "coordinate written",
+    )
     return Drawing(figure, pd.DataFrame(rows))
 
 
@@ -598,16 +606,9 @@ def lengths_and_ranges(results: Results) -> Drawing:
     figure, axes = panels(1, 2, width=5.0, height=3.6)
     (left, right) = axes[0]
     rows: list[dict] = []
-    trained: dict[str, Any] = {
-        "color": ARMS["prefix"]["color"],
-        "marker": "o",
-        "markersize": 8,
-        "fillstyle": "none",
-    }
+    trained: dict[str, Any] = {"color": ARMS["prefix"]["color"], "marker": "o", "markersize": 8, "fillstyle": "none"}
     grid, scales = np.arange(1, max(config.lengths) + 3), np.linspace(0.5, 2, 60)
-    left.plot(
-        grid, [optimal_half_loss(int(n), d) for n in grid], **THEORY, label="one gradient step, closed form"
-    )
+    left.plot(grid, [optimal_half_loss(int(n), d) for n in grid], **THEORY, label="one gradient step, closed form")
     points(rows, left, config.lengths, found["loss"], "trained layer", "loss by length", **trained)
     crosses: dict[str, Any] = {"color": "black", "marker": "x", "markersize": 6}
     points(rows, left, config.lengths, found["midpoint"], "half-way to the construction", **crosses)
@@ -617,19 +618,9 @@ def lengths_and_ranges(results: Results) -> Drawing:
     right.plot(scales, law, **THEORY, label="one gradient step, closed form")
     tuned = optimal_half_loss(sizes.context_length, d) * scales**2
     right.plot(scales, tuned, color=REFERENCES[1], linestyle="-.", label="step tuned again for each scale")
-    points(
-        rows,
-        right,
-        INPUT_SCALES,
-        found["input scale"][:, 0],
-        "trained layer",
-        "loss by input scale",
-        **trained,
-    )
+    points(rows, right, INPUT_SCALES, found["input scale"][:, 0], "trained layer", "loss by input scale", **trained)
     right.set_yscale("log")
-    label(
-        right, "larger inputs break both alike", r"inputs uniform on $[-\alpha/2, \alpha/2]$: $\alpha$", LOSS
-    )
+    label(right, "larger inputs break both alike", r"inputs uniform on $[-\alpha/2, \alpha/2]$: $\alpha$", LOSS)
     for panel in (left, right):
         panel.legend()
     return Drawing(figure, pd.DataFrame(rows))
@@ -681,9 +672,7 @@ def every_length_has_its_step(results: Results, shift: int = 0) -> Evidence:
         r"The sensitivity $\partial \hat y_q / \partial x_q$ of a trained layer has a mean cosine above $0.99$ with the "
         r"weights of the gradient step."
     ),
-    controls=[
-        control("labels of the context shifted by one place", arm=1),
-    ],
+    controls=[control("labels of the context shifted by one place", arm=1)],
 )
 def sensitivities_align(results: Results, arm: int = 0) -> Evidence:
     cosine = results[one_layer]["cosine"][:, arm, -1]
@@ -800,9 +789,7 @@ def masks_agree_for_one_layer(results: Results, layers: int = 1) -> Evidence:
 )
 def no_layer_beats_the_step(results: Results, layers: int = 1) -> Evidence:
     config = results.config
-    found, sizes = (
-        (results[one_layer], config.one_layer) if layers == 1 else (results[two_layers], config.two_layers)
-    )
+    found, sizes = (results[one_layer], config.one_layer) if layers == 1 else (results[two_layers], config.two_layers)
     place = main_arm(config)
     loss = found["loss"][:, place if layers == 1 else 0]
     descent = found["descent"][:, place] if layers == 1 else found["descent"]
@@ -867,10 +854,14 @@ def two_layers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     patterns = {arm: pattern(context, sizes.queries) for arm, pattern in PATTERNS.items()}
     members = [Member(seed, arm) for seed in seeds for arm in patterns]
     trained = train(
-        lambda chosen: Transformer(attention_only(d + 1, sizes, layers=2), weight_seeds(chosen)), members,
+        lambda chosen: Transformer(attention_only(d + 1, sizes, layers=2), weight_seeds(chosen)),
+        members,
         fresh_batches(lambda source, count: fed(prompts(sizes, source, count)), name, sizes.batch),
-        query_loss(patterns, context), sizes.optimisation, evaluate_every=evaluate_every(sizes), name="two layers",
-    )  # fmt: skip
+        query_loss(patterns, context),
+        sizes.optimisation,
+        evaluate_every=evaluate_every(sizes),
+        name="two layers",
+    )
     tests = [prompts(sizes, stream(seed, name, "test"), sizes.test_prompts, queries=2) for seed in seeds]
     given = torch.stack([tokens(test) for test in tests for _ in patterns])
     wanted = torch.stack([test.y_query for test in tests])
@@ -890,9 +881,11 @@ def two_layers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
         for key, value in (weights | {"descent": gradient_weights(x, y, step)}).items():
             found[key].append(float(half_error(answers(value, test.x_query), test.y_query)))
         found["cosine"].append(
-            [[float(torch.cosine_similarity(one, weights[key][:, None], dim=-1).mean()) for key in optima]
-             for one in slope[place]]
-        )  # fmt: skip
+            [
+                [float(torch.cosine_similarity(one, weights[key][:, None], dim=-1).mean()) for key in optima]
+                for one in slope[place]
+            ]
+        )
     score, value = products(trained.module)
     beta = score.diagonal(dim1=1, dim2=2)[:, :-1].mean(1)
     shape = (len(seeds), len(patterns))
@@ -919,33 +912,12 @@ def two_tied_layers(results: Results) -> Drawing:
     exact = [tied_optima(int(n), sizes.dimension)["GD++"][1][0] for n in lengths]
     right.plot(lengths, exact, **(THEORY | {"marker": "."}), label="best tied GD++, exact")
     printed = {"color": REFERENCES[2], "fillstyle": "none", "markersize": 9}
-    right.plot(
-        (10, 25, 50, 100), (0.179, 0.099, 0.056, 0.029), "o", **printed, label="read off the paper's networks"
-    )
+    right.plot((10, 25, 50, 100), (0.179, 0.099, 0.056, 0.029), "o", **printed, label="read off the paper's networks")
     for place, (arm, looks) in enumerate(ARMS.items()):
         history, curvature = found["history"][:, place], found["curvature"][:, place, None]
-        curve(
-            rows,
-            left,
-            found["steps"][0],
-            history,
-            f"trained, {arm}",
-            f"half loss, {arm}",
-            markevery=2,
-            **looks,
-        )
-        points(
-            rows,
-            right,
-            [sizes.context_length],
-            curvature,
-            f"trained here, {arm}",
-            f"curvature, {arm}",
-            **looks,
-        )
-    rows += [
-        {"quantity": "curvature, exact", "x": n, "value": g} for n, g in zip(lengths, exact, strict=True)
-    ]
+        curve(rows, left, found["steps"][0], history, f"trained, {arm}", f"half loss, {arm}", markevery=2, **looks)
+        points(rows, right, [sizes.context_length], curvature, f"trained here, {arm}", f"curvature, {arm}", **looks)
+    rows += [{"quantity": "curvature, exact", "x": n, "value": g} for n, g in zip(lengths, exact, strict=True)]
     left.axhline(two, **(THEORY | {"linestyle": (0, (6, 2))}), label=f"two steps of GD, exact {two:.4f}")
     left.axhline(curved, **THEORY, label=f"GD++ tied, exact {curved:.4f}")
     left.set_ylim(0.08, 0.45)
@@ -967,17 +939,12 @@ def two_tied_layers(results: Results) -> Drawing:
         "Two trained layers with shared weights under the prefix mask have a smaller loss than two steps of gradient "
         "descent with the best step size, on the same prompts."
     ),
-    controls=[
-        control("trained under the causal mask", arm=1),
-        control("gradient descent of one step", one_step=True),
-    ],
+    controls=[control("trained under the causal mask", arm=1), control("gradient descent of one step", one_step=True)],
 )
 def two_layers_beat_two_steps(results: Results, arm: int = 0, one_step: bool = False) -> Evidence:
     found = results[two_layers]
     loss = found["descent"] if one_step else found["loss"][:, arm]
-    return Evidence.over_seeds(
-        np.log(loss / found["GD"]), "<", 0.0, "log ratio to the loss of the best two steps"
-    )
+    return Evidence.over_seeds(np.log(loss / found["GD"]), "<", 0.0, "log ratio to the loss of the best two steps")
 
 
 @TASK.claim(
@@ -992,9 +959,7 @@ def two_layers_beat_two_steps(results: Results, arm: int = 0, one_step: bool = F
 )
 def two_layers_point_to_the_curved_filter(results: Results, arm: int = 0) -> Evidence:
     cosine = results[two_layers]["cosine"][:, arm]
-    return Evidence.over_seeds(
-        cosine[:, 1] - cosine[:, 0], ">", 0.0, "no difference between the mean cosines"
-    )
+    return Evidence.over_seeds(cosine[:, 1] - cosine[:, 0], ">", 0.0, "no difference between the mean cosines")
 
 
 @TASK.claim(
@@ -1064,10 +1029,12 @@ def spectra(config: Config, seed: int) -> dict[str, np.ndarray]:
     wide = gram_eigenvalues(contexts("long inputs", LONG, min(config.contexts, 2000)))
     mapped = [curvature_sequence(wide, [float(curvature), 0.0])[1] for curvature in CURVATURES]
     return {
-        "mean": np.array(mean), "median": np.array(median), "huge": np.array(huge),
+        "mean": np.array(mean),
+        "median": np.array(median),
+        "huge": np.array(huge),
         "causal": ((path[list(REPEATS)] - wanted).square().mean((1, 2)) / 2).numpy(),
         "condition": np.array([float((met.amax(-1) / met.amin(-1)).median()) for met in mapped]),
-    }  # fmt: skip
+    }
 
 
 @TASK.figure
@@ -1080,21 +1047,31 @@ def folding_the_spectrum(results: Results) -> Drawing:
     for curvature, looks in zip((0.1, 0.176, 0.25, 0.0), LOOKS, strict=False):
         mapped = curvature_sequence(torch.from_numpy(grid), [curvature, 0.0])[1].numpy()
         left.plot(grid, mapped, **(looks | {"marker": ""}), label=rf"$\gamma$ = {curvature:g}")
-        rows += [{"quantity": f"mapped, gamma {curvature:g}", "x": float(a), "value": float(b)}
-                 for a, b in zip(grid[::4], mapped[::4], strict=True)]  # fmt: skip
+        rows += [
+            {"quantity": f"mapped, gamma {curvature:g}", "x": float(a), "value": float(b)}
+            for a, b in zip(grid[::4], mapped[::4], strict=True)
+        ]
         if curvature:
             left.plot([1 / (3 * curvature)], [4 / (27 * curvature)], "o", color="black")
     left.set_ylim(0, 3)
-    label(left, r"a curved layer folds eigenvalues beyond $1/(3\gamma)$ back", r"eigenvalue $\lambda$ of $X^\top X$",
-          r"next layer's eigenvalue $\lambda (1 - \gamma \lambda)^2$")  # fmt: skip
+    label(
+        left,
+        r"a curved layer folds eigenvalues beyond $1/(3\gamma)$ back",
+        r"eigenvalue $\lambda$ of $X^\top X$",
+        r"next layer's eigenvalue $\lambda (1 - \gamma \lambda)^2$",
+    )
     text = f"N = {LONG}, median over contexts"
     dots: dict[str, Any] = {"color": REFERENCES[0], "marker": "o", "markevery": 3}
     curve(rows, right, CURVATURES, results[spectra]["condition"], text, "condition number", **dots)
     best = tied_optima(LONG, results.config.one_layer.dimension)["GD++"][1][0]
     right.axvline(best, **THEORY, label=rf"best tied GD++, exact $\gamma$ = {best:.3f}")
     right.set_yscale("log")
-    label(right, "conditioning improves, then collapses", r"curvature $\gamma$",
-          r"$\lambda_{\max} / \lambda_{\min}$ after the map")  # fmt: skip
+    label(
+        right,
+        "conditioning improves, then collapses",
+        r"curvature $\gamma$",
+        r"$\lambda_{\max} / \lambda_{\min}$ after the map",
+    )
     for panel in (left, right):
         panel.legend()
     return Drawing(figure, pd.DataFrame(rows))
@@ -1160,28 +1137,29 @@ def repeating_a_layer(results: Results) -> Drawing:
             middle = np.exp(np.log(values).mean(0))
             panel.plot(REPEATS, middle, **looks, label=rf"prefix, damping {damping:g}")
             band(panel, np.array(REPEATS), values.min(0), values.max(0), str(looks["color"]))
-            rows += [{"quantity": f"{name}, prefix, damping {damping:g}", "x": k, "value": v}
-                     for k, v in zip(REPEATS, middle, strict=True)]  # fmt: skip
+            rows += [
+                {"quantity": f"{name}, prefix, damping {damping:g}", "x": k, "value": v}
+                for k, v in zip(REPEATS, middle, strict=True)
+            ]
             if name == "mean" and damping <= 1:
-                few = [expected_filter_error(filter_polynomial([damping * step] * k, [0.0] * k), exact, VARIANCE) / 2
-                       for k in (1, 2, 3, 4)]  # fmt: skip
+                few = [
+                    expected_filter_error(filter_polynomial([damping * step] * k, [0.0] * k), exact, VARIANCE) / 2
+                    for k in (1, 2, 3, 4)
+                ]
                 panel.plot(
-                    (1, 2, 3, 4),
-                    few,
-                    "x",
-                    color="black",
-                    markersize=6,
-                    label=None if place else "prefix, exact",
+                    (1, 2, 3, 4), few, "x", color="black", markersize=6, label=None if place else "prefix, exact"
                 )
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_ylim(1e-2, 1e4)
-        label(panel, "means of samples follow their worst context" if name == "mean" else "medians go on falling",
-              "repeats of the layer", f"half-loss, {name} over contexts")  # fmt: skip
+        label(
+            panel,
+            "means of samples follow their worst context" if name == "mean" else "medians go on falling",
+            "repeats of the layer",
+            f"half-loss, {name} over contexts",
+        )
     causal = "causal, no damping"
-    curve(
-        rows, axes[0, 0], REPEATS, found["causal"], causal, f"mean, {causal}", markevery=2, **ARMS["causal"]
-    )
+    curve(rows, axes[0, 0], REPEATS, found["causal"], causal, f"mean, {causal}", markevery=2, **ARMS["causal"])
     axes[0, 0].axhline(limit, **THEORY, label=rf"causal limit, closed form {limit:.3f}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return Drawing(figure, pd.DataFrame(rows))
@@ -1193,9 +1171,7 @@ def share_of_huge_losses(
     """The share of contexts with a loss of more than M times predicting 0; above 1/M it proves a mean above predicting 0."""
     config = results.config
     found = results[spectra]["huge"][:, DAMPINGS.index(damping), HUGE.index(size), REPEATS.index(repeats)]
-    origin = (
-        f"one in {size:.0e}: so many losses of {size:.0e} times predicting 0 make the mean larger than it"
-    )
+    origin = f"one in {size:.0e}: so many losses of {size:.0e} times predicting 0 make the mean larger than it"
     trials = config.contexts * config.spectra
     return Evidence.proportion(int(found.sum()), trials, relation, 1 / size, origin, parts)
 
@@ -1228,9 +1204,7 @@ def damped_medians_fall(results: Results, damping: float = 0.75) -> Evidence:
     curve = np.log(results[spectra]["median"][:, DAMPINGS.index(damping)])
     at = curve[:, [REPEATS.index(repeats) for repeats in (5, 10, 20, 50)]]
     steps = np.diff(at, axis=1)
-    return Evidence.weakest(
-        *(Evidence.over_seeds(one, "<", 0.0, "no change (log ratio)", parts=3) for one in steps.T)
-    )
+    return Evidence.weakest(*(Evidence.over_seeds(one, "<", 0.0, "no change (log ratio)", parts=3) for one in steps.T))
 
 
 @TASK.claim(
@@ -1338,14 +1312,17 @@ def softmax_heads(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarra
         architecture = attention_only(d + 1, sizes, **changes)
         trained = train(
             lambda chosen, architecture=architecture: Update(Transformer(architecture, initial(chosen))),  # type: ignore[misc]
-            [Member(seed, "prefix") for seed in seeds], batch, query_loss(patterns, context), sizes.optimisation,
-            evaluate_every=evaluate_every(sizes), name=kind,
-        )  # fmt: skip
+            [Member(seed, "prefix") for seed in seeds],
+            batch,
+            query_loss(patterns, context),
+            sizes.optimisation,
+            evaluate_every=evaluate_every(sizes),
+            name=kind,
+        )
         found["history"].append(trained.history["loss"].T)
         given = torch.stack([tokens(test) for test in tests])
         losses = [
-            half_error(answered(trained.module, scale * given, context), scale * wanted)
-            for scale in INPUT_SCALES
+            half_error(answered(trained.module, scale * given, context), scale * wanted) for scale in INPUT_SCALES
         ]
         found["input scale"].append(torch.stack(losses, -1).numpy())
         found["mask difference"].append(mask_difference(trained.module, given[:, :100], context))
@@ -1362,9 +1339,7 @@ def softmax_heads(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarra
         entry = (value * output.unflatten(-1, (-1, architecture.size_of_head))).sum(-1)
         found["opposed"].append((entry[:, 0] * entry[:, -1] / entry.abs().amax(-1).square()).numpy())
     descent = [
-        half_error(
-            answers(gradient_weights(test.x_context, test.y_context, step), test.x_query), test.y_query
-        ).numpy()
+        half_error(answers(gradient_weights(test.x_context, test.y_context, step), test.x_query), test.y_query).numpy()
         for test in tests
     ]
     arrays = {key: np.swapaxes(np.array(values), 0, 1) for key, values in found.items()}
@@ -1385,21 +1360,14 @@ def heads_and_norms(results: Results) -> Drawing:
         if kind != "layer norm":
             thin = looks | {"linewidth": 1.0, "markevery": 4, "markersize": 3}
             left.plot(steps, values.T, **thin, label=[text] + [""] * (len(values) - 1))
-        rows += [{"quantity": f"half loss, {kind}, seed {seed}", "x": a, "value": b}
-                 for seed, one in enumerate(values) for a, b in zip(steps[4::5], one[4::5], strict=True)]  # fmt: skip
-        curve(
-            rows,
-            right,
-            INPUT_SCALES,
-            found["input scale"][:, place],
-            text,
-            f"loss by input scale, {kind}",
-            **looks,
-        )
+        rows += [
+            {"quantity": f"half loss, {kind}, seed {seed}", "x": a, "value": b}
+            for seed, one in enumerate(values)
+            for a, b in zip(steps[4::5], one[4::5], strict=True)
+        ]
+        curve(rows, right, INPUT_SCALES, found["input scale"][:, place], text, f"loss by input scale, {kind}", **looks)
     left.axhline(
-        optimal_half_loss(sizes.context_length, sizes.dimension),
-        **THEORY,
-        label="one gradient step, closed form",
+        optimal_half_loss(sizes.context_length, sizes.dimension), **THEORY, label="one gradient step, closed form"
     )
     left.axhline(sizes.dimension * VARIANCE / 2, **ZERO)
     left.set_ylim(0.1, 0.46)
@@ -1451,9 +1419,7 @@ def one_softmax_head_is_not_enough(results: Results, kind: str = "one head") -> 
     ),
     controls=[control("the two exchanged", better="one head", worse="two heads")],
 )
-def two_softmax_heads_do_better(
-    results: Results, better: str = "two heads", worse: str = "one head"
-) -> Evidence:
+def two_softmax_heads_do_better(results: Results, better: str = "two heads", worse: str = "one head") -> Evidence:
     gain = closeness(results, better) - closeness(results, worse)
     return Evidence.over_seeds(gain, ">", 0.0, f"no gain over {worse}")
 
@@ -1494,9 +1460,7 @@ def layer_norm_is_worse_and_safer(results: Results, kind: str = "layer norm", sc
     far = law / found["input scale"][:, list(KINDS).index("layer norm"), INPUT_SCALES.index(scale)]
     return Evidence.weakest(
         Evidence.over_seeds(closeness(results, kind), "<", CLOSE, NOT_CLOSE, parts=2),
-        Evidence.over_seeds(
-            far, ">", 1.0, "the step's loss at that range, closed form, over the layer's", parts=2
-        ),
+        Evidence.over_seeds(far, ">", 1.0, "the step's loss at that range, closed form, over the layer's", parts=2),
     )
 
 
@@ -1516,12 +1480,8 @@ def plateau_of_one_head(results: Results, slow: str = "one head", fast: str = "t
     losses = {kind: middle[:, place] for place, kind in enumerate(KINDS)}
     between = (optimal_half_loss(sizes.context_length, sizes.dimension) + sizes.dimension * VARIANCE / 2) / 2
     return Evidence.weakest(
-        Evidence.over_seeds(
-            losses[slow] - losses[fast], ">", 0.0, "no difference between the losses", parts=2
-        ),
-        Evidence.over_seeds(
-            losses[slow], ">", between, "half-way between the step and predicting 0", parts=2
-        ),
+        Evidence.over_seeds(losses[slow] - losses[fast], ">", 0.0, "no difference between the losses", parts=2),
+        Evidence.over_seeds(losses[slow], ">", between, "half-way between the step and predicting 0", parts=2),
     )
 
 
@@ -1569,9 +1529,7 @@ class FeatureRegression(nn.Module):
 
     def select(self, models: Sequence[int]) -> FeatureRegression:
         """The models at these places of the model axis."""
-        return FeatureRegression(
-            self.front.select(models), None if self.layer is None else self.layer.select(models)
-        )
+        return FeatureRegression(self.front.select(models), None if self.layer is None else self.layer.select(models))
 
 
 def feature_regression(config: Config, seeds: Sequence[int], attends: bool) -> FeatureRegression:
@@ -1624,9 +1582,13 @@ def sine(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     for attends in (True, False):
         trained = train(
             lambda chosen, attends=attends: feature_regression(config, weight_seeds(chosen), attends),  # type: ignore[misc]
-            [Member(seed, "prefix") for seed in seeds], batch, query_loss(patterns, context), sizes.optimisation,
-            evaluate_every=evaluate_every(sizes), name=f"sine, attention {attends}",
-        )  # fmt: skip
+            [Member(seed, "prefix") for seed in seeds],
+            batch,
+            query_loss(patterns, context),
+            sizes.optimisation,
+            evaluate_every=evaluate_every(sizes),
+            name=f"sine, attention {attends}",
+        )
         functions.append(answered(trained.module, given, context).double())
         differences.append(mask_difference(trained.module, given[:, :100], context))
         histories.append(trained.history["loss"].T)
@@ -1641,8 +1603,10 @@ def sine(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
         "mask difference": np.array(differences).max(0),
         "history": np.array(histories).swapaxes(0, 1),
         "steps": np.tile(trained.history["step"], (len(seeds), 1)),
-        "fits": both[:, :, :3].numpy(), "targets": wanted[:, :3].numpy(), "examples": given[:, :3, :context].numpy(),
-    }  # fmt: skip
+        "fits": both[:, :, :3].numpy(),
+        "targets": wanted[:, :3].numpy(),
+        "examples": given[:, :3, :context].numpy(),
+    }
 
 
 @TASK.figure
@@ -1656,8 +1620,10 @@ def sine_fits(results: Results) -> Drawing:
         panel.plot(GRID, found["targets"][0, place], **THEORY, label="target")
         for fit, text, looks in zip(found["fits"][0, :, place], names, LOOKS[1:], strict=False):
             panel.plot(GRID, fit, **(looks | {"marker": ""}), label=text)
-            rows += [{"quantity": f"prompt {place + 1}, {text}", "x": x, "value": value}
-                     for x, value in zip(GRID, fit, strict=True)]  # fmt: skip
+            rows += [
+                {"quantity": f"prompt {place + 1}, {text}", "x": x, "value": value}
+                for x, value in zip(GRID, fit, strict=True)
+            ]
         panel.plot(*found["examples"][0, place].T, "o", color="black", label="examples")
         label(panel, f"prompt {place + 1}", "x", "y")
     low, high = axes[0, 0].get_ylim()
@@ -1689,9 +1655,7 @@ def sine_fits(results: Results) -> Drawing:
         control("functions of different prompts", pairing="cosine apart"),
     ],
 )
-def attention_is_a_step_on_features(
-    results: Results, reference: str = "loss", pairing: str = "cosine"
-) -> Evidence:
+def attention_is_a_step_on_features(results: Results, reference: str = "loss", pairing: str = "cosine") -> Evidence:
     found = results[sine]
     other = found["loss"][:, 1] if reference == "loss" else found["zero"]
     ratio = np.log(found["loss"][:, 0] / other)
@@ -1810,18 +1774,26 @@ def copying(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
 
         members = [Member(seed, arm) for seed in seeds for arm in arms]
         trained = train(
-            build, members, fresh_batches(draw, name, sizes.batch), loss, sizes.optimisation, evaluate=evaluate,
-            evaluate_every=evaluate_every(sizes), name=f"copying {kind}",
-        )  # fmt: skip
+            build,
+            members,
+            fresh_batches(draw, name, sizes.batch),
+            loss,
+            sizes.optimisation,
+            evaluate=evaluate,
+            evaluate_every=evaluate_every(sizes),
+            name=f"copying {kind}",
+        )
         test = {key: torch.stack([one[key] for one in tests for _ in arms]) for key in ("tokens", "labels")}
         with torch.no_grad():
             named = tuple(member.arm for member in members)
             final = loss(trained.module, test, named)
             strangers = loss(trained.module, test | {"labels": test["labels"].roll(1, 1)}, named)
         for key, values in {
-            "history": trained.history["loss"].T, "reach": np.moveaxis(trained.history["reach"], 0, 1), "loss": final.double().numpy(),
+            "history": trained.history["loss"].T,
+            "reach": np.moveaxis(trained.history["reach"], 0, 1),
+            "loss": final.double().numpy(),
             "loss, strangers": strangers.double().numpy(),
-        }.items():  # fmt: skip
+        }.items():
             found[key].append(values.reshape(len(seeds), len(arms), *values.shape[1:]))
     steps = np.tile(trained.history["step"], (len(seeds), 1))
     return {key: np.concatenate(values, 1) for key, values in found.items()} | {"steps": steps}
@@ -1847,8 +1819,11 @@ def copy_then_learn(results: Results) -> Drawing:
         values = found["history"][:, place]
         left.plot(steps, values.mean(0), label=arm, markevery=2, **looks)
         left.fill_between(steps, values.min(0), values.max(0), color=looks["color"], alpha=0.15, linewidth=0)
-        rows += [{"quantity": f"half loss, {arm}, seed {seed}", "x": a, "value": b}
-                 for seed, each in enumerate(values) for a, b in zip(steps[4::5], each[4::5], strict=True)]  # fmt: skip
+        rows += [
+            {"quantity": f"half loss, {arm}, seed {seed}", "x": a, "value": b}
+            for seed, each in enumerate(values)
+            for a, b in zip(steps[4::5], each[4::5], strict=True)
+        ]
     left.axhline(zero, **ZERO)
     left.axhline(one, **THEORY, label="one gradient step, closed form")
     left.set_ylim(0, 0.6)
@@ -1937,9 +1912,7 @@ def linear_first_layer_never_learns(results: Results, strangers: bool = False) -
         "Under the causal mask the trained first layer's output at a label's token depends more on the input to its left "
         "than on all tokens that are not its neighbours together."
     ),
-    controls=[
-        control("at the input's token, whose left neighbour is a stranger", kind=0),
-    ],
+    controls=[control("at the input's token, whose left neighbour is a stranger", kind=0)],
 )
 def first_layer_copies(results: Results, record: int = -1, kind: int = 1) -> Evidence:
     reach = results[copying]["reach"][:, COPY_ARMS.index("causal"), record, kind]

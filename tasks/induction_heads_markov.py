@@ -194,11 +194,7 @@ DIAGNOSED_ON = Chains(states=Config.states, length=Config.length)
 # %%
 def chains(config: Config, ensemble: str, source: Stream, number: int) -> MarkovSequences:
     """Sequences of one token more than a model reads."""
-    draw = {
-        "dirichlet": dirichlet_chains,
-        "balanced": doubly_stochastic_chains,
-        "equal rows": unigram_chains,
-    }[ensemble]
+    draw = {"dirichlet": dirichlet_chains, "balanced": doubly_stochastic_chains, "equal rows": unigram_chains}[ensemble]
     return draw(source, number, states=config.states, length=config.length + 1)
 
 
@@ -266,9 +262,7 @@ def compare(
     }
 
 
-def attention_by_offset(
-    weights: Float[Tensor, "model batch token seen"], region: int
-) -> Float[Tensor, "model offset"]:
+def attention_by_offset(weights: Float[Tensor, "model batch token seen"], region: int) -> Float[Tensor, "model offset"]:
     """Mean weight at each distance i - j of `OFFSETS`, over rows and columns among the first ``region`` tokens."""
     mean = weights[..., :region, :region].mean(1)
     return torch.stack([mean.diagonal(-offset, -2, -1).mean(-1) for offset in OFFSETS], -1)
@@ -293,9 +287,7 @@ class OffsetTransformer(nn.Module):
 
     def __init__(self, parts: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.parts = nn.ParameterDict(
-            {name: nn.Parameter(value.detach().clone()) for name, value in parts.items()}
-        )
+        self.parts = nn.ParameterDict({name: nn.Parameter(value.detach().clone()) for name, value in parts.items()})
         self.width = parts["embedding"].shape[-1]
 
     @classmethod
@@ -345,9 +337,7 @@ class OffsetTransformer(nn.Module):
 
 
 def token_loss(
-    logits: Float[Tensor, "model batch token states"],
-    tokens: Int[Tensor, "model batch token+1"],
-    scored: slice,
+    logits: Float[Tensor, "model batch token states"], tokens: Int[Tensor, "model batch token+1"], scored: slice
 ) -> Float[Tensor, " model"]:
     """Mean cross entropy with the next token at the ``scored`` positions."""
     logs = logits[:, :, scored].log_softmax(-1)
@@ -412,9 +402,7 @@ def fit_chains(
     return trained, history_of(trained.history, untrained, len(seeds), len(arms))
 
 
-def train_chains(
-    config: Config, seeds: Sequence[int], ensemble: str, steps: int, **how: Any
-) -> dict[str, np.ndarray]:
+def train_chains(config: Config, seeds: Sequence[int], ensemble: str, steps: int, **how: Any) -> dict[str, np.ndarray]:
     """The history alone of `fit_chains`."""
     return fit_chains(config, seeds, ensemble, steps, **how)[1]
 
@@ -514,9 +502,7 @@ def three_phases(results: Results, run: str = "phases") -> Evidence:
         (unigram_lead(found)[:, 0], "before the bigram: no lead of the unigram"),
         (np.minimum(uniform, unigram)[:, -1] - bigram[:, -1], "trained: no lead of the bigram"),
     ]
-    return Evidence.weakest(
-        *(Evidence.over_seeds(value, ">", 0, origin, parts=len(parts)) for value, origin in parts)
-    )
+    return Evidence.weakest(*(Evidence.over_seeds(value, ">", 0, origin, parts=len(parts)) for value, origin in parts))
 
 
 @TASK.claim(
@@ -677,9 +663,7 @@ def attention_profiles(results: Results) -> Drawing:
         )
         band(axes[0, 0], distance, low, high, REFERENCES[number + 2])
         rows.append(
-            pd.DataFrame(
-                {"time": name, "update": update, "distance": distance, "weight": weights.mean(0), "low": low}
-            )
+            pd.DataFrame({"time": name, "update": update, "distance": distance, "weight": weights.mean(0), "low": low})
         )
     label(
         axes[0, 0],
@@ -862,9 +846,7 @@ def layer_two_first(results: Results, arm: str = "dirichlet") -> Evidence:
     last = found["divergence"][:, place, -1]
     return Evidence.weakest(
         Evidence.over_seeds(attention - match, ">", 0, "both at once", parts=2),
-        Evidence.over_seeds(
-            last[:, [UNIFORM, UNIGRAM]].min(-1) - last[:, BIGRAM], ">", 0, "equally near", parts=2
-        ),
+        Evidence.over_seeds(last[:, [UNIFORM, UNIGRAM]].min(-1) - last[:, BIGRAM], ">", 0, "equally near", parts=2),
     )
 
 
@@ -906,18 +888,10 @@ def minimal_model(results: Results) -> Drawing:
         low, high = statistics.mean_band(values)
         color = REFERENCES[number + 2]
         axes[0, 2].plot(
-            step,
-            values.mean(0),
-            LINES[number],
-            color=color,
-            marker=MARKERS[number],
-            markevery=8,
-            label=title,
+            step, values.mean(0), LINES[number], color=color, marker=MARKERS[number], markevery=8, label=title
         )
         band(axes[0, 2], step, low, high, color)
-        tables.append(
-            pd.DataFrame({"chains": "dirichlet", "strategy": name, "update": step, "share": values.mean(0)})
-        )
+        tables.append(pd.DataFrame({"chains": "dirichlet", "strategy": name, "update": step, "share": values.mean(0)}))
     axes[0, 2].axhline(0.5, **THEORY)
     label(axes[0, 2], "layer 2 learns before layer 1", "updates", "share of the final value")
     axes[0, 2].legend(loc="lower right")
@@ -967,9 +941,7 @@ PREFIX = MASK_ARMS.index("prefix")
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
 def two_masks(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     """The causal and the prefix arm on Dirichlet chains, scored from the last token of the prompt on."""
-    return train_chains(
-        config, seeds, "dirichlet", config.mask_steps, arms=MASK_ARMS, first=config.prompt - 1
-    )
+    return train_chains(config, seeds, "dirichlet", config.mask_steps, arms=MASK_ARMS, first=config.prompt - 1)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
@@ -992,9 +964,7 @@ def gradient_noise(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarr
     """
     first = config.prompt - 1
     windows = (slice(first, first + 1), slice(first, None), slice(config.length - 1, None))
-    trained, _ = fit_chains(
-        config, seeds, "dirichlet", config.plateau, arms=("prefix",), first=first, followed=False
-    )
+    trained, _ = fit_chains(config, seeds, "dirichlet", config.plateau, arms=("prefix",), first=first, followed=False)
     found = []
     for place, seed in enumerate(seeds):
         tokens = chains(config, "dirichlet", stream(seed, ROOT, "noise"), GROUPS * config.batch).tokens
@@ -1094,9 +1064,7 @@ def causal_and_prefix(results: Results) -> Drawing:
         axes[1, 0].plot(step, share.mean(0), **styles[name], markevery=max(1, len(step) // 8), label=name)
         band(axes[1, 0], step, low, high, styles[name]["color"])
         rows.append(
-            pd.DataFrame(
-                {"panel": "excess", "arm": name, "x": step, "y": share.mean(0), "low": low, "high": high}
-            )
+            pd.DataFrame({"panel": "excess", "arm": name, "x": step, "y": share.mean(0), "low": low, "high": high})
         )
     axes[1, 0].axhline(0.5, **THEORY)
     axes[1, 0].set_ylim(0, 1.3)
@@ -1142,16 +1110,12 @@ def gradient_signal(results: Results) -> Drawing:
         axes[0], (("noise", "more tokens, less noise"), ("signal", "and no less signal")), strict=True
     ):
         middle, (low, high) = found[name].mean(0), statistics.mean_band(found[name])
-        place.errorbar(
-            range(len(WINDOWS)), middle, [middle - low, high - middle], fmt="o", color="#333333", capsize=4
-        )
+        place.errorbar(range(len(WINDOWS)), middle, [middle - low, high - middle], fmt="o", color="#333333", capsize=4)
         place.set_xlim(-0.5, 2.5)
         place.set_ylim(min(0.0, 1.1 * low.min()), 1.15 * high.max())
         place.set_xticks(range(len(WINDOWS)), names)
         label(place, title, "scored", f"{name} of a batch's gradient [nats²]")
-        rows.append(
-            pd.DataFrame({"what": name, "scored": WINDOWS, "value": middle, "low": low, "high": high})
-        )
+        rows.append(pd.DataFrame({"what": name, "scored": WINDOWS, "value": middle, "low": low, "high": high}))
     level = found["noise"][:, 0].mean() / scored
     axes[0, 0].plot([0.6, 1.4], [level, level], **THEORY, label=f"noise of one token / K, K = {scored}")
     axes[0, 0].legend(loc="upper center")
@@ -1208,9 +1172,7 @@ def pair_loss(
     """
     zero = bias - product / 2
     one = zero + product * (1 + 2 * attention * attention.abs())
-    softplus = (
-        nn.functional.softplus
-    )  # the loss of a logit f: softplus(-f) if 1 follows, softplus(f) if 0 does
+    softplus = nn.functional.softplus  # the loss of a logit f: softplus(-f) if 1 follows, softplus(f) if 0 does
     after_zero = p * softplus(-zero) + (1 - p) * softplus(zero)
     after_one = (1 - q) * softplus(-one) + q * softplus(one)
     return (q * after_zero + p * after_one) / (p + q)
@@ -1228,21 +1190,12 @@ def unigram_hessians(config: Config, seed: int) -> dict[str, np.ndarray]:
     bias = (p / q).log()
     pair = torch.zeros(len(p), 2, dtype=torch.float64, requires_grad=True)
     slope = torch.autograd.grad(pair_loss(pair.prod(-1), w, bias, p, q).sum(), pair, create_graph=True)[0]
-    untied = torch.stack(
-        [torch.autograd.grad(slope[:, i].sum(), pair, retain_graph=True)[0] for i in range(2)], 1
-    )
+    untied = torch.stack([torch.autograd.grad(slope[:, i].sum(), pair, retain_graph=True)[0] for i in range(2)], 1)
     e = torch.zeros(len(p), dtype=torch.float64, requires_grad=True)
     slope = torch.autograd.grad(pair_loss(e * e, w, bias, p, q).sum(), e, create_graph=True)[0]
     tied = torch.autograd.grad(slope.sum(), e)[0]
-    formula = torch.stack(
-        [trap_curvature(one, float(a), float(b)) for one, a, b in zip(w, p, q, strict=True)]
-    )
-    return {
-        "tied": tied.numpy(),
-        "untied": untied.numpy(),
-        "curvature": formula.numpy(),
-        "above": (p + q > 1).numpy(),
-    }
+    formula = torch.stack([trap_curvature(one, float(a), float(b)) for one, a, b in zip(w, p, q, strict=True)])
+    return {"tied": tied.numpy(), "untied": untied.numpy(), "curvature": formula.numpy(), "above": (p + q > 1).numpy()}
 
 
 @TASK.claim(
@@ -1285,20 +1238,12 @@ def canonical_plane(results: Results) -> Drawing:
     weights, embedding = torch.from_numpy(w), torch.from_numpy(e)
     for place, p in zip(axes[0], (0.1, 0.9), strict=False):
         energy = conserved_energy(embedding, weights).numpy()
-        place.contour(
-            w, e, energy, levels=np.linspace(-4, 4, 17), colors="#999999", linewidths=0.6, linestyles="solid"
-        )
+        place.contour(w, e, energy, levels=np.linspace(-4, 4, 17), colors="#999999", linewidths=0.6, linestyles="solid")
         e_dot, w_dot = (part.numpy() for part in canonical_flow(embedding, weights, p, p))
         place.streamplot(w, e, w_dot, e_dot, color="#5b7fb5", density=0.7, linewidth=0.7, arrowsize=0.8)
         gain = 1 + 2 * w * np.abs(w)
         place.contour(
-            w,
-            e,
-            e**2 * gain - kernel_slope(p, p),
-            levels=[0],
-            colors="black",
-            linestyles="--",
-            linewidths=1.8,
+            w, e, e**2 * gain - kernel_slope(p, p), levels=[0], colors="black", linestyles="--", linewidths=1.8
         )
         axis = np.linspace(-1.6, 1.0, 53)
         curvature = trap_curvature(torch.from_numpy(axis), p, p).numpy()
@@ -1364,9 +1309,7 @@ class ScalarTokens(nn.Module):
     def __init__(self, body: Transformer, embedding: Tensor, free: Tensor, bias: Tensor) -> None:
         super().__init__()
         self.body = body
-        self.embedding, self.free, self.bias = (
-            nn.Parameter(part.detach().clone()) for part in (embedding, free, bias)
-        )
+        self.embedding, self.free, self.bias = (nn.Parameter(part.detach().clone()) for part in (embedding, free, bias))
         self.width = body.width
 
     @classmethod
@@ -1375,22 +1318,15 @@ class ScalarTokens(nn.Module):
             [stream(seed, ROOT, "scalar tokens").rng().normal(size=(2, architecture.width)) for seed in seeds]
         )
         vectors = torch.from_numpy((architecture.initial_scale or 0) * drawn).float()
-        return cls(
-            Transformer(architecture, initial(seeds)), vectors[:, 0], vectors[:, 1], torch.zeros(len(seeds))
-        )
+        return cls(Transformer(architecture, initial(seeds)), vectors[:, 0], vectors[:, 1], torch.zeros(len(seeds)))
 
     def select(self, indices: Sequence[int]) -> ScalarTokens:
         """The models at these places, as an ensemble of their own."""
         places = list(indices)
-        return ScalarTokens(
-            self.body.select(places), self.embedding[places], self.free[places], self.bias[places]
-        )
+        return ScalarTokens(self.body.select(places), self.embedding[places], self.free[places], self.bias[places])
 
     def forward(
-        self,
-        tokens: Int[Tensor, "model batch token"],
-        mask: Bool[Tensor, "token token"],
-        tied: Bool[Tensor, " model"],
+        self, tokens: Int[Tensor, "model batch token"], mask: Bool[Tensor, "token token"], tied: Bool[Tensor, " model"]
     ) -> Float[Tensor, "model batch token"]:
         """Logits of "the next token is 1"."""
         entering = tokens.unsqueeze(-1) * self.embedding[:, None, None]
@@ -1400,11 +1336,7 @@ class ScalarTokens(nn.Module):
 
 
 def train_fixed(
-    config: Config,
-    seeds: Sequence[int],
-    arms: Sequence[str],
-    optimisation: Optimisation,
-    layers: int = 1,
+    config: Config, seeds: Sequence[int], arms: Sequence[str], optimisation: Optimisation, layers: int = 1
 ) -> dict[str, np.ndarray]:
     """Train on the fixed binary chains.
 
@@ -1427,9 +1359,7 @@ def train_fixed(
     def draw(source: Stream, number: int) -> Tensor:
         return torch.stack(
             [
-                fixed_chains(
-                    source.child(place), number, transition=kernel, length=config.fixed_length + 1
-                ).tokens
+                fixed_chains(source.child(place), number, transition=kernel, length=config.fixed_length + 1).tokens
                 for place, kernel in enumerate(kernels)
             ],
             1,
@@ -1613,9 +1543,7 @@ def fixed_chain_losses(results: Results) -> Drawing:
             mean, trapped = values.mean(), values.mean() > 0.5
             place.bar(index, mean, color="#d1495b" if trapped else "#1f4e9e", hatch="//" if trapped else None)
             place.errorbar(index, mean, [[mean - low], [high - mean]], color="black", capsize=3)
-            rows.append(
-                {"panel": title, "bar": name.replace("\n", ", "), "excess": mean, "low": low, "high": high}
-            )
+            rows.append({"panel": title, "bar": name.replace("\n", ", "), "excess": mean, "low": low, "high": high})
         place.set_xticks(range(len(bars)), list(bars))
         for level in (0, 1):
             place.axhline(level, **THEORY)

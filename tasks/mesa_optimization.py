@@ -169,14 +169,8 @@ def exact_training(config: Config, seed: int) -> dict[str, np.ndarray]:
         products.append(path.step_product.T)
         off.append(path.off_diagonal.amax(0))
         law = theory.moments(start, config.dimension)
-        limits.append(
-            [theory.optimal_step(law, config.length, prefix) for prefix in (0, config.prefix_length)]
-        )
-    return {
-        "product": torch.stack(products).numpy(),
-        "off": torch.stack(off).numpy(),
-        "limit": np.array(limits),
-    }
+        limits.append([theory.optimal_step(law, config.length, prefix) for prefix in (0, config.prefix_length)])
+    return {"product": torch.stack(products).numpy(), "off": torch.stack(off).numpy(), "limit": np.array(limits)}
 
 
 def exact_bound(config: Config) -> float:
@@ -264,9 +258,7 @@ def step_by_length(results: Results) -> Drawing:
         for arm, share in (("causal", 0.0), ("prefix", sizes.prefix_length / sizes.length)):
             exact = [theory.optimal_step(law, int(n), max(2, int(share * n))) for n in lengths]
             style = ARMS[arm]
-            axis.plot(
-                lengths, exact, color=style["color"], linestyle=style["linestyle"], label=f"{arm}: $c^*$"
-            )
+            axis.plot(lengths, exact, color=style["color"], linestyle=style["linestyle"], label=f"{arm}: $c^*$")
             reached = found[f"product_{start}"][:, curve_of(arm), -TAIL:].mean(-1)
             low, high = mean_band(reached[:, None])
             axis.errorbar(
@@ -284,22 +276,10 @@ def step_by_length(results: Results) -> Drawing:
                 {"start": start, "arm": arm, "kind": "closed form", "states": n, "step": value}
                 for n, value in zip(lengths, exact, strict=True)
             ]
-            rows.append(
-                {
-                    "start": start,
-                    "arm": arm,
-                    "kind": "trained",
-                    "states": sizes.length,
-                    "step": reached.mean(),
-                }
-            )
+            rows.append({"start": start, "arm": arm, "kind": "trained", "states": sizes.length, "step": reached.mean()})
         axis.axhline(law.fourth / law.sixth, **{**THEORY, "linewidth": 1.2})
         axis.annotate(
-            "long sequences: $k_1/k_2$",
-            (lengths[-1], law.fourth / law.sixth),
-            ha="right",
-            va="bottom",
-            fontsize=8,
+            "long sequences: $k_1/k_2$", (lengths[-1], law.fourth / law.sixth), ha="right", va="bottom", fontsize=8
         )
         axis.set_xscale("log")
     label(
@@ -308,9 +288,7 @@ def step_by_length(results: Results) -> Drawing:
         "states $T$ (prefix: half of them)",
         "step $c = ab$",
     )
-    label(
-        axes[0, 1], "sparse: one step for every length", "states $T$ (prefix: half of them)", "step $c = ab$"
-    )
+    label(axes[0, 1], "sparse: one step for every length", "states $T$ (prefix: half of them)", "step $c = ab$")
     axes[0, 1].set_ylim(0.8, 1.2)
     axes[0, 0].legend(loc="lower right")
     return Drawing(figure, pd.DataFrame(rows))
@@ -483,9 +461,7 @@ def weights_from_ones(results: Results) -> Drawing:
     figure, axes = panels(1, 4, width=3.1, height=3.0)
     rows = []
     titles = ("V, held: one plain step", "K, held", "V, free: a preconditioner", "K, free")
-    ticks = [f"$x_{{t,{j + 1}}}$" for j in range(dimension)] + [
-        f"$x_{{t-1,{j + 1}}}$" for j in range(dimension)
-    ]
+    ticks = [f"$x_{{t,{j + 1}}}$" for j in range(dimension)] + [f"$x_{{t-1,{j + 1}}}$" for j in range(dimension)]
     for place, (axis, title) in enumerate(zip(axes[0], titles, strict=True)):
         matrix = found["query_key" if place % 2 else "value"][0, place // 2]
         image = axis.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
@@ -501,21 +477,12 @@ def weights_from_ones(results: Results) -> Drawing:
                 color=ink,
             )
             rows.append(
-                {
-                    "matrix": title.split(",")[0],
-                    "free": place // 2 == 1,
-                    "row": row,
-                    "column": column,
-                    "weight": value,
-                }
+                {"matrix": title.split(",")[0], "free": place // 2 == 1, "row": row, "column": column, "weight": value}
             )
-        label(
-            axis, title, "coordinate read", "coordinate written" if place % 2 == 0 else "coordinate matched"
-        )
+        label(axis, title, "coordinate read", "coordinate written" if place % 2 == 0 else "coordinate matched")
         axis.set_xticks(range(2 * dimension), ticks)
         axis.set_yticks(
-            range(len(matrix)),
-            [f"$\\hat y_{{{j + 1}}}$" for j in range(dimension)] if place % 2 == 0 else ticks,
+            range(len(matrix)), [f"$\\hat y_{{{j + 1}}}$" for j in range(dimension)] if place % 2 == 0 else ticks
         )
         axis.grid(False)
     figure.colorbar(image, ax=axes[0, -1], label="weight (real part)", shrink=0.8)
@@ -564,9 +531,7 @@ def sampled_training(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
     """
     sizes = config.sampled
     # The mask is compared from the first beginning; the others show the causal arm alone.
-    arms = tuple(f"{arm} 0" for arm in BOTH) + tuple(
-        f"causal {place}" for place in range(1, len(sizes.starts))
-    )
+    arms = tuple(f"{arm} 0" for arm in BOTH) + tuple(f"causal {place}" for place in range(1, len(sizes.starts)))
     members = [Member(seed, arm) for seed in seeds for arm in arms]
     mask = masks.causal(sizes.length)
     found = {}
@@ -601,11 +566,7 @@ def sampled_training(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
             members,
             batch,
             loss,
-            Optimisation(
-                sizes.steps,
-                sizes.rate if start == "gaussian" else sizes.sparse_rate,
-                optimiser="sgd",
-            ),
+            Optimisation(sizes.steps, sizes.rate if start == "gaussian" else sizes.sparse_rate, optimiser="sgd"),
             evaluate=evaluate,
             evaluate_every=1,
             dtype=torch.float64,
@@ -684,9 +645,7 @@ def prefix_step_is_longer(results: Results, start: str = "gaussian") -> Evidence
     config = results.config
     gap = trained_limit(config, "gaussian", "prefix") - trained_limit(config, "gaussian", "causal")
     difference = reached(results, start, "prefix") - reached(results, start, "causal")
-    return Evidence.over_seeds(
-        difference, ">", gap / 2, "half of the difference between the two closed forms"
-    )
+    return Evidence.over_seeds(difference, ">", gap / 2, "half of the difference between the two closed forms")
 
 
 @TASK.claim(
@@ -740,14 +699,9 @@ def product_curves(results: Results) -> Drawing:
                 for k, m, lo, hi in zip(updates[9::10], mean[9::10], low[9::10], high[9::10], strict=True)
             ]
         for arm in BOTH:
-            axis.axhline(
-                trained_limit(results.config, start, arm), color=ARMS[arm]["color"], linewidth=0.8, zorder=0
-            )
+            axis.axhline(trained_limit(results.config, start, arm), color=ARMS[arm]["color"], linewidth=0.8, zorder=0)
     label(
-        axes[0, 0],
-        "Gaussian starts: each arm settles at its own $c^*$",
-        "update",
-        "$c = ab$ (thin: $c^*$ of each arm)",
+        axes[0, 0], "Gaussian starts: each arm settles at its own $c^*$", "update", "$c = ab$ (thin: $c^*$ of each arm)"
     )
     label(axes[0, 1], "sparse starts: both arms settle at 1", "update", "$c = ab$ (thin: $c^*$)")
     axes[0, 0].legend(loc="lower right")

@@ -147,18 +147,46 @@ TASK = Task(
     Paper("The Pitfalls of Next-Token Prediction", "G. Bachmann, V. Nagarajan", 2024, "2403.06963"),
     {
         "smoke": Config(
-            steps=12, easy_steps=8, trainings=2, other_trainings=2, validation=16, test=32, evaluate_every=6,
-            warmup_steps=2, batch=8, width=16, more_arms=(3,), more_lengths=(3, 5),
+            steps=12,
+            easy_steps=8,
+            trainings=2,
+            other_trainings=2,
+            validation=16,
+            test=32,
+            evaluate_every=6,
+            warmup_steps=2,
+            batch=8,
+            width=16,
+            more_arms=(3,),
+            more_lengths=(3, 5),
         ),
         "ci": Config(),
         "paper": Config(
-            arms=2, length=5, labels=50, more_arms=(5, 10, 20), more_lengths=(3, 10), width=384, layers=6, heads=6,
-            mlp_ratio=4.0, activation="gelu", steps=80_000, easy_steps=80_000, batch=256, learning_rate=1e-4,
-            warmup_steps=100, betas=(0.9, 0.999), pool=200_000, trainings=8, other_trainings=5, validation=2_000,
-            test=20_000, evaluate_every=1_000,
+            arms=2,
+            length=5,
+            labels=50,
+            more_arms=(5, 10, 20),
+            more_lengths=(3, 10),
+            width=384,
+            layers=6,
+            heads=6,
+            mlp_ratio=4.0,
+            activation="gelu",
+            steps=80_000,
+            easy_steps=80_000,
+            batch=256,
+            learning_rate=1e-4,
+            warmup_steps=100,
+            betas=(0.9, 0.999),
+            pool=200_000,
+            trainings=8,
+            other_trainings=5,
+            validation=2_000,
+            test=20_000,
+            evaluate_every=1_000,
         ),
     },
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -185,9 +213,7 @@ class Size:
 
     def draw(self, seed: int, *names: str | int, graphs: int) -> PathStars:
         """Graphs of this size from the stream called ``names``."""
-        return path_star(
-            stream(seed, ROOT, *names), graphs, arms=self.arms, length=self.length, labels=self.labels
-        )
+        return path_star(stream(seed, ROOT, *names), graphs, arms=self.arms, length=self.length, labels=self.labels)
 
 
 ROOT = "path-star trainings, second draw"  # of all random streams of graphs
@@ -227,9 +253,7 @@ def sequences(graphs: PathStars, size: Size) -> Batch:
     }
 
 
-def arrange(
-    objectives: Sequence[str], data: Mapping[str, Tensor], size: Size
-) -> tuple[Tensor, Tensor, Tensor]:
+def arrange(objectives: Sequence[str], data: Mapping[str, Tensor], size: Size) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens [E, B, T], targets [E, B, l - 1, heads] and true answers [E, B, l - 1] of E models."""
 
     def models(*names: str) -> list[int]:
@@ -269,9 +293,7 @@ def logits(module: Transformer, tokens: Tensor, masks: Tensor, config: Config, s
 
 def cross_entropies(outputs: Tensor, targets: Tensor) -> Tensor:
     """Loss of every target, 0 where there is none, for outputs [..., N] and targets [...]."""
-    flat = F.cross_entropy(
-        outputs.flatten(0, -2), targets.flatten(), ignore_index=NO_TARGET, reduction="none"
-    )
+    flat = F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), ignore_index=NO_TARGET, reduction="none")
     return flat.view(targets.shape)
 
 
@@ -307,9 +329,13 @@ def by_tokens(module: Transformer, config: Config, size: Size) -> Transformer:
     weights["positions"] = (scaled[1] @ table)[:, : size.time]
     weights["read_out.weight"] = weights["read_out.weight"][..., : size.labels]
     architecture = replace(
-        module.architecture, input_size=None, vocabulary=vocabulary, output_size=size.labels,
-        positions="learned", maximum_length=size.time,
-    )  # fmt: skip
+        module.architecture,
+        input_size=None,
+        vocabulary=vocabulary,
+        output_size=size.labels,
+        positions="learned",
+        maximum_length=size.time,
+    )
     built = Transformer.from_weights(architecture, weights, module.models, torch.float32)
     return built.to(table.device)
 
@@ -337,11 +363,7 @@ def judge(
 
 
 def written(
-    module: Transformer,
-    members: Sequence[Member],
-    graphs: Mapping[int, PathStars],
-    config: Config,
-    size: Size,
+    module: Transformer, members: Sequence[Member], graphs: Mapping[int, PathStars], config: Config, size: Size
 ) -> Tensor:
     """Nodes [E, B, l - 1] that models other than teacherless ones write greedily; teacherless ones are left at -1."""
     device = next(module.parameters()).device
@@ -353,8 +375,7 @@ def written(
         order = "reversed" if objective == "reversed" else "forward"
         places = [place for place, member in enumerate(members) if member.arm == arm]
         prompts = [
-            write(graphs[members[place].seed], size.labels, format="compact", order=order).tokens
-            for place in places
+            write(graphs[members[place].seed], size.labels, format="compact", order=order).tokens for place in places
         ]
         asked = torch.stack(prompts)[..., : size.start + 1].to(device)
         reader = by_tokens(module.select(places), config, size)
@@ -366,11 +387,7 @@ PART = 400  # graphs judged at a time
 
 
 def examine(
-    module: Transformer,
-    members: Sequence[Member],
-    graphs: Mapping[int, PathStars],
-    config: Config,
-    size: Size,
+    module: Transformer, members: Sequence[Member], graphs: Mapping[int, PathStars], config: Config, size: Size
 ) -> dict[str, Tensor]:
     """What a trained ensemble does on test graphs, means [E] over them.
 
@@ -435,9 +452,7 @@ def fit(
 
     def batch(seed: int, step: int) -> Batch:
         if pool:
-            return sequences(
-                draw_from_pool(fixed[seed], stream(seed, ROOT, "rows", step), config.batch), size
-            )
+            return sequences(draw_from_pool(fixed[seed], stream(seed, ROOT, "rows", step), config.batch), size)
         return sequences(size.draw(seed, "data", step, graphs=config.batch), size)
 
     def loss(module: Transformer, data: Batch, arms: tuple[str, ...]) -> Tensor:
@@ -544,11 +559,15 @@ def more_arms(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Standard training on graphs with more arms: arrays [seed, number of arms]."""
     parts = [
         fit(
-            config, seeds, ("standard, causal",), other_size(config, arms, config.length), name=f"arms{arms}",
+            config,
+            seeds,
+            ("standard, causal",),
+            other_size(config, arms, config.length),
+            name=f"arms{arms}",
             steps=config.easy_steps,
         )
         for arms in config.more_arms
-    ]  # fmt: skip
+    ]
     return {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0]}
 
 
@@ -557,15 +576,17 @@ def other_lengths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarra
     """Standard training on graphs with shorter and longer arms: arrays [seed, length]."""
     parts = [
         fit(
-            config, seeds, ("standard, prefix",), other_size(config, config.arms, length), name=f"length{length}",
+            config,
+            seeds,
+            ("standard, prefix",),
+            other_size(config, config.arms, length),
+            name=f"length{length}",
             steps=config.easy_steps,
         )
         for length in config.more_lengths
-    ]  # fmt: skip
+    ]
     by_step = ("step", "fed the truth")  # arms of different lengths have different numbers of steps
-    return {
-        key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0] if key not in by_step
-    }
+    return {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0] if key not in by_step}
 
 
 Found = Mapping[str, np.ndarray]  # quantity -> [seed, ...]
@@ -651,9 +672,7 @@ def accuracy_over_training(results: Results) -> Drawing:
             mean, low, high = keep(of_arm(results, f"{objective}, {mask}")["curve"])
             axes[0, column].plot(steps, mean, label=objective, **look)
             band(axes[0, column], steps, low, high, look["color"])
-            rows.append(
-                pd.DataFrame({"mask": mask, "objective": objective, "update": steps, "accuracy": mean})
-            )
+            rows.append(pd.DataFrame({"mask": mask, "objective": objective, "update": steps, "accuracy": mean}))
             rows[-1] = rows[-1].assign(low=low, high=high)
         axes[0, column].axhline(1 / config.arms, label="a guess, 1/d", **THEORY)
         axes[0, column].set_ylim(-0.03, 1.03)
@@ -721,9 +740,7 @@ def standard_training_is_the_cheat(results: Results, trained: str = "standard") 
     statement=r"What standard training writes follows an arm to the node before the last and then ends either in the leaf of that "
     r"arm or in a copy of the goal, on at least $95\%$ of new graphs, under both masks.",
     controls=[
-        control(
-            "teacherless training, causal mask: steps that are not looked up", arms=("teacherless, causal",)
-        ),
+        control("teacherless training, causal mask: steps that are not looked up", arms=("teacherless, causal",)),
         control("reversed answers", arms=("reversed, causal",)),
     ],
 )
@@ -767,9 +784,16 @@ def accuracy_of_each_step(results: Results) -> Drawing:
             mean, low, high = keep(of_arm(results, f"{objective}, {mask}")["step"])
             x = np.arange(1, config.length)
             axes[0, column].bar(
-                x + 0.16 * (place - 2), mean, 0.15, yerr=[mean - low, high - mean], color=look["color"], label=objective,
-                hatch=("//", "..", "", "xx", "\\\\")[place], edgecolor="white", error_kw={"linewidth": 0.8},
-            )  # fmt: skip
+                x + 0.16 * (place - 2),
+                mean,
+                0.15,
+                yerr=[mean - low, high - mean],
+                color=look["color"],
+                label=objective,
+                hatch=("//", "..", "", "xx", "\\\\")[place],
+                edgecolor="white",
+                error_kw={"linewidth": 0.8},
+            )
             rows.append(pd.DataFrame({"mask": mask, "objective": objective, "step": x, "accuracy": mean}))
             rows[-1] = rows[-1].assign(low=low, high=high)
         axes[0, column].axhline(1 / config.arms, label="1/d", **THEORY)
@@ -792,13 +816,15 @@ def accuracy_by_number_of_arms(results: Results) -> Drawing:
     fine = torch.arange(2, int(arms.max()) + 1)
     spread = theory.cheat_as_snowball(fine, torch.full_like(fine, config.length)).numpy()
     axes[0, 0].plot(fine, 1 / fine.numpy(), label="cheat, 1/d", **THEORY)
-    axes[0, 0].plot(
-        fine, spread, color=REFERENCES[0], linestyle="-.", label="independent errors of the same mean"
-    )
+    axes[0, 0].plot(fine, spread, color=REFERENCES[0], linestyle="-.", label="independent errors of the same mean")
     axes[0, 0].errorbar(
-        arms, mean, [mean - low, high - mean], **{**ARMS["causal"], "linestyle": "none"}, capsize=3,
+        arms,
+        mean,
+        [mean - low, high - mean],
+        **{**ARMS["causal"], "linestyle": "none"},
+        capsize=3,
         label="standard training, causal",
-    )  # fmt: skip
+    )
     axes[0, 0].set_ylim(0, 0.7)
     axes[0, 0].set_xticks(arms)
     label(axes[0, 0], "Standard training guesses the arm", "arms d", "share of answers right")
@@ -818,9 +844,7 @@ def accuracy_by_length(results: Results) -> Drawing:
     order = np.argsort(lengths)
     x, exact = np.array(lengths)[order], exact[:, order]
     mean, low, high = keep(exact)
-    axes[0, 0].errorbar(
-        x, mean, [mean - low, high - mean], **ARMS["prefix"], capsize=3, label="standard, prefix"
-    )
+    axes[0, 0].errorbar(x, mean, [mean - low, high - mean], **ARMS["prefix"], capsize=3, label="standard, prefix")
     axes[0, 0].axhline(1 / config.arms, label="a guess, 1/d", **THEORY)
     axes[0, 0].set_ylim(0, 1.05)
     axes[0, 0].set_xticks(x)
@@ -999,9 +1023,13 @@ def what_the_prefix_changes(results: Results) -> Drawing:
             bands = [keep(one[quantity]) for one in found]
             mean, low, high = (np.array([each[part] for each in bands]) for part in range(3))
             axes[0, column].errorbar(
-                np.arange(len(names)) + shift, mean, [mean - low, high - mean], capsize=3, label=mask,
+                np.arange(len(names)) + shift,
+                mean,
+                [mean - low, high - mean],
+                capsize=3,
+                label=mask,
                 **{**ARMS[mask], "linestyle": "none"},
-            )  # fmt: skip
+            )
             rows.append(pd.DataFrame({"mask": mask, "objective": names, "quantity": quantity, "mean": mean}))
             rows[-1] = rows[-1].assign(low=low, high=high)
     axes[0, 0].axhline(1 / config.arms, label="a guess, 1/d", **THEORY)
@@ -1013,10 +1041,7 @@ def what_the_prefix_changes(results: Results) -> Drawing:
         one.legend(loc="lower left", frameon=True, framealpha=0.9)
     label(axes[0, 0], "Nothing for standard, much for teacherless", "", "share of written answers right")
     label(
-        axes[0, 1],
-        "Planning is learnt in fewer updates",
-        "",
-        f"updates of {config.batch} graphs until all are right",
+        axes[0, 1], "Planning is learnt in fewer updates", "", f"updates of {config.batch} graphs until all are right"
     )
     return Drawing(figure, pd.concat(rows))
 
@@ -1141,9 +1166,7 @@ TASK.show(the_look_up_transfers)
 )
 def fixed_graphs_are_learnt_by_heart(results: Results, fresh: bool = False) -> Evidence:
     config = results.config
-    found = [
-        of_arm(results, arm) if fresh else only(results[fixed_graphs], FIXED.index(arm)) for arm in FIXED
-    ]
+    found = [of_arm(results, arm) if fresh else only(results[fixed_graphs], FIXED.index(arm)) for arm in FIXED]
     standard, teacherless = found
     floor = theory.cheat_loss(config.arms, config.length)
     half_way = (1 + 1 / config.arms) / 2

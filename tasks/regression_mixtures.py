@@ -48,13 +48,7 @@ from lab import Evidence, Paper, Task, control
 from lab.closed_form import regression_mixtures as theory
 from lab.evaluation import as_regression_predictor
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
-from lab.generators.regression_mixtures import (
-    Law,
-    MixturePrompts,
-    component_set,
-    fresh_regression,
-    regression_mixture,
-)
+from lab.generators.regression_mixtures import Law, MixturePrompts, component_set, fresh_regression, regression_mixture
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results
@@ -248,25 +242,13 @@ def closed_forms_by_pairs(results: Results) -> Drawing:
         for name, values in curves.items():
             panel.plot(WORLD_PAIRS, np.where(np.isfinite(values), values, np.nan), **LINES[name], label=name)
             rows += [
-                {
-                    "weights": law,
-                    "noise": noise,
-                    "components": count,
-                    "form": name,
-                    "pairs": k,
-                    "error": value,
-                }
+                {"weights": law, "noise": noise, "components": count, "form": name, "pairs": k, "error": value}
                 for k, value in zip(WORLD_PAIRS, values, strict=True)
             ]
         panel.set_yscale("log")
         panel.set_ylim(1e-3, 30)
         title = "large weights: soon decided" if law == "normal" else "unit weights: a long lead"
-        label(
-            panel,
-            f"{title}, m = {count}",
-            "pairs seen k",
-            r"excess error over $E|w|^2$" if place == 0 else "",
-        )
+        label(panel, f"{title}, m = {count}", "pairs seen k", r"excess error over $E|w|^2$" if place == 0 else "")
     axes[0, 0].legend(loc="upper right")
     return Drawing(figure, pd.DataFrame(rows))
 
@@ -328,15 +310,9 @@ def answers(module: Transformer, arm: str, prompts: MixturePrompts, pairs: Seque
             decode=decode,
             member=0,
         )
-        return torch.cat(
-            [predictor(prompts.x[:, :k], prompts.y[:, :k], prompts.x[:, k : k + 1]) for k in pairs], dim=1
-        )
+        return torch.cat([predictor(prompts.x[:, :k], prompts.y[:, :k], prompts.x[:, k : k + 1]) for k in pairs], dim=1)
     predictor = as_regression_predictor(
-        module,
-        lambda context, queries: masks.two_stream(queries),
-        encode=sequence,
-        decode=decode,
-        member=0,
+        module, lambda context, queries: masks.two_stream(queries), encode=sequence, decode=decode, member=0
     )
     return predictor(prompts.x[:, :-1], prompts.y[:, :-1], prompts.x)[:, list(pairs)]
 
@@ -391,12 +367,7 @@ def the_set(config: Config, seed: int, name: str = "its regressions") -> Tensor:
 
 
 def mixture(
-    config: Config,
-    seed: int,
-    source: Stream,
-    count: int,
-    dtype: torch.dtype = torch.float64,
-    **changes: Any,
+    config: Config, seed: int, source: Stream, count: int, dtype: torch.dtype = torch.float64, **changes: Any
 ) -> MixturePrompts:
     """Prompts of one seed's set, as in training unless changed."""
     settings: dict[str, Any] = {"length": config.length, "noise": config.noise} | changes
@@ -431,8 +402,9 @@ def closed_forms(config: Config, seed: int, prompts: MixturePrompts, names: Sequ
     return torch.stack([forms[name]() for name in names])
 
 
-def compare(config: Config, seed: int, network: Callable[[str, MixturePrompts, Sequence[int]], Tensor],
-            arms: Sequence[str]) -> dict[str, np.ndarray]:  # fmt: skip
+def compare(
+    config: Config, seed: int, network: Callable[[str, MixturePrompts, Sequence[int]], Tensor], arms: Sequence[str]
+) -> dict[str, np.ndarray]:
     """All tests of one seed's networks.
 
     Returns:
@@ -468,8 +440,9 @@ def shifted_prior(config: Config) -> tuple[float, ...]:
     return (0.8, *[rest] * (config.components - 1))
 
 
-def changed_world(config: Config, seed: int, network: Callable[[str, MixturePrompts, Sequence[int]], Tensor],
-                  arms: Sequence[str]) -> dict[str, np.ndarray]:  # fmt: skip
+def changed_world(
+    config: Config, seed: int, network: Callable[[str, MixturePrompts, Sequence[int]], Tensor], arms: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Tests on inputs of another scale and on other frequencies of the components.
 
     Returns:
@@ -480,16 +453,12 @@ def changed_world(config: Config, seed: int, network: Callable[[str, MixtureProm
     pairs = [*config.shifted_pairs, config.length - 1]
     scaled = []
     for scale in config.scales:
-        test = mixture(
-            config, seed, stream(seed, "stretched", repr(scale)), config.test_prompts, input_scale=scale
-        )
+        test = mixture(config, seed, stream(seed, "stretched", repr(scale)), config.test_prompts, input_scale=scale)
         forms = closed_forms(config, seed, test, FIRST)[..., pairs]
         nets = torch.stack([network(arm, test, pairs) for arm in arms])
         scaled.append((torch.cat([nets, forms]) - test.y[:, pairs]).square().mean(1))
     few = [0, 1, 2]
-    test = mixture(
-        config, seed, stream(seed, "skewed frequencies"), config.test_prompts, prior=shifted_prior(config)
-    )
+    test = mixture(config, seed, stream(seed, "skewed frequencies"), config.test_prompts, prior=shifted_prior(config))
     posteriors = torch.stack(
         [
             theory.running_posterior_mean(test.x, test.y, the_set(config, seed), config.noise, prior)
@@ -512,9 +481,7 @@ def trained_arms(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray
         return mixture(config, seed, source, config.batch, torch.float32)
 
     trained = {
-        arm: train_networks(
-            config, seeds, {arm: prompts}, steps=config.optimisation.steps, prefix=arm == "prefix"
-        )
+        arm: train_networks(config, seeds, {arm: prompts}, steps=config.optimisation.steps, prefix=arm == "prefix")
         for arm in BOTH
     }
     return stacked(
@@ -718,12 +685,7 @@ def error_by_pairs(results: Results) -> Drawing:
         rows += [{"predictor": name, "pairs": k, "error": v} for k, v in zip(pairs, values, strict=True)]
     panel.axhline(config.noise**2, color=REFERENCES[0], linewidth=0.8, label=r"noise, $\sigma^2$")
     panel.set_ylim(0, 1.8)
-    label(
-        panel,
-        "trained networks follow the posterior mean",
-        "pairs seen k",
-        "mean squared error of the next label",
-    )
+    label(panel, "trained networks follow the posterior mean", "pairs seen k", "mean squared error of the next label")
     panel.legend(ncols=2)
     return Drawing(figure, pd.DataFrame(rows))
 
@@ -748,8 +710,7 @@ def distance_by_pairs(results: Results) -> Drawing:
             if name != "least squares":
                 band(panel, pairs, np.exp(low), np.exp(high), str(style["color"]))
             rows += [
-                {"arm": arm, "form": name, "pairs": k, "distance": value}
-                for k, value in zip(pairs, mean, strict=True)
+                {"arm": arm, "form": name, "pairs": k, "distance": value} for k, value in zip(pairs, mean, strict=True)
             ]
         panel.set_yscale("log")
         panel.set_ylim(3e-3, 3)
@@ -790,9 +751,7 @@ TASK.show(mask_decides_little)
 def learn(config: Config, seed: int, prompts: MixturePrompts) -> tuple[Tensor, Tensor]:
     """Components found by expectation-maximisation in these prompts, and its first random start."""
     draws = (
-        stream(seed, "random beginnings")
-        .rng()
-        .standard_normal((config.starts, config.components, config.dimension))
+        stream(seed, "random beginnings").rng().standard_normal((config.starts, config.components, config.dimension))
     )
     starts = torch.from_numpy(draws / np.sqrt(config.dimension))
     found = theory.expectation_maximisation(
@@ -809,8 +768,7 @@ def leading(prompts: MixturePrompts, count: int) -> MixturePrompts:
 def plug_in_distance(config: Config, seed: int, test: MixturePrompts, components: Tensor) -> float:
     """Mean squared distance of the posterior mean with these components to that with the true ones."""
     plug_in, best = (
-        theory.running_posterior_mean(test.x, test.y, one, config.noise)
-        for one in (components, the_set(config, seed))
+        theory.running_posterior_mean(test.x, test.y, one, config.noise) for one in (components, the_set(config, seed))
     )
     return float((plug_in - best).square().mean())
 
@@ -834,8 +792,7 @@ def fixed_sets(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     posterior mean on new prompts, and the networks' mean squared errors minus that of the posterior mean on ``new`` prompts and
     on their ``own``: [seed, size]."""
     pools = {
-        seed: mixture(config, seed, stream(seed, "repeated prompts"), max(config.sets), torch.float32)
-        for seed in seeds
+        seed: mixture(config, seed, stream(seed, "repeated prompts"), max(config.sets), torch.float32) for seed in seeds
     }
 
     def source(size: int) -> Callable[[int, Stream], MixturePrompts]:
@@ -872,10 +829,7 @@ def fixed_sets(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     kind="ordering",
     statement=r"From 512 prompts expectation-maximisation finds components whose plug-in posterior mean has an excess error, which is its "
     r"squared distance to the true one, below $0.01$ (geometric mean over sets).",
-    controls=[
-        control("4 prompts", size=4),
-        control("a random start of it", size=0),
-    ],
+    controls=[control("4 prompts", size=4), control("a random start of it", size=0)],
 )
 def few_prompts_suffice(results: Results, size: int = 512) -> Evidence:
     found, sizes = results[learnt_sets], results.config.learning_sets
@@ -901,10 +855,7 @@ def network_needs_more(results: Results, once: bool = False) -> Evidence:
     learnt = found["learnt"][:, 0]
     network = trained_distance(results)[: len(learnt)] if once else found["network"][:, 0]
     return Evidence.over_seeds(
-        network - learnt[: len(network)],
-        ">",
-        EXCESS,
-        "the allowance of the trained network, fixed beforehand",
+        network - learnt[: len(network)], ">", EXCESS, "the allowance of the trained network, fixed beforehand"
     )
 
 
@@ -923,9 +874,7 @@ def distance_by_set_size(results: Results) -> Drawing:
     left, right = axes[0]
     rows: list[dict[str, Any]] = []
 
-    def draw(
-        panel: Axes, name: str, places: Sequence[int], values: np.ndarray, style: dict[str, Any]
-    ) -> None:
+    def draw(panel: Axes, name: str, places: Sequence[int], values: np.ndarray, style: dict[str, Any]) -> None:
         geometric = panel is left
         values = np.log(values) if geometric else values
         middle, (low, high) = values.mean(0), mean_band(values)
@@ -939,25 +888,36 @@ def distance_by_set_size(results: Results) -> Drawing:
 
     network = {**ARMS["causal"], "markersize": 5}
     once = config.optimisation.steps * config.batch
-    draw(left, "EM, plug-in", config.learning_sets, learnt["learnt"],
-         {"color": REFERENCES[4], "marker": "^", "linestyle": "-."})  # fmt: skip
+    draw(
+        left,
+        "EM, plug-in",
+        config.learning_sets,
+        learnt["learnt"],
+        {"color": REFERENCES[4], "marker": "^", "linestyle": "-."},
+    )
     draw(left, "network, fixed set", config.sets, fixed["network"], network)
-    draw(left, "network, each prompt once", [once], trained_distance(results)[:, None],
-         network | {"fillstyle": "none"})  # fmt: skip
+    draw(left, "network, each prompt once", [once], trained_distance(results)[:, None], network | {"fillstyle": "none"})
     draw(right, "new prompts", config.sets, fixed["new"], network)
-    draw(right, "new prompts, each seen once", [once], excess_error(results, "causal")[:, None],
-         network | {"fillstyle": "none"})  # fmt: skip
-    draw(right, "prompts of the set", config.sets, fixed["own"],
-         network | {"linestyle": ":", "marker": "o"})  # fmt: skip
+    draw(
+        right,
+        "new prompts, each seen once",
+        [once],
+        excess_error(results, "causal")[:, None],
+        network | {"fillstyle": "none"},
+    )
+    draw(right, "prompts of the set", config.sets, fixed["own"], network | {"linestyle": ":", "marker": "o"})
     right.axhline(0, **THEORY, label="posterior mean")
     for panel in (left, right):
         panel.set_xscale("log")
         panel.legend(loc="lower left" if panel is left else "upper right")
     left.set_yscale("log")
-    label(left, "EM needs dozens of prompts, the network thousands", "training prompts",
-          "mean squared distance to the posterior mean")  # fmt: skip
-    label(right, "small sets are memorised", "training prompts",
-          "mean squared error minus the posterior mean's")  # fmt: skip
+    label(
+        left,
+        "EM needs dozens of prompts, the network thousands",
+        "training prompts",
+        "mean squared distance to the posterior mean",
+    )
+    label(right, "small sets are memorised", "training prompts", "mean squared error minus the posterior mean's")
     return Drawing(figure, pd.DataFrame(rows))
 
 
@@ -993,15 +953,11 @@ def error_ratio(results: Results, arm: str, scale: float) -> np.ndarray:
     kind="phenomenon",
     statement=r"The network degrades more than the posterior mean when inputs grow: the ratio of their mean squared errors at twice the "
     r"scale is more than $1.1$ times that at the scale of training (causal).",
-    controls=[
-        control("inputs half as large, which tell both less", scale=0.5),
-    ],
+    controls=[control("inputs half as large, which tell both less", scale=0.5)],
 )
 def network_degrades_more(results: Results, scale: float = 2.0) -> Evidence:
     growth = error_ratio(results, "causal", scale) - error_ratio(results, "causal", 1.0)
-    return Evidence.over_seeds(
-        growth, ">", float(np.log(1.1)), "log ratio of ratios; a tenth, fixed beforehand"
-    )
+    return Evidence.over_seeds(growth, ">", float(np.log(1.1)), "log ratio of ratios; a tenth, fixed beforehand")
 
 
 @TASK.claim(
@@ -1080,9 +1036,7 @@ def changed_worlds(results: Results) -> Drawing:
         "mean squared error over the best",
     )
     axes[0, 0].legend()
-    groups: list[tuple[str, np.ndarray]] = [
-        (arm, found["unseen"][:, place]) for place, arm in enumerate(BOTH)
-    ]
+    groups: list[tuple[str, np.ndarray]] = [(arm, found["unseen"][:, place]) for place, arm in enumerate(BOTH)]
     groups.append(("no set", results[trained_without_a_set]["unseen"][:, 0]))
     bars(axes[0, 1], groups, FIRST, rows, "unseen weights")
     label(axes[0, 1], "unseen weights: it keeps its set", "trained network", "mean squared distance")
@@ -1101,10 +1055,15 @@ def bars(
         for place, (group, values) in enumerate(groups):
             at = place + (column - (len(names) - 1) / 2) * width
             axis.bar(
-                at, values[:, column].mean(), 0.92 * width, color=("#303030", "#8a8a8a", "#d8d8d8")[column],
-                hatch=("", "//", "..")[column], edgecolor="black", linewidth=0.5,
+                at,
+                values[:, column].mean(),
+                0.92 * width,
+                color=("#303030", "#8a8a8a", "#d8d8d8")[column],
+                hatch=("", "//", "..")[column],
+                edgecolor="black",
+                linewidth=0.5,
                 label=f"to {name}" if place == 0 else None,
-            )  # fmt: skip
+            )
             axis.plot(np.full(len(values), at), values[:, column], ".", color="#b5651d", markersize=3)
             rows.append({"world": world, "predictor": group, "at": name, "value": values[:, column].mean()})
     axis.set_xticks(range(len(groups)), [group for group, _ in groups])

@@ -358,15 +358,11 @@ def optimisation_of(network: Network, steps: int | None = None) -> Optimisation:
 def graph_world(config: Config, family: str, seed: int) -> World:
     source = stream(seed, "wanderer", family)
     if family == "hierarchical":
-        graphs = hierarchical_dag(
-            source.child("graph"), 1, config.layers, config.layer_width, config.edge_probability
-        )
+        graphs = hierarchical_dag(source.child("graph"), 1, config.layers, config.layer_width, config.edge_probability)
     else:
         graphs = bernoulli_dag(source.child("graph"), 1, config.bernoulli_nodes, config.bernoulli_probability)
     adjacency, layer = graphs.adjacency[0], graphs.layer[0]
-    return World(
-        adjacency, layer, split_pairs(source.child("split"), adjacency, layer, config.training_fraction)
-    )
+    return World(adjacency, layer, split_pairs(source.child("split"), adjacency, layer, config.training_fraction))
 
 
 def held_out_questions(world: World, seed: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -425,13 +421,7 @@ def ask(
 
 
 def train_answers(
-    config: Config,
-    worlds: Mapping[int, World],
-    kind: str,
-    name: str,
-    steps: int,
-    records: int,
-    offset: int = 0,
+    config: Config, worlds: Mapping[int, World], kind: str, name: str, steps: int, records: int, offset: int = 0
 ) -> dict[str, np.ndarray]:
     """Train one network a seed on one kind of answer; what `ask` measures [seed, record]."""
     network = replace(config.answer, steps=steps)
@@ -485,23 +475,18 @@ def references_of(world: World) -> np.ndarray:
     pairs = world.pairs
     logit = exact.additive_baseline(pairs.training_positive, pairs.training_negative)
     additive = (
-        (logit > 0)[pairs.held_out_positive].double().mean()
-        + (logit <= 0)[pairs.held_out_negative].double().mean()
+        (logit > 0)[pairs.held_out_positive].double().mean() + (logit <= 0)[pairs.held_out_negative].double().mean()
     ) / 2
     covered, _ = exact.suffix_coverage(world.adjacency, pairs.training_positive)
     edges = exact.edges_on_paths(world.adjacency, pairs.training_positive)
-    shares = [
-        table[pairs.held_out_positive].double().mean() for table in (covered, exact.transitive_closure(edges))
-    ]
+    shares = [table[pairs.held_out_positive].double().mean() for table in (covered, exact.transitive_closure(edges))]
     return torch.stack([additive, (1 + shares[1]) / 2, *shares]).numpy()
 
 
 ADDITIVE, CLOSURE, COVERED, REACHED = range(4)  # what the entries of `references_of` are
 
 
-def train_kinds(
-    config: Config, seeds: tuple[int, ...], family: str, kinds: Sequence[str]
-) -> dict[str, np.ndarray]:
+def train_kinds(config: Config, seeds: tuple[int, ...], family: str, kinds: Sequence[str]) -> dict[str, np.ndarray]:
     """Accuracies [seed, record] of all kinds of answer, each on the same graphs and questions, and the references."""
     worlds = {seed: graph_world(config, family, seed) for seed in seeds}
     found: dict[str, np.ndarray] = {"references": np.stack([references_of(worlds[seed]) for seed in seeds])}
@@ -543,9 +528,7 @@ def bernoulli_answers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nd
 def near_world(config: Config, limit: int, seed: int) -> World:
     """A graph, of 64 drawn the first in which some pairs beyond the last limit are connected and some are not."""
     source = stream(seed, "wanderer", "near")
-    graphs = hierarchical_dag(
-        source.child("graph"), 64, config.layers, config.layer_width, config.edge_probability
-    )
+    graphs = hierarchical_dag(source.child("graph"), 64, config.layers, config.layer_width, config.edge_probability)
     far = graphs.layer[:, None, :] - graphs.layer[:, :, None] > config.limits[-1]
     connected = exact.path_counts(graphs.adjacency) > 0
     usable = (far & connected).flatten(1).any(1) & (far & ~connected).flatten(1).any(1)
@@ -607,9 +590,7 @@ def path_world(config: Config, seed: int) -> World:
     return World(adjacency, layer, split_pairs(source.child("split"), adjacency, layer, config.path_fraction))
 
 
-def draw_paths(
-    world: World, seed: int, name: str, number: int, table: Tensor, policy: exact.Policy
-) -> Sequences:
+def draw_paths(world: World, seed: int, name: str, number: int, table: Tensor, policy: exact.Policy) -> Sequences:
     source = stream(seed, "wanderer", "path sequences", name)
     return navigation(source, number, world.adjacency, table, layout="path", policy=policy)
 
@@ -651,12 +632,7 @@ def error_shares(
 
 
 def distance_to_law(
-    module: Transformer,
-    mask: Tensor,
-    sequences: Sequences,
-    law: exact.Policy,
-    world: World,
-    wrong_goals: bool = False,
+    module: Transformer, mask: Tensor, sequences: Sequences, law: exact.Policy, world: World, wrong_goals: bool = False
 ) -> float:
     """Total variation between a network's next-token law and the path law, mean over all steps (END included).
 
@@ -717,9 +693,7 @@ def two_layer_paths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndar
                 torch.stack([asked[seed].tokens[:, :2] for seed in own]),
                 written,
             )
-            tokens = torch.stack(
-                [F.pad(asked[seed].tokens, (0, width), value=words.pad)[:, :width] for seed in own]
-            )
+            tokens = torch.stack([F.pad(asked[seed].tokens, (0, width), value=words.pad)[:, :width] for seed in own])
             laws = torch.softmax(module.select(places)(tokens, patterns[arm][:width, :width]).double(), -1)
             steps = [
                 step_probabilities(law[:, : asked[seed].tokens.shape[1]], asked[seed], worlds[seed])
@@ -739,8 +713,7 @@ def two_layer_paths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndar
         name="two-layers",
     )
     found = {
-        f"{arm}_errors": trained.history["errors"][:, trained.indices(arm)].swapaxes(0, 1)
-        for arm in (CAUSAL, PREFIX)
+        f"{arm}_errors": trained.history["errors"][:, trained.indices(arm)].swapaxes(0, 1) for arm in (CAUSAL, PREFIX)
     }
     found["ignorant_steps"] = np.stack(
         [
@@ -759,9 +732,7 @@ def two_layer_paths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndar
     for name, (arm, read_as, pairs, wrong) in readings.items():
         distances = []
         for seed, world in worlds.items():
-            fresh = draw_paths(
-                world, seed, f"fresh {pairs}", config.tests, getattr(world.pairs, pairs), laws[seed]
-            )
+            fresh = draw_paths(world, seed, f"fresh {pairs}", config.tests, getattr(world.pairs, pairs), laws[seed])
             module = trained.module.select([trained.index(seed, arm)])
             distances.append(distance_to_law(module, patterns[read_as], fresh, laws[seed], world, wrong))
         found[f"{name}_distance"] = np.array(distances)
@@ -769,11 +740,7 @@ def two_layer_paths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndar
 
 
 def sample_at_temperatures(
-    config: Config,
-    module: Transformer,
-    worlds: Mapping[int, World],
-    laws: Mapping[int, exact.Policy],
-    written: int,
+    config: Config, module: Transformer, worlds: Mapping[int, World], laws: Mapping[int, exact.Policy], written: int
 ) -> dict[str, np.ndarray]:
     """Paths sampled for one training pair a seed, the one with most paths up to 60, by networks and by the exact law."""
     words = next(iter(worlds.values())).words
@@ -803,9 +770,7 @@ def sample_at_temperatures(
         for place, (seed, world) in enumerate(worlds.items()):
             goals, starts = prompts[place].unbind(1)
             law = exact.temper(laws[seed], temperature)
-            walks = sample_walks(
-                stream(seed, "wanderer", "exact", str(temperature)), law, starts, goals, written
-            )
+            walks = sample_walks(stream(seed, "wanderer", "exact", str(temperature)), law, starts, goals, written)
             walks = torch.where(walks < 0, words.end, walks)[:, 1:]
             for name, paths in (("", tokens[place]), ("exact_", walks)):
                 edges, arrived = path_outcome(world.adjacency, starts, goals, paths, words.end)
@@ -844,9 +809,7 @@ def mass_off_edges(
         others = world.words.nodes + 1 - neighbours
         gap = exact.misstep_gap(neighbours, others, float(mass[hot.index(1.0)]))
         measured.append(mass)
-        predicted.append(
-            torch.stack([exact.misstep_probability(neighbours, others, gap, t).mean() for t in hot])
-        )
+        predicted.append(torch.stack([exact.misstep_probability(neighbours, others, gap, t).mean() for t in hot]))
     return torch.stack(measured), torch.stack(predicted)
 
 
@@ -878,9 +841,7 @@ def one_layer_paths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndar
     batches = {name: batches_of(sequences, network.batch, words.pad) for name, sequences in data.items()}
 
     def batch(seed: int, step: int) -> dict[str, Tensor]:
-        return {
-            f"{name} {key}": value for name, own in batches.items() for key, value in own(seed, step).items()
-        }
+        return {f"{name} {key}": value for name, own in batches.items() for key, value in own(seed, step).items()}
 
     def loss(module: Transformer, batch: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
         width = max(batch[f"{law} tokens"].shape[2] for law in LAWS)
@@ -933,9 +894,7 @@ def examine(
     found["distance"] = distance_to_law(module, mask, fresh, law, world)
 
     # lengths of the right paths it writes for training pairs, against the exact means of the same pairs
-    means = {
-        name: exact.policy_lengths(exact.temper(law, tau)) for name, tau in (("data", 1.0), ("mode", 0.0))
-    }
+    means = {name: exact.policy_lengths(exact.temper(law, tau)) for name, tau in (("data", 1.0), ("mode", 0.0))}
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         asked = prompts.repeat(8, 1) if temperature else prompts
         source = stream(seed, "wanderer", "lengths") if temperature else None
@@ -973,9 +932,7 @@ def mechanism(module: Transformer, world: World, fresh: Sequences) -> dict[str, 
         to_goal, to_self = weights[:, :, :1], weights.diagonal(dim1=1, dim2=2).unsqueeze(-1)
 
         def read(update: Tensor) -> Tensor:
-            added = (
-                update @ weight["layers.0.attention.output.weight"] + weight["layers.0.attention.output.bias"]
-            )
+            added = update @ weight["layers.0.attention.output.weight"] + weight["layers.0.attention.output.bias"]
             return module.read((record["embedding"][0] + added).unsqueeze(0))[0]
 
         own = to_self * values
@@ -1007,18 +964,14 @@ def mechanism(module: Transformer, world: World, fresh: Sequences) -> dict[str, 
     size = min(length, LONGEST_DRAWN)
     attention = np.zeros((LONGEST_DRAWN, LONGEST_DRAWN))
     seen = (fresh.loss_mask | (place < 2)).double()[:, :size].unsqueeze(-1)
-    attention[:size, :size] = (
-        (weights[:, :size, :size].double() * seen).sum(0) / seen.sum(0).clamp(min=1)
-    ).numpy()
+    attention[:size, :size] = ((weights[:, :size, :size].double() * seen).sum(0) / seen.sum(0).clamp(min=1)).numpy()
     return {
         "attention_two": (to_goal + to_self).squeeze(-1)[later].mean().numpy(),
         "attention_goal": to_goal.squeeze(-1)[later].mean().numpy(),
         "two_terms_agree": (two_terms == said)[later].double().mean().numpy(),
         "no_goal_agree": (no_goal == said)[later].double().mean().numpy(),
         "contrast_correlations": np.array([correlation(own_contrasts, one) for one in others]),
-        "raw_correlations": np.array(
-            [correlation(table[connected], one[connected]) for one in (log_counts, nearness)]
-        ),
+        "raw_correlations": np.array([correlation(table[connected], one[connected]) for one in (log_counts, nearness)]),
         "contrasts": drawn.numpy(),
         "attention": attention,
     }
@@ -1047,9 +1000,7 @@ def motif_world(config: Config, seed: int) -> tuple[Tensor, Tensor]:
 def chain_questions(config: Config) -> list[tuple[int, bool]]:
     """(motifs in the chain, whether a reserved pair occurs) of every kind of question."""
     longest = config.longest_chain
-    return [(length, held) for length in range(2, longest + 1) for held in (False, True)] + [
-        (longest + 1, False)
-    ]
+    return [(length, held) for length in range(2, longest + 1) for held in (False, True)] + [(longest + 1, False)]
 
 
 def train_chains(
@@ -1123,14 +1074,10 @@ def ask_chains(
         prefix = int(asked[0].prefix_length[0])
         prompts = torch.stack([one.tokens[:, :prefix] for one in asked])
         stop = Vocabulary(len(worlds[next(iter(worlds))][0])).end
-        written = decode(
-            module, prompts, mask_of([arm], POSITIONS, prefix), 3 * length, stop_token=stop
-        ).tokens
+        written = decode(module, prompts, mask_of([arm], POSITIONS, prefix), 3 * length, stop_token=stop).tokens
         right = []
         for one, (motifs, _), tokens in zip(asked, worlds.values(), written, strict=True):
-            edges, arrived = path_outcome(
-                motifs, one.tokens[:, prefix - 1], one.goal, tokens, stop, one.ghosts
-            )
+            edges, arrived = path_outcome(motifs, one.tokens[:, prefix - 1], one.goal, tokens, stop, one.ghosts)
             right.append((edges & arrived).double().mean())
         successes.append(torch.stack(right))
     return torch.stack(successes, 1).numpy()
@@ -1174,11 +1121,7 @@ STYLES = {
     "direct": {"color": "#d1495b", "linestyle": "--", "marker": "s"},
     "suffix": {"color": "#2e8b57", "linestyle": ":", "marker": "D"},
 }
-NAMES = {
-    "stepwise": "path, then answer",
-    "direct": "answer at once",
-    "suffix": "at once, suffix pairs",
-}
+NAMES = {"stepwise": "path, then answer", "direct": "answer at once", "suffix": "at once, suffix pairs"}
 
 
 def final_accuracy(results: Results, family: str, kind: str) -> np.ndarray:
@@ -1209,21 +1152,21 @@ def stepwise_gap(results: Results) -> Drawing:
         panel.axhline(closure, color=REFERENCES[1], linewidth=0.8, label="closure of training paths")
         gap = (measured["stepwise_accuracy"] - measured["direct_accuracy"])[:, -1].mean()
         name = "Hierarchical" if place == 0 else "Bernoulli"
-        label(
-            panel, f"{name} graph: stepwise leads by {gap:.2f}", "share of training (%)", "balanced accuracy"
-        )
+        label(panel, f"{name} graph: stepwise leads by {gap:.2f}", "share of training (%)", "balanced accuracy")
         rows.append(
-            pd.DataFrame(
-                {"curve": ["additive", "closure"], "x": np.nan, "mean": [additive, closure], "graph": family}
-            )
+            pd.DataFrame({"curve": ["additive", "closure"], "x": np.nan, "mean": [additive, closure], "graph": family})
         )
     for panel in axes[0]:
         panel.set_ylim(0.5, 1.02)
     axes[0, 0].legend(loc="lower right", ncols=2)
     axes[0, 1].text(
-        0.98, 0.03, "causal arm; with one layer the prefix arm\nis the same to the last digit",
-        transform=axes[0, 1].transAxes, ha="right", fontsize=8,
-    )  # fmt: skip
+        0.98,
+        0.03,
+        "causal arm; with one layer the prefix arm\nis the same to the last digit",
+        transform=axes[0, 1].transAxes,
+        ha="right",
+        fontsize=8,
+    )
     return Drawing(figure, pd.concat(rows, ignore_index=True))
 
 
@@ -1278,9 +1221,7 @@ def stepwise_stitches(results: Results, lower: int = COVERED) -> Evidence:
     valid, references = measured["stepwise_valid"][:, -1], measured["references"]
     return Evidence.weakest(
         Evidence.over_seeds(valid - references[:, lower], ">=", 0.0, "suffix coverage", parts=2),
-        Evidence.over_seeds(
-            valid - references[:, REACHED], "<=", 0.0, "closure of the training edges", parts=2
-        ),
+        Evidence.over_seeds(valid - references[:, REACHED], "<=", 0.0, "closure of the training edges", parts=2),
     )
 
 
@@ -1323,10 +1264,7 @@ def short_training_paths(results: Results) -> Drawing:
     panel.set_xticks(limits)
     panel.legend()
     label(
-        panel,
-        "Ideal gap: shrinks as training paths grow",
-        "longest training path (layers)",
-        "difference of accuracies",
+        panel, "Ideal gap: shrinks as training paths grow", "longest training path (layers)", "difference of accuracies"
     )
 
     panel = axes[0, 1]
@@ -1341,8 +1279,12 @@ def short_training_paths(results: Results) -> Drawing:
     panel.set_xticks(limits)
     panel.set_ylim(0.3, 1.03)
     panel.legend(loc="lower right")
-    label(panel, "Networks stitch if paths were long", "longest training path (layers)",
-          "balanced accuracy, farther pairs")  # fmt: skip
+    label(
+        panel,
+        "Networks stitch if paths were long",
+        "longest training path (layers)",
+        "balanced accuracy, farther pairs",
+    )
     return Drawing(figure, pd.concat(rows, ignore_index=True))
 
 
@@ -1371,8 +1313,7 @@ def gap_shrinks_with_length(results: Results, trained: bool = False) -> Evidence
     if trained:
         found = results[short_paths]
         short, long = (
-            found[f"stepwise_{limit}_accuracy"] - found[f"direct_{limit}_accuracy"]
-            for limit in (shortest, longest)
+            found[f"stepwise_{limit}_accuracy"] - found[f"direct_{limit}_accuracy"] for limit in (shortest, longest)
         )
     else:
         found = results[ideal_gaps]
@@ -1386,9 +1327,7 @@ def gap_shrinks_with_length(results: Results, trained: bool = False) -> Evidence
     kind="training",
     statement=r"A trained network stitches what was long: for connected pairs more than $\Delta$ layers apart it writes a valid "
     r"path more often after training with $\Delta = 5$ than with $\Delta = 2$.",
-    controls=[
-        control("a perfect stitcher of short paths in place of the network trained on them", perfect=True)
-    ],
+    controls=[control("a perfect stitcher of short paths in place of the network trained on them", perfect=True)],
 )
 def long_paths_help(results: Results, perfect: bool = False) -> Evidence:
     found, limits = results[short_paths], results.config.limits
@@ -1465,9 +1404,7 @@ def two_kinds_of_error(results: Results) -> Drawing:
         label(panel, title, "training step", name)
     for chance in found["ignorant_steps"].mean(0):
         axes[0, 1].axhline(chance, **THEORY)
-    axes[0, 1].text(
-        0.98, 0.12, "dotted: a uniform law", transform=axes[0, 1].transAxes, ha="right", fontsize=8
-    )
+    axes[0, 1].text(0.98, 0.12, "dotted: a uniform law", transform=axes[0, 1].transAxes, ha="right", fontsize=8)
     axes[0, 0].legend(loc="lower right")
     return Drawing(figure, pd.concat(rows, ignore_index=True))
 
@@ -1567,9 +1504,7 @@ def temperature(results: Results) -> Drawing:
     expected = np.mean([exact.expected_distinct(c, results.config.samples) / c for c in found["count"]])
     axes[0, 1].plot([1.0], [expected], "k*", markersize=10, label=r"$1 - (1 - 1/C)^S$")
     axes[0, 1].legend(loc="lower center")
-    label(
-        axes[0, 1], "... and diversity rises, then falls", "temperature", "different right paths / all paths"
-    )
+    label(axes[0, 1], "... and diversity rises, then falls", "temperature", "different right paths / all paths")
     hot = taus[taus >= 1]
     rows.append(mean_curve(axes[0, 2], hot, found["mass_off_edges"], ARMS[CAUSAL], "network"))
     axes[0, 2].plot(hot, found["predicted_mass"].mean(0), label="one logit gap, fitted at 1", **THEORY)
@@ -1614,9 +1549,7 @@ def one_gap_predicts(results: Results, divided: bool = True) -> Evidence:
     logs = np.log(predicted / found["mass_off_edges"])
     warm = list(taus[taus >= 1]).index(1.5)
     return Evidence.weakest(
-        Evidence.over_seeds(
-            np.abs(logs[:, -1]), "<=", np.log(1.3), "a factor of 1.3, fixed beforehand", parts=2
-        ),
+        Evidence.over_seeds(np.abs(logs[:, -1]), "<=", np.log(1.3), "a factor of 1.3, fixed beforehand", parts=2),
         Evidence.over_seeds(logs[:, warm], ">=", np.log(1.1), "a tenth too much at 1.5", parts=2),
     )
 
@@ -1649,9 +1582,7 @@ def path_lengths(results: Results) -> Drawing:
         for key, style in (("data", "-"), ("sampled", "--"), ("greedy", ":")):
             histogram = found[f"{law}_{key}_histogram"].astype(float)
             share = (histogram / np.maximum(histogram.sum(1, keepdims=True), 1)).mean(0)
-            name = {"data": "training law", "sampled": "network, temperature 1", "greedy": "network, greedy"}[
-                key
-            ]
+            name = {"data": "training law", "sampled": "network, temperature 1", "greedy": "network, greedy"}[key]
             panel.step(x, share, where="mid", linestyle=style, label=name)
             rows.append(pd.DataFrame({"law": law, "curve": key, "x": x, "mean": share}))
         for key, style in (("data", "-"), ("mode", ":")):
@@ -1712,15 +1643,11 @@ TASK.show(law_decides_length)
     r"law is within total variation $0.08$ of $A_{uv} C_{vg} / C_{ug}$ (two layers, both masks).",
     controls=[control("another sequence's goal in the prompt", readings=("wrong_goals",))],
 )
-def learns_the_law(
-    results: Results, readings: tuple[str, ...] = ("causal_training", "prefix_training")
-) -> Evidence:
+def learns_the_law(results: Results, readings: tuple[str, ...] = ("causal_training", "prefix_training")) -> Evidence:
     found = results[two_layer_paths]
     return Evidence.weakest(
         *(
-            Evidence.over_seeds(
-                found[f"{name}_distance"], "<=", 0.08, "fixed beforehand", parts=len(readings)
-            )
+            Evidence.over_seeds(found[f"{name}_distance"], "<=", 0.08, "fixed beforehand", parts=len(readings))
             for name in readings
         )
     )
@@ -1819,8 +1746,14 @@ def goal_table(results: Results) -> Drawing:
         panel.plot(reading, table, ".", color="#1f4e9e", alpha=0.5, markersize=3)
         title = f"{name}: correlation {correlation:.2f}"
         label(panel, title, f"contrast of {name} (one seed)", "contrast of the goal table (logits)")
-        panel.text(0.03, 0.95, f"mean of {len(found['uniform_contrast_correlations'])} seeds\nraw entries: {plain:.2f}",
-                   transform=panel.transAxes, va="top", fontsize=8)  # fmt: skip
+        panel.text(
+            0.03,
+            0.95,
+            f"mean of {len(found['uniform_contrast_correlations'])} seeds\nraw entries: {plain:.2f}",
+            transform=panel.transAxes,
+            va="top",
+            fontsize=8,
+        )
     attention = found["uniform_attention"].mean(0)[:7, :7]
     image = axes[0, 2].imshow(attention, cmap="Greys", vmin=0, vmax=1)
     axes[0, 2].grid(False)
@@ -1873,28 +1806,24 @@ def chains_of_motifs(results: Results) -> Drawing:
         label(panel, title, "motifs in the chain (line: longest trained)", "share of right paths")
     axes[0, 0].legend(loc="lower left")
     panel = axes[0, 2]
-    bars = {f"{context},\n{key.removesuffix('_choices')}": measured[key]
-            for context, measured in contexts.items() for key in measured if key.endswith("_choices")}  # fmt: skip
+    bars = {
+        f"{context},\n{key.removesuffix('_choices')}": measured[key]
+        for context, measured in contexts.items()
+        for key in measured
+        if key.endswith("_choices")
+    }
     x = np.arange(len(bars))
-    for place, (name, color, hatch) in enumerate(
-        (("first chain", "#1f4e9e", ""), ("second chain", "#cccccc", "///"))
-    ):
+    for place, (name, color, hatch) in enumerate((("first chain", "#1f4e9e", ""), ("second chain", "#cccccc", "///"))):
         samples = np.stack([choices[:, place] for choices in bars.values()], 1)
         low, high = mean_band(samples)
         mean = samples.mean(0)
         error = np.clip([mean - low, high - mean], 0, None)
-        panel.bar(
-            x + 0.4 * place - 0.2, mean, 0.38, yerr=error, label=name, hatch=hatch, color=color, capsize=2
-        )
-        rows.append(
-            pd.DataFrame({"curve": name, "x": x, "mean": mean, "low": low, "high": high, "context": [*bars]})
-        )
+        panel.bar(x + 0.4 * place - 0.2, mean, 0.38, yerr=error, label=name, hatch=hatch, color=color, capsize=2)
+        rows.append(pd.DataFrame({"curve": name, "x": x, "mean": mean, "low": low, "high": high, "context": [*bars]}))
     panel.set_xticks(x, [*bars])
     panel.set_ylim(0, 1.2)
     panel.legend(loc="upper right", ncols=2)
-    label(
-        panel, "Primacy comes from ordered contexts", "exemplars in training", "share: first ghost edge taken"
-    )
+    label(panel, "Primacy comes from ordered contexts", "exemplars in training", "share: first ghost edge taken")
     return Drawing(figure, pd.concat(rows, ignore_index=True).replace("\n", " ", regex=True))
 
 
@@ -1908,8 +1837,7 @@ def what_the_prefix_changes(results: Results) -> Drawing:
     held = np.array([kind[1] for kind in kinds[:-1]])
     first = [first_share(chains[f"{arm}_choices"]) for arm in (PREFIX, CAUSAL)]
     differences = {
-        "two words: distance to the law": paths["prefix_training_distance"]
-        - paths["causal_training_distance"],
+        "two words: distance to the law": paths["prefix_training_distance"] - paths["causal_training_distance"],
         "... on held-out pairs": paths["prefix_held_out_distance"] - paths["causal_held_out_distance"],
         "... read under the causal mask": paths["crossed_distance"] - paths["causal_training_distance"],
         "... all edges of a path exist": (paths["prefix_errors"] - paths["causal_errors"])[:, -1, PATH_EDGES],
@@ -1925,12 +1853,7 @@ def what_the_prefix_changes(results: Results) -> Drawing:
     axes[0, 0].errorbar(mean, y, xerr=[mean - low, high - mean], fmt="ko", capsize=3)
     axes[0, 0].axvline(0.0, **THEORY)
     axes[0, 0].set_yticks(y, list(differences))
-    label(
-        axes[0, 0],
-        "Each under its own mask: no difference",
-        "prefix minus causal (mean, 95 % interval)",
-        "",
-    )
+    label(axes[0, 0], "Each under its own mask: no difference", "prefix minus causal (mean, 95 % interval)", "")
     rows = [pd.DataFrame({"curve": list(differences), "mean": mean, "low": low, "high": high})]
     panel = axes[0, 1]
     for arm in (CAUSAL, PREFIX):
@@ -1994,9 +1917,7 @@ def primacy(results: Results, shuffled: bool = False) -> Evidence:
     arms = (CAUSAL,) if shuffled else (CAUSAL, PREFIX)
     return Evidence.weakest(
         *(
-            Evidence.over_seeds(
-                first_share(found[f"{arm}_choices"]), ">=", 0.9, "fixed beforehand", parts=len(arms)
-            )
+            Evidence.over_seeds(first_share(found[f"{arm}_choices"]), ">=", 0.9, "fixed beforehand", parts=len(arms))
             for arm in arms
         )
     )
@@ -2018,9 +1939,7 @@ def order_makes_primacy(results: Results, other: str = "shuffled") -> Evidence:
     drop = first_share(ordered["causal_choices"]) - first_share(changed)
     return Evidence.weakest(
         Evidence.over_seeds(drop, ">=", 0.1, "a fifth of the way to an unbiased choice", parts=2),
-        Evidence.over_seeds(
-            success[:, 0], ">=", 0.5, "twice the 1/4 of guessing both ends of the ghost edge", parts=2
-        ),
+        Evidence.over_seeds(success[:, 0], ">=", 0.5, "twice the 1/4 of guessing both ends of the ghost edge", parts=2),
     )
 
 

@@ -39,11 +39,7 @@ def results(request: pytest.FixtureRequest) -> dict[str, Results]:
         for parameter in item.callspec.params.values()
         if isinstance(parameter, Task)
     }
-    found = {
-        task.key: Results(task, task.config("ci"), session)
-        for task in TASKS
-        if task.key in wanted or not wanted
-    }
+    found = {task.key: Results(task, task.config("ci"), session) for task in TASKS if task.key in wanted or not wanted}
     jobs = [job for one in found.values() for job in one.jobs(list(one.task.measurements.values()))]
     session.results.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(session.results / ".suite"):

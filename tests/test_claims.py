@@ -26,13 +26,7 @@ def below_one(results, value: float = 0.5) -> Evidence:
 
 @pytest.mark.parametrize(
     ("relation", "bound", "verdict"),
-    [
-        ("<=", 1.0, "holds"),
-        ("<", 1.0, "refuted"),
-        (">=", 1.0, "holds"),
-        (">", 1.0, "refuted"),
-        ("<=", 0.5, "refuted"),
-    ],
+    [("<=", 1.0, "holds"), ("<", 1.0, "refuted"), (">=", 1.0, "holds"), (">", 1.0, "refuted"), ("<=", 0.5, "refuted")],
 )
 def test_exact_evidence(relation, bound: float, verdict: str) -> None:
     assert Evidence.exact(1.0, relation, bound, "").verdict == verdict

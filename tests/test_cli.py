@@ -78,9 +78,7 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
         (["run"], "name the task"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_2(
-    arguments: list[str], sentence: str, tmp_path: Path, capsys
-) -> None:
+def test_bad_input_is_one_sentence_and_exit_2(arguments: list[str], sentence: str, tmp_path: Path, capsys) -> None:
     where = ["--results", str(tmp_path)] if arguments[0] != "show" and len(arguments) > 1 else []
     try:
         status = main([*arguments, *where])
@@ -125,9 +123,7 @@ def test_list_names_every_claim_under_its_paper(capsys) -> None:
     listed = {claim["id"] for record in records for claim in record["claims"]}
     assert listed == {claim for task in discover() for claim in task.claims}
     for record in records:
-        assert all(
-            claim.keys() == {"id", "kind", "expected", "statement", "where"} for claim in record["claims"]
-        )
+        assert all(claim.keys() == {"id", "kind", "expected", "statement", "where"} for claim in record["claims"])
         assert all(claim["id"].startswith(record["paper"]["slug"] + "/") for claim in record["claims"])
 
 
@@ -146,17 +142,7 @@ def test_show_knows_tasks_claims_and_papers(capsys) -> None:
     ],
 )
 def test_impossible_sizes_are_one_sentence(option: list[str], sentence: str, tmp_path: Path, capsys) -> None:
-    arguments = [
-        "run",
-        "causallm-icl",
-        "--preset",
-        "smoke",
-        "--workers",
-        "1",
-        "--results",
-        str(tmp_path),
-        *option,
-    ]
+    arguments = ["run", "causallm-icl", "--preset", "smoke", "--workers", "1", "--results", str(tmp_path), *option]
     assert main(arguments) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in last

@@ -17,8 +17,7 @@ TASKS = discover()
 
 
 @pytest.mark.parametrize(
-    "check",
-    [pytest.param(check, id=f"{part.name}-{check.name}") for part in PARTS for check in part.checks()],
+    "check", [pytest.param(check, id=f"{part.name}-{check.name}") for part in PARTS for check in part.checks()]
 )
 def test_everything_registered_keeps_its_contract(check: Check) -> None:
     check.run()
@@ -26,11 +25,7 @@ def test_everything_registered_keeps_its_contract(check: Check) -> None:
 
 @pytest.mark.parametrize(
     "check",
-    [
-        pytest.param(check, id=f"{task.key}-{check.name}")
-        for task in TASKS
-        for check in contracts.task_checks(task)
-    ],
+    [pytest.param(check, id=f"{task.key}-{check.name}") for task in TASKS for check in contracts.task_checks(task)],
 )
 def test_every_task_keeps_its_contract(check: Check) -> None:
     check.run()
@@ -139,14 +134,11 @@ def peeks(tokens: Tensor, prefix_length: Tensor) -> Tensor:
     ("predictor", "violation"),
     [
         (peeks, "it never looks at the answer"),
+        (lambda tokens, lengths: uniform(tokens, lengths) + 1, "normalised log-probabilities at every position"),
         (
-            lambda tokens, lengths: uniform(tokens, lengths) + 1,
-            "normalised log-probabilities at every position",
-        ),
-        (
-            lambda tokens, lengths: (
-                tokens.double().mean() * torch.eye(3)[0] + uniform(tokens, lengths)
-            ).log_softmax(-1),
+            lambda tokens, lengths: (tokens.double().mean() * torch.eye(3)[0] + uniform(tokens, lengths)).log_softmax(
+                -1
+            ),
             "sequences do not influence each other",
         ),
     ],

@@ -46,9 +46,7 @@ def fixed_forms_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, count in (("regression_candidates", 7), ("token_candidates", 6)):
         every = getattr(algorithms, name)
         monkeypatch.setattr(
-            sizes,
-            name,
-            lambda *given, _all=every, _count=count, **law: itertools.islice(_all(*given, **law), _count),
+            sizes, name, lambda *given, _all=every, _count=count, **law: itertools.islice(_all(*given, **law), _count)
         )
 
 
@@ -152,10 +150,7 @@ def test_parameters_are_fitted_and_reported() -> None:
         ("bigram counts, Bayes smoothing", markov_posterior(3, 1, 1.0)),
         ("trigram counts, Bayes smoothing", markov_posterior(3, 2, 1.0)),
         ("bigram counts, fitted smoothing", markov_posterior(3, 1, 0.2)),
-        (
-            "bigram smoothed by unigram, fitted",
-            partial(algorithms.induction_head, vocabulary=3, sharpness=4.0),
-        ),
+        ("bigram smoothed by unigram, fitted", partial(algorithms.induction_head, vocabulary=3, sharpness=4.0)),
     ],
 )
 def test_a_count_is_recognised_as_itself(name: str, predictor: Callable, unchecked: None) -> None:
@@ -180,9 +175,15 @@ SMALL = Regression(dimension=3, noise=0.2)
 def trained_layer() -> Transformer:
     """One layer of linear attention, trained on the prompts of a small setting."""
     architecture = Architecture(
-        width=4, layers=1, attention="linear", attention_matrices="merged", mlp_ratio=0, norm="none", bias=False,
+        width=4,
+        layers=1,
+        attention="linear",
+        attention_matrices="merged",
+        mlp_ratio=0,
+        norm="none",
+        bias=False,
         initial_scale=0.1,
-    )  # fmt: skip
+    )
     mask = masks.in_context_prefix(SMALL.context_length, SMALL.queries)
     drawn = SMALL.draw(stream(0, "data"), 8192)
     given = {"tokens": tokens(drawn).float(), "labels": drawn.y_query.float()}
@@ -330,10 +331,7 @@ def faults(tmp_path: Path) -> str:
     [
         ("wrong_shape", "returned shape (4, 3, 1)"),
         ("not_a_number", "answer [1, 2] is nan"),
-        (
-            "keeps_state",
-            "it keeps state between calls: the same prompts got other predictions (first answer [",
-        ),
+        ("keeps_state", "it keeps state between calls: the same prompts got other predictions (first answer ["),
         ("needs_the_answer", "takes the arguments (x, y, q, y_query)"),
         ("raises", "raises ValueError on inputs [4, 10, 5], [4, 10], [4, 3, 5]: no idea"),
         ("leaves", "raises SystemExit"),
@@ -361,9 +359,7 @@ def test_a_fault_stops_with_a_finding(name: str, what: str, faults: str, tmp_pat
         ("diverges", "context length 20", "is -inf"),
     ],
 )
-def test_a_fault_that_leaves_the_rest_possible(
-    name: str, where: str, what: str, faults: str, few: None
-) -> None:
+def test_a_fault_that_leaves_the_rest_possible(name: str, where: str, what: str, faults: str, few: None) -> None:
     made = load(f"{faults}:{name}", ARGUMENTS)
     assert not isinstance(made, StoredModel)
     found = diagnose(made, PLAIN, prompts=40)
@@ -411,9 +407,7 @@ def test_what_is_named_wrongly_is_one_sentence(spec: str, sentence: str, capsys)
         (["--inputs", "uniform", "--spectrum", "1", "2"], "belongs to normal inputs only"),
     ],
 )
-def test_impossible_options_are_one_sentence(
-    arguments: list[str], sentence: str, tmp_path: Path, capsys
-) -> None:
+def test_impossible_options_are_one_sentence(arguments: list[str], sentence: str, tmp_path: Path, capsys) -> None:
     spec = "lab.closed_form.least_squares:least_squares"
     assert main(["diagnose", spec, "--out", str(tmp_path), *arguments]) == 2
     errors = capsys.readouterr().err
@@ -474,9 +468,7 @@ def test_a_token_checkpoint_is_asked_under_its_mask(few: None) -> None:
     transformer = Transformer(architecture, [0])
     setting = Chains(length=12, prefix_length=4)
     prompts = setting.given(setting.draw(stream(0, "tokens"), 3))
-    answers = {
-        mask: setting.stored(StoredModel(transformer, mask))(*prompts) for mask in ("causal", "prefix")
-    }
+    answers = {mask: setting.stored(StoredModel(transformer, mask))(*prompts) for mask in ("causal", "prefix")}
     assert not torch.allclose(answers["causal"][:, 0], answers["prefix"][:, 0])
     stored = StoredModel(transformer, "prefix")
     assert not diagnose(stored, setting, prompts=40).stopped
@@ -489,7 +481,5 @@ def test_a_token_checkpoint_is_asked_under_its_mask(few: None) -> None:
 def test_a_task_offers_its_prompts_at_its_top_level(tmp_path: Path) -> None:
     tiny = (Path(__file__).parent / "examples" / "tiny.py").read_text()
     file = tmp_path / "offers.py"
-    file.write_text(
-        f"{tiny}\nfrom lab.diagnosis.settings import Regression\nPROMPTS = Regression(dimension=2)\n"
-    )
+    file.write_text(f"{tiny}\nfrom lab.diagnosis.settings import Regression\nPROMPTS = Regression(dimension=2)\n")
     assert find_setting(str(file)) == Regression(dimension=2)

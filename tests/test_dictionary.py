@@ -19,9 +19,7 @@ def test_every_line_says_when_and_who_verifies_it() -> None:
     for line in dictionary.LINES:
         assert line.condition
         assert line.claims
-        assert not any(
-            "|" in part.replace("\\|", "") for part in (line.mechanism, line.equals, line.condition)
-        )
+        assert not any("|" in part.replace("\\|", "") for part in (line.mechanism, line.equals, line.condition))
 
 
 def test_mechanisms_are_named_once() -> None:

@@ -101,9 +101,7 @@ def test_cross_entropy_and_accuracy_of_a_known_distribution() -> None:
     log_p = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log().expand(2, 1, 4, 3)
     tokens = torch.tensor([[2, 0, 1, 0]])
     losses = evaluation.cross_entropy(log_p, tokens)
-    torch.testing.assert_close(
-        losses / math.log(2), torch.tensor([[1.0, 2.0, 1.0]] * 2, dtype=torch.float64)[:, None]
-    )
+    torch.testing.assert_close(losses / math.log(2), torch.tensor([[1.0, 2.0, 1.0]] * 2, dtype=torch.float64)[:, None])
     assert evaluation.accuracy(log_p, tokens).tolist() == [[[1, 0, 1]]] * 2
 
 
@@ -117,12 +115,8 @@ def test_divergences_obey_their_laws(seed: int, size: int) -> None:
     torch.testing.assert_close(evaluation.kullback_leibler(p, p), torch.zeros(2, 3, dtype=torch.float64))
     torch.testing.assert_close(variation, (p.exp() - q.exp()).clamp(min=0).sum(-1))
     # sum_v p_v (-log q_v) = KL(p || q) + entropy of p
-    tokens = (
-        torch.arange(size).expand(size, size)[:, :1].expand(size, 2)
-    )  # any first token; the second is scored
-    scores = evaluation.cross_entropy(
-        q[:1, :1].expand(size, 2, size), torch.arange(size)[:, None].expand_as(tokens)
-    )
+    tokens = torch.arange(size).expand(size, size)[:, :1].expand(size, 2)  # any first token; the second is scored
+    scores = evaluation.cross_entropy(q[:1, :1].expand(size, 2, size), torch.arange(size)[:, None].expand_as(tokens))
     torch.testing.assert_close((p[0, 0].exp() * (scores[:, 0] + p[0, 0])).sum(), divergence[0, 0])
 
 

@@ -33,13 +33,9 @@ def serial(tmp_path_factory) -> dict[str, np.ndarray]:
     return measured(Session(tmp_path_factory.mktemp("serial"), quiet=True))
 
 
-@pytest.mark.parametrize(
-    "where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"]
-)
+@pytest.mark.parametrize("where", [{"workers": 2}, {"workers": 2, "cluster": "local"}], ids=["processes", "dask"])
 @pytest.mark.filterwarnings("default")
-def test_neither_the_place_nor_a_killed_worker_changes_a_bit(
-    tmp_path: Path, serial: dict, caplog, where: dict
-) -> None:
+def test_neither_the_place_nor_a_killed_worker_changes_a_bit(tmp_path: Path, serial: dict, caplog, where: dict) -> None:
     flag = tmp_path / "killed"
     with caplog.at_level(logging.WARNING, "lab"):
         found = measured(Session(tmp_path / "results", quiet=True, **where), flag=str(flag))

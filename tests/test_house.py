@@ -26,9 +26,7 @@ GLOBAL_RANDOM = re.compile(
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_no_global_random_state(path: Path) -> None:
-    calls = [
-        ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
-    ]
+    calls = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert [call for call in calls if GLOBAL_RANDOM.match(call) and "generator=" not in call] == []
 
 
@@ -55,9 +53,7 @@ def test_claim_ids_are_unique() -> None:
 
 
 def test_folders_of_the_top_level_are_the_fixed_ones() -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
-    ).stdout
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     folders = {line.split("/")[0] for line in tracked.splitlines() if "/" in line}
     assert folders <= {".ci", "lab", "tasks", "proofs_check", "figures", "tests"}
 
@@ -84,9 +80,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_of_the_readme_work(
-    command: str, tmp_path: Path, capsys, monkeypatch, unchecked: None
-) -> None:
+def test_commands_of_the_readme_work(command: str, tmp_path: Path, capsys, monkeypatch, unchecked: None) -> None:
     """Quick commands are run; long ones are run at their smoke preset, into a folder of their own."""
     monkeypatch.chdir(PROJECT)
     words = shlex.split(command.split("#")[0].removeprefix(".venv/bin/"))[1:]

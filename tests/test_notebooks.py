@@ -44,8 +44,6 @@ def test_a_cell_may_differ_from_its_file_in_layout_only(monkeypatch) -> None:
         notebooks.inspect, "getsource", lambda _: source.replace("size=config.size", "size = config.size")
     )
     notebooks._check_unedited(task, means)
-    monkeypatch.setattr(
-        notebooks.inspect, "getsource", lambda _: source.replace("draws.mean()", "draws.max()")
-    )
+    monkeypatch.setattr(notebooks.inspect, "getsource", lambda _: source.replace("draws.mean()", "draws.max()"))
     with pytest.raises(LabError, match=r"the cell of means differs from tiny\.py"):
         notebooks._check_unedited(task, means)

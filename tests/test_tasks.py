@@ -71,12 +71,11 @@ def test_a_task_made_in_a_function_is_refused(tmp_path: Path) -> None:
         task.config("c")
 
 
-@pytest.mark.parametrize(
-    ("value", "sentence"),
-    [('"text"', "dtype"), ("1j", "dtype"), ("None", "dtype")],
-)
+@pytest.mark.parametrize(("value", "sentence"), [('"text"', "dtype"), ("1j", "dtype"), ("None", "dtype")])
 def test_a_measurement_returns_numbers(tmp_path: Path, value: str, sentence: str) -> None:
-    text = f'TASK = Task("t", Paper("T", "A", 1))\n@TASK.measurement()\ndef m(config, seed):\n    return {{"x": {value}}}'
+    text = (
+        f'TASK = Task("t", Paper("T", "A", 1))\n@TASK.measurement()\ndef m(config, seed):\n    return {{"x": {value}}}'
+    )
     measurement = load(written(tmp_path, text)).measurements["m"]
     with pytest.raises(LabError, match=sentence):
         measurement.measure(NoConfig(), (0,))

@@ -61,10 +61,7 @@ def batch(seed: int, step: int) -> dict[str, Tensor]:
     rng = stream(seed, "data", step).rng()
     x, w = rng.standard_normal((4, 5, 2)), rng.standard_normal((4, 1, 2))
     y = (x * w).sum(-1, keepdims=True)
-    return {
-        "tokens": torch.from_numpy(np.concatenate([x, y], axis=-1)),
-        "target": torch.from_numpy(y[:, 1:, 0]),
-    }
+    return {"tokens": torch.from_numpy(np.concatenate([x, y], axis=-1)), "target": torch.from_numpy(y[:, 1:, 0])}
 
 
 def masks(arms: Sequence[str]) -> Tensor:
@@ -82,9 +79,7 @@ def evaluate(module: Attention, members: tuple[Member, ...]) -> dict[str, Tensor
     return {"norms": torch.stack([module.key_query.norm(dim=(1, 2)), module.value.norm(dim=(1, 2))], dim=1)}
 
 
-def run(
-    members: Sequence[Member] = MEMBERS, batch: Callable = batch, **changes: object
-) -> Trained[Attention]:
+def run(members: Sequence[Member] = MEMBERS, batch: Callable = batch, **changes: object) -> Trained[Attention]:
     settings = {"steps": 25, "learning_rate": 0.03, "warmup": 0.2, "schedule": "cosine", "clip_norm": 0.7}
     optimisation = Optimisation(**{**settings, **changes.pop("optimisation", {})})
     arguments = {"evaluate": evaluate, "evaluate_every": 10, "dtype": torch.float64, **changes}
@@ -106,10 +101,7 @@ def test_linear_model_reaches_least_squares() -> None:
 
     def data(seed: int, step: int) -> dict[str, Tensor]:
         rng = stream(seed, "fixed").rng()
-        return {
-            "x": torch.from_numpy(rng.standard_normal((40, 3))),
-            "y": torch.from_numpy(rng.standard_normal(40)),
-        }
+        return {"x": torch.from_numpy(rng.standard_normal((40, 3))), "y": torch.from_numpy(rng.standard_normal(40))}
 
     def squares(module: Linear, data: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
         return ((data["x"] @ module.weight.unsqueeze(-1)).squeeze(-1) - data["y"]).square().mean(-1)
@@ -145,9 +137,7 @@ def test_ensemble_equals_separate_runs_and_any_chunking(optimiser: str) -> None:
     for place, member in enumerate(MEMBERS):
         alone = run([member], optimisation=change)
         torch.testing.assert_close(weights(alone)[0], weights(together)[place], atol=1e-10, rtol=0)
-        np.testing.assert_allclose(
-            alone.history["norms"][:, 0], together.history["norms"][:, place], atol=1e-10
-        )
+        np.testing.assert_allclose(alone.history["norms"][:, 0], together.history["norms"][:, place], atol=1e-10)
 
 
 def test_agrees_with_a_plain_loop_over_one_model() -> None:
@@ -156,9 +146,7 @@ def test_agrees_with_a_plain_loop_over_one_model() -> None:
     optimiser = torch.optim.Adam(model.parameters(), 0.03)
     for step in range(25):
         optimiser.zero_grad()
-        loss(
-            model, {key: value.unsqueeze(0) for key, value in batch(1, step).items()}, ("prefix",)
-        ).sum().backward()
+        loss(model, {key: value.unsqueeze(0) for key, value in batch(1, step).items()}, ("prefix",)).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.7)
         optimiser.param_groups[0]["lr"] = learning_rate(
             Optimisation(steps=25, learning_rate=0.03, warmup=0.2, schedule="cosine"), step
@@ -182,9 +170,7 @@ def test_arms_of_a_seed_share_data_and_initial_weights() -> None:
         return loss(module, data, arms)
 
     trained = train(Attention.build, MEMBERS, counted, watched, Optimisation(steps=3, learning_rate=0.1))
-    assert sorted(asked[1:]) == sorted(
-        (seed, step) for seed in (3, 1, 7) for step in range(3)
-    )  # first: for sizes
+    assert sorted(asked[1:]) == sorted((seed, step) for seed in (3, 1, 7) for step in range(3))  # first: for sizes
     initial, data, arms = seen[0]
     assert arms == ("causal", "prefix") * 3
     assert all(torch.equal(tensor[0::2], tensor[1::2]) for tensor in (initial, data))
@@ -215,13 +201,9 @@ def test_transformer_ensemble_equals_separate_runs() -> None:
         return losses.mean((1, 2))
 
     def trained(members: Sequence[Member], size: int) -> Trained[Transformer]:
-        optimisation = Optimisation(
-            steps=6, learning_rate=0.01, clip_norm=0.5, optimiser="adamw", weight_decay=0.1
-        )
+        optimisation = Optimisation(steps=6, learning_rate=0.01, clip_norm=0.5, optimiser="adamw", weight_decay=0.1)
         hint = NUMBERS_IN_FLIGHT // size
-        return train(
-            build, members, sequences, next_token, optimisation, dtype=torch.float64, activation_size=hint
-        )
+        return train(build, members, sequences, next_token, optimisation, dtype=torch.float64, activation_size=hint)
 
     together = trained(MEMBERS, 6)
     assert together.history["loss"].shape == (1, 6)
@@ -410,9 +392,7 @@ def test_checkpoint_with_edited_position_is_ignored(tmp_path: Path, caplog: pyte
     assert "its content was changed" in caplog.text
 
 
-def test_unwritable_checkpoint_does_not_stop_training(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_checkpoint_does_not_stop_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way of a folder")
     with context.job(context.JobContext(scratch=tmp_path / "file" / "scratch")):
         run(checkpoint_seconds=0.0, optimisation={"steps": 2})
@@ -438,10 +418,7 @@ def test_stopping_does_not_depend_on_chunks() -> None:
 
 def test_divergence_names_step_member_and_rate() -> None:
     def poisoned(seed: int, step: int) -> dict[str, Tensor]:
-        return {
-            key: value * (torch.nan if (seed, step) == (7, 13) else 1)
-            for key, value in batch(seed, step).items()
-        }
+        return {key: value * (torch.nan if (seed, step) == (7, 13) else 1) for key, value in batch(seed, step).items()}
 
     with pytest.raises(LabError, match=r"seed 7, arm 'causal' .* step 13 of 25 with learning rate 0\.0"):
         run(batch=poisoned)
@@ -452,13 +429,7 @@ def test_divergence_names_step_member_and_rate() -> None:
 def test_last_update_may_not_leave_infinite_weights() -> None:
     with pytest.raises(LabError, match="step 0 of 1"):
         run(
-            optimisation={
-                "steps": 1,
-                "learning_rate": 1e308,
-                "optimiser": "sgd",
-                "clip_norm": 1e9,
-                "weight_decay": 1e9,
-            }
+            optimisation={"steps": 1, "learning_rate": 1e308, "optimiser": "sgd", "clip_norm": 1e9, "weight_decay": 1e9}
         )
 
 
@@ -491,9 +462,7 @@ def test_wrong_uses_are_refused() -> None:
         run([])
     with pytest.raises(LabError, match="evaluate_every = 0"):
         run(evaluate_every=0)
-    with pytest.raises(
-        LabError, match=r"no numbers under 'tokens', whose shape is \(0, 5, 3\); ask for at least 1"
-    ):
+    with pytest.raises(LabError, match=r"no numbers under 'tokens', whose shape is \(0, 5, 3\); ask for at least 1"):
         run(batch=lambda *step: {name: value[:0] for name, value in batch(*step).items()})
     with pytest.raises(LabError, match="average over all axes"):
         train(Attention.build, MEMBERS, batch, lambda *given: loss(*given).mean(), optimisation)

@@ -10,9 +10,7 @@ from lab import benchmarks
 
 
 def main() -> None:
-    names = sorted(
-        module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__"
-    )
+    names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__")
     chosen = sys.argv[1:] or names
     unknown = sorted(set(chosen) - set(names))
     if unknown:

@@ -83,9 +83,7 @@ def fit(seeds: Sequence[int], steps: int) -> Transformer:
 
     def loss(module: Transformer, data: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
         logits, answer = module(data["tokens"], MASK)[:, :, WINDOW_PROMPT:], data["answer"]
-        surprise = F.cross_entropy(
-            logits.flatten(0, 2), answer.flatten(), ignore_index=NO_TARGET, reduction="none"
-        )
+        surprise = F.cross_entropy(logits.flatten(0, 2), answer.flatten(), ignore_index=NO_TARGET, reduction="none")
         return surprise.view(len(arms), -1).mean(1)
 
     return train(

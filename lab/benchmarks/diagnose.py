@@ -66,9 +66,7 @@ def main() -> None:
     diagnose(StoredModel(Transformer(architecture, [0]), "prefix"), setting)
     seconds = time.process_time() - begun
     verdict = "" if seconds < REQUIRED_SECONDS else "  ABOVE WHAT IS REQUIRED"
-    print(
-        f"4 layers, width 64, on {HEADLINE}: {seconds:.1f} CPU seconds (required < {REQUIRED_SECONDS}){verdict}"
-    )
+    print(f"4 layers, width 64, on {HEADLINE}: {seconds:.1f} CPU seconds (required < {REQUIRED_SECONDS}){verdict}")
 
 
 if __name__ == "__main__":

@@ -41,16 +41,11 @@ def loop() -> list[list[int]]:
     """The same law, one sequence and one step at a time."""
     rng = stream(0, "loop").rng()
     policy, walk = exact.uniform_path_policy(ADJACENCY).numpy(), exact.uniform_walk(ADJACENCY).numpy()
-    positive, negative = (
-        PAIRS.training_positive.nonzero().tolist(),
-        PAIRS.training_negative.nonzero().tolist(),
-    )
+    positive, negative = (PAIRS.training_positive.nonzero().tolist(), PAIRS.training_negative.nonzero().tolist())
     written = []
     for number in range(SEQUENCES):
         connected = number % 2 == 0
-        start, goal = (positive if connected else negative)[
-            rng.integers(len(positive if connected else negative))
-        ]
+        start, goal = (positive if connected else negative)[rng.integers(len(positive if connected else negative))]
         path, law = [start], policy[goal] if connected else walk
         while law[path[-1]].sum() > 0:
             path.append(int(rng.choice(WORDS.nodes, p=law[path[-1]] / law[path[-1]].sum())))
@@ -114,11 +109,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, found, required in (
         (f"{SEQUENCES} stepwise sequences drawn at once against a loop", ratio(loop, together), 10.0),
-        (
-            f"{MODELS} navigators as one ensemble against {MODELS} runs",
-            ratio(apart, lambda: fit(range(MODELS))),
-            1.5,
-        ),
+        (f"{MODELS} navigators as one ensemble against {MODELS} runs", ratio(apart, lambda: fit(range(MODELS))), 1.5),
     ):
         print(f"{name}: ratio {found:.1f} (required >= {required:g})", flush=True)
 

@@ -81,9 +81,7 @@ def batched_stationary(batches: list[RegressionPrompts]) -> np.ndarray:
     return torch.cat(found).numpy()
 
 
-def compare(
-    name: str, required: float, loop: Callable[[], np.ndarray], batched: Callable[[], np.ndarray]
-) -> None:
+def compare(name: str, required: float, loop: Callable[[], np.ndarray], batched: Callable[[], np.ndarray]) -> None:
     start = time.process_time()
     expected = loop()
     loop_seconds = time.process_time() - start

@@ -49,9 +49,7 @@ class LinearAttention(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         models, batch, time, width = tokens.shape
         flat = tokens.reshape(models, batch * time, width)
-        queries, values = (
-            torch.bmm(flat, matrix).view(-1, time, width) for matrix in (self.key_query, self.value)
-        )
+        queries, values = (torch.bmm(flat, matrix).view(-1, time, width) for matrix in (self.key_query, self.value))
         scores = torch.bmm(queries, tokens.reshape(-1, time, width).mT) * mask
         return tokens + torch.bmm(scores, values).view_as(tokens) / time
 
@@ -147,10 +145,7 @@ def processes() -> None:
     one, two = (statistics.median(waited[workers]) for workers in (1, 2))
     cpu = statistics.median(charged[1]) / statistics.median(charged[2])
     line(
-        "two processes against one, d=64, 4 layers",
-        one / two,
-        1.5,
-        f"{one:.2f} -> {two:.2f} s; by CPU time {cpu:.2f}",
+        "two processes against one, d=64, 4 layers", one / two, 1.5, f"{one:.2f} -> {two:.2f} s; by CPU time {cpu:.2f}"
     )
 
 

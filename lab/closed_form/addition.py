@@ -124,9 +124,7 @@ def column_windows(
 
 
 def sums_by_table(
-    table: Int[Tensor, "*tables window"],
-    first: Int[Tensor, "batch column"],
-    second: Int[Tensor, "batch column"],
+    table: Int[Tensor, "*tables window"], first: Int[Tensor, "batch column"], second: Int[Tensor, "batch column"]
 ) -> Int[Tensor, "*tables batch column"]:
     r"""The outer loop: $t_i$ = table[window($t_{i-1}, a_i, b_i$)] from right to left, fed back as it was written.
 
@@ -151,18 +149,14 @@ def digits_of_sums(sums: Int[Tensor, "*batch column"]) -> Int[Tensor, "*batch co
 
 
 def add_by_table(
-    table: Int[Tensor, "*tables window"],
-    first: Int[Tensor, "batch column"],
-    second: Int[Tensor, "batch column"],
+    table: Int[Tensor, "*tables window"], first: Int[Tensor, "batch column"], second: Int[Tensor, "batch column"]
 ) -> Int[Tensor, "*tables batch column+1"]:
     """Digits that the outer loop writes for a + b: `digits_of_sums` of `sums_by_table`."""
     return digits_of_sums(sums_by_table(table, first, second))
 
 
 def right_by_columns(
-    table: Int[Tensor, "*tables window"],
-    first: Int[Tensor, "batch column"],
-    second: Int[Tensor, "batch column"],
+    table: Int[Tensor, "*tables window"], first: Int[Tensor, "batch column"], second: Int[Tensor, "batch column"]
 ) -> Bool[Tensor, "*tables batch column"]:
     """Whether the outer loop is right on the numbers cut to their lowest n columns, n = 1, 2, ...
 
@@ -285,9 +279,7 @@ def expected_longest_chain(columns: Sequence[int], base: int = 10) -> Float[Tens
     return (1 - longest_chain_law(columns, min(cut, max(columns)), base)).sum(-1)
 
 
-def longest_chain_asymptote(
-    columns: Sequence[int], base: int = 10, harmonics: int = 0
-) -> Float[Tensor, " length"]:
+def longest_chain_asymptote(columns: Sequence[int], base: int = 10, harmonics: int = 0) -> Float[Tensor, " length"]:
     r"""$\log_B(g n) + \tfrac12 + \frac{\gamma}{\ln B} + \delta(n)$, the expected longest chain for large n.
 
     $\delta(n) = -\frac{2}{\ln B} \sum_{k=1}^{K} \mathrm{Re}\, \Gamma(i \omega k)\, (g n)^{-i \omega k}$,
@@ -303,10 +295,7 @@ def longest_chain_asymptote(
 
 
 def add_with_lookahead(
-    first: Int[Tensor, "batch column"],
-    second: Int[Tensor, "batch column"],
-    lookahead: int,
-    base: int = 10,
+    first: Int[Tensor, "batch column"], second: Int[Tensor, "batch column"], lookahead: int, base: int = 10
 ) -> Int[Tensor, "batch column+1"]:
     """Each digit from its own column and the ``lookahead`` columns below it, as if nothing came in below those.
 
@@ -324,10 +313,7 @@ def add_with_lookahead(
 
 
 def carry_from_digit(
-    first: Int[Tensor, "..."],
-    second: Int[Tensor, "..."],
-    result: Int[Tensor, "..."],
-    base: int = 10,
+    first: Int[Tensor, "..."], second: Int[Tensor, "..."], result: Int[Tensor, "..."], base: int = 10
 ) -> Bool[Tensor, "..."]:
     """Carry out of a column from its two digits and its digit of the result alone: [a + b - [result = 0] >= B - 1].
 

@@ -26,9 +26,7 @@ def averaging_matrix(length: int) -> Float[Tensor, "token token"]:
     return torch.ones(length, length, dtype=torch.float64).tril() / places.unsqueeze(1)
 
 
-def averaged_gram(
-    length: int, *, depth: int = 1, residual: float | None = None
-) -> Float[Tensor, "token token"]:
+def averaged_gram(length: int, *, depth: int = 1, residual: float | None = None) -> Float[Tensor, "token token"]:
     r"""Inner products of ``depth`` running means in a row, $C^L (C^L)^\top$, or with $I + cC$ in the place of C.
 
     Args:

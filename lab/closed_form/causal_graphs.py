@@ -39,9 +39,7 @@ def check_tokens(tokens: Int[Tensor, "*batch length"], states: int) -> None:
     """
     outside = tokens[(tokens < 0) | (tokens >= states)]
     if len(outside):
-        raise LabError(
-            f"the token {int(outside[0])} lies outside the alphabet 0 .. {states - 1}; use only its symbols"
-        )
+        raise LabError(f"the token {int(outside[0])} lies outside the alphabet 0 .. {states - 1}; use only its symbols")
 
 
 # Counting and smoothing
@@ -125,9 +123,7 @@ def smoothed(counts: Float[Tensor, "*batch states"], concentration: float) -> Fl
     return smooth / smooth.sum(-1, keepdim=True)
 
 
-def row_of(
-    rows: Float[Tensor, "batch tuples states"], symbols: Int[Tensor, " batch"]
-) -> Float[Tensor, "batch states"]:
+def row_of(rows: Float[Tensor, "batch tuples states"], symbols: Int[Tensor, " batch"]) -> Float[Tensor, "batch states"]:
     """Row ``symbols[b]`` of each matrix b."""
     return rows[torch.arange(len(rows)), symbols]
 
@@ -179,11 +175,7 @@ def posterior_mean(
 
 
 def binary_posterior(
-    context: Int[Tensor, "batch nodes"],
-    parents: Sequence[int],
-    concentration: float,
-    roots: Roots,
-    points: int = 60,
+    context: Int[Tensor, "batch nodes"], parents: Sequence[int], concentration: float, roots: Roots, points: int = 60
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch 2 2"]]:
     r"""Probability of the context and $E[\pi \mid \text{context}]$ for two symbols, by Gauss-Jacobi quadrature.
 
@@ -196,9 +188,7 @@ def binary_posterior(
     nodes, weights = special.roots_jacobi(points, concentration - 1, concentration - 1)
     leave = torch.from_numpy((nodes + 1) / 2)
     rows = torch.stack([1 - leave, leave], -1)
-    matrices = torch.stack(
-        [rows.unsqueeze(1).expand(-1, points, -1), rows.flip(-1).expand(points, -1, -1)], dim=-2
-    )
+    matrices = torch.stack([rows.unsqueeze(1).expand(-1, points, -1), rows.flip(-1).expand(points, -1, -1)], dim=-2)
     likelihood = torch.special.xlogy(counts[:, None, None], matrices).sum((-1, -2)).exp()
     founders = [node for node, parent in enumerate(parents) if parent == ROOT]
     visits = pair_counts(torch.zeros_like(context[:, founders]), context[:, founders], 1, 2)
@@ -214,9 +204,7 @@ def binary_posterior(
 @token_predictor(
     vocabulary=3, graph=((), (), *(((node - 1) // 2, node - 1) for node in range(2, 13))), concentration=1.0
 )
-def graph_posterior(
-    vocabulary: int, graph: Graph, concentration: float
-) -> Callable[[Tensor, Tensor], Tensor]:
+def graph_posterior(vocabulary: int, graph: Graph, concentration: float) -> Callable[[Tensor, Tensor], Tensor]:
     r"""Token predictor: position t predicts node t + 1 by $(c_t(s, k) + \alpha) / (n_t(s) + S \alpha)$.
 
     s are the symbols of the parents of node t + 1, c_t counts the nodes up to t. Roots are predicted uniform.
@@ -323,17 +311,13 @@ def pair_laws(
     return joint
 
 
-def chi_square_information(
-    joint: Float[Tensor, "*batch states others"],
-) -> Float[Tensor, "*batch"]:
+def chi_square_information(joint: Float[Tensor, "*batch states others"]) -> Float[Tensor, "*batch"]:
     r"""$I = \sum_{ab} P(a, b)^2 / (P(a) P(b)) - 1$: 0 for independent tokens, at most S - 1."""
     product = joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
     return ((joint - product).square() / product).sum((-1, -2))
 
 
-def centred_transition(
-    transition: Float[Tensor, "*batch states states"],
-) -> Float[Tensor, "*batch states states"]:
+def centred_transition(transition: Float[Tensor, "*batch states states"]) -> Float[Tensor, "*batch states states"]:
     r"""$B = D^{1/2} (\pi - 1 \mu^T) D^{-1/2}$, $D = \mathrm{diag}\,\mu$.
 
     The information between a node and its ancestor at distance k is $\|B^k\|_F^2$; B is symmetric exactly if the

@@ -60,9 +60,7 @@ def causal_gram(x: Float[Tensor, "batch context dimension"]) -> Float[Tensor, "b
     return gram(x).triu()
 
 
-def normalised_causal_gram(
-    x: Float[Tensor, "batch context dimension"],
-) -> Float[Tensor, "batch context context"]:
+def normalised_causal_gram(x: Float[Tensor, "batch context dimension"]) -> Float[Tensor, "batch context context"]:
     r"""S: $S_{kj} = T_{kj} / j$ with j counted from 1."""
     return causal_gram(x) / torch.arange(1, x.shape[1] + 1, dtype=x.dtype, device=x.device)
 
@@ -101,12 +99,7 @@ def normalised_causal_recursion(
 ) -> Trajectory:
     r"""$a \leftarrow a + \eta (y - a S)$: causal, each place dividing by the number of examples it sees."""
     return _iterate(
-        normalised_causal_gram(x_context),
-        x_context,
-        y_context,
-        x_query / x_context.shape[1],
-        learning_rate,
-        layers,
+        normalised_causal_gram(x_context), x_context, y_context, x_query / x_context.shape[1], learning_rate, layers
     )
 
 

@@ -124,9 +124,7 @@ def one_hot_regression(regression: RegressionPredictor) -> ClassPredictor:
     def predictor(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
         classes = y_context.shape[-1]
         scores = regression(
-            x_context.repeat_interleave(classes, 0),
-            y_context.mT.flatten(0, 1),
-            x_query.repeat_interleave(classes, 0),
+            x_context.repeat_interleave(classes, 0), y_context.mT.flatten(0, 1), x_query.repeat_interleave(classes, 0)
         )
         return scores.unflatten(0, (-1, classes)).mT
 

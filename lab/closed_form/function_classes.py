@@ -54,9 +54,7 @@ def expected_averaging_error(context_length: int, dimension: int, noise: float =
     return dimension * (dimension + 1 + noise**2) / context_length
 
 
-def ridge_error(
-    x: Float[Tensor, "batch context dimension"], penalty: float, noise: float
-) -> Float[Tensor, " batch"]:
+def ridge_error(x: Float[Tensor, "batch context dimension"], penalty: float, noise: float) -> Float[Tensor, " batch"]:
     r"""Expected query error of ridge regression given the inputs, over $w \sim N(0, I)$, label noise and queries.
 
     $\sum_i (\lambda^2 + \sigma^2 s_i) / (s_i + \lambda)^2$ with the d eigenvalues s of $X^\top X$. At $\lambda = \sigma^2$,
@@ -66,9 +64,7 @@ def ridge_error(
         LabError: a penalty that is not above 0.
     """
     if not penalty > 0:
-        raise LabError(
-            f"The ridge penalty {penalty} must be above 0; use least squares for the limit of penalty 0."
-        )
+        raise LabError(f"The ridge penalty {penalty} must be above 0; use least squares for the limit of penalty 0.")
     eigenvalues = torch.linalg.eigvalsh(x.mT @ x).clamp(min=0)
     return ((penalty**2 + noise**2 * eigenvalues) / (eigenvalues + penalty).square()).sum(-1)
 
@@ -111,9 +107,7 @@ def linear_kernel(
     return x @ z.mT
 
 
-def _kernel_weights(
-    kernel: Kernel, x_context: Tensor, x_query: Tensor
-) -> Float[Tensor, "batch query context"]:
+def _kernel_weights(kernel: Kernel, x_context: Tensor, x_query: Tensor) -> Float[Tensor, "batch query context"]:
     r"""Rows $k_*^\top K^+$: how much each label counts for each query."""
     if x_context.shape[1] == 0:
         return x_context.new_zeros(len(x_context), x_query.shape[1], 0)
@@ -159,9 +153,7 @@ def expected_kernel_error(
     $K(x, x) - k_*^\top K^+ k_*$.
     """
     weights = _kernel_weights(truth if used is None else used, x_context, x_query)
-    own = truth(x_query.flatten(0, 1).unsqueeze(1), x_query.flatten(0, 1).unsqueeze(1)).view(
-        x_query.shape[:2]
-    )
+    own = truth(x_query.flatten(0, 1).unsqueeze(1), x_query.flatten(0, 1).unsqueeze(1)).view(x_query.shape[:2])
     if x_context.shape[1] == 0:
         return own
     cross = (weights * truth(x_query, x_context)).sum(-1)
@@ -186,9 +178,7 @@ def sparse_bayes(sparsity: int, noise: float) -> RegressionPredictor:
     if sparsity < 1:
         raise LabError(f"The sparsity {sparsity} must be at least 1; with 0 all functions are 0.")
     if not noise > 0:
-        raise LabError(
-            f"The noise {noise} of a sparse posterior must be above 0; use a small one such as 0.01."
-        )
+        raise LabError(f"The noise {noise} of a sparse posterior must be above 0; use a small one such as 0.01.")
 
     def predictor(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
         dimension = x_query.shape[-1]
@@ -232,9 +222,7 @@ def lasso_weights(
         LabError: a penalty that is not above 0.
     """
     if not penalty > 0:
-        raise LabError(
-            f"The Lasso penalty {penalty} must be above 0; use least squares for the limit of penalty 0."
-        )
+        raise LabError(f"The Lasso penalty {penalty} must be above 0; use least squares for the limit of penalty 0.")
     examples = max(x.shape[1], 1)
     gram, moment = x.mT @ x / examples, (x.mT @ y[..., None])[..., 0] / examples
     step = 1 / torch.linalg.matrix_norm(gram, 2).clamp(min=torch.finfo(x.dtype).tiny)[:, None]

@@ -46,9 +46,7 @@ def gradient_descent_path(
     return torch.stack(path)
 
 
-def gram_eigenvalues(
-    x: Float[Tensor, "batch context dimension"],
-) -> Float[Tensor, "batch dimension"]:
+def gram_eigenvalues(x: Float[Tensor, "batch context dimension"]) -> Float[Tensor, "batch dimension"]:
     r"""All d eigenvalues of $X^\top X$, largest first: squared singular values, then zeros where n < d."""
     values = torch.linalg.svdvals(x).square()
     return torch.nn.functional.pad(values, (0, x.shape[-1] - values.shape[-1]))

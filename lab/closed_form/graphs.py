@@ -235,9 +235,7 @@ def reach_probability_hierarchical(width: int, probability: float, layers_up: in
     hit = 1 - (1 - probability) ** reached
     log_choose = math.lgamma(width + 1) - torch.lgamma(reached + 1) - torch.lgamma(width - reached + 1)
     transition = torch.exp(
-        log_choose
-        + torch.xlogy(reached, hit.unsqueeze(1))
-        + torch.xlogy(width - reached, 1 - hit.unsqueeze(1))
+        log_choose + torch.xlogy(reached, hit.unsqueeze(1)) + torch.xlogy(width - reached, 1 - hit.unsqueeze(1))
     )
     law = torch.zeros(width + 1, dtype=torch.float64)
     law[1] = 1.0
@@ -327,10 +325,7 @@ def expected_distinct(paths: float, samples: int) -> float:
 
 
 def misstep_probability(
-    neighbours: Float[Tensor, "*case"] | float,
-    others: Float[Tensor, "*case"] | float,
-    gap: float,
-    temperature: float,
+    neighbours: Float[Tensor, "*case"] | float, others: Float[Tensor, "*case"] | float, gap: float, temperature: float
 ) -> Float[Tensor, "*case"]:
     r"""$M e^{-\Delta/\tau} / (k + M e^{-\Delta/\tau})$: a step along no edge, when every edge beats it by a logit gap.
 

@@ -58,10 +58,7 @@ def kaczmarz_weights(
 
 
 def kaczmarz_path(
-    x: Float[Tensor, "batch context dimension"],
-    y: Float[Tensor, "batch context"],
-    *,
-    relaxation: float = 1.0,
+    x: Float[Tensor, "batch context dimension"], y: Float[Tensor, "batch context"], *, relaxation: float = 1.0
 ) -> Float[Tensor, "batch context dimension"]:
     r"""The weights $w_1, \dots, w_n$ of one pass, after each example (see `kaczmarz_weights`).
 

@@ -43,9 +43,7 @@ def ridge_weights(
         LabError: a penalty that is not above 0.
     """
     if not penalty > 0:
-        raise LabError(
-            f"The ridge penalty {penalty} must be above 0; use least squares for the limit of penalty 0."
-        )
+        raise LabError(f"The ridge penalty {penalty} must be above 0; use least squares for the limit of penalty 0.")
     identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     return torch.linalg.solve(x.mT @ x + penalty * identity, (x.mT @ y[..., None])[..., 0])
 

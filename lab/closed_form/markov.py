@@ -28,9 +28,7 @@ TokenPredictor = Callable[[Tensor, Tensor], Tensor]
 # Counting
 
 
-def context_numbers(
-    tokens: Int[Tensor, "batch length"], states: int, order: int
-) -> Int[Tensor, "batch windows"]:
+def context_numbers(tokens: Int[Tensor, "batch length"], states: int, order: int) -> Int[Tensor, "batch windows"]:
     """Number of each context of m symbols, the oldest most significant; window w ends before x_{w + m}.
 
     There are T - m + 1 of them, the last one being the context of the token after the sequence.
@@ -123,9 +121,7 @@ def switching_posterior(vocabulary: int, switch_probability: float, concentratio
     states = vocabulary - 1
     check_prior(states, concentration)
     if not 0 < switch_probability < 1:
-        raise LabError(
-            f"switch_probability = {switch_probability} must lie between 0 and 1; please change it"
-        )
+        raise LabError(f"switch_probability = {switch_probability} must lie between 0 and 1; please change it")
 
     def predict(tokens: Tensor, prefix_length: Tensor) -> Tensor:
         sign = tokens == states
@@ -259,9 +255,7 @@ def smoothing_divergence(law: Float[np.ndarray, " states"], visits: int, concent
 # One attention layer on a fixed binary chain, reduced to three numbers (Makkuva et al.)
 
 
-def canonical_slope(
-    embedding: Float[Tensor, "*shape"], attention: Float[Tensor, "*shape"]
-) -> Float[Tensor, "*shape"]:
+def canonical_slope(embedding: Float[Tensor, "*shape"], attention: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     r"""$s = e^2 (1 + 2 w |w|)$: by how much the current token moves the logit, from 0 to 1."""
     return embedding**2 * (1 + 2 * attention * attention.abs())
 
@@ -338,9 +332,7 @@ def canonical_flow(
     return -pull * 2 * embedding * gain, -pull * 4 * embedding**2 * attention.abs()
 
 
-def conserved_energy(
-    embedding: Float[Tensor, "*shape"], attention: Float[Tensor, "*shape"]
-) -> Float[Tensor, "*shape"]:
+def conserved_energy(embedding: Float[Tensor, "*shape"], attention: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     r"""$e^2 - w^2 - \mathrm{sign}(w) \log |w|$, constant along `canonical_flow` whatever p and q."""
     return embedding**2 - attention**2 - attention.sign() * attention.abs().log()
 

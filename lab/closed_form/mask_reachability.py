@@ -124,10 +124,7 @@ PAIRS: dict[str, Callable[..., int]] = {
     "next_scale": lambda sides: _blocks([side**2 for side in sides]),
     "clean_noisy": lambda blocks, block_size: block_size**2 * (blocks**2 + blocks),
     "labels_independent": lambda image, prompt, labels: (
-        image**2
-        + prompt * image
-        + _triangle(prompt)
-        + sum(n * (image + prompt) + _triangle(n) for n in labels)
+        image**2 + prompt * image + _triangle(prompt) + sum(n * (image + prompt) + _triangle(n) for n in labels)
     ),
     "two_stream": lambda length: 2 * _triangle(length),
 }

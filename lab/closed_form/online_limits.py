@@ -166,9 +166,7 @@ def centred_kaczmarz_error(
     return coordinate.variance * dimension * (left + arrived)
 
 
-def second_moment_map(
-    moments: DirectionMoments, dimension: int
-) -> tuple[Float[Tensor, "2 2"], Float[Tensor, " 2"]]:
+def second_moment_map(moments: DirectionMoments, dimension: int) -> tuple[Float[Tensor, "2 2"], Float[Tensor, " 2"]]:
     r"""F and p of $(\alpha, \beta) \leftarrow F (\alpha, \beta) + \sigma^2 p$, where $M = \alpha I + \beta J$ and $J = 1 1^\top$.
 
     $F = \begin{pmatrix} 1 - 1/d + c & p_2 \\ -c & 1 - 2g/d + q_2 \end{pmatrix}$ with $c = \frac{g - 1}{d(d-1)}$,

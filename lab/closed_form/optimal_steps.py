@@ -82,9 +82,7 @@ def one_step_error(
     Inputs scaled by $\alpha$ have $\alpha^2 v$ in the place of v; weights scaled by $\alpha$ multiply all of it (without noise) by
     $\alpha^2$. Arguments and errors as in `optimal_step`.
     """
-    best = optimal_step(
-        context_length, dimension, input_variance=input_variance, kurtosis=kurtosis, noise=noise
-    )
+    best = optimal_step(context_length, dimension, input_variance=input_variance, kurtosis=kurtosis, noise=noise)
     reach = context_length * input_variance
     return dimension * input_variance * (1 - 2 * step * reach + step**2 * reach / best)
 
@@ -127,9 +125,7 @@ def preconditioner(
     $N(0, \Lambda)$. It is a multiple of the identity, plain gradient descent, only if $\Lambda$ is.
     """
     _require_spectrum(spectrum, context_length)
-    return np.asarray(
-        1 / ((1 + 1 / context_length) * spectrum + (spectrum.sum() + noise**2) / context_length)
-    )
+    return np.asarray(1 / ((1 + 1 / context_length) * spectrum + (spectrum.sum() + noise**2) / context_length))
 
 
 def preconditioned_error(
@@ -151,9 +147,7 @@ def optimal_gradient_step(
     """One step of gradient descent from zero with `optimal_step` for the prompt's own n and d."""
 
     def predictor(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
-        step = optimal_step(
-            *x_context.shape[1:], input_variance=input_variance, kurtosis=kurtosis, noise=noise
-        )
+        step = optimal_step(*x_context.shape[1:], input_variance=input_variance, kurtosis=kurtosis, noise=noise)
         return step * predict(predict(y_context, x_context.mT), x_query)
 
     return predictor
@@ -276,9 +270,7 @@ def expected_gd_plus_plus_error(
     return input_variance * gd_plus_plus_filter(eigenvalues, steps, curvatures).square().sum(-1)
 
 
-def filter_polynomial(
-    steps: Sequence[float], curvatures: Sequence[float]
-) -> Float[np.ndarray, " coefficient"]:
+def filter_polynomial(steps: Sequence[float], curvatures: Sequence[float]) -> Float[np.ndarray, " coefficient"]:
     r"""Coefficients of $f(\lambda) = \prod_l (1 - s_l \lambda_l)$, lowest power first; $\lambda_l$ has the degree $3^l$.
 
     >>> filter_polynomial([0.5, 0.5], [0.0, 0.0]).tolist()
@@ -335,9 +327,7 @@ def gram_moments(
 
 
 def expected_filter_error(
-    coefficients: Float[np.ndarray, " coefficient"],
-    moments: Float[np.ndarray, " moment"],
-    input_variance: float,
+    coefficients: Float[np.ndarray, " coefficient"], moments: Float[np.ndarray, " moment"], input_variance: float
 ) -> float:
     r"""$v\,E\,\mathrm{tr} f(A)^2$ for a filter f given by coefficients: the exact expected query error without noise.
 
@@ -415,10 +405,7 @@ def _starts(layers: int, curved: bool, tied: bool) -> list[list[float]]:
         return [[1.5, 0.3] if curved else [1.0]]
     bends = layers - 1 if curved else 0
     starts = [[1.5] * layers + [0.3] * bends, [*np.linspace(2.5, 1.5, layers), *[0.25] * bends]]
-    return [
-        *starts,
-        *([*np.linspace(0.7, last, layers), *[bend] * bends] for last, bend in ((3, 0.45), (5, 0.65))),
-    ]
+    return [*starts, *([*np.linspace(0.7, last, layers), *[bend] * bends] for last, bend in ((3, 0.45), (5, 0.65)))]
 
 
 @functools.cache
@@ -486,9 +473,7 @@ def _require_law(input_variance: float, kurtosis: float, noise: float) -> None:
 def _require_spectrum(spectrum: np.ndarray, context_length: int) -> None:
     _require_sizes(context_length, len(spectrum))
     if not (np.asarray(spectrum) >= 0).all() or not np.asarray(spectrum).sum() > 0:
-        raise LabError(
-            f"The spectrum {np.asarray(spectrum).tolist()} must be at least 0 and not all 0; change it."
-        )
+        raise LabError(f"The spectrum {np.asarray(spectrum).tolist()} must be at least 0 and not all 0; change it.")
 
 
 def _require_layers(steps: Sequence[float], curvatures: Sequence[float]) -> None:

@@ -26,9 +26,7 @@ from lab import contracts
 from lab.errors import LabError
 
 Order = Literal["forward", "reversed"]
-TokenPredictor = Callable[
-    [Int[Tensor, "batch time"], Int[Tensor, " batch"]], Float[Tensor, "batch time token"]
-]
+TokenPredictor = Callable[[Int[Tensor, "batch time"], Int[Tensor, " batch"]], Float[Tensor, "batch time token"]]
 
 
 def teacher_forced_accuracy(arms: int, length: int) -> Float[Tensor, " step"]:
@@ -87,9 +85,7 @@ def next_nodes(
     Edges (-1, -1) stand for none.
     """
     source, target = edges.unbind(-1) if order == "forward" else edges.flip(-1).unbind(-1)
-    follows = (source.unsqueeze(1) == node.unsqueeze(2)).double() @ F.one_hot(
-        target.clamp(min=0), labels
-    ).double()
+    follows = (source.unsqueeze(1) == node.unsqueeze(2)).double() @ F.one_hot(target.clamp(min=0), labels).double()
     total = follows.sum(-1, keepdim=True)
     return torch.where(total > 0, follows / total.clamp(min=1.0), 1 / labels)
 
@@ -144,9 +140,7 @@ def planner(*, vocabulary: int, path_nodes: int) -> TokenPredictor:
         law = next_nodes(edges, tokens.where(tokens < labels, labels), labels)
         start = (prefix_length - 1).unsqueeze(1)
         goal = tokens.gather(1, start - 1).squeeze(1)
-        known = F.one_hot(walk_back(edges, goal.clamp(max=labels - 1), labels, path_nodes - 2), labels).to(
-            law
-        )
+        known = F.one_hot(walk_back(edges, goal.clamp(max=labels - 1), labels, path_nodes - 2), labels).to(law)
         at_start = torch.arange(tokens.shape[1], device=tokens.device) == start
         return _log_probabilities(torch.where(at_start.unsqueeze(2), known.unsqueeze(1), law), vocabulary)
 
@@ -169,9 +163,7 @@ def _labels(vocabulary: int) -> int:
     return labels
 
 
-def _edges(
-    tokens: Tensor, prefix_length: Tensor, labels: int, vocabulary: int
-) -> Int[Tensor, "batch edge 2"]:
+def _edges(tokens: Tensor, prefix_length: Tensor, labels: int, vocabulary: int) -> Int[Tensor, "batch edge 2"]:
     """The edges of the prompt; (-1, -1) for positions that hold none."""
     if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < vocabulary):
         raise LabError(

@@ -53,9 +53,7 @@ def unchanged_rows(
     colours = torch.unique(colours, return_inverse=True)[1]
     for _ in range(depth):
         present = torch.nn.functional.one_hot(colours).view(2, length, -1)
-        seen = (
-            (mask.double() @ present.double()).long().flatten(0, 1)
-        )  # how many of each colour every row sees
+        seen = (mask.double() @ present.double()).long().flatten(0, 1)  # how many of each colour every row sees
         colours = torch.unique(torch.cat((colours.unsqueeze(1), seen), dim=1), dim=0, return_inverse=True)[1]
     return colours[:length] == colours[length:]
 
@@ -77,9 +75,7 @@ def order_blind_accuracy(symbols: int, length: int) -> float:
     0.75
     """
     if min(symbols, length) < 1:
-        raise LabError(
-            f"symbols = {symbols} and length = {length} must both be at least 1; please raise them."
-        )
+        raise LabError(f"symbols = {symbols} and length = {length} must both be at least 1; please raise them.")
     below = [_at_most(symbols, length, most) for most in range(length)]
     return sum(1 - share for share in below) / length
 

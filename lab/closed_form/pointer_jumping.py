@@ -34,9 +34,7 @@ def jump(
             f"please keep them between 0 and {length - 1}."
         )
     if mask.shape != (length, length):
-        raise LabError(
-            f"The mask is {tuple(mask.shape)} but there are {length} tokens; please build it for these."
-        )
+        raise LabError(f"The mask is {tuple(mask.shape)} but there are {length} tokens; please build it for these.")
     if layers < 0:
         raise LabError(f"layers = {layers} must be at least 0; please raise it.")
     rows = torch.arange(length)
@@ -106,9 +104,7 @@ def two_hop_posterior(
     """
     length = pointers.shape[-1]
     if mask.shape != (length, length) or not bool(mask.diagonal().all()):
-        raise LabError(
-            f"The mask {tuple(mask.shape)} must show each of the {length} tokens itself; please change it."
-        )
+        raise LabError(f"The mask {tuple(mask.shape)} must show each of the {length} tokens itself; please change it.")
     rows = torch.arange(length)
     values = torch.nn.functional.one_hot(pointers, length).double()
     used = mask.double() @ values

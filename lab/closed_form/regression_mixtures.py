@@ -214,9 +214,7 @@ def tanh_moments(
     return np.stack([values @ density, values**2 @ density])
 
 
-def symmetric_excess_risk(
-    signals: Float[np.ndarray, " cases"], squared_norm: float
-) -> Float[np.ndarray, " cases"]:
+def symmetric_excess_risk(signals: Float[np.ndarray, " cases"], squared_norm: float) -> Float[np.ndarray, " cases"]:
     r"""$E \lVert \hat w - w \rVert^2 = \lVert w \rVert^2 (1 - E \tanh Z)$, $Z \sim N(a, a)$: excess error at a new normal input."""
     return squared_norm * (1 - tanh_moments(signals, signals)[0])
 

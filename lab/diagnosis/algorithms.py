@@ -39,9 +39,7 @@ Answers = Callable[[Predictor, int | None], Float[Tensor, "prompt number"]]
 # Distances below are those of float32 rounding and of fitted parameters, 1e-4 of the answers' size, squared.
 RESOLUTION = 1e-8
 FEW_PROMPTS = 32  # on which all combinations of whole numbers are tried
-STARTS = (
-    3  # points of the grid from which each combination is tried, for each real parameter beyond the first
-)
+STARTS = 3  # points of the grid from which each combination is tried, for each real parameter beyond the first
 REFINED = 3  # combinations, the best so far, that are then fitted on all prompts
 # Relative accuracy of a real parameter, first and at last. Where inputs are large an error is amplified, in GD++ by
 # orders of magnitude, and yet its square must stay below the resolution.
@@ -80,9 +78,7 @@ def difference(
     return torch.where(torch.isfinite(largest), found, 1 / math.sqrt(first.shape[-1]))
 
 
-def distance(
-    first: Float[Tensor, "prompt number"], second: Float[Tensor, "prompt number"]
-) -> Float[Tensor, " prompt"]:
+def distance(first: Float[Tensor, "prompt number"], second: Float[Tensor, "prompt number"]) -> Float[Tensor, " prompt"]:
     r"""$|f - g|^2 / \max(|f|^2, |g|^2)$ for each prompt, over all numbers of its answer.
 
     0 if the answers are equal, 1 if one of them is 0, at most 4; close to the relative squared error where it is
@@ -142,18 +138,12 @@ class Searched:
 
     def _parameters(self, choice: tuple[int, ...], logs: Iterable[float]) -> dict[str, Any]:
         inside = [
-            float(np.exp(np.clip(log, *np.log(limits))))
-            for log, limits in zip(logs, self.real.values(), strict=True)
+            float(np.exp(np.clip(log, *np.log(limits)))) for log, limits in zip(logs, self.real.values(), strict=True)
         ]
         return dict(zip((*self.whole, *self.real), (*choice, *inside), strict=True))
 
     def _residuals(
-        self,
-        target: Tensor,
-        answers: Answers,
-        choice: tuple[int, ...],
-        prompts: int | None,
-        logs: Iterable[float],
+        self, target: Tensor, answers: Answers, choice: tuple[int, ...], prompts: int | None, logs: Iterable[float]
     ) -> np.ndarray:
         found = self._parameters(choice, logs)
         theirs = self.quick(prompts, **found) if self.quick else answers(self.build(**found), prompts)
@@ -207,9 +197,7 @@ def online_gradient_descent(x_context: Tensor, y_context: Tensor, x_query: Tenso
     return predict(predict(coefficients, x_context.mT), x_query)
 
 
-def causal_descent(
-    x_context: Tensor, y_context: Tensor, x_query: Tensor, *, layers: int, step: float
-) -> Tensor:
+def causal_descent(x_context: Tensor, y_context: Tensor, x_query: Tensor, *, layers: int, step: float) -> Tensor:
     """The answers of ``layers`` layers of linear attention under a causal mask (`causal_recursion`)."""
     found = causal_recursion(x_context, y_context, x_query, step=step, layers=layers)
     return found.query_prediction[-1]
@@ -317,14 +305,9 @@ def regression_candidates(
     yield fixed("shrunken Kaczmarz (place j divides by j)", normalised_kaczmarz())
     basis = Eigenbasis(x_context, y_context, x_query)
     yield Searched(
-        "gradient step, fitted rate",
-        partial(gradient_descent, steps=1),
-        real=rates,
-        quick=basis.gradient_descent,
+        "gradient step, fitted rate", partial(gradient_descent, steps=1), real=rates, quick=basis.gradient_descent
     )
-    yield Searched(
-        "ridge, fitted penalty", ridge, real={"penalty": (1e-3 * mean, 1e2 * mean)}, quick=basis.ridge
-    )
+    yield Searched("ridge, fitted penalty", ridge, real={"penalty": (1e-3 * mean, 1e2 * mean)}, quick=basis.ridge)
     yield Searched(
         "gradient descent, fitted",
         gradient_descent,
@@ -351,9 +334,7 @@ def regression_candidates(
         real={"step": (0.02 / norm, 2 / norm)},
     )
     yield Searched(
-        "nearest neighbours, fitted",
-        partial(partial, nearest_neighbours),
-        {"neighbours": (1, 2, 3, 5, 8, 13)},
+        "nearest neighbours, fitted", partial(partial, nearest_neighbours), {"neighbours": (1, 2, 3, 5, 8, 13)}
     )
     widths = (0.05 * math.sqrt(norm), 5 * math.sqrt(norm))
     yield Searched("kernel smoothing, fitted", partial(partial, kernel_smoothing), real={"width": widths})
@@ -385,9 +366,7 @@ def token_candidates(*, states: int, concentration: float) -> Iterator[Candidate
     yield fixed("uniform", uniform_guess(states))
     for order, name in ORDERS.items():
         yield fixed(f"{name} counts, Bayes smoothing", markov_posterior(states, order, concentration))
-    yield fixed(
-        "bigram frequencies, no smoothing", partial(induction_head, vocabulary=states, sharpness=math.inf)
-    )
+    yield fixed("bigram frequencies, no smoothing", partial(induction_head, vocabulary=states, sharpness=math.inf))
     for order, name in ORDERS.items():
         yield Searched(
             f"{name} counts, fitted smoothing",

@@ -21,14 +21,7 @@ from lab import statistics
 from lab.contracts import fields
 from lab.diagnosis.algorithms import RESOLUTION, Algorithm, distance
 from lab.diagnosis.settings import Answer, Setting
-from lab.diagnosis.subject import (
-    Failed,
-    Finding,
-    Subject,
-    answer_needed,
-    contract_findings,
-    settle_precision,
-)
+from lab.diagnosis.subject import Failed, Finding, Subject, answer_needed, contract_findings, settle_precision
 from lab.errors import LabError
 from lab.models.checkpoint import StoredModel
 from lab.streams import Stream, stream
@@ -187,12 +180,7 @@ def cosine(first: Answer, second: Answer) -> Tensor:
 
 
 def with_cosines(
-    match: Match,
-    subject: Subject,
-    algorithms: Sequence[Algorithm],
-    setting: Setting,
-    prompts: Any,
-    source: Stream,
+    match: Match, subject: Subject, algorithms: Sequence[Algorithm], setting: Setting, prompts: Any, source: Stream
 ) -> Match:
     """The match with the agreement of derivatives in every row."""
     own = setting.sensitivities(subject, prompts, source)
@@ -216,9 +204,7 @@ def identify(
     if prompts < FEWEST_PROMPTS:
         raise LabError(f"{prompts} prompts are too few for an interval; ask for at least {FEWEST_PROMPTS}")
     # Prompts are Any: a setting takes those that it draws itself.
-    halves: list[Any] = [
-        setting.draw(stream(seed, "diagnosis", half), prompts // 2) for half in ("fit", "judge")
-    ]
+    halves: list[Any] = [setting.draw(stream(seed, "diagnosis", half), prompts // 2) for half in ("fit", "judge")]
     fitted_on, judged_on = halves
     algorithms = fit(setting.answers(predictor, fitted_on), setting, fitted_on)
     return compare(setting.answers(predictor, judged_on), algorithms, setting, judged_on), algorithms
@@ -260,9 +246,7 @@ def diagnose(
     def report(**parts: Any) -> Diagnosis:
         seconds = time.perf_counter() - begun
         facts = dataclasses.asdict(setting)
-        return Diagnosis(
-            name, task, facts, setting.error_unit, prompts, tuple(findings), seconds=seconds, **parts
-        )
+        return Diagnosis(name, task, facts, setting.error_unit, prompts, tuple(findings), seconds=seconds, **parts)
 
     def attempt(where: str, part: Callable[[], Part], stops: bool = False) -> Part | None:
         try:
@@ -282,8 +266,7 @@ def diagnose(
     for length in setting.lengths():
         if length not in by_length:
             found = attempt(
-                f"context length {length}",
-                partial(identify, subject, setting.at_length(length), prompts, seed),
+                f"context length {length}", partial(identify, subject, setting.at_length(length), prompts, seed)
             )
             by_length |= {length: found[0]} if found else {}
 

@@ -50,7 +50,9 @@ def verdict(match: Match) -> str:
     setting = f" ({parameters(row)})" if row.fitted else ""
     tied = f"; not told apart from {'; '.join(match.tied[1:])}" if len(match.tied) > 1 else ""
     if match.kind == "none":
-        return f"none of the {len(match.rows)} algorithms: the nearest, {match.name}, is no nearer than no answer at all"
+        return (
+            f"none of the {len(match.rows)} algorithms: the nearest, {match.name}, is no nearer than no answer at all"
+        )
     if match.kind == "identical":
         return f"identical to {match.name}{setting}{tied}"
     return f"closest to {match.name}{setting}, at distance {interval(row.distance)}{tied}"
@@ -94,9 +96,7 @@ def _algorithms(diagnosis: Diagnosis, match: Match) -> Table:
     table.add_row(f"[bold]{escape(diagnosis.subject)}[/bold]", "", "", "", "", interval(match.error))
     for row in match.rows:
         style = "bold green" if row.algorithm in match.tied else ""
-        cosines = [
-            interval(row.cosines[part]) if part in row.cosines else "" for part in ("query", "context")
-        ]
+        cosines = [interval(row.cosines[part]) if part in row.cosines else "" for part in ("query", "context")]
         table.add_row(
             row.algorithm, parameters(row), interval(row.distance), *cosines, interval(row.error), style=style
         )
@@ -105,18 +105,8 @@ def _algorithms(diagnosis: Diagnosis, match: Match) -> Table:
 
 def _matches(first: str, caption: str, diagnosis: Diagnosis, matches: Any) -> Table:
     table = Table(title=f"by {first}: {caption}", title_justify="left")
-    for name in (
-        first,
-        diagnosis.error_unit,
-        "of the closest",
-        "closest",
-        "fitted",
-        "distance",
-        "not told apart from",
-    ):
-        table.add_column(
-            name, justify="right" if name in (diagnosis.error_unit, "of the closest") else "left"
-        )
+    for name in (first, diagnosis.error_unit, "of the closest", "closest", "fitted", "distance", "not told apart from"):
+        table.add_column(name, justify="right" if name in (diagnosis.error_unit, "of the closest") else "left")
     for key, match in matches.items():
         row = match.row(match.name)
         table.add_row(
@@ -182,11 +172,7 @@ def _draw_algorithms(axes: Axes, match: Match) -> list[tuple[Any, ...]]:
             _bars(axes, at, values, RESOLUTION, horizontal=True, linestyle="none", label=name, **looks)
     axes.set_yticks(places, [row.algorithm for row in match.rows], fontsize=7.5)
     axes.legend(loc="lower left")
-    found = {
-        "identical": f"Identical to {match.name}",
-        "closest": f"Closest to {match.name}",
-        "none": "Near none",
-    }
+    found = {"identical": f"Identical to {match.name}", "closest": f"Closest to {match.name}", "none": "Near none"}
     label(axes, found[match.kind], "distance (0 identical, 1 no answer; drawn from 1e-8)", "")
     return [_entry("algorithms", row.algorithm, "setting", row.distance) for row in match.rows]
 
@@ -196,24 +182,14 @@ def _draw_lengths(axes: Axes, diagnosis: Diagnosis, match: Match) -> list[tuple[
     lengths = list(diagnosis.by_length)
     for place, row in enumerate(match.rows[:FOLLOWED]):
         values = [there.row(row.algorithm).distance for there in diagnosis.by_length.values()]
-        looks: dict[str, Any] = {
-            "linestyle": LINES[place],
-            "marker": MARKERS[place],
-            "color": REFERENCES[place],
-        }
+        looks: dict[str, Any] = {"linestyle": LINES[place], "marker": MARKERS[place], "color": REFERENCES[place]}
         _bars(axes, lengths, values, RESOLUTION, label=row.algorithm, **looks)
-        rows += [
-            _entry("lengths", row.algorithm, at, value) for at, value in zip(lengths, values, strict=True)
-        ]
+        rows += [_entry("lengths", row.algorithm, at, value) for at, value in zip(lengths, values, strict=True)]
     axes.set_xticks(lengths)
     axes.yaxis.set_minor_locator(NullLocator())
     axes.legend(fontsize=7)
     count = len({there.name for there in diagnosis.by_length.values()})
-    title = (
-        f"{count} algorithms are closest, by length"
-        if count > 1
-        else "One algorithm is closest at every length"
-    )
+    title = f"{count} algorithms are closest, by length" if count > 1 else "One algorithm is closest at every length"
     label(axes, title, "context length", "distance, fitted at each length")
     return rows
 
@@ -221,14 +197,8 @@ def _draw_lengths(axes: Axes, diagnosis: Diagnosis, match: Match) -> list[tuple[
 def _draw_errors(axes: Axes, diagnosis: Diagnosis, match: Match) -> list[tuple[Any, ...]]:
     there = diagnosis.by_length
     curves: dict[str, tuple[dict[int, Estimate], dict[str, Any]]] = {
-        diagnosis.subject: (
-            {at: one.error for at, one in there.items()},
-            {"color": "#d1495b", "marker": "o"},
-        ),
-        match.name: (
-            {at: one.row(match.name).error for at, one in there.items()},
-            THEORY | {"marker": "x"},
-        ),
+        diagnosis.subject: ({at: one.error for at, one in there.items()}, {"color": "#d1495b", "marker": "o"}),
+        match.name: ({at: one.row(match.name).error for at, one in there.items()}, THEORY | {"marker": "x"}),
     }
     rows = []
     for name, (values, looks) in curves.items():

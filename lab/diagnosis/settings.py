@@ -25,12 +25,7 @@ from lab.contracts import Check, regression_predictor_checks, token_predictor_ch
 from lab.diagnosis.algorithms import Candidate, Predictor, regression_candidates, token_candidates
 from lab.errors import LabError
 from lab.evaluation import as_regression_predictor, as_token_predictor, kullback_leibler, last_coordinate
-from lab.generators.markov import (
-    MarkovSequences,
-    dirichlet_chains,
-    doubly_stochastic_chains,
-    unigram_chains,
-)
+from lab.generators.markov import MarkovSequences, dirichlet_chains, doubly_stochastic_chains, unigram_chains
 from lab.generators.regression import RegressionPrompts, linear_regression, permute_context, random_orders
 from lab.models import masks
 from lab.models.checkpoint import StoredModel
@@ -137,9 +132,7 @@ class Regression:
             "labels x 3": dataclasses.replace(
                 base, y_context=3 * base.y_context, y_query=3 * base.y_query, weights=3 * base.weights
             ),
-            f"noise {self.noise + 0.5:g}": dataclasses.replace(self, noise=self.noise + 0.5).draw(
-                source, batch
-            ),
+            f"noise {self.noise + 0.5:g}": dataclasses.replace(self, noise=self.noise + 0.5).draw(source, batch),
         }
         if self.dimension > 1:
             skewed = torch.from_numpy(np.geomspace(2, 0.25, self.dimension))
@@ -154,9 +147,7 @@ class Regression:
         """The same examples in another order."""
         return permute_context(prompts, another_order(source, prompts.x_context.shape[1]))
 
-    def sensitivities(
-        self, predictor: Predictor, prompts: RegressionPrompts, source: Stream
-    ) -> dict[str, Answer]:
+    def sensitivities(self, predictor: Predictor, prompts: RegressionPrompts, source: Stream) -> dict[str, Answer]:
         """Derivatives of the first answer by central differences: in the query, and along random directions of the context."""
         x, y, query = (value[:MOVED_PROMPTS] for value in self.given(prompts))
         query = query[:, :1]
@@ -246,12 +237,7 @@ class Chains:
     def draw(self, source: Stream, batch: int) -> MarkovSequences:
         """Fresh sequences."""
         return dirichlet_chains(
-            source,
-            batch,
-            states=self.states,
-            length=self.length,
-            order=self.order,
-            concentration=self.concentration,
+            source, batch, states=self.states, length=self.length, order=self.order, concentration=self.concentration
         )
 
     def given(self, prompts: MarkovSequences) -> tuple[Tensor, Tensor]:
@@ -301,16 +287,12 @@ class Chains:
         sizes: dict[str, Any] = {"states": self.states, "length": self.length}
         order = 2 if self.order == 1 else 1
         return {
-            "peaked rows": dataclasses.replace(self, concentration=self.concentration / 4).draw(
-                source, batch
-            ),
+            "peaked rows": dataclasses.replace(self, concentration=self.concentration / 4).draw(source, batch),
             "flat rows": dataclasses.replace(self, concentration=4 * self.concentration).draw(source, batch),
             f"chains of order {order}": dataclasses.replace(self, order=order).draw(source, batch),
             "useless symbol counts": doubly_stochastic_chains(source, batch, **sizes),
             "useless transitions": unigram_chains(source, batch, **sizes),
-            f"{self.length // 2} tokens": self.at_length(max(self.length // 2, self.order + 1)).draw(
-                source, batch
-            ),
+            f"{self.length // 2} tokens": self.at_length(max(self.length // 2, self.order + 1)).draw(source, batch),
         }
 
     def reordered(self, prompts: MarkovSequences, source: Stream) -> MarkovSequences:
@@ -319,9 +301,7 @@ class Chains:
         tokens = torch.cat([prompts.tokens[:, :-1][:, order], prompts.tokens[:, -1:]], dim=1)
         return dataclasses.replace(prompts, tokens=tokens)
 
-    def sensitivities(
-        self, predictor: Predictor, prompts: MarkovSequences, source: Stream
-    ) -> dict[str, Answer]:
+    def sensitivities(self, predictor: Predictor, prompts: MarkovSequences, source: Stream) -> dict[str, Answer]:
         """How the law of the next token changes if one token becomes the next symbol: the last one, and each before it."""
         tokens = prompts.tokens[:MOVED_PROMPTS]
         batch, length = tokens.shape
@@ -352,9 +332,7 @@ class Chains:
             )
 
         def pattern(prefix_length: Tensor, length: int) -> Tensor:
-            return (
-                masks.causal(length) if model.mask == "causal" else masks.prefix_masks(length, prefix_length)
-            )
+            return masks.causal(length) if model.mask == "causal" else masks.prefix_masks(length, prefix_length)
 
         return as_token_predictor(model.transformer, pattern, member=0)
 
@@ -376,9 +354,7 @@ def find_setting(name: str) -> Setting:
         if name not in known:
             raise LabError(f"unknown task {name!r}{nearest(name, known)}; tasks are {', '.join(known)}")
     task = find(name)
-    own = [
-        value for value in vars(sys.modules[task.module]).values() if isinstance(value, Regression | Chains)
-    ]
+    own = [value for value in vars(sys.modules[task.module]).values() if isinstance(value, Regression | Chains)]
     if len(own) != 1:
         raise LabError(
             f"the task {task.key} offers {len(own)} settings to diagnose on but it must be one; give "

@@ -72,11 +72,7 @@ class Subject:
     """
 
     def __init__(
-        self,
-        name: str,
-        call: Callable[..., Any],
-        shape: Callable[..., tuple[int, ...]],
-        log_answers: bool,
+        self, name: str, call: Callable[..., Any], shape: Callable[..., tuple[int, ...]], log_answers: bool
     ) -> None:
         self.name, self.call, self.shape, self.log_answers = name, call, shape, log_answers
         self.dtype, self.gradients = torch.float64, False
@@ -87,9 +83,7 @@ class Subject:
             raise Failed(f"it returned {type(found).__name__}, not a tensor")
         expected = self.shape(*inputs)
         if tuple(found.shape) != expected:
-            raise Failed(
-                f"it returned shape {tuple(found.shape)}, not {expected}, on inputs {_shapes(inputs)}"
-            )
+            raise Failed(f"it returned shape {tuple(found.shape)}, not {expected}, on inputs {_shapes(inputs)}")
         wrong = self.not_finite(found)
         if bool(wrong.any()):
             place = tuple(wrong.nonzero()[0].tolist())
@@ -293,9 +287,7 @@ def _module(name: str) -> ModuleType:
         folder = None
     known = [module.name for module in pkgutil.iter_modules(folder)]
     if leaf not in known and name not in sys.modules:
-        raise LabError(
-            f"there is no module {name!r}{nearest(leaf, known)}; give an importable module or a FILE.py"
-        )
+        raise LabError(f"there is no module {name!r}{nearest(leaf, known)}; give an importable module or a FILE.py")
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -306,9 +298,7 @@ def _file(path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
         siblings = [one.name for one in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise LabError(
-            f"there is no file {path}{nearest(path.name, siblings)}; give the path of a Python file"
-        )
+        raise LabError(f"there is no file {path}{nearest(path.name, siblings)}; give the path of a Python file")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))  # as `python FILE` has it
     name = f"diagnosed_{path.stem}"

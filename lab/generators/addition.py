@@ -82,9 +82,7 @@ def encode(text: str, vocabulary: int = WINDOW_VOCABULARY) -> Int[Tensor, " time
     known = _SYMBOLS[:vocabulary]
     for sign in text:
         if sign not in known:
-            raise LabError(
-                f"The sign {sign!r} is not one of the {len(known)} tokens {known!r}; use those only."
-            )
+            raise LabError(f"The sign {sign!r} is not one of the {len(known)} tokens {known!r}; use those only.")
     return torch.tensor([known.index(sign) for sign in text], dtype=torch.int64)
 
 
@@ -164,13 +162,7 @@ def column_window(stream: Stream, batch: int, *, sampling: str = "all-sums") -> 
 
 @contracts.generator(format="index-hints", columns=(1, 3))
 def whole_sum(
-    stream: Stream,
-    batch: int,
-    *,
-    format: str,
-    columns: tuple[int, int],
-    width: int | None = None,
-    base: int = 10,
+    stream: Stream, batch: int, *, format: str, columns: tuple[int, int], width: int | None = None, base: int = 10
 ) -> Additions:
     """Whole sums of two numbers with equally many columns, n uniform between the two limits of ``columns``.
 
@@ -278,8 +270,6 @@ def _layouts(format: str, widest: int) -> tuple[Int[Tensor, "{widest} time"], In
     return torch.tensor(padded), torch.tensor(lengths)
 
 
-def _targets(
-    tokens: Int[Tensor, "batch time"], scored: Bool[Tensor, "batch time"]
-) -> Int[Tensor, "batch time"]:
+def _targets(tokens: Int[Tensor, "batch time"], scored: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
     following = torch.cat([tokens[:, 1:], tokens[:, :1]], dim=1)
     return torch.where(scored, following, NO_TARGET)

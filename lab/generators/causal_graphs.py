@@ -278,9 +278,7 @@ def stationary_law(transition: Float[Tensor, "*batch states states"]) -> Float[T
     return found / found.sum(-1, keepdim=True)
 
 
-def _symbols(
-    edges: Float[Tensor, "edges *#batch"], uniform: Float[Tensor, "*batch"]
-) -> Int[Tensor, "*batch"]:
+def _symbols(edges: Float[Tensor, "edges *#batch"], uniform: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
     """The symbol k with edge k - 1 <= u < edge k of the cumulative law, whose last edge 1 is left out."""
     return (uniform >= edges).sum(0)
 

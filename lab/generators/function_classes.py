@@ -21,9 +21,7 @@ from lab.errors import LabError
 from lab.streams import Stream
 
 FunctionClass = Literal["linear", "sparse", "quadratic", "relu", "tree", "sign"]
-Shift = Literal[
-    "none", "quadrant", "orthogonal", "overlapping", "half subspace", "skewed", "inputs", "labels", "noise"
-]
+Shift = Literal["none", "quadrant", "orthogonal", "overlapping", "half subspace", "skewed", "inputs", "labels", "noise"]
 Function = Callable[[np.ndarray], np.ndarray]
 
 
@@ -99,16 +97,12 @@ def draw_functions(
         return lambda x: _descend(x, coordinates, leaves, sizes.depth)
     if function == "relu":
         first = draws.standard_normal((batch, sizes.hidden, dimension))
-        second = stream.child("second").rng().standard_normal((batch, sizes.hidden)) * math.sqrt(
-            2 / sizes.hidden
-        )
+        second = stream.child("second").rng().standard_normal((batch, sizes.hidden)) * math.sqrt(2 / sizes.hidden)
         return lambda x: np.einsum("bnr,br->bn", np.maximum(x @ first.swapaxes(1, 2), 0), second)
     weights = draws.standard_normal((batch, dimension))
     if function == "sparse":
         if sizes.sparsity > dimension:
-            raise LabError(
-                f"{sizes.sparsity} non-zero coordinates do not fit into {dimension}; lower the sparsity."
-            )
+            raise LabError(f"{sizes.sparsity} non-zero coordinates do not fit into {dimension}; lower the sparsity.")
         order = stream.child("support").rng().random((batch, dimension)).argsort(axis=1)
         weights = weights * (order.argsort(axis=1) < sizes.sparsity)
     if function == "quadratic":
@@ -253,9 +247,7 @@ def _shift_inputs(
         return x, np.take_along_axis(x, chosen[..., None], axis=1)
     if shift in ("half subspace", "skewed"):
         if dimension < 2:
-            raise LabError(
-                f"The shift {shift!r} needs at least 2 dimensions, not {dimension}; raise dimension."
-            )
+            raise LabError(f"The shift {shift!r} needs at least 2 dimensions, not {dimension}; raise dimension.")
         values = 1 / np.arange(1.0, dimension + 1)
         if shift == "half subspace":
             values = (np.arange(dimension) < dimension // 2).astype(float)

@@ -156,9 +156,7 @@ def hierarchical_dag(stream: Stream, batch: int, layers: int, width: int, probab
     return Graphs((draws < probability) & (layer == layer[:, None] + 1), layer.expand(batch, nodes))
 
 
-def split_pairs(
-    stream: Stream, adjacency: exact.Adjacency, layer: Int[Tensor, " node"], fraction: float
-) -> Pairs:
+def split_pairs(stream: Stream, adjacency: exact.Adjacency, layer: Int[Tensor, " node"], fraction: float) -> Pairs:
     """A random ``fraction`` of the connected pairs, and of the unconnected ones, for training; the rest held out.
 
     Unconnected pairs count only if the goal lies in a higher layer: the others could be told by their layer alone.
@@ -203,10 +201,7 @@ def split_by_distance(adjacency: exact.Adjacency, layer: Int[Tensor, " node"], l
 
 
 def draw_pairs(
-    stream: Stream,
-    batch: int,
-    positive: Bool[Tensor, "node node"],
-    negative: Bool[Tensor, "node node"] | None = None,
+    stream: Stream, batch: int, positive: Bool[Tensor, "node node"], negative: Bool[Tensor, "node node"] | None = None
 ) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """Starts, goals and labels of ``batch`` uniformly drawn pairs; every second one negative where there are any.
 
@@ -337,13 +332,7 @@ def write_sequences(
     scored = (place + 1 >= first) & (place < after.unsqueeze(1))
     following = torch.cat([tokens[:, 1:], tokens[:, -1:]], 1)
     return Sequences(
-        tokens,
-        torch.where(scored, following, -1),
-        scored,
-        torch.full((batch,), prefix),
-        walks[:, 0],
-        goals,
-        connected,
+        tokens, torch.where(scored, following, -1), scored, torch.full((batch,), prefix), walks[:, 0], goals, connected
     )
 
 
@@ -445,9 +434,7 @@ def reserve_orders(stream: Stream, motifs: int, reserved: int) -> Bool[Tensor, "
     """
     number = motifs * (motifs - 1)
     if not 0 <= reserved < number:
-        raise LabError(
-            f"{reserved} of {number} ordered pairs of motifs cannot be reserved; leave some for training."
-        )
+        raise LabError(f"{reserved} of {number} ordered pairs of motifs cannot be reserved; leave some for training.")
     table = torch.zeros(motifs, motifs, dtype=torch.bool)
     table[~torch.eye(motifs, dtype=torch.bool)] = (
         torch.from_numpy(stream.child("orders").rng().permutation(number)) < reserved
@@ -536,9 +523,7 @@ def _write_chains(
     between = _between(stream, "path", adjacency, sources, sinks)
     path = torch.stack([sources, between, sinks], -1).flatten(1)
     sign = torch.ones(batch, 1, dtype=torch.int64)
-    tokens = torch.cat(
-        [context, sign * vocabulary.goal, goal, sign * vocabulary.start, path, sign * vocabulary.end], 1
-    )
+    tokens = torch.cat([context, sign * vocabulary.goal, goal, sign * vocabulary.start, path, sign * vocabulary.end], 1)
     prefix = EXEMPLAR * exemplars + 4
     place = torch.arange(tokens.shape[1])
     scored = ((place + 1 >= prefix) & (place + 1 < tokens.shape[1])).expand(tokens.shape)
@@ -546,9 +531,7 @@ def _write_chains(
     return MotifChains(tokens, targets, scored, torch.full((batch,), prefix), ghosts, goal.squeeze(1))
 
 
-_MOTIFS = torch.block_diag(
-    *[_DIAMOND.new_tensor(np.kron(np.eye(3, k=1), np.ones((2, 2))) > 0).int()] * 4
-).bool()
+_MOTIFS = torch.block_diag(*[_DIAMOND.new_tensor(np.kron(np.eye(3, k=1), np.ones((2, 2))) > 0).int()] * 4).bool()
 
 
 @generator(adjacency=_MOTIFS, length=3, reserved=torch.zeros(4, 4, dtype=torch.bool))
@@ -588,9 +571,7 @@ def conflicting_chains(stream: Stream, batch: int, adjacency: exact.Adjacency) -
     """
     motifs = len(adjacency) // MOTIF
     if motifs < 4:
-        raise LabError(
-            f"Two chains with different middles need 4 motifs but there are {motifs}; draw more motifs."
-        )
+        raise LabError(f"Two chains with different middles need 4 motifs but there are {motifs}; draw more motifs.")
     drawn = torch.from_numpy(stream.child("chains").rng().random((batch, motifs))).argsort(1)
     i, a, b, z = drawn[:, :4].unbind(1)
     links = torch.stack([torch.stack(link, -1) for link in ((i, a), (a, z), (i, b), (b, z))], 1)

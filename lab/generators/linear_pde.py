@@ -49,9 +49,7 @@ class Family:
             raise LabError(f"The interval {self.interval} must be positive and finite; change it.")
         for name, (low, high) in (("advection", self.advection), ("diffusion", self.diffusion)):
             if not -math.inf < low < high < math.inf:
-                raise LabError(
-                    f"The range {low} to {high} of the {name} must be increasing; exchange its ends."
-                )
+                raise LabError(f"The range {low} to {high} of the {name} must be increasing; exchange its ends.")
         if self.diffusion[0] < 0:
             raise LabError(
                 f"The diffusion {self.diffusion[0]} is negative, so that the equation has no solution; raise it to 0."
@@ -91,9 +89,7 @@ def fields(modes: Complex[Tensor, "*shape mode"], points: int) -> Float[Tensor, 
     count = modes.shape[-1]
     if points <= 2 * count:
         raise LabError(f"{points} points cannot tell {count} modes apart; use at least {2 * count + 1}.")
-    angles = (
-        2 * math.pi / points * torch.outer(torch.arange(1.0, count + 1), torch.arange(float(points))).double()
-    )
+    angles = 2 * math.pi / points * torch.outer(torch.arange(1.0, count + 1), torch.arange(float(points))).double()
     waves = torch.polar(torch.ones_like(angles), angles).to(modes.dtype)
     return (modes @ waves).real
 
@@ -105,13 +101,7 @@ def fourier_modes(field: Float[Tensor, "*shape point"], modes: int) -> Complex[T
 
 @generator(family=Family(), trajectories=2, length=4)
 def pde_trajectories(
-    stream: Stream,
-    batch: int,
-    *,
-    family: Family,
-    trajectories: int,
-    length: int,
-    coefficients: Coefficients = "shared",
+    stream: Stream, batch: int, *, family: Family, trajectories: int, length: int, coefficients: Coefficients = "shared"
 ) -> PdeTrajectories:
     r"""$c_k$ of the first state complex normal with $E|c_k|^2 = 1/k^2$, then `propagators`, step by step.
 
@@ -144,9 +134,7 @@ def pde_trajectories(
         torch.from_numpy(np.broadcast_to(stream.child(name).rng().uniform(*limits, drawn), shape).copy())
         for name, limits in (("advection", family.advection), ("diffusion", family.diffusion))
     )
-    pair = stream.child("start").rng().standard_normal((batch, trajectories, 1, family.modes, 2)) / math.sqrt(
-        2
-    )
+    pair = stream.child("start").rng().standard_normal((batch, trajectories, 1, family.modes, 2)) / math.sqrt(2)
     first = torch.view_as_complex(torch.from_numpy(pair)) / torch.arange(1, family.modes + 1)
     moves = propagators(advection, diffusion, family.modes, family.interval).cumprod(-2)
     return PdeTrajectories(torch.cat([first, first * moves], dim=-2), advection, diffusion)

@@ -67,9 +67,7 @@ def check_length(length: int, order: int) -> None:
         LabError: an order below 0, or no more tokens than the order.
     """
     if order < 0 or length <= order:
-        raise LabError(
-            f"length = {length} and order = {order} leave no token to predict; choose 0 <= order < length"
-        )
+        raise LabError(f"length = {length} and order = {order} leave no token to predict; choose 0 <= order < length")
 
 
 def binary_kernel(p: float, q: float) -> Float[Tensor, "2 2"]:
@@ -104,9 +102,7 @@ def balance(matrices: Float[Tensor, "batch states states"]) -> Float[Tensor, "ba
             unequal that it is not found.
     """
     if not bool((matrices > 0).all()):
-        raise LabError(
-            f"the matrix to balance has the entry {float(matrices.min()):.6g}; all entries must be positive"
-        )
+        raise LabError(f"the matrix to balance has the entry {float(matrices.min()):.6g}; all entries must be positive")
     logs, states = matrices.log(), matrices.shape[-1]
     shift = torch.zeros_like(logs[:, 0])
     found = torch.softmax(logs, -1)
@@ -290,13 +286,7 @@ def fixed_chains(
 
 @generator(states=2, length=9, switch_probability=0.2)
 def switching_chains(
-    source: Stream,
-    batch: int,
-    *,
-    states: int = 2,
-    length: int,
-    switch_probability: float,
-    concentration: float = 1.0,
+    source: Stream, batch: int, *, states: int = 2, length: int, switch_probability: float, concentration: float = 1.0
 ) -> SwitchingSequences:
     r"""Before every token the sign S comes with probability $\rho$; after it the table is new and the start uniform.
 
@@ -311,9 +301,7 @@ def switching_chains(
         LabError: a probability outside [0, 1), or see `dirichlet_chains`.
     """
     if not 0 <= switch_probability < 1:
-        raise LabError(
-            f"switch_probability = {switch_probability} must be at least 0 and below 1; please change it"
-        )
+        raise LabError(f"switch_probability = {switch_probability} must be at least 0 and below 1; please change it")
     check_length(length, 1)
     signs = source.child("signs").rng().random((batch, length)) < switch_probability
     rows = dirichlet_rows(source.child("table"), batch, length * states, states, concentration)

@@ -191,9 +191,7 @@ def permute_context(prompts: Prompts, order: Int[Tensor, " context"]) -> Prompts
         raise LabError(
             f"The order {order.tolist()} is no permutation of 0 to {length - 1}; name each example exactly once."
         )
-    return dataclasses.replace(
-        prompts, x_context=prompts.x_context[:, order], y_context=prompts.y_context[:, order]
-    )
+    return dataclasses.replace(prompts, x_context=prompts.x_context[:, order], y_context=prompts.y_context[:, order])
 
 
 def random_orders(stream: Stream, orders: int, length: int) -> Int[Tensor, "orders length"]:
@@ -211,9 +209,7 @@ def pair_tokens(
     return torch.cat([torch.cat([x_context, y_context.unsqueeze(-1)], dim=-1), queries], dim=1)
 
 
-def tokens(
-    prompts: RegressionPrompts | ClassPrompts,
-) -> Float[Tensor, "batch length width"]:
+def tokens(prompts: RegressionPrompts | ClassPrompts) -> Float[Tensor, "batch length width"]:
     r"""Tokens $z_j = (x_j, y_j)$ of the examples, then $z_q = (x_q, 0)$ of the queries.
 
     Returns:
@@ -238,12 +234,7 @@ def _inputs(
     spectrum: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs of the examples and of the queries."""
-    sizes = {
-        "batch": batch,
-        "dimension": dimension,
-        "context_length": context_length,
-        "query_length": query_length,
-    }
+    sizes = {"batch": batch, "dimension": dimension, "context_length": context_length, "query_length": query_length}
     for name, size in sizes.items():
         if size < 1:
             raise LabError(f"{name} is {size} but must be at least 1; raise {name}.")

@@ -59,9 +59,7 @@ def component_set(
     """
     _require_sizes(components=components, dimension=dimension)
     if law not in get_args(Law):
-        raise LabError(
-            f"The law {law!r} of the components is unknown; choose one of {', '.join(get_args(Law))}."
-        )
+        raise LabError(f"The law {law!r} of the components is unknown; choose one of {', '.join(get_args(Law))}.")
     if law == "orthonormal" and components > dimension:
         raise LabError(
             f"{components} orthonormal components do not fit into dimension {dimension}; use at most {dimension}, "
@@ -142,9 +140,7 @@ def fresh_regression(
     """
     _require_sizes(batch=batch, dimension=dimension, length=length)
     if law not in get_args(WeightLaw):
-        raise LabError(
-            f"The law {law!r} of the weights is unknown; choose one of {', '.join(get_args(WeightLaw))}."
-        )
+        raise LabError(f"The law {law!r} of the weights is unknown; choose one of {', '.join(get_args(WeightLaw))}.")
     draws = stream.child("weights").rng().standard_normal((batch, dimension))
     size = math.sqrt(dimension) if law == "normal" else np.linalg.norm(draws, axis=1, keepdims=True)
     component = torch.zeros(batch, dtype=torch.int64)
@@ -160,9 +156,7 @@ def prior_law(prior: Sequence[float], components: int) -> Float[Tensor, " compon
     if not prior:
         return torch.full((components,), 1 / components, dtype=torch.float64)
     if len(prior) != components:
-        raise LabError(
-            f"The prior has {len(prior)} probabilities for {components} components; give one a component."
-        )
+        raise LabError(f"The prior has {len(prior)} probabilities for {components} components; give one a component.")
     total = math.fsum(prior)
     if min(prior) < 0 or not math.isclose(total, 1, rel_tol=1e-12):
         raise LabError(
@@ -188,9 +182,7 @@ def _labelled(
     x = input_scale * stream.child("inputs").rng().standard_normal((batch, length, dimension))
     clean = np.einsum("bnd,bd->bn", x, weights.double().numpy())
     y = clean + noise * stream.child("noise").rng().standard_normal((batch, length))
-    return MixturePrompts(
-        torch.from_numpy(x).to(dtype), torch.from_numpy(y).to(dtype), weights.to(dtype), component
-    )
+    return MixturePrompts(torch.from_numpy(x).to(dtype), torch.from_numpy(y).to(dtype), weights.to(dtype), component)
 
 
 def _require_sizes(**sizes: int) -> None:

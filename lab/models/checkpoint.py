@@ -61,11 +61,7 @@ def save_model(path: Path, transformer: Transformer, mask: str, sign: int = 1) -
     """Write one model; arguments and errors as in `StoredModel`."""
     stored = StoredModel(transformer, mask, sign)
     weights = {name: value.detach().clone() for name, value in transformer.named_parameters()}
-    header = {
-        "architecture": dataclasses.asdict(transformer.architecture),
-        "mask": stored.mask,
-        "sign": stored.sign,
-    }
+    header = {"architecture": dataclasses.asdict(transformer.architecture), "mask": stored.mask, "sign": stored.sign}
     write(path, safetensors.torch.save(weights, {"lab": json.dumps(header)}))
 
 

@@ -13,23 +13,13 @@ from torch import Tensor
 
 from lab.closed_form import addition
 from lab.decoding import decode
-from lab.generators.addition import (
-    ANSWER,
-    PAD,
-    SEPARATOR,
-    STOP,
-    ZERO,
-    read_window_answers,
-    window_prompts,
-)
+from lab.generators.addition import ANSWER, PAD, SEPARATOR, STOP, ZERO, read_window_answers, window_prompts
 from lab.models.transformer import Transformer
 
 ANSWER_TOKENS = 3  # two digits and the stop token
 
 
-def answer_table(
-    module: Transformer, mask: Bool[Tensor, "token token"]
-) -> Int[Tensor, "{module.models} window"]:
+def answer_table(module: Transformer, mask: Bool[Tensor, "token token"]) -> Int[Tensor, "{module.models} window"]:
     """The greedy answer of each model to each of the 2,100 windows, -1 where it is not a number 0 .. 19.
 
     Args:

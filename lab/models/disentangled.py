@@ -52,9 +52,7 @@ class Disentangled(nn.Module):
         expected = widths(self.vocabulary, self.length, [matrix.shape[1] for matrix in attention])
         found = [matrix.shape[-1] for matrix in attention] + [readout.shape[-2]]
         if self.length < 1 or found != expected:
-            raise LabError(
-                f"matrices of widths {found} must have the widths {expected}; build them with `zeros`"
-            )
+            raise LabError(f"matrices of widths {found} must have the widths {expected}; build them with `zeros`")
         self.attention = nn.ParameterList([nn.Parameter(matrix.clone()) for matrix in attention])
         self.readout = nn.Parameter(readout.clone())
 
@@ -79,9 +77,7 @@ class Disentangled(nn.Module):
     def select(self, indices: Sequence[int]) -> Disentangled:
         """The models at these places, with their own copy of the weights."""
         places = list(indices)
-        return Disentangled(
-            [matrix.detach()[places] for matrix in self.attention], self.readout.detach()[places]
-        )
+        return Disentangled([matrix.detach()[places] for matrix in self.attention], self.readout.detach()[places])
 
     def forward(
         self, tokens: Int[Tensor, "#model batch token"], mask: Bool[Tensor, "*pattern token token"]
@@ -95,9 +91,7 @@ class Disentangled(nn.Module):
         """Logits at the last token alone, without the last layer's other rows."""
         return self._logits(tokens, mask, tokens.shape[-1] - 1)[:, :, 0]
 
-    def patterns(
-        self, mask: Bool[Tensor, "*pattern token token"]
-    ) -> Float[Tensor, "model heads token token"]:
+    def patterns(self, mask: Bool[Tensor, "*pattern token token"]) -> Float[Tensor, "model heads token token"]:
         """softmax(mask(A_1)) of the position block: whom each position of the first layer attends to, tokens apart."""
         block = self.attention[0][:, :, self.vocabulary :, self.vocabulary :]
         return torch.softmax(block.masked_fill(~_per_model(mask), -torch.inf), -1)
@@ -108,9 +102,7 @@ class Disentangled(nn.Module):
         symbols = _one_hot(tokens, self.length, self.readout)
         last = len(self.attention) - 1
         places = torch.eye(self.length, dtype=symbols.dtype, device=symbols.device)
-        rows = keys = torch.cat(
-            [symbols, places.unsqueeze(-1).expand(len(symbols), -1, -1, symbols.shape[-1])], 1
-        )
+        rows = keys = torch.cat([symbols, places.unsqueeze(-1).expand(len(symbols), -1, -1, symbols.shape[-1])], 1)
         for layer, matrix in enumerate(self.attention):
             rows = keys[:, :, first if layer == last else 0 :]
             queries = matrix.transpose(2, 3).flatten(1, 2) @ rows.flatten(2)
@@ -209,14 +201,10 @@ def _one_hot(tokens: Tensor, length: int, like: Tensor) -> Float[Tensor, "model 
     """The tokens of every model, symbol by symbol, in the type of the weights ``like`` [model, ..., states]."""
     vocabulary = like.shape[-1]
     if tokens.shape[-1] != length:
-        raise LabError(
-            f"sequences of {tokens.shape[-1]} tokens must have {length}; build a model of their length"
-        )
+        raise LabError(f"sequences of {tokens.shape[-1]} tokens must have {length}; build a model of their length")
     if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < vocabulary):
         worst = int(tokens.max()) if int(tokens.max()) >= vocabulary else int(tokens.min())
-        raise LabError(
-            f"the token {worst} lies outside the alphabet 0 .. {vocabulary - 1}; use only its symbols"
-        )
+        raise LabError(f"the token {worst} lies outside the alphabet 0 .. {vocabulary - 1}; use only its symbols")
     alphabet = torch.arange(vocabulary, device=tokens.device).view(1, -1, 1, 1)
     symbols = (tokens.transpose(1, 2).unsqueeze(1) == alphabet).to(like.dtype)
     return symbols.expand(len(like), *symbols.shape[1:])

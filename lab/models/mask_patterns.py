@@ -101,8 +101,7 @@ def chunked_two_stream(chunks: Sequence[int]) -> Bool[Tensor, "token token"]:
 
 
 PATTERNS: dict[str, Callable[..., Bool[Tensor, "token token"]]] = masks.PATTERNS | {
-    pattern.__name__: pattern
-    for pattern in (next_scale, alternating_turns, labels_by_erasure, chunked_two_stream)
+    pattern.__name__: pattern for pattern in (next_scale, alternating_turns, labels_by_erasure, chunked_two_stream)
 }
 
 
@@ -119,9 +118,7 @@ def mask(name: str, **sizes: Any) -> Bool[Tensor, "token token"]:
     if name not in PATTERNS:
         close = difflib.get_close_matches(name, PATTERNS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise LabError(
-            f"There is no attention pattern {name!r}{hint}; please choose among {', '.join(PATTERNS)}."
-        )
+        raise LabError(f"There is no attention pattern {name!r}{hint}; please choose among {', '.join(PATTERNS)}.")
     parameters = inspect.signature(PATTERNS[name]).parameters
     needed = [key for key, one in parameters.items() if one.default is one.empty]
     if set(sizes) - set(parameters) or set(needed) - set(sizes):

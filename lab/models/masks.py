@@ -40,9 +40,7 @@ def prefix_lm(length: int, prefix_length: int) -> Bool[Tensor, "token token"]:
     """
     _at_least(0, prefix_length=prefix_length)
     if prefix_length > length:
-        raise LabError(
-            f"prefix_length = {prefix_length} exceeds length = {length}; please shorten the prefix."
-        )
+        raise LabError(f"prefix_length = {prefix_length} exceeds length = {length}; please shorten the prefix.")
     return prefix_masks(length, torch.tensor([prefix_length]))[0]
 
 
@@ -87,13 +85,9 @@ def in_context_block_causal(context: int, queries: int, block: int) -> Bool[Tens
     _at_least(0, context=context, queries=queries)
     _at_least(1, block=block)
     if context and context % block:
-        raise LabError(
-            f"context = {context} tokens are no multiple of block = {block}; please change one of them."
-        )
+        raise LabError(f"context = {context} tokens are no multiple of block = {block}; please change one of them.")
     token = torch.arange(context + queries)
-    return (token < context) & (
-        (token // block <= token.unsqueeze(1) // block) | (token >= context).unsqueeze(1)
-    )
+    return (token < context) & ((token // block <= token.unsqueeze(1) // block) | (token >= context).unsqueeze(1))
 
 
 def segment(segments: Sequence[int], generated: int = 0) -> Bool[Tensor, "token token"]:
@@ -203,9 +197,7 @@ def is_transitive(mask: Bool[Tensor, "token token"]) -> bool:
 
 
 def flow(
-    model: Callable[[Tensor, Tensor], Tensor],
-    inputs: Float[Tensor, "token width"],
-    mask: Bool[Tensor, "token token"],
+    model: Callable[[Tensor, Tensor], Tensor], inputs: Float[Tensor, "token width"], mask: Bool[Tensor, "token token"]
 ) -> Float[Tensor, "token token"]:
     """F[i, j] = largest |d output_i / d input_j| over the coordinates of both, by autograd at `inputs`.
 

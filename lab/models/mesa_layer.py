@@ -32,9 +32,7 @@ class MesaLayer(nn.Module):
     """
 
     def __init__(
-        self,
-        value: Float[Tensor, "model dimension pair 2"],
-        query_key: Float[Tensor, "model pair pair 2"],
+        self, value: Float[Tensor, "model dimension pair 2"], query_key: Float[Tensor, "model pair pair 2"]
     ) -> None:
         super().__init__()
         self.value = nn.Parameter(value)
@@ -48,9 +46,7 @@ class MesaLayer(nn.Module):
         return cls(torch.view_as_real(value).clone(), torch.view_as_real(query_key).clone())
 
     @classmethod
-    def diagonal(
-        cls, dimension: int, key: Float[Tensor, " model"], value: Float[Tensor, " model"]
-    ) -> MesaLayer:
+    def diagonal(cls, dimension: int, key: Float[Tensor, " model"], value: Float[Tensor, " model"]) -> MesaLayer:
         """V = (b I, 0) and K with a I in its lower left block, for numbers a = key and b = value a model."""
         identity = torch.eye(dimension, dtype=torch.complex128)
         empty = torch.zeros_like(identity)
@@ -176,9 +172,7 @@ def gradient_descent(
     models = len(moving.value)
     path = [[parameter.detach().clone()] for parameter in parameters]
     for _ in range(steps):
-        loss = prediction_loss(
-            moving, states.expand(models, *states.shape), weights.expand(models, -1), mask, first
-        )
+        loss = prediction_loss(moving, states.expand(models, *states.shape), weights.expand(models, -1), mask, first)
         gradients = torch.autograd.grad(loss.sum(), parameters)
         with torch.no_grad():
             for place, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):

@@ -67,9 +67,7 @@ def network_rounding_bound(
     ]
     largest = max([float(value.abs().max()) for value in record.values()] + scores)
     hidden = round(architecture.mlp_ratio * width)
-    operations = (
-        2 * (2 * width + 6) + width + architecture.size_of_head + 2 * length + inner + width + hidden + 8
-    )
+    operations = 2 * (2 * width + 6) + width + architecture.size_of_head + 2 * length + inner + width + hidden + 8
     states = [inputs] + [record[f"layers.{depth}.residual"][0, 0] for depth in range(architecture.layers)]
     carried = 0.0
     for depth, state in enumerate(states):

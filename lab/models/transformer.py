@@ -120,26 +120,14 @@ class Architecture:
         require("mlp_ratio", self.mlp_ratio >= 0, "at least 0")
         require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         require("initial_scale", (self.initial_scale or 0) >= 0, "at least 0 or None")
-        for name in (
-            "width",
-            "heads",
-            "head_size",
-            "input_size",
-            "vocabulary",
-            "output_size",
-            "maximum_length",
-        ):
+        for name in ("width", "heads", "head_size", "input_size", "vocabulary", "output_size", "maximum_length"):
             value = getattr(self, name)
             require(name, value is None or value >= 1, "at least 1")
         if self.attention_matrices == "merged":
             require("heads", self.heads == 1, "1 with merged attention matrices")
             require("head_size", self.head_size in (None, self.width), "None with merged attention matrices")
         if self.head_size is None:
-            require(
-                "heads",
-                self.width % self.heads == 0,
-                f"a divisor of width = {self.width}, or head_size given",
-            )
+            require("heads", self.width % self.heads == 0, f"a divisor of width = {self.width}, or head_size given")
         if self.vocabulary is not None:
             require("input_size", self.input_size is None, "None with a vocabulary")
         if self.positions == "learned":
@@ -147,11 +135,7 @@ class Architecture:
         if self.positions == "sinusoidal":
             require("width", self.width % 2 == 0, "even with sinusoidal positions")
         if self.positions == "rotary":
-            require(
-                "positions",
-                self.size_of_head % 2 == 0,
-                f"another kind with head size {self.size_of_head} (odd)",
-            )
+            require("positions", self.size_of_head % 2 == 0, f"another kind with head size {self.size_of_head} (odd)")
         if self.tie_embedding:
             require("vocabulary", self.vocabulary is not None, "given with tie_embedding")
             require("output_size", self.output_size == self.vocabulary, "the vocabulary with tie_embedding")
@@ -202,9 +186,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(models, inputs, outputs))
         self.bias = nn.Parameter(torch.empty(models, outputs)) if bias else None
 
-    def forward(
-        self, x: Float[Tensor, "model batch token inputs"]
-    ) -> Float[Tensor, "model batch token outputs"]:
+    def forward(self, x: Float[Tensor, "model batch token inputs"]) -> Float[Tensor, "model batch token outputs"]:
         rows = x.flatten(1, 2)
         if self.bias is None:
             return torch.bmm(rows, self.weight).unflatten(1, x.shape[1:3])
@@ -219,9 +201,7 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(models, width))
         self.bias = nn.Parameter(torch.empty(models, width)) if bias else None
 
-    def forward(
-        self, x: Float[Tensor, "model batch token width"]
-    ) -> Float[Tensor, "model batch token width"]:
+    def forward(self, x: Float[Tensor, "model batch token width"]) -> Float[Tensor, "model batch token width"]:
         y = F.layer_norm(x, x.shape[-1:])
         weight = self.weight[:, None, None]
         return y * weight if self.bias is None else torch.addcmul(self.bias[:, None, None], y, weight)
@@ -339,9 +319,7 @@ class Transformer(nn.Module):
         LabError: no seeds.
     """
 
-    def __init__(
-        self, architecture: Architecture, seeds: Sequence[int], dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, architecture: Architecture, seeds: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         if not len(seeds):
             raise LabError("An ensemble needs at least 1 seed but got 0; please give one seed a model.")
@@ -427,9 +405,7 @@ class Transformer(nn.Module):
         visible = self._visible(mask.to(x.device), x.shape[1], x.shape[2], start + x.shape[2])
         turns = None
         if architecture.positions == "rotary":
-            numbers = (
-                torch.arange(start, start + x.shape[2], device=x.device) if positions is None else positions
-            )
+            numbers = torch.arange(start, start + x.shape[2], device=x.device) if positions is None else positions
             turns = _angles(numbers, architecture.size_of_head).to(x.dtype)
             turns = turns if numbers.dim() == 1 else turns.unsqueeze(-3)  # room for the heads
         x = note("embedding", drop(x, "embedding"))
@@ -449,9 +425,7 @@ class Transformer(nn.Module):
             cache.length += x.shape[2]
         return note("output", self.read(x))
 
-    def read(
-        self, residual: Float[Tensor, "model batch token width"]
-    ) -> Float[Tensor, "model batch token output"]:
+    def read(self, residual: Float[Tensor, "model batch token width"]) -> Float[Tensor, "model batch token output"]:
         """The model's own final norm and read-out, applied to the residual stream at any depth."""
         x = residual if self.final_norm is None else self.final_norm(residual)
         if self.architecture.tie_embedding and self.embedding is not None:
@@ -462,9 +436,7 @@ class Transformer(nn.Module):
         """The models at these places of the model axis, as an ensemble with its own copy of their weights."""
         places = list(models)
         if not places or not all(-self.models <= place < self.models for place in places):
-            raise LabError(
-                f"Models {places} must be places in an ensemble of {self.models}; please change them."
-            )
+            raise LabError(f"Models {places} must be places in an ensemble of {self.models}; please change them.")
         return self._with({name: p.detach()[places] for name, p in self.named_parameters()}, len(places))
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> Transformer:
@@ -477,9 +449,7 @@ class Transformer(nn.Module):
         with torch.no_grad():
             for name, value in weights.items():
                 if name not in parameters:
-                    raise LabError(
-                        f"There is no parameter {name!r}; please choose among {', '.join(parameters)}."
-                    )
+                    raise LabError(f"There is no parameter {name!r}; please choose among {', '.join(parameters)}.")
                 if value.shape not in (parameters[name].shape, parameters[name].shape[1:]):
                     raise LabError(
                         f"{name} has the shape {tuple(value.shape)} but must have {tuple(parameters[name].shape)}, "
@@ -538,9 +508,7 @@ class Transformer(nn.Module):
         else:
             size = architecture.width if architecture.input_size is None else architecture.input_size
             if tokens.shape[-1] != size:
-                raise LabError(
-                    f"Tokens have size {tokens.shape[-1]} but must have {size}; please reshape them."
-                )
+                raise LabError(f"Tokens have size {tokens.shape[-1]} but must have {size}; please reshape them.")
             x = tokens if self.read_in is None else self.read_in(tokens)
         if positions is not None and (positions.dim() > 3 or positions.shape[-1] != length):
             raise LabError(
@@ -550,10 +518,7 @@ class Transformer(nn.Module):
         if self.positions is not None:
             if positions is not None:
                 return x + _look_up(
-                    self.positions,
-                    positions.expand(self.models, batch, length),
-                    "positions",
-                    "maximum_length",
+                    self.positions, positions.expand(self.models, batch, length), "positions", "maximum_length"
                 )
             if start + length > self.positions.shape[1]:
                 raise LabError(
@@ -595,9 +560,7 @@ def stack(ensembles: Sequence[Transformer]) -> Transformer:
         LabError: no ensemble, or different architectures.
     """
     if not ensembles or any(each.architecture != ensembles[0].architecture for each in ensembles):
-        raise LabError(
-            "Stacking needs at least 1 ensemble, all of one architecture; please stack like with like."
-        )
+        raise LabError("Stacking needs at least 1 ensemble, all of one architecture; please stack like with like.")
     parameters = [dict(each.named_parameters()) for each in ensembles]
     return ensembles[0]._with(
         {name: torch.cat([each[name].detach() for each in parameters]) for name in parameters[0]},
@@ -634,9 +597,7 @@ def _look_up(table: Tensor, ids: Tensor, what: str, limit: str) -> Tensor:
 
 def _angles(positions: Tensor, size: int) -> Tensor:
     """t / 10000^(2 i / size) for positions t [..., token] and i < size / 2, float64 [..., token, size / 2]."""
-    frequencies = LONGEST_WAVE ** -(
-        torch.arange(0, size, 2, dtype=torch.float64, device=positions.device) / size
-    )
+    frequencies = LONGEST_WAVE ** -(torch.arange(0, size, 2, dtype=torch.float64, device=positions.device) / size)
     return positions.unsqueeze(-1) * frequencies
 
 

@@ -47,9 +47,7 @@ def digits(seed: int, batch: int, columns: int, base: int = 10) -> tuple[Tensor,
 
 def imperfect(seed: int, wrong: int) -> Tensor:
     rng, table = stream(seed, "table").rng(), exact_table()
-    table[torch.from_numpy(rng.choice(WINDOWS, wrong, replace=False))] = torch.from_numpy(
-        rng.integers(-1, SUMS, wrong)
-    )
+    table[torch.from_numpy(rng.choice(WINDOWS, wrong, replace=False))] = torch.from_numpy(rng.integers(-1, SUMS, wrong))
     return table
 
 

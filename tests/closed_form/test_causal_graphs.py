@@ -63,9 +63,7 @@ def test_counts_are_counts() -> None:
     # Pairs (parent, child): (0,1) (1,1) (1,0) | (1,1) (1,0)
     assert transition_counts(tokens, parents, 2).tolist() == [[[0, 1], [2, 2]]]
     assert unigram(tokens, 2).tolist() == [[4 / 9, 5 / 9]]
-    assert (
-        pair_counts(torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0, dtype=torch.long), 2, 2).sum() == 0
-    )
+    assert pair_counts(torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0, dtype=torch.long), 2, 2).sum() == 0
 
 
 @pytest.mark.parametrize("graph", [chain, pairs, star])
@@ -148,9 +146,7 @@ def test_pair_laws_are_laws_of_simulated_pairs() -> None:
         law = stationary_law(transition)[0][contexts[:, node]]
         weight *= law if parent == ROOT else transition[0][contexts[:, parent], contexts[:, node]]
     for first, second in itertools.product(range(7), repeat=2):
-        joint = torch.zeros(9, dtype=torch.float64).index_add_(
-            0, contexts[:, first] * 3 + contexts[:, second], weight
-        )
+        joint = torch.zeros(9, dtype=torch.float64).index_add_(0, contexts[:, first] * 3 + contexts[:, second], weight)
         assert torch.allclose(laws[first, second].flatten(), joint)
 
 

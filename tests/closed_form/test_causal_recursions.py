@@ -31,13 +31,7 @@ LAYERS = 4
 
 def draw(seed: int, dimension: int, context: int, batch: int = 2, mean: float = 0.0) -> RegressionPrompts:
     return linear_regression(
-        stream(seed, "test"),
-        batch,
-        dimension=dimension,
-        context_length=context,
-        query_length=3,
-        noise=0.5,
-        mean=mean,
+        stream(seed, "test"), batch, dimension=dimension, context_length=context, query_length=3, noise=0.5, mean=mean
     )
 
 
@@ -101,9 +95,7 @@ def test_weights_behind_the_coefficients(seed: int, dimension: int, context: int
     torch.testing.assert_close(causal_weights(prefix.coefficients, x)[..., -1, :], path, rtol=0, atol=1e-11)
     causal = run(given, "causal", 0.1)
     weights = causal_weights(causal.coefficients, x)
-    torch.testing.assert_close(
-        given.y_context - (weights * x).sum(-1), causal.context_residual, rtol=0, atol=1e-11
-    )
+    torch.testing.assert_close(given.y_context - (weights * x).sum(-1), causal.context_residual, rtol=0, atol=1e-11)
     torch.testing.assert_close(
         (given.x_query @ weights[..., -1, :, None])[..., 0], causal.query_prediction, rtol=0, atol=1e-11
     )
@@ -157,9 +149,7 @@ def test_equal_norms_end_after_as_many_layers_as_examples() -> None:
     residual = causal_recursion(x, y, x[:, :1], step=0.25, layers=8).context_residual
     for place in range(8):
         assert float(residual[place + 1 :, :, place].abs().max()) < 1e-13 * float(y.abs().max()) * 8
-    assert (
-        float(causal_recursion(x, y, x[:, :1], step=0.225, layers=8).context_residual[-1].abs().max()) > 1e-10
-    )
+    assert float(causal_recursion(x, y, x[:, :1], step=0.225, layers=8).context_residual[-1].abs().max()) > 1e-10
 
 
 def test_errors_by_layer() -> None:

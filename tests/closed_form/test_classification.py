@@ -19,13 +19,7 @@ algebra = settings(deadline=None, max_examples=15, derandomize=True)
 
 def draw(seed: int, classes: int = 3, context: int = 12, batch: int = 4, mean: float = 0.0) -> ClassPrompts:
     return multiclass(
-        stream(seed, "test"),
-        batch,
-        classes=classes,
-        dimension=3,
-        context_length=context,
-        query_length=5,
-        mean=mean,
+        stream(seed, "test"), batch, classes=classes, dimension=3, context_length=context, query_length=5, mean=mean
     )
 
 
@@ -37,9 +31,7 @@ def draw(seed: int, classes: int = 3, context: int = 12, batch: int = 4, mean: f
     precision=st.sampled_from([1e-3, 0.2, 5.0]),
     mean=st.sampled_from([0.0, 3.0]),
 )
-def test_certificate_is_the_gradient(
-    seed: int, classes: int, context: int, precision: float, mean: float
-) -> None:
+def test_certificate_is_the_gradient(seed: int, classes: int, context: int, precision: float, mean: float) -> None:
     given = draw(seed, classes, context, mean=mean)
     fit = logistic_fit(given.x_context, given.y_context, precision)
     weights = fit.weights.clone().requires_grad_()

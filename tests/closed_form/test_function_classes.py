@@ -40,13 +40,16 @@ algebra = settings(deadline=None, max_examples=20, derandomize=True)
 RULES = [averaging(), arc_cosine(), tree_average(2), sparse_bayes(2, 0.1), lasso(0.1), nearest_neighbours(3)]
 
 
-def draw(
-    seed: int = 0, name: str = "linear", batch: int = 3, context: int = 6, **changes: object
-) -> FunctionPrompts:
+def draw(seed: int = 0, name: str = "linear", batch: int = 3, context: int = 6, **changes: object) -> FunctionPrompts:
     return function_prompts(
-        stream(seed, "closed forms"), batch, function=name, dimension=4, context_length=context, query_length=2,
+        stream(seed, "closed forms"),
+        batch,
+        function=name,
+        dimension=4,
+        context_length=context,
+        query_length=2,
         **changes,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("name", ["linear", "sparse", "quadratic", "relu", "tree", "sign"])
@@ -113,9 +116,7 @@ def test_expected_kernel_errors_by_sampling_functions() -> None:
     both = np.broadcast_to(torch.cat([x, query], 1).numpy(), (20_000, 7, 4))
     values = torch.from_numpy(f(both))
     for used in (arc_cosine_kernel, linear_kernel):
-        predicted = kernel_predictor(used)(
-            x.expand(20_000, -1, -1), values[:, :5], query.expand(20_000, -1, -1)
-        )
+        predicted = kernel_predictor(used)(x.expand(20_000, -1, -1), values[:, :5], query.expand(20_000, -1, -1))
         squares = (predicted - values[:, 5:]).square()
         exact = expected_kernel_error(arc_cosine_kernel, x, query, used)[0]
         assert bool(((squares.mean(0) - exact).abs() < 5 * squares.std(0) / math.sqrt(20_000)).all())
@@ -140,9 +141,7 @@ def test_sparse_posterior_by_enumeration() -> None:
         for support in combinations(range(4), 2):
             part = x[:, support]
             covariance = part @ part.T + noise**2 * np.eye(3)
-            evidences.append(
-                -0.5 * y @ np.linalg.solve(covariance, y) - 0.5 * np.linalg.slogdet(covariance)[1]
-            )
+            evidences.append(-0.5 * y @ np.linalg.solve(covariance, y) - 0.5 * np.linalg.slogdet(covariance)[1])
             predictions.append(query[:, support] @ part.T @ np.linalg.solve(covariance, y))
         weights = np.exp(np.array(evidences) - max(evidences))
         expected = (weights / weights.sum()) @ np.array(predictions)
@@ -151,9 +150,7 @@ def test_sparse_posterior_by_enumeration() -> None:
 
 @algebra
 @given(seed=st.integers(0, 10**6), context=st.sampled_from([3, 6, 12]), penalty=st.sampled_from([0.01, 0.3]))
-def test_lasso_has_no_duality_gap_and_matches_coordinate_descent(
-    seed: int, context: int, penalty: float
-) -> None:
+def test_lasso_has_no_duality_gap_and_matches_coordinate_descent(seed: int, context: int, penalty: float) -> None:
     prompts = draw(seed, "sparse", context=context)
     x, y = prompts.x_context, prompts.y_context
     weights = lasso_weights(x, y, penalty)
@@ -190,10 +187,7 @@ def test_without_examples_all_predict_zero(rule) -> None:
         (lambda: sparse_bayes(0, 0.1), "sparsity 0 must be at least 1"),
         (lambda: ridge_error(torch.ones(1, 2, 3), 0.0, 0.5), "ridge penalty 0.0 must be above 0"),
         (lambda: sparse_bayes(2, 0.0), "noise 0.0 of a sparse posterior must be above 0"),
-        (
-            lambda: lasso_weights(torch.ones(1, 2, 2), torch.ones(1, 2), 0.0),
-            "Lasso penalty 0.0 must be above 0",
-        ),
+        (lambda: lasso_weights(torch.ones(1, 2, 2), torch.ones(1, 2), 0.0), "Lasso penalty 0.0 must be above 0"),
         (lambda: nearest_neighbours(0), "neighbours 0 must be at least 1"),
         (
             lambda: sparse_bayes(5, 0.1)(torch.ones(1, 2, 4), torch.ones(1, 2), torch.ones(1, 1, 4)),

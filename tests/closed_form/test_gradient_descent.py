@@ -32,9 +32,7 @@ def draw(seed: int, dimension: int, context: int, batch: int = 3, noise: float =
 
 
 @algebra
-@given(
-    seed=st.integers(0, 10**6), dimension=st.integers(1, 5), context=st.integers(1, 8), start=st.booleans()
-)
+@given(seed=st.integers(0, 10**6), dimension=st.integers(1, 5), context=st.integers(1, 8), start=st.booleans())
 def test_path_matches_a_loop(seed: int, dimension: int, context: int, start: bool) -> None:
     given = draw(seed, dimension, context)
     initial = torch.full((1, dimension), 0.5, dtype=torch.float64) if start else None
@@ -133,9 +131,7 @@ def test_unstable_steps_are_refused() -> None:
 
 @pytest.mark.parametrize(("context", "noise"), [(12, 0.0), (12, 0.5), (4, 0.5)])
 def test_expected_error_matches_simulation(context: int, noise: float) -> None:
-    given = linear_regression(
-        stream(4), 4000, dimension=6, context_length=context, query_length=1, noise=noise
-    )
+    given = linear_regression(stream(4), 4000, dimension=6, context_length=context, query_length=1, noise=noise)
     layers = torch.tensor([0, 1, 3, 20])
     expected = expected_prefix_error(
         gram_eigenvalues(given.x_context), layers, step=0.08, input_variance=1 / 3, noise=noise

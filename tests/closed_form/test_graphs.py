@@ -100,9 +100,7 @@ def test_hitting_probabilities_are_products_of_degrees_summed() -> None:
     adjacency = dag(4)
     graph, hits = reference(adjacency), exact.hitting_probabilities(adjacency)
     for start, goal in ((int(s), int(g)) for s, g in exact.transitive_closure(adjacency).nonzero()):
-        total = sum(
-            math.prod(1 / graph.out_degree(node) for node in path[:-1]) for path in paths(graph, start, goal)
-        )
+        total = sum(math.prod(1 / graph.out_degree(node) for node in path[:-1]) for path in paths(graph, start, goal))
         assert hits[start, goal] == pytest.approx(total, rel=1e-12)
 
 
@@ -123,12 +121,7 @@ def test_batches_of_graphs_equal_single_graphs() -> None:
 
 def test_a_cycle_is_refused() -> None:
     cycle = torch.tensor([[0, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=torch.bool)
-    for function in (
-        exact.path_counts,
-        exact.longest_path,
-        exact.hitting_probabilities,
-        exact.uniform_path_policy,
-    ):
+    for function in (exact.path_counts, exact.longest_path, exact.hitting_probabilities, exact.uniform_path_policy):
         with pytest.raises(LabError, match="lies on a cycle"):
             function(cycle)
     loop = torch.eye(70, dtype=torch.bool)
@@ -229,9 +222,7 @@ def test_missteps() -> None:
 def test_expected_distinct() -> None:
     draws = stream(0, "draws").rng().integers(0, 20, (4000, 30))
     distinct = np.array([len(set(row)) for row in draws.tolist()])
-    assert exact.expected_distinct(20, 30) == pytest.approx(
-        distinct.mean(), abs=5 * distinct.std() / 4000**0.5
-    )
+    assert exact.expected_distinct(20, 30) == pytest.approx(distinct.mean(), abs=5 * distinct.std() / 4000**0.5)
     assert exact.expected_distinct(1, 30) == 1
 
 

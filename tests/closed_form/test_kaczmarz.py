@@ -30,19 +30,11 @@ def draw(
     seed: int, dimension: int, context: int, batch: int = 2, noise: float = 0.5, mean: float = 0.0
 ) -> RegressionPrompts:
     return linear_regression(
-        stream(seed, "test"),
-        batch,
-        dimension=dimension,
-        context_length=context,
-        query_length=3,
-        noise=noise,
-        mean=mean,
+        stream(seed, "test"), batch, dimension=dimension, context_length=context, query_length=3, noise=noise, mean=mean
     )
 
 
-def loop(
-    given: RegressionPrompts, passes: int = 1, relaxation: float = 1.0, shrink: bool = False
-) -> np.ndarray:
+def loop(given: RegressionPrompts, passes: int = 1, relaxation: float = 1.0, shrink: bool = False) -> np.ndarray:
     """The recursion as it is written, weights after each example [batch, passes * context, dimension]."""
     found = []
     for x, y in zip(given.x_context.numpy(), given.y_context.numpy(), strict=True):
@@ -84,9 +76,7 @@ def test_matches_a_loop(seed: int, dimension: int, context: int, relaxation: flo
 
 @algebra
 @given(seed=st.integers(0, 10**6), dimension=st.integers(2, 5), context=contexts)
-def test_equals_the_triangular_solve_and_interpolates_its_own_label(
-    seed: int, dimension: int, context: int
-) -> None:
+def test_equals_the_triangular_solve_and_interpolates_its_own_label(seed: int, dimension: int, context: int) -> None:
     given = draw(seed, dimension, context)
     x, y = given.x_context, given.y_context
     path = kaczmarz_path(x, y)

@@ -44,9 +44,7 @@ def test_normal_equations_and_least_norm(seed: int, dimension: int, context: int
     x, y = given.x_context, given.y_context
     weights = least_squares_weights(x, y)
     condition = float((torch.linalg.svdvals(x)[:, 0] / torch.linalg.svdvals(x)[:, -1]).max())
-    scale = float(
-        (x.square().sum((1, 2)) * weights.norm(dim=1) + x.flatten(1).norm(dim=1) * y.norm(dim=1)).max()
-    )
+    scale = float((x.square().sum((1, 2)) * weights.norm(dim=1) + x.flatten(1).norm(dim=1) * y.norm(dim=1)).max())
     bound = rounding_bound(50 * context * dimension * condition, scale)
     residual = y - (x @ weights[..., None])[..., 0]
     assert float((x.mT @ residual[..., None]).abs().max()) <= bound
@@ -80,14 +78,7 @@ def test_ridge_tends_to_least_squares() -> None:
 def test_ridge_is_the_posterior_mean() -> None:
     """No other penalty has a lower error than noise^2 / weight variance, on paired prompts."""
     given = linear_regression(
-        stream(1),
-        4000,
-        dimension=3,
-        context_length=4,
-        query_length=1,
-        inputs="normal",
-        noise=1.0,
-        weight_scale=2.0,
+        stream(1), 4000, dimension=3, context_length=4, query_length=1, inputs="normal", noise=1.0, weight_scale=2.0
     )
     arguments = given.x_context, given.y_context, given.x_query
 

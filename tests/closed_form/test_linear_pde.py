@@ -22,12 +22,7 @@ from lab.streams import stream
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)
-@given(
-    beta=st.floats(-30, 30),
-    nu=st.floats(0, 1),
-    modes=st.integers(1, 6),
-    seed=st.integers(0, 1000),
-)
+@given(beta=st.floats(-30, 30), nu=st.floats(0, 1), modes=st.integers(1, 6), seed=st.integers(0, 1000))
 def test_coefficients_are_recovered(beta: float, nu: float, modes: int, seed: int) -> None:
     family = Family(modes=modes, advection=(beta, beta + 1e-9), diffusion=(nu, nu + 1e-9))
     states = pde_trajectories(stream(seed), 3, family=family, trajectories=1, length=3).modes[:, 0]
@@ -46,9 +41,7 @@ def test_fast_advection_is_taken_for_its_alias() -> None:
 
 def test_least_squares_solves_its_normal_equations() -> None:
     source = stream(0).rng()
-    before, after = (
-        torch.view_as_complex(torch.from_numpy(source.standard_normal((2, 5, 3, 2)))) for _ in range(2)
-    )
+    before, after = (torch.view_as_complex(torch.from_numpy(source.standard_normal((2, 5, 3, 2)))) for _ in range(2))
     found = least_squares_propagators(before, after)
     for b in range(2):
         for k in range(3):

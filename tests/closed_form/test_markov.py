@@ -50,9 +50,7 @@ def counted(tokens: list[int], states: int, order: int, alpha: float) -> list[fl
     seed=st.integers(0, 1000),
     alpha=st.sampled_from([0.5, 1.0, 3.0]),
 )
-def test_posterior_equals_counting_by_hand(
-    states: int, order: int, length: int, seed: int, alpha: float
-) -> None:
+def test_posterior_equals_counting_by_hand(states: int, order: int, length: int, seed: int, alpha: float) -> None:
     tokens = torch.from_numpy(stream(seed).rng().integers(0, states, (2, length)))
     found = markov_posterior(states, order, alpha)(tokens, torch.zeros(2).long()).exp()
     for row, sequence in enumerate(tokens.tolist()):

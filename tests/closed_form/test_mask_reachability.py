@@ -9,13 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.closed_form.mask_reachability import (
-    PAIRS,
-    allowed_pairs,
-    discrepancy,
-    reachability,
-    saturation_depth,
-)
+from lab.closed_form.mask_reachability import PAIRS, allowed_pairs, discrepancy, reachability, saturation_depth
 from lab.errors import LabError
 from lab.models import masks
 from lab.models.mask_patterns import mask
@@ -34,9 +28,7 @@ def test_reachability_is_the_existence_of_a_path(seed: int, layers: int, length:
     stack = random_masks(seed, layers, length)
     heard = [{place} for place in range(length)]
     for layer in stack:
-        heard = [
-            set().union(heard[i], *(heard[j] for j in range(length) if layer[i, j])) for i in range(length)
-        ]
+        heard = [set().union(heard[i], *(heard[j] for j in range(length) if layer[i, j])) for i in range(length)]
     found = reachability(stack)
     assert [{j for j in range(length) if found[i, j]} for i in range(length)] == heard
 

@@ -37,9 +37,7 @@ def test_moments_are_those_of_the_quadrature(start: str) -> None:
 def losses(rule_states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Losses of five layers with random entries everywhere, so that no symmetry of the weights helps."""
     rng, dimension = stream(3).rng(), rule_states.shape[-1]
-    value, key = (
-        torch.from_numpy(rng.normal(size=(5, rows * dimension, 2 * dimension, 2))) for rows in (1, 2)
-    )
+    value, key = (torch.from_numpy(rng.normal(size=(5, rows * dimension, 2 * dimension, 2))) for rows in (1, 2))
     layer = MesaLayer(value, key)
     models = (5, *rule_states.shape)
     mask = masks.causal(rule_states.shape[1])
@@ -65,11 +63,7 @@ def test_no_root_of_unity_can_be_spared() -> None:
 
 
 def test_moments_of_complex_starts_against_samples() -> None:
-    first = (
-        linear_dynamics(stream(0), 200_000, dimension=2, length=1, start="complex gaussian")
-        .states[:, 0]
-        .abs()
-    )
+    first = linear_dynamics(stream(0), 200_000, dimension=2, length=1, start="complex gaussian").states[:, 0].abs()
     found = theory.moments("complex gaussian", 2)
     assert np.isclose(float((first**4).mean()), found.fourth, rtol=0.02)
     assert np.isclose(float((first[:, 0] ** 2 * first[:, 1] ** 4).mean()), found.mixed, rtol=0.03)

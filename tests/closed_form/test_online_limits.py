@@ -43,9 +43,7 @@ def test_moments_in_one_and_two_dimensions_by_another_quadrature(mean: float) ->
     pair = direction_moments(law, 2)
     span = [(mean - 0.5, mean + 0.5)] * 2
     assert pair.inverse_square == pytest.approx(nquad(lambda a, b: 1 / (a * a + b * b), span)[0], rel=1e-10)
-    assert pair.sum_square == pytest.approx(
-        nquad(lambda a, b: (a + b) ** 2 / (a * a + b * b), span)[0], rel=1e-10
-    )
+    assert pair.sum_square == pytest.approx(nquad(lambda a, b: (a + b) ** 2 / (a * a + b * b), span)[0], rel=1e-10)
     fourth = nquad(lambda a, b: ((a + b) ** 2 / (a * a + b * b)) ** 2, span)[0]
     assert pair.sum_fourth == pytest.approx(fourth, rel=1e-10)
     inverse = nquad(lambda a, b: ((a + b) / (a * a + b * b)) ** 2, span)[0]
@@ -54,11 +52,7 @@ def test_moments_in_one_and_two_dimensions_by_another_quadrature(mean: float) ->
 
 @pytest.mark.parametrize(
     ("law", "dimension"),
-    [
-        (Coordinate("uniform", 1.0), 5),
-        (Coordinate("uniform", 0.3, 2.0), 7),
-        (Coordinate("normal", 1.0, 0.5), 6),
-    ],
+    [(Coordinate("uniform", 1.0), 5), (Coordinate("uniform", 0.3, 2.0), 7), (Coordinate("normal", 1.0, 0.5), 6)],
 )
 def test_moments_match_simulation(law: Coordinate, dimension: int) -> None:
     rng = stream(0, "moments", dimension).rng()

@@ -57,9 +57,7 @@ def draw(
 
 def signs(context: int, dimension: int) -> np.ndarray:
     """All input matrices of coordinates -1 and 1, whose even moments are all 1."""
-    return np.array(list(itertools.product((-1.0, 1.0), repeat=context * dimension))).reshape(
-        -1, context, dimension
-    )
+    return np.array(list(itertools.product((-1.0, 1.0), repeat=context * dimension))).reshape(-1, context, dimension)
 
 
 @pytest.mark.parametrize(("context", "dimension"), [(1, 1), (2, 3), (3, 2), (4, 1)])
@@ -92,12 +90,7 @@ def test_gram_moments_of_the_largest_order_in_one_dimension() -> None:
 
 
 @algebra
-@given(
-    context=st.integers(1, 20),
-    dimension=st.integers(1, 10),
-    uniform=st.booleans(),
-    factor=st.floats(0.1, 2.0),
-)
+@given(context=st.integers(1, 20), dimension=st.integers(1, 10), uniform=st.booleans(), factor=st.floats(0.1, 2.0))
 def test_one_step_error_from_moments(context: int, dimension: int, uniform: bool, factor: float) -> None:
     moments = uniform_moments(0.7) if uniform else normal_moments(0.4)
     law = {"input_variance": moments[1], "kurtosis": moments[2] / moments[1] ** 2}
@@ -118,12 +111,8 @@ def test_optimal_step_is_the_least(context: int, noise: float, shift: float) -> 
 
 
 @algebra
-@given(
-    context=st.integers(1, 20), dimension=st.integers(1, 6), variance=st.floats(0.1, 3), noise=st.floats(0, 1)
-)
-def test_isotropic_spectrum_is_the_plain_step(
-    context: int, dimension: int, variance: float, noise: float
-) -> None:
+@given(context=st.integers(1, 20), dimension=st.integers(1, 6), variance=st.floats(0.1, 3), noise=st.floats(0, 1))
+def test_isotropic_spectrum_is_the_plain_step(context: int, dimension: int, variance: float, noise: float) -> None:
     spectrum = np.full(dimension, variance)
     step = optimal_step(context, dimension, input_variance=variance, noise=noise)
     assert optimal_step_of_spectrum(spectrum, context, noise) == pytest.approx(step, rel=1e-12)

@@ -30,9 +30,7 @@ def test_refinement_compares_trees(seed: int, depth: int, length: int) -> None:
     rng = stream(seed, "symmetry").rng()
     mask = torch.from_numpy(rng.random((length, length)) < 0.5)
     order = rng.permutation(length).tolist()
-    expected = [
-        tree(mask, i, depth, list(range(length))) == tree(mask, i, depth, order) for i in range(length)
-    ]
+    expected = [tree(mask, i, depth, list(range(length))) == tree(mask, i, depth, order) for i in range(length)]
     assert unchanged_rows(mask, order, depth).tolist() == expected
 
 

@@ -7,13 +7,7 @@ import itertools
 import pytest
 import torch
 
-from lab.closed_form.pointer_jumping import (
-    causal_accuracy,
-    causal_two_hop_accuracy,
-    follow,
-    jump,
-    two_hop_posterior,
-)
+from lab.closed_form.pointer_jumping import causal_accuracy, causal_two_hop_accuracy, follow, jump, two_hop_posterior
 from lab.errors import LabError
 from lab.models import masks
 

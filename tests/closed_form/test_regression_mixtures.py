@@ -40,9 +40,8 @@ def test_running_predictions_equal_loops(seed: int, components: int, dimension: 
         x, y = prompts.x[b].numpy(), prompts.y[b].numpy()
         for k in range(length):
             likelihood = np.array(
-                [prior[j] * math.exp(-((y[:k] - x[:k] @ rows[j].numpy()) ** 2).sum() / 0.5)
-                 for j in range(components)]
-            )  # fmt: skip
+                [prior[j] * math.exp(-((y[:k] - x[:k] @ rows[j].numpy()) ** 2).sum() / 0.5) for j in range(components)]
+            )
             weights = likelihood @ rows.numpy() / likelihood.sum()
             assert float(found[b, k]) == pytest.approx(weights @ x[k], abs=1e-10)
             scores = [((y[:k] - x[:k] @ row) ** 2).sum() for row in rows.numpy()]
@@ -60,8 +59,7 @@ def test_predictors_of_whole_contexts_agree_with_the_running_ones(seed: int) -> 
             theory.running_posterior_mean(prompts.x, prompts.y, rows, 0.5)[:, k],
         )
         torch.testing.assert_close(
-            theory.best_component(rows)(*context)[:, 0],
-            theory.running_argmin(prompts.x, prompts.y, rows)[:, k],
+            theory.best_component(rows)(*context)[:, 0], theory.running_argmin(prompts.x, prompts.y, rows)[:, k]
         )
 
 
@@ -70,9 +68,7 @@ def test_posterior_is_bayes_rule_of_normal_densities() -> None:
     scores = theory.squared_residuals(prompts.x, prompts.y, rows).sum(1)
     found = theory.posterior(scores, 0.5)
     for b in range(6):
-        densities = [
-            stats.multivariate_normal(prompts.x[b] @ row, 0.25 * np.eye(5)).pdf(prompts.y[b]) for row in rows
-        ]
+        densities = [stats.multivariate_normal(prompts.x[b] @ row, 0.25 * np.eye(5)).pdf(prompts.y[b]) for row in rows]
         np.testing.assert_allclose(found[b], np.array(densities) / sum(densities), rtol=0, atol=1e-12)
 
 
@@ -143,9 +139,7 @@ def test_symmetric_pair_is_the_posterior_mean(seed: int, noise: float) -> None:
     torch.testing.assert_close(found, weights, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("mean", "variance"), [(0.01, 0.01), (1.0, 1.0), (5.0, 5.0), (0.3, 4.0), (30.0, 30.0)]
-)
+@pytest.mark.parametrize(("mean", "variance"), [(0.01, 0.01), (1.0, 1.0), (5.0, 5.0), (0.3, 4.0), (30.0, 30.0)])
 def test_tanh_moments_match_adaptive_quadrature(mean: float, variance: float) -> None:
     found = theory.tanh_moments(np.array([mean]), np.array([variance]))[:, 0]
     for power, value in zip((1, 2), found, strict=True):
@@ -196,9 +190,7 @@ def test_expectation_maximisation_equals_loops_and_climbs() -> None:
     starts = torch.from_numpy(stream(7, "starts").rng().standard_normal((2, 3, 2)))
     found = theory.expectation_maximisation(prompts.x, prompts.y, starts, noise=0.4, iterations=7)
     for place in range(2):
-        loop = loop_expectation_maximisation(
-            prompts.x.numpy(), prompts.y.numpy(), starts[place].numpy(), 0.4, 7
-        )
+        loop = loop_expectation_maximisation(prompts.x.numpy(), prompts.y.numpy(), starts[place].numpy(), 0.4, 7)
         np.testing.assert_allclose(found.components[place], loop, rtol=0, atol=1e-9)
     assert found.likelihood.shape == (2, 8)
     largest = float(found.likelihood.abs().max())
@@ -213,12 +205,7 @@ def test_likelihood_is_that_of_the_mixture() -> None:
     found = theory.expectation_maximisation(prompts.x, prompts.y, rows[None], noise=0.4, iterations=1)
     densities = np.array(
         [
-            np.mean(
-                [
-                    stats.multivariate_normal(prompts.x[b] @ row, 0.16 * np.eye(4)).pdf(prompts.y[b])
-                    for row in rows
-                ]
-            )
+            np.mean([stats.multivariate_normal(prompts.x[b] @ row, 0.16 * np.eye(4)).pdf(prompts.y[b]) for row in rows])
             for b in range(9)
         ]
     )

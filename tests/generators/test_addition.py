@@ -120,15 +120,7 @@ def test_answers_are_read_back() -> None:
     assert torch.equal(read_window_answers(answers), exact_table())
     stopped = torch.where((answers == STOP).cumsum(-1) > 0, STOP, answers)  # as a decoder fills up
     assert torch.equal(read_window_answers(stopped), exact_table())
-    wrong = [
-        [3, 3, 3],
-        [STOP, 3, STOP],
-        [2, 5, STOP],
-        [4, 5, STOP],
-        [3, PAD, STOP],
-        [13, STOP, STOP],
-        [12, 3, STOP],
-    ]
+    wrong = [[3, 3, 3], [STOP, 3, STOP], [2, 5, STOP], [4, 5, STOP], [3, PAD, STOP], [13, STOP, STOP], [12, 3, STOP]]
     # 111, nothing, 03, 23, 1P, C, a second start
     assert read_window_answers(torch.tensor(wrong)).tolist() == [-1] * len(wrong)
 

@@ -172,8 +172,7 @@ def test_matrices_without_a_stationary_law_are_refused(matrix: list[list[float]]
 def test_transient_symbols_and_uniform_roots_are_allowed() -> None:
     transient = torch.tensor([[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.3, 0.3, 0.4]]], dtype=torch.float64)
     assert torch.allclose(
-        sequences_of(stream(0), transient, chain(2), "stationary").stationary,
-        torch.tensor([[0.5, 0.5, 0.0]]).double(),
+        sequences_of(stream(0), transient, chain(2), "stationary").stationary, torch.tensor([[0.5, 0.5, 0.0]]).double()
     )
     assert sequences_of(stream(0), torch.eye(2).double()[None], chain(4), "uniform").tokens.shape == (1, 5)
 

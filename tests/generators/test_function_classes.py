@@ -67,9 +67,7 @@ def test_trees_are_walked_node_by_node() -> None:
 
 def test_noise_is_on_the_context_alone() -> None:
     clean, noisy = (
-        function_prompts(
-            stream(4), 500, function="linear", dimension=3, context_length=4, query_length=2, noise=noise
-        )
+        function_prompts(stream(4), 500, function="linear", dimension=3, context_length=4, query_length=2, noise=noise)
         for noise in (0.0, 0.5)
     )
     assert torch.equal(clean.x_context, noisy.x_context)
@@ -93,9 +91,7 @@ def test_shifts_do_what_they_say() -> None:
     torch.testing.assert_close(orthogonal.x_query.norm(dim=-1), plain.x_query.norm(dim=-1))
 
     overlapping = shifted("overlapping")
-    distances = torch.cdist(
-        overlapping.x_query, overlapping.x_context, compute_mode="donot_use_mm_for_euclid_dist"
-    )
+    distances = torch.cdist(overlapping.x_query, overlapping.x_context, compute_mode="donot_use_mm_for_euclid_dist")
     assert bool((distances.min(-1).values == 0).all())
 
     half = shifted("half subspace", context_length=6)
@@ -130,10 +126,7 @@ def test_an_empty_context_is_allowed() -> None:
         ({"query_length": 0}, "query_length is 0"),
         ({"scale": -1.0}, "scale -1.0 must be finite"),
         ({"function": "sparse", "dimension": 2}, "3 non-zero coordinates do not fit into 2"),
-        (
-            {"shift": "orthogonal", "context_length": 6},
-            "No query is orthogonal to 6 examples in 6 dimensions",
-        ),
+        ({"shift": "orthogonal", "context_length": 6}, "No query is orthogonal to 6 examples in 6 dimensions"),
         ({"shift": "overlapping", "context_length": 0}, "cannot be one of 0 examples"),
         ({"shift": "skewed", "dimension": 1}, "needs at least 2 dimensions, not 1"),
     ],
@@ -154,6 +147,4 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(LabError, match="class 'cubic' is unknown; choose one of linear"):
         draw_functions.__wrapped__(stream(0), 2, "cubic", 3)
     with pytest.raises(LabError, match="shift 'sideways' is unknown; choose one of none"):
-        shifted_prompts.__wrapped__(
-            stream(0), 2, shift="sideways", dimension=3, context_length=2, query_length=1
-        )
+        shifted_prompts.__wrapped__(stream(0), 2, shift="sideways", dimension=3, context_length=2, query_length=1)

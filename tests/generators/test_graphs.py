@@ -96,9 +96,7 @@ def test_sampled_paths_follow_their_law(walk: bool) -> None:
     every = [tuple(path) for path in nx.all_simple_paths(graph, start, goal)]
     assert found <= set(every)
     rows = [tuple(node for node in row if node >= 0) for row in sampled.tolist()]
-    chances = np.array(
-        [np.prod([float(policy[goal, u, v]) for u, v in zip(p, p[1:], strict=False)]) for p in every]
-    )
+    chances = np.array([np.prod([float(policy[goal, u, v]) for u, v in zip(p, p[1:], strict=False)]) for p in every])
     assert chances.sum() == pytest.approx(1)
     observed = np.array([rows.count(path) for path in every])
     statistic = ((observed - draws * chances) ** 2 / (draws * chances)).sum()

@@ -30,9 +30,7 @@ def test_states_follow_their_unitary_transition(start: str, transition: str, pha
 
 
 def test_laws_of_the_first_state() -> None:
-    sparse = (
-        linear_dynamics(stream(0), 500, dimension=4, length=1, start="sparse", scale=2.0).states[:, 0].real
-    )
+    sparse = linear_dynamics(stream(0), 500, dimension=4, length=1, start="sparse", scale=2.0).states[:, 0].real
     assert bool(((sparse != 0).sum(-1) == 1).all())
     assert set(sparse[sparse != 0].tolist()) == {-2.0, 2.0}
     assert set(torch.where(sparse != 0)[1].tolist()) == {0, 1, 2, 3}

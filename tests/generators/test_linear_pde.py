@@ -61,10 +61,7 @@ def test_first_states_have_falling_spectra() -> None:
         (lambda: Family(interval=0.0), "interval 0.0 must be positive"),
         (lambda: Family(advection=(1.0, -1.0)), "range 1.0 to -1.0 of the advection must be increasing"),
         (lambda: Family(diffusion=(-0.1, 0.1)), "diffusion -0.1 is negative"),
-        (
-            lambda: pde_trajectories(stream(0), 2, family=Family(), trajectories=0, length=2),
-            "trajectories is 0",
-        ),
+        (lambda: pde_trajectories(stream(0), 2, family=Family(), trajectories=0, length=2), "trajectories is 0"),
         (lambda: fields(torch.zeros(2, 3, dtype=torch.complex128), 6), "6 points cannot tell 3 modes apart"),
     ],
 )
@@ -76,6 +73,4 @@ def test_bad_input(make, sentence: str) -> None:
 def test_unknown_coefficients_are_refused() -> None:
     # The type checker of the tests would find the unknown name first.
     with pytest.raises(LabError, match="coefficients 'fixed' are unknown; choose one of shared"):
-        pde_trajectories.__wrapped__(
-            stream(0), 2, family=Family(), trajectories=1, length=2, coefficients="fixed"
-        )
+        pde_trajectories.__wrapped__(stream(0), 2, family=Family(), trajectories=1, length=2, coefficients="fixed")

@@ -64,9 +64,7 @@ def walk_law(sequences: Tensor, p: Tensor, q: Tensor, first: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("states", "order", "length"), [(2, 0, 5), (2, 1, 5), (2, 2, 5), (3, 1, 4)])
 def test_dirichlet_chains_follow_the_mixture(states: int, order: int, length: int) -> None:
-    drawn = dirichlet_chains(
-        stream(0, "law"), DRAWS, states=states, length=length, order=order, concentration=1.5
-    )
+    drawn = dirichlet_chains(stream(0, "law"), DRAWS, states=states, length=length, order=order, concentration=1.5)
     assert_law(drawn.tokens, states, log_evidence(words(states, length), states, order, 1.5).exp())
     assert drawn.table.shape == (DRAWS, states**order, states)
 
@@ -122,9 +120,7 @@ def test_the_oracle_of_a_switching_chain_is_the_law_of_its_next_token() -> None:
 
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(states=st.integers(2, 5), seed=st.integers(0, 10_000), exponent=st.floats(-1.5, 1))
-def test_balance_is_doubly_stochastic_and_scales_rows_and_columns(
-    states: int, seed: int, exponent: float
-) -> None:
+def test_balance_is_doubly_stochastic_and_scales_rows_and_columns(states: int, seed: int, exponent: float) -> None:
     raw = torch.from_numpy(stream(seed, "raw").rng().gamma(10**exponent, size=(4, states, states))) + 1e-30
     found = balance(raw)
     assert float((found.sum(-1) - 1).abs().max()) < 1e-12

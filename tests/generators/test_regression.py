@@ -11,13 +11,7 @@ import torch
 from torch import Tensor
 
 from lab.errors import LabError
-from lab.generators.regression import (
-    linear_regression,
-    multiclass,
-    permute_context,
-    random_orders,
-    tokens,
-)
+from lab.generators.regression import linear_regression, multiclass, permute_context, random_orders, tokens
 from lab.streams import stream
 
 SIZES: dict[str, Any] = {"dimension": 3, "context_length": 4, "query_length": 2}
@@ -54,9 +48,7 @@ def test_uniform_inputs_have_the_law_asked_for(mean: float) -> None:
 
 def test_normal_inputs_have_the_spectrum_asked_for() -> None:
     spectrum = [4.0, 1.0, 0.0]
-    x = linear_regression(
-        stream(2), 400, inputs="normal", mean=1.0, spectrum=spectrum, **MANY
-    ).x_context.flatten(0, 1)
+    x = linear_regression(stream(2), 400, inputs="normal", mean=1.0, spectrum=spectrum, **MANY).x_context.flatten(0, 1)
     assert bool((x[:, 2] == 1).all())
     assert float(z_scores((x - 1).square(), torch.tensor(spectrum))[:2].max()) < 4.5
 

@@ -11,12 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from lab.generators.regression_mixtures import (
-    component_set,
-    fresh_regression,
-    prior_law,
-    regression_mixture,
-)
+from lab.generators.regression_mixtures import component_set, fresh_regression, prior_law, regression_mixture
 from lab.statistics import deviation
 from lab.streams import stream
 

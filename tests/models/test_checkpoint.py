@@ -67,13 +67,7 @@ def test_other_files_are_refused_with_the_reason(file: Path) -> None:
         ({"architecture": {"width": 8, "layers": 3, "input_size": 4}, "mask": "causal", "sign": 1}, "lacks"),
         (
             {
-                "architecture": {
-                    "width": 8,
-                    "layers": 2,
-                    "heads": 2,
-                    "input_size": 5,
-                    "output_size": 1,
-                },
+                "architecture": {"width": 8, "layers": 2, "heads": 2, "input_size": 5, "output_size": 1},
                 "mask": "causal",
                 "sign": 1,
             },
@@ -83,9 +77,7 @@ def test_other_files_are_refused_with_the_reason(file: Path) -> None:
         ([], "not this lab's transformer"),
     ],
 )
-def test_an_architecture_that_is_not_that_of_the_tensors_is_refused(
-    file: Path, header: object, reason: str
-) -> None:
+def test_an_architecture_that_is_not_that_of_the_tensors_is_refused(file: Path, header: object, reason: str) -> None:
     with_header(file, header)
     with pytest.raises(LabError, match=reason):
         load_model(file)

@@ -41,8 +41,7 @@ def by_definition(model: Disentangled, member: int, prompt: Tensor, mask: Tensor
     h = torch.cat([torch.nn.functional.one_hot(prompt, STATES), torch.eye(LENGTH)], dim=-1).double()
     for matrices in model.attention:
         reads = [
-            torch.softmax((h @ matrix @ h.T).masked_fill(~mask, -torch.inf), -1) @ h
-            for matrix in matrices[member]
+            torch.softmax((h @ matrix @ h.T).masked_fill(~mask, -torch.inf), -1) @ h for matrix in matrices[member]
         ]
         h = torch.cat([h, *reads], dim=-1)
     return h @ model.readout[member]
@@ -122,10 +121,7 @@ def test_row_scale_sets_the_rate_of_a_row() -> None:
 
 def test_both_are_ensembles_and_token_predictors() -> None:
     prompts = tokens(0, 4, LENGTH)
-    for model in (
-        with_readout((1, 1)),
-        Reduced.start(STATES, 1.0, torch.ones(2, LENGTH, dtype=torch.float64)),
-    ):
+    for model in (with_readout((1, 1)), Reduced.start(STATES, 1.0, torch.ones(2, LENGTH, dtype=torch.float64))):
         assert isinstance(model, Ensemble)
         law = as_token_predictor(model, masks.causal(LENGTH))(prompts, torch.zeros(4, dtype=torch.long)).exp()
         assert law.shape == (2, 4, LENGTH, STATES)
@@ -140,9 +136,7 @@ def test_training_learns_to_repeat_the_last_token() -> None:
     mask = masks.causal(LENGTH)
 
     def batch(seed: int, step: int) -> dict[str, Tensor]:
-        return {
-            "tokens": torch.from_numpy(stream(seed, "data", step).rng().integers(0, STATES, (32, LENGTH)))
-        }
+        return {"tokens": torch.from_numpy(stream(seed, "data", step).rng().integers(0, STATES, (32, LENGTH)))}
 
     def loss(model: Disentangled, data: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
         logs = torch.log_softmax(model.final(data["tokens"], mask), -1)

@@ -46,15 +46,9 @@ def test_flow_is_the_closure(name: str, sizes: dict[str, Any], transitive: bool,
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
-@given(
-    image=st.integers(0, 4),
-    prompt=st.integers(0, 3),
-    labels=st.lists(st.integers(1, 3), max_size=4),
-)
+@given(image=st.integers(0, 4), prompt=st.integers(0, 3), labels=st.lists(st.integers(1, 3), max_size=4))
 def test_erasing_and_opening_gives_independent_labels(image: int, prompt: int, labels: list[int]) -> None:
-    assert torch.equal(
-        labels_by_erasure(image, prompt, labels), masks.labels_independent(image, prompt, labels)
-    )
+    assert torch.equal(labels_by_erasure(image, prompt, labels), masks.labels_independent(image, prompt, labels))
 
 
 def test_limits_of_the_patterns() -> None:

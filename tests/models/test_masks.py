@@ -54,9 +54,7 @@ def test_pairs_and_transitivity(name: str, sizes: dict[str, Any], pairs: int, tr
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize(("name", "sizes", "pairs", "transitive"), CASES, ids=NAMES)
-def test_flow_is_the_closure(
-    name: str, sizes: dict[str, Any], pairs: int, transitive: bool, depth: int
-) -> None:
+def test_flow_is_the_closure(name: str, sizes: dict[str, Any], pairs: int, transitive: bool, depth: int) -> None:
     mask = PATTERNS[name](**sizes)
     moved = flow(network(depth), prompt(len(mask)), mask) != 0
     assert torch.equal(moved, closure(mask, depth))

@@ -67,9 +67,7 @@ def test_held_entries_stay_where_they_are() -> None:
     rule = quadrature("ones", 2, 4)
     both = torch.full((1,), 0.1, dtype=torch.float64)
     layer = MesaLayer.diagonal(2, both, both)
-    held = gradient_descent(
-        layer, rule.states, rule.weights, masks.causal(4), rate=0.1, steps=5, diagonal_only=True
-    )
+    held = gradient_descent(layer, rule.states, rule.weights, masks.causal(4), rate=0.1, steps=5, diagonal_only=True)
     free = gradient_descent(layer, rule.states, rule.weights, masks.causal(4), rate=0.1, steps=5)
     assert float(held.off_diagonal.max()) == 0.0
     assert float(free.off_diagonal[-1, 0]) > 1e-3

@@ -121,10 +121,7 @@ def test_cache_equals_the_full_pass(architecture: Architecture, pattern: str) ->
 
 def test_cache_with_explicit_positions() -> None:
     """Positions that do not count from 0 go with the tokens, for every kind of positions."""
-    positions, mask = (
-        torch.tensor([[3, 4, 0, 1, 2, 7], [0, 0, 1, 1, 2, 2], [8, 6, 4, 2, 0, 1]]),
-        masks.causal(6),
-    )
+    positions, mask = (torch.tensor([[3, 4, 0, 1, 2, 7], [0, 0, 1, 1, 2, 2], [8, 6, 4, 2, 0, 1]]), masks.causal(6))
     for name in ("learned", "sinusoidal", "rotary"):
         model, tokens, cache = build(VARIANTS[name], [0, 2]), prompts(VARIANTS[name], 2), KeyValueCache()
         whole = model(tokens, mask, positions)
@@ -177,14 +174,10 @@ def test_equals_the_encoder_of_torch(activation: str) -> None:
 def test_linear_and_kernel_attention_are_their_formulas() -> None:
     tokens, mask = prompts(VARIANTS["stream_is_input"], 1), masks.prefix_lm(6, 2)
     for kind in ("linear", "kernel"):
-        architecture = Architecture(
-            width=12, layers=1, heads=2, attention=kind, mlp_ratio=0, norm="none", bias=False
-        )
+        architecture = Architecture(width=12, layers=1, heads=2, attention=kind, mlp_ratio=0, norm="none", bias=False)
         model = build(architecture, [3])
         w = {name.split(".")[-2]: parameter[0] for name, parameter in model.named_parameters()}
-        q, k, v = (
-            (tokens[0] @ w[part]).unflatten(-1, (2, 6)).transpose(1, 2) for part in ("query", "key", "value")
-        )
+        q, k, v = ((tokens[0] @ w[part]).unflatten(-1, (2, 6)).transpose(1, 2) for part in ("query", "key", "value"))
         if kind == "linear":
             weights = torch.einsum("bhid,bhjd->bhij", q, k) * mask
         else:
@@ -201,9 +194,7 @@ def test_merged_is_factored_with_identity_keys_and_values(attention: str) -> Non
     merged = dataclasses.replace(factored, attention_matrices="merged")
     few = build(merged, [4])
     identity = {
-        f"layers.{depth}.attention.{part}.weight": torch.eye(6)
-        for depth in (0, 1)
-        for part in ("key", "value")
+        f"layers.{depth}.attention.{part}.weight": torch.eye(6) for depth in (0, 1) for part in ("key", "value")
     }
     shared = {name: parameter.detach() for name, parameter in few.named_parameters()}
     many = build(factored, [9]).load_weights(identity | shared)
@@ -220,9 +211,7 @@ def test_merged_matrices_in_column_notation() -> None:
         {"layers.0.attention.query.weight": key_query.T, "layers.0.attention.output.weight": project_value.T},
     )
     z, mask = prompts(architecture, 1), masks.in_context_causal(4, 2)
-    update = torch.einsum(
-        "ab,tjb,tjc,cd,tid,ij->tia", project_value, z[0], z[0], key_query, z[0], mask.double()
-    )
+    update = torch.einsum("ab,tjb,tjc,cd,tid,ij->tia", project_value, z[0], z[0], key_query, z[0], mask.double())
     assert gap(model(z, mask)[0], z[0] + update) < ROUNDING
 
 
@@ -236,9 +225,7 @@ def test_stream_norm_leaves_no_clean_skip() -> None:
     for norm in ("stream", "pre"):
         architecture = Architecture(width=12, layers=1, heads=3, norm=norm)
         model = build(architecture, [0])
-        model.load_weights(
-            {name: value.expand(model.get_parameter(name).shape) for name, value in zero.items()}
-        )
+        model.load_weights({name: value.expand(model.get_parameter(name).shape) for name, value in zero.items()})
         tokens, record = prompts(architecture, 1), dict[str, Tensor]()
         model(tokens, masks.full(6), record=record)
         normed = torch.nn.functional.layer_norm(tokens, (12,))
@@ -249,9 +236,7 @@ def test_stream_norm_leaves_no_clean_skip() -> None:
 @pytest.mark.parametrize("attention", ["softmax", "linear", "kernel"])
 def test_a_token_that_sees_nothing_gets_nothing(attention: str) -> None:
     """Not NaN and not the mean over all tokens, forwards and backwards; without biases exactly 0."""
-    architecture = Architecture(
-        width=12, layers=1, heads=3, attention=attention, mlp_ratio=0, norm="none", bias=False
-    )
+    architecture = Architecture(width=12, layers=1, heads=3, attention=attention, mlp_ratio=0, norm="none", bias=False)
     model, mask = build(architecture, [0]), masks.causal(6)
     mask[[0, 3]] = False
     for record in (None, dict[str, Tensor]()):
@@ -360,9 +345,7 @@ def test_explicit_weights() -> None:
     assert model.get_parameter("read_out.weight").shape == (2, 12, 2)
     assert not model(prompts(BASE, 2), masks.causal(6)).any()
     both = torch.stack([value, -value])
-    assert torch.equal(
-        model.load_weights({"read_out.weight": both}).get_parameter("read_out.weight"), both.double()
-    )
+    assert torch.equal(model.load_weights({"read_out.weight": both}).get_parameter("read_out.weight"), both.double())
 
 
 ERRORS: list[tuple[dict[str, Any], str]] = [

@@ -50,9 +50,7 @@ class _Layout:
         return slice(start, start + self.labels)
 
 
-def forward_lookup(
-    labels: int, length: int, *, score: float = SCORE, sharpness: float = SHARPNESS
-) -> Transformer:
+def forward_lookup(labels: int, length: int, *, score: float = SCORE, sharpness: float = SHARPNESS) -> Transformer:
     """One layer, one head: the law of the next node is uniform on the children of the current one.
 
     Args:
@@ -64,9 +62,7 @@ def forward_lookup(
     return _one_lookup(labels, length, score, sharpness, backward=False)
 
 
-def backward_lookup(
-    labels: int, length: int, *, score: float = SCORE, sharpness: float = SHARPNESS
-) -> Transformer:
+def backward_lookup(labels: int, length: int, *, score: float = SCORE, sharpness: float = SHARPNESS) -> Transformer:
     """One layer, one head: the law of the next node is all on the parent of the current one (`forward_lookup`)."""
     return _one_lookup(labels, length, score, sharpness, backward=True)
 
@@ -103,9 +99,7 @@ def path_planner(
         heads = [_nothing(layout), _nothing(layout)]
         if layer < hops:
             asked = layout.target if layer == 0 else layout.scratch(layer - 1)
-            heads[0] = _look_up(
-                layout, asked, layout.target, layout.source, layout.scratch(layer), 1.0, score
-            )
+            heads[0] = _look_up(layout, asked, layout.target, layout.source, layout.scratch(layer), 1.0, score)
         else:
             heads[0] = _copy_from_goal(layout, found, answer, score)
         if layer == 0:
@@ -195,20 +189,13 @@ def _copy_from_goal(layout: _Layout, found: slice, answer: slice, score: float) 
 def _side_by_side(layer: int, heads: list[_Head]) -> dict[str, Tensor]:
     name = f"layers.{layer}.attention."
     joined = {
-        f"{name}{part}.weight": torch.cat([head[part] for head in heads], dim=1)
-        for part in ("query", "key", "value")
+        f"{name}{part}.weight": torch.cat([head[part] for head in heads], dim=1) for part in ("query", "key", "value")
     }
     return joined | {f"{name}output.weight": torch.cat([head["output"] for head in heads], dim=0)}
 
 
 def _built(
-    layout: _Layout,
-    labels: int,
-    answer: slice,
-    layers: int,
-    heads: int,
-    weights: dict[str, Tensor],
-    sharpness: float,
+    layout: _Layout, labels: int, answer: slice, layers: int, heads: int, weights: dict[str, Tensor], sharpness: float
 ) -> Transformer:
     read_out = torch.zeros(layout.width, labels, dtype=torch.float64)
     read_out[answer] = sharpness * torch.eye(labels, dtype=torch.float64)

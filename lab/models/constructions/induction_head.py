@@ -128,13 +128,7 @@ def _head(
     at = places(states, length)
     width, size = at["answer"].stop, max(length + 1, states + 1)
     architecture = Architecture(
-        width=width,
-        layers=2,
-        head_size=size,
-        mlp_ratio=0,
-        norm="none",
-        bias=False,
-        output_size=states,
+        width=width, layers=2, head_size=size, mlp_ratio=0, norm="none", bias=False, output_size=states
     )
     root = size**0.5  # attention divides scores by it
     symbols, tokens = torch.arange(states), torch.arange(length + 1)

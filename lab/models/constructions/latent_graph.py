@@ -107,13 +107,7 @@ def _check_sharpness(sharpness: float, focus: float) -> None:
 
 
 def _disentangled(
-    rows: Rows,
-    heads: int,
-    states: int,
-    sharpness: float,
-    focus: float,
-    silent: Sequence[int],
-    copies_ask: bool,
+    rows: Rows, heads: int, states: int, sharpness: float, focus: float, silent: Sequence[int], copies_ask: bool
 ) -> Disentangled:
     _check_sharpness(sharpness, focus)
     length = len(rows)
@@ -123,9 +117,7 @@ def _disentangled(
     second = torch.zeros(middle, middle, dtype=torch.float64)
     for head in range(heads):
         copy = slice(size * (head + 1), size * (head + 1) + states)
-        second[copy if copies_ask else slice(0, states), copy] = sharpness * torch.eye(
-            states, dtype=torch.float64
-        )
+        second[copy if copies_ask else slice(0, states), copy] = sharpness * torch.eye(states, dtype=torch.float64)
     # No match outweighs silence.
     second[states + length - 1, [states + node for node in silent]] = -(focus + heads * sharpness)
     readout = torch.zeros(final, states, dtype=torch.float64)
@@ -134,13 +126,7 @@ def _disentangled(
 
 
 def _transformer(
-    rows: Rows,
-    heads: int,
-    states: int,
-    sharpness: float,
-    focus: float,
-    silent: Sequence[int],
-    copies_ask: bool,
+    rows: Rows, heads: int, states: int, sharpness: float, focus: float, silent: Sequence[int], copies_ask: bool
 ) -> Transformer:
     """The stream holds symbol, position, a copy of a symbol for each head, and the output, side by side."""
     _check_sharpness(sharpness, focus)

@@ -85,9 +85,7 @@ def gradient_descent_network(
 
 
 def label_slots(
-    network: Transformer,
-    tokens: Float[Tensor, "batch token width"],
-    mask: Bool[Tensor, "token token"],
+    network: Transformer, tokens: Float[Tensor, "batch token width"], mask: Bool[Tensor, "token token"]
 ) -> Float[Tensor, "depth batch token"]:
     r"""$\delta_j^{(l)}$ of every token, before the first layer (index 0) and after each.
 

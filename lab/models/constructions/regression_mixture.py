@@ -84,10 +84,7 @@ class PosteriorNetwork:
     hidden: Float[Tensor, "width component"]
 
     def __call__(
-        self,
-        x: Float[Tensor, "batch place dimension"],
-        y: Float[Tensor, "batch place"],
-        mask: Bool[Tensor, "row row"],
+        self, x: Float[Tensor, "batch place dimension"], y: Float[Tensor, "batch place"], mask: Bool[Tensor, "row row"]
     ) -> Float[Tensor, "batch place"]:
         """What the rows of the inputs put out: at place k (from 0) the posterior mean given the first k pairs.
 
@@ -161,18 +158,14 @@ def posterior_network(
         raise LabError(f"noise is {noise} but must be above 0; the network has no limit without noise.")
     law = prior_law(prior, memory)
     if not bool((law > 0).all()):
-        raise LabError(
-            f"The prior {tuple(prior)} excludes a component; leave that one out of the set instead."
-        )
+        raise LabError(f"The prior {tuple(prior)} excludes a component; leave that one out of the set instead.")
     at = places(memory, dimension, length)
     width, count = at["estimate"].stop, at["position"].stop - at["position"].start
 
     def part(name: str) -> Tensor:
         return torch.arange(at[name].start, at[name].stop)
 
-    def layer(
-        size: int, kind: str, entries: dict[str, list[tuple[Tensor, Tensor, Tensor | float]]]
-    ) -> Transformer:
+    def layer(size: int, kind: str, entries: dict[str, list[tuple[Tensor, Tensor, Tensor | float]]]) -> Transformer:
         weights = {}
         for matrix, blocks in entries.items():
             shape = (size, width) if matrix == "output" else (width, size)

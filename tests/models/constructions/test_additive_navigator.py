@@ -45,9 +45,7 @@ def test_another_goal_table_is_not_the_law() -> None:
     drawn = navigation(stream(2), 300, ADJACENCY, CONNECTED, layout="path")
     length = drawn.tokens.shape[1]
     nearness = (-exact.shortest_paths(ADJACENCY)).exp()
-    predict = as_token_predictor(
-        additive_navigator(ADJACENCY, length, value=nearness), masks.causal(length), member=0
-    )
+    predict = as_token_predictor(additive_navigator(ADJACENCY, length, value=nearness), masks.causal(length), member=0)
     reference = exact.bayes_navigator(Vocabulary(16).size, ADJACENCY)
     found, expected = (f(drawn.tokens, drawn.prefix_length).exp() for f in (predict, reference))
     assert float((found - expected).abs().amax(-1)[drawn.loss_mask].max()) > 0.1

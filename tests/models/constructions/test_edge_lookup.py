@@ -8,12 +8,7 @@ import torch
 from lab.closed_form import path_star as theory
 from lab.errors import LabError
 from lab.generators.path_star import path_star, vocabulary_size, write
-from lab.models.constructions.edge_lookup import (
-    backward_lookup,
-    compact_predictor,
-    forward_lookup,
-    path_planner,
-)
+from lab.models.constructions.edge_lookup import backward_lookup, compact_predictor, forward_lookup, path_planner
 from lab.streams import stream
 
 SIZES = ((1, 2, 3), (2, 2, 5), (2, 4, 8), (3, 5, 14), (5, 3, 11))
@@ -32,11 +27,7 @@ def test_networks_equal_their_closed_forms(size: tuple[int, int, int], prefix: b
     vocabulary = vocabulary_size(labels, "compact")
     pairs = (
         ("forward", forward_lookup(labels, length), theory.cheat(vocabulary=vocabulary)),
-        (
-            "reversed",
-            backward_lookup(labels, length),
-            theory.cheat(vocabulary=vocabulary, order="reversed"),
-        ),
+        ("reversed", backward_lookup(labels, length), theory.cheat(vocabulary=vocabulary, order="reversed")),
         ("forward", path_planner(labels, length), theory.planner(vocabulary=vocabulary, path_nodes=length)),
     )
     for order, network, closed_form in pairs:

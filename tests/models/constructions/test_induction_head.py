@@ -8,22 +8,14 @@ from hypothesis import strategies as st
 from lab.closed_form.markov import smoothed_frequencies
 from lab.errors import LabError
 from lab.generators.markov import dirichlet_chains
-from lab.models.constructions.induction_head import (
-    attention_maps,
-    causal_head,
-    frequencies,
-    prefix_head,
-    stream_of,
-)
+from lab.models.constructions.induction_head import attention_maps, causal_head, frequencies, prefix_head, stream_of
 from lab.models.masks import causal, full
 from lab.statistics import rounding_bound
 from lab.streams import stream
 
 
 @settings(deadline=None, max_examples=10, derandomize=True)
-@given(
-    states=st.integers(2, 5), length=st.integers(2, 14), sharpness=st.floats(0, 60), seed=st.integers(0, 999)
-)
+@given(states=st.integers(2, 5), length=st.integers(2, 14), sharpness=st.floats(0, 60), seed=st.integers(0, 999))
 def test_both_wirings_equal_the_formula(states: int, length: int, sharpness: float, seed: int) -> None:
     tokens = dirichlet_chains(stream(seed), 20, states=states, length=length).tokens
     target = smoothed_frequencies(tokens, states, sharpness)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lab.closed_form.causal_graphs import (
-    induction_head,
-    row_of,
-    several_parent_counts,
-)
+from lab.closed_form.causal_graphs import induction_head, row_of, several_parent_counts
 from lab.errors import LabError
 from lab.generators.causal_graphs import (
     ROOT,

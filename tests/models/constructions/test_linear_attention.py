@@ -12,11 +12,7 @@ from lab.closed_form.least_squares import predict
 from lab.contracts import regression_predictor_checks
 from lab.errors import LabError
 from lab.generators.regression import RegressionPrompts, linear_regression, tokens
-from lab.models.constructions.linear_attention import (
-    gradient_descent_network,
-    label_slots,
-    network_predictor,
-)
+from lab.models.constructions.linear_attention import gradient_descent_network, label_slots, network_predictor
 from lab.models.masks import in_context_causal, in_context_prefix
 from lab.streams import stream
 
@@ -29,12 +25,7 @@ FORMS = pytest.mark.parametrize("form", ["factored", "merged"])
 
 def prompts() -> RegressionPrompts:
     return linear_regression(
-        stream(0, "construction"),
-        5,
-        dimension=DIMENSION,
-        context_length=CONTEXT,
-        query_length=QUERIES,
-        noise=0.3,
+        stream(0, "construction"), 5, dimension=DIMENSION, context_length=CONTEXT, query_length=QUERIES, noise=0.3
     )
 
 
@@ -64,9 +55,7 @@ def test_label_slots_follow_the_recursion_of_their_mask(form, pattern, recursion
 def test_initial_weights_enter_through_the_value_matrix(form: str) -> None:
     data = prompts()
     found = slots(form, in_context_prefix(CONTEXT, QUERIES), INITIAL)
-    path = gradient_descent_path(
-        data.x_context, data.y_context, step=STEP, steps=LAYERS, initial=INITIAL[None]
-    )
+    path = gradient_descent_path(data.x_context, data.y_context, step=STEP, steps=LAYERS, initial=INITIAL[None])
     moved = torch.stack([predict(weights - INITIAL, data.x_context) for weights in path])
     assert gap(found[..., :CONTEXT], data.y_context - moved) < ROUNDING
 

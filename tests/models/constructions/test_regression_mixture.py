@@ -11,12 +11,7 @@ from lab.closed_form.regression_mixtures import running_posterior_mean
 from lab.errors import LabError
 from lab.generators.regression_mixtures import component_set, regression_mixture
 from lab.models import masks
-from lab.models.constructions.regression_mixture import (
-    places,
-    posterior_network,
-    posterior_rounding,
-    with_memory,
-)
+from lab.models.constructions.regression_mixture import places, posterior_network, posterior_rounding, with_memory
 from lab.streams import stream
 
 
@@ -28,9 +23,7 @@ from lab.streams import stream
     noise=st.sampled_from([0.2, 0.5, 2.0]),
     seed=st.integers(0, 999),
 )
-def test_network_is_the_posterior_mean(
-    dimension: int, count: int, length: int, noise: float, seed: int
-) -> None:
+def test_network_is_the_posterior_mean(dimension: int, count: int, length: int, noise: float, seed: int) -> None:
     components = component_set(stream(seed, "set"), count, dimension, "unit")
     prior = tuple((torch.arange(1, count + 1).double() / torch.arange(1, count + 1).sum()).tolist())
     prompts = regression_mixture(stream(seed), 8, components=components, length=length, noise=noise)
@@ -52,12 +45,8 @@ def test_inside_a_prefix_labels_are_seen() -> None:
     changed = prompts.y.clone()
     changed[:, 2] += 1
     causal, prefix = masks.causal(9), masks.prefix_lm(9, 8)
-    assert torch.equal(
-        network(prompts.x, prompts.y, causal)[:, :3], network(prompts.x, changed, causal)[:, :3]
-    )
-    assert bool(
-        (network(prompts.x, prompts.y, prefix)[:, 2] != network(prompts.x, changed, prefix)[:, 2]).any()
-    )
+    assert torch.equal(network(prompts.x, prompts.y, causal)[:, :3], network(prompts.x, changed, causal)[:, :3])
+    assert bool((network(prompts.x, prompts.y, prefix)[:, 2] != network(prompts.x, changed, prefix)[:, 2]).any())
 
 
 def test_the_last_label_has_no_row() -> None:
