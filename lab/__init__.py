@@ -1,7 +1,7 @@
 """Claims of papers as numbers with a bound and a control that must fail.
 
 What a task file needs: ``Task``, ``Paper``, ``Evidence`` and ``control``. Everything else lives in the room its
-name says: ``lab.generators``, ``lab.closed_form``, ``lab.models``, ``lab.training``, ``lab.evaluation``,
+name says: ``lab.domains``, ``lab.models``, ``lab.training``, ``lab.evaluation``,
 ``lab.statistics``, ``lab.figures``.
 """
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from lab.streams import stream
-from lab.tasks import PROJECT, Task
+from lab.tasks import Task
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-ROOMS = ("lab.generators", "lab.closed_form")
+ROOM = "lab.domains"
 
 
 class BrokenContract(AssertionError):
@@ -93,12 +93,11 @@ def registered(module: ModuleType) -> list[Registered]:
 
 
 def all_registered() -> list[Registered]:
-    """Everything registered in the library's rooms of generators and closed forms."""
+    """Everything registered in the library's domains."""
     found: list[Registered] = []
-    for room in ROOMS:
-        folder = PROJECT.joinpath(*room.split("."))
-        for _, name, _ in pkgutil.iter_modules([str(folder)]):
-            found += registered(importlib.import_module(f"{room}.{name}"))
+    for _, name, package in pkgutil.walk_packages(importlib.import_module(ROOM).__path__, f"{ROOM}."):
+        if not package:
+            found += registered(importlib.import_module(name))
     return found
 
 

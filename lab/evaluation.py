@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lab.domains.regression.prompts import pair_tokens
 from lab.errors import LabError
-from lab.generators.regression import pair_tokens
 from lab.predictors import RegressionPredictor, TokenPredictor
 from lab.training import NUMBERS_IN_FLIGHT, Ensemble
 

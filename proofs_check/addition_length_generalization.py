@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control, statistics
-from lab.closed_form.addition import (
+from lab.domains.addition.column_addition import (
     FIRST_WINDOWS,
     SUMS,
     WINDOWS,

@@ -35,7 +35,7 @@ from scipy.stats import wishart
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form.causal_averaging import (
+from lab.domains.attention.causal_averaging import (
     adjacency_score,
     averaged_gram,
     averaging_matrix,
@@ -43,15 +43,15 @@ from lab.closed_form.causal_averaging import (
     residual_cosine,
     running_mean_cosine,
 )
-from lab.closed_form.mask_reachability import PAIRS, allowed_pairs, discrepancy, reachability
-from lab.closed_form.permutation_symmetry import unchanged_rows
-from lab.closed_form.pointer_jumping import causal_accuracy, follow, jump
+from lab.domains.attention.mask_reachability import PAIRS, allowed_pairs, discrepancy, reachability
+from lab.domains.attention.network_rounding import network_rounding_bound
+from lab.domains.attention.permutation_symmetry import unchanged_rows
+from lab.domains.attention.pointer_jumping import causal_accuracy, follow, jump
+from lab.domains.regression.prompts import random_orders
 from lab.figures import REFERENCES, Drawing, label, panels
-from lab.generators.regression import random_orders
 from lab.models import masks
 from lab.models.mask_patterns import chunked_two_stream, labels_by_erasure, mask
 from lab.models.masks import closure, flow, is_transitive
-from lab.models.network_rounding import network_rounding_bound
 from lab.models.transformer import Architecture, KeyValueCache, Transformer
 from lab.runs import Results
 from lab.statistics import rounding_bound, slope

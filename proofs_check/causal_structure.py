@@ -26,7 +26,27 @@ from scipy import optimize
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control, statistics
-from lab.closed_form.causal_graphs import (
+from lab.domains.chains.latent_graph_prompts import (
+    ROOT,
+    Roots,
+    causal_sequences,
+    chain,
+    dirichlet_rows,
+    halves_and_previous,
+    pairs,
+    random_forest,
+    sequences_of,
+    several_parent_sequences,
+    star,
+    tuple_codes,
+)
+from lab.domains.chains.latent_graph_transformer import (
+    several_parents,
+    several_parents_transformer,
+    single_parent,
+    single_parent_transformer,
+)
+from lab.domains.chains.latent_graphs import (
     attention_signal,
     binary_posterior,
     centred_rows,
@@ -49,27 +69,7 @@ from lab.closed_form.causal_graphs import (
     transition_counts,
 )
 from lab.figures import REFERENCES, THEORY, Drawing, band, label, panels
-from lab.generators.causal_graphs import (
-    ROOT,
-    Roots,
-    causal_sequences,
-    chain,
-    dirichlet_rows,
-    halves_and_previous,
-    pairs,
-    random_forest,
-    sequences_of,
-    several_parent_sequences,
-    star,
-    tuple_codes,
-)
 from lab.models import masks
-from lab.models.constructions.latent_graph import (
-    several_parents,
-    several_parents_transformer,
-    single_parent,
-    single_parent_transformer,
-)
 from lab.models.disentangled import reduced_law
 from lab.runs import Results
 from lab.streams import Stream, stream

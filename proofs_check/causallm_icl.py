@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form.causal_recursions import (
+from lab.domains.regression.causal_recursions import (
     causal_gram,
     causal_rate,
     causal_recursion,
@@ -44,23 +44,24 @@ from lab.closed_form.causal_recursions import (
     normalised_causal_recursion,
     prefix_recursion,
 )
-from lab.closed_form.gradient_descent import (
+from lab.domains.regression.gradient_descent import (
     expected_prefix_error,
     gradient_descent_path,
     gram_eigenvalues,
     prefix_rate,
     stability_limit,
 )
-from lab.closed_form.kaczmarz import kaczmarz_path, normalised_kaczmarz_path, stationary_coefficients
-from lab.closed_form.least_squares import least_squares_weights, predict, ridge_weights
-from lab.closed_form.online_limits import (
+from lab.domains.regression.kaczmarz import kaczmarz_path, normalised_kaczmarz_path, stationary_coefficients
+from lab.domains.regression.least_squares import least_squares_weights, predict, ridge_weights
+from lab.domains.regression.linear_attention import gradient_descent_network, label_slots, network_predictor
+from lab.domains.regression.online_limits import (
     Coordinate,
     centred_kaczmarz_error,
     direction_moments,
     second_moment_map,
     shifted_kaczmarz_error,
 )
-from lab.generators.regression import (
+from lab.domains.regression.prompts import (
     Inputs,
     RegressionPrompts,
     linear_regression,
@@ -69,7 +70,6 @@ from lab.generators.regression import (
     tokens,
 )
 from lab.models import masks
-from lab.models.constructions.linear_attention import gradient_descent_network, label_slots, network_predictor
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results
 from lab.statistics import rounding_bound

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form import function_classes as theory
-from lab.closed_form import linear_pde as dynamics
-from lab.closed_form import mesa_optimization as mesa
-from lab.closed_form.least_squares import expected_query_error, least_squares, ridge
-from lab.figures import REFERENCES, Drawing, band, label, panels
-from lab.generators.function_classes import (
+from lab.domains.dynamics import linear_equation as dynamics
+from lab.domains.dynamics import mesa_optimization as mesa
+from lab.domains.dynamics.linear_equation_prompts import Family, fields, pde_trajectories, propagators
+from lab.domains.dynamics.sequences import Phases
+from lab.domains.regression import function_classes as theory
+from lab.domains.regression.function_class_prompts import (
     FunctionClass,
     FunctionPrompts,
     Shift,
@@ -37,8 +37,8 @@ from lab.generators.function_classes import (
     function_prompts,
     shifted_prompts,
 )
-from lab.generators.linear_dynamics import Phases
-from lab.generators.linear_pde import Family, fields, pde_trajectories, propagators
+from lab.domains.regression.least_squares import expected_query_error, least_squares, ridge
+from lab.figures import REFERENCES, Drawing, band, label, panels
 from lab.predictors import RegressionPredictor
 from lab.runs import Results
 from lab.statistics import mean_band, rounding_bound

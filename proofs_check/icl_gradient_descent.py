@@ -35,9 +35,10 @@ from scipy import optimize
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form.gradient_descent import gradient_descent_path, gram_eigenvalues
-from lab.closed_form.least_squares import predict
-from lab.closed_form.optimal_steps import (
+from lab.domains.regression.gradient_descent import gradient_descent_path, gram_eigenvalues
+from lab.domains.regression.least_squares import predict
+from lab.domains.regression.linear_attention import gradient_descent_network, network_predictor
+from lab.domains.regression.optimal_steps import (
     NORMAL_KURTOSIS,
     UNIFORM_KURTOSIS,
     curvature_sequence,
@@ -55,10 +56,9 @@ from lab.closed_form.optimal_steps import (
     preconditioner,
     uniform_moments,
 )
+from lab.domains.regression.prompts import RegressionPrompts, linear_regression, tokens
 from lab.figures import REFERENCES, Drawing, label, panels
-from lab.generators.regression import RegressionPrompts, linear_regression, tokens
 from lab.models import masks
-from lab.models.constructions.linear_attention import gradient_descent_network, network_predictor
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results
 from lab.statistics import rounding_bound

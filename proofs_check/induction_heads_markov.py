@@ -21,8 +21,9 @@ from torch import Tensor
 
 from lab import statistics
 from lab.claims import Evidence, control
-from lab.closed_form.causal_graphs import oracle_risk, risk_after_visits
-from lab.closed_form.markov import (
+from lab.domains.chains.induction_head import causal_head, frequencies, prefix_head
+from lab.domains.chains.latent_graphs import oracle_risk, risk_after_visits
+from lab.domains.chains.markov import (
     adjacent_information,
     basin_edge,
     canonical_flow,
@@ -41,9 +42,8 @@ from lab.closed_form.markov import (
     trap_curvature,
     true_law,
 )
+from lab.domains.chains.markov_prompts import binary_kernel, dirichlet_chains, fixed_chains
 from lab.evaluation import cross_entropy, kullback_leibler
-from lab.generators.markov import binary_kernel, dirichlet_chains, fixed_chains
-from lab.models.constructions.induction_head import causal_head, frequencies, prefix_head
 from lab.models.masks import causal, full
 from lab.models.relative import MinimalInduction
 from lab.runs import Results

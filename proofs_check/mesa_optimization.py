@@ -13,7 +13,7 @@
 #    starts it recovers a fifth of it, on average.
 #
 # All expectations over phases and first states are exact quadratures; sixth moments of a Gaussian are no business for
-# sampling. Notation, moments and closed forms: `lab/closed_form/mesa_optimization.py`.
+# sampling. Notation, moments and closed forms: `lab/domains/dynamics/mesa_optimization.py`.
 # %%
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ import torch
 from scipy import stats
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form import mesa_optimization as theory
-from lab.generators.linear_dynamics import Phases, Start, linear_dynamics
+from lab.domains.dynamics import mesa_optimization as theory
+from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, prediction_loss
+from lab.domains.dynamics.sequences import Phases, Start, linear_dynamics
 from lab.models import masks
-from lab.models.mesa_layer import MesaLayer, gradient_descent, prediction_loss
 from lab.runs import Results
 from lab.statistics import rounding_bound, slope
 from lab.streams import stream

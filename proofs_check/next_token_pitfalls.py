@@ -27,11 +27,8 @@ import torch
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form import path_star as theory
-from lab.evaluation import cross_entropy
-from lab.figures import REFERENCES, THEORY, Drawing, label, panels
-from lab.generators.path_star import PathStars, feature_count, path_star, vocabulary_size, write
-from lab.models.constructions.edge_lookup import (
+from lab.domains.graphs import path_star as theory
+from lab.domains.graphs.edge_lookup import (
     SCORE,
     SHARPNESS,
     backward_lookup,
@@ -39,6 +36,9 @@ from lab.models.constructions.edge_lookup import (
     forward_lookup,
     path_planner,
 )
+from lab.domains.graphs.path_star_prompts import PathStars, feature_count, path_star, vocabulary_size, write
+from lab.evaluation import cross_entropy
+from lab.figures import REFERENCES, THEORY, Drawing, label, panels
 from lab.models.transformer import Transformer
 from lab.runs import Results
 from lab.statistics import rounding_bound

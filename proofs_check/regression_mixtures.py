@@ -14,7 +14,7 @@
 # 4. the risk of least squares, which knows nothing of the set (R1), and the order of all predictors (O1);
 # 5. that the set can be learnt from a few thousand prompts by expectation-maximisation (T2).
 #
-# Closed forms: `lab/closed_form/regression_mixtures.py`. Labels carry noise, also those that are predicted:
+# Closed forms: `lab/domains/regression/mixtures.py`. Labels carry noise, also those that are predicted:
 # the best possible error is above $\sigma^2$.
 # %%
 from __future__ import annotations
@@ -27,17 +27,17 @@ import torch
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form import regression_mixtures as theory
-from lab.closed_form.least_squares import least_squares, ridge
-from lab.generators.regression_mixtures import (
+from lab.domains.regression import mixtures as theory
+from lab.domains.regression.least_squares import least_squares, ridge
+from lab.domains.regression.mixture_prompts import (
     MixturePrompts,
     component_set,
     fresh_regression,
     prior_law,
     regression_mixture,
 )
+from lab.domains.regression.mixture_transformer import posterior_network, posterior_rounding
 from lab.models import masks
-from lab.models.constructions.regression_mixture import posterior_network, posterior_rounding
 from lab.predictors import RegressionPredictor
 from lab.runs import Results
 from lab.statistics import rounding_bound
@@ -369,7 +369,7 @@ def tanh_risk(results: Results, quantity: str = "difference") -> Evidence:
 # %% [markdown]
 # ## A transformer that computes it
 #
-# `lab/models/constructions/regression_mixture.py` writes the weights down: copy $x_i$ to the row of $y_i$ and
+# `lab/domains/regression/mixture_transformer.py` writes the weights down: copy $x_i$ to the row of $y_i$ and
 # square m residuals, add them up with attention of weight 1, let a softmax over m memory rows average the
 # components, multiply by the input. At the row of $x_{k+1}$ only the *set* of the pairs before it matters,
 # not their order: so a **prefix mask** over those pairs, which lets them see one another, changes nothing

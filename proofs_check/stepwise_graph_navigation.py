@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form import graphs as exact
+from lab.domains.graphs import navigation as exact
+from lab.domains.graphs.additive_navigator import additive_navigator
+from lab.domains.graphs.navigation_prompts import bernoulli_dag, hierarchical_dag, navigation
 from lab.evaluation import as_token_predictor
-from lab.generators.graphs import bernoulli_dag, hierarchical_dag, navigation
 from lab.models import masks
-from lab.models.constructions.additive_navigator import additive_navigator
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results
 from lab.statistics import rounding_bound

@@ -45,7 +45,9 @@ from scipy.stats import binom
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control, statistics
-from lab.closed_form.addition import (
+from lab.decoding import decode
+from lab.domains.addition.column_adder import add_in_columns, answer_table
+from lab.domains.addition.column_addition import (
     FIRST_WINDOWS,
     SUMS,
     WINDOWS,
@@ -60,9 +62,7 @@ from lab.closed_form.addition import (
     right_by_columns,
     window_parts,
 )
-from lab.decoding import decode
-from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, panels
-from lab.generators.addition import (
+from lab.domains.addition.prompts import (
     NO_TARGET,
     STOP,
     WINDOW_LENGTH,
@@ -73,7 +73,7 @@ from lab.generators.addition import (
     whole_sum,
     window_sequences,
 )
-from lab.models.column_adder import add_in_columns, answer_table
+from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, panels
 from lab.models.masks import causal, prefix_lm
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results

@@ -40,12 +40,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form.causal_averaging import adjacency_score, cosines, running_mean_cosine
-from lab.closed_form.permutation_symmetry import order_blind_accuracy
-from lab.closed_form.pointer_jumping import causal_accuracy, causal_two_hop_accuracy, follow, jump, two_hop_posterior
+from lab.domains.attention.causal_averaging import adjacency_score, cosines, running_mean_cosine
+from lab.domains.attention.permutation_symmetry import order_blind_accuracy
+from lab.domains.attention.pointer_jumping import (
+    causal_accuracy,
+    causal_two_hop_accuracy,
+    follow,
+    jump,
+    two_hop_posterior,
+)
+from lab.domains.attention.position_tasks import first_token_prompts, pointer_prompts
+from lab.domains.regression.prompts import linear_regression, tokens
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
-from lab.generators.position_tasks import first_token_prompts, pointer_prompts
-from lab.generators.regression import linear_regression, tokens
 from lab.models import masks
 from lab.models.transformer import Architecture, Record, Transformer, stack
 from lab.runs import Results

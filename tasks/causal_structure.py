@@ -51,7 +51,19 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form.causal_graphs import (
+from lab.domains.chains.latent_graph_prompts import (
+    ROOT,
+    CausalSequences,
+    causal_sequences,
+    chain,
+    halves_and_previous,
+    pairs,
+    random_forest,
+    sequences_of,
+    several_parent_sequences,
+    tuple_codes,
+)
+from lab.domains.chains.latent_graphs import (
     centred_transition,
     keep_parents,
     pair_counts,
@@ -65,18 +77,6 @@ from lab.closed_form.causal_graphs import (
     unigram,
 )
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
-from lab.generators.causal_graphs import (
-    ROOT,
-    CausalSequences,
-    causal_sequences,
-    chain,
-    halves_and_previous,
-    pairs,
-    random_forest,
-    sequences_of,
-    several_parent_sequences,
-    tuple_codes,
-)
 from lab.models import masks
 from lab.models.disentangled import Disentangled, Reduced, reduced_law
 from lab.runs import Results

@@ -42,15 +42,16 @@ import torch
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form.causal_recursions import causal_recursion, prefix_recursion
-from lab.closed_form.classification import class_error, logistic, one_hot_regression
-from lab.closed_form.gradient_descent import (
+from lab.diagnosis.settings import Regression
+from lab.domains.regression.causal_recursions import causal_recursion, prefix_recursion
+from lab.domains.regression.classification import class_error, logistic, one_hot_regression
+from lab.domains.regression.gradient_descent import (
     expected_prefix_error,
     gradient_descent_path,
     gram_eigenvalues,
     require_stable,
 )
-from lab.closed_form.kaczmarz import (
+from lab.domains.regression.kaczmarz import (
     averaged_kaczmarz,
     kaczmarz,
     kaczmarz_path,
@@ -58,11 +59,9 @@ from lab.closed_form.kaczmarz import (
     normalised_kaczmarz_path,
     stationary_coefficients,
 )
-from lab.closed_form.least_squares import least_squares_weights, predict, ridge
-from lab.closed_form.online_limits import Coordinate, shifted_kaczmarz_error
-from lab.diagnosis.settings import Regression
-from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
-from lab.generators.regression import (
+from lab.domains.regression.least_squares import least_squares_weights, predict, ridge
+from lab.domains.regression.online_limits import Coordinate, shifted_kaczmarz_error
+from lab.domains.regression.prompts import (
     ClassPrompts,
     RegressionPrompts,
     linear_regression,
@@ -71,6 +70,7 @@ from lab.generators.regression import (
     random_orders,
     tokens,
 )
+from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results

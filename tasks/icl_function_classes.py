@@ -39,13 +39,13 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, context, control
-from lab.closed_form.function_classes import expected_averaging_error
-from lab.closed_form.least_squares import least_squares_weights, predict
-from lab.closed_form.linear_pde import least_squares_propagators, prior_mean_propagators, relative_error
+from lab.domains.dynamics.linear_equation import least_squares_propagators, prior_mean_propagators, relative_error
+from lab.domains.dynamics.linear_equation_prompts import Family, fields, fourier_modes, pde_trajectories
+from lab.domains.regression.function_class_prompts import FunctionPrompts, Shift, function_prompts, shifted_prompts
+from lab.domains.regression.function_classes import expected_averaging_error
+from lab.domains.regression.least_squares import least_squares_weights, predict
+from lab.domains.regression.prompts import pair_tokens
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
-from lab.generators.function_classes import FunctionPrompts, Shift, function_prompts, shifted_prompts
-from lab.generators.linear_pde import Family, fields, fourier_modes, pde_trajectories
-from lab.generators.regression import pair_tokens
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results

@@ -54,10 +54,10 @@ from torch import Tensor, nn
 
 from lab import Evidence, Paper, Task, control
 from lab.claims import Relation
-from lab.closed_form.causal_recursions import causal_recursion
-from lab.closed_form.gradient_descent import gram_eigenvalues
-from lab.closed_form.least_squares import predict
-from lab.closed_form.optimal_steps import (
+from lab.domains.regression.causal_recursions import causal_recursion
+from lab.domains.regression.gradient_descent import gram_eigenvalues
+from lab.domains.regression.least_squares import predict
+from lab.domains.regression.optimal_steps import (
     UNIFORM_KURTOSIS,
     curvature_sequence,
     expected_filter_error,
@@ -69,8 +69,8 @@ from lab.closed_form.optimal_steps import (
     optimal_step,
     uniform_moments,
 )
+from lab.domains.regression.prompts import RegressionPrompts, linear_regression, tokens
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
-from lab.generators.regression import RegressionPrompts, linear_regression, tokens
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results

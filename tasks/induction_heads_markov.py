@@ -30,7 +30,9 @@ from torch import Tensor, nn
 
 from lab import statistics
 from lab.claims import Evidence, control
-from lab.closed_form.markov import (
+from lab.diagnosis.settings import Chains
+from lab.domains.chains.induction_head import attention_maps, causal_head, prefix_head
+from lab.domains.chains.markov import (
     TokenPredictor,
     canonical_flow,
     conserved_energy,
@@ -42,11 +44,7 @@ from lab.closed_form.markov import (
     true_law,
     uniform_guess,
 )
-from lab.diagnosis.settings import Chains
-from lab.errors import LabError
-from lab.evaluation import kullback_leibler
-from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
-from lab.generators.markov import (
+from lab.domains.chains.markov_prompts import (
     MarkovSequences,
     binary_kernel,
     dirichlet_chains,
@@ -54,7 +52,9 @@ from lab.generators.markov import (
     fixed_chains,
     unigram_chains,
 )
-from lab.models.constructions.induction_head import attention_maps, causal_head, prefix_head
+from lab.errors import LabError
+from lab.evaluation import kullback_leibler
+from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
 from lab.models.masks import causal, full, prefix_lm
 from lab.models.relative import MinimalInduction
 from lab.models.transformer import Architecture, Transformer

@@ -39,11 +39,11 @@ import torch
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form import mesa_optimization as theory
+from lab.domains.dynamics import mesa_optimization as theory
+from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, prediction_loss
+from lab.domains.dynamics.sequences import Start, linear_dynamics
 from lab.figures import ARMS, THEORY, Drawing, band, label, panels
-from lab.generators.linear_dynamics import Start, linear_dynamics
 from lab.models import masks
-from lab.models.mesa_layer import MesaLayer, gradient_descent, prediction_loss
 from lab.runs import Results
 from lab.statistics import mean_band, rounding_bound
 from lab.streams import stream

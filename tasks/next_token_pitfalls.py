@@ -38,11 +38,9 @@ from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form import path_star as theory
 from lab.decoding import decode
-from lab.errors import LabError
-from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
-from lab.generators.path_star import (
+from lab.domains.graphs import path_star as theory
+from lab.domains.graphs.path_star_prompts import (
     NO_TARGET,
     PathStars,
     draw_from_pool,
@@ -54,7 +52,9 @@ from lab.generators.path_star import (
     vocabulary_size,
     write,
 )
-from lab.generators.path_star import blank as blank_token
+from lab.domains.graphs.path_star_prompts import blank as blank_token
+from lab.errors import LabError
+from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
 from lab.models.masks import causal, prefix_lm
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results

@@ -45,10 +45,16 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lab import Evidence, Paper, Task, control
-from lab.closed_form import regression_mixtures as theory
+from lab.domains.regression import mixtures as theory
+from lab.domains.regression.mixture_prompts import (
+    Law,
+    MixturePrompts,
+    component_set,
+    fresh_regression,
+    regression_mixture,
+)
 from lab.evaluation import as_regression_predictor
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
-from lab.generators.regression_mixtures import Law, MixturePrompts, component_set, fresh_regression, regression_mixture
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results

@@ -55,10 +55,9 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lab import Evidence, LabError, Paper, Task, control
-from lab.closed_form import graphs as exact
 from lab.decoding import decode
-from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
-from lab.generators.graphs import (
+from lab.domains.graphs import navigation as exact
+from lab.domains.graphs.navigation_prompts import (
     Layout,
     Pairs,
     Sequences,
@@ -77,6 +76,7 @@ from lab.generators.graphs import (
     split_pairs,
     write_sequences,
 )
+from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Results

@@ -16,21 +16,21 @@ from torch import Tensor
 from lab import LabError
 from lab.benchmarks.diagnose import TRUTHS, confusion
 from lab.cli import main
-from lab.closed_form.gradient_descent import gradient_descent
-from lab.closed_form.kaczmarz import kaczmarz, normalised_kaczmarz
-from lab.closed_form.least_squares import least_squares, ridge, zero
-from lab.closed_form.markov import markov_posterior, uniform_guess
-from lab.closed_form.optimal_steps import optimal_gradient_step
 from lab.diagnosis import algorithms, presentation
 from lab.diagnosis import settings as sizes
 from lab.diagnosis.algorithms import RESOLUTION, distance
 from lab.diagnosis.comparison import Diagnosis, Estimate, diagnose, identify
 from lab.diagnosis.settings import Chains, Regression, find_setting
 from lab.diagnosis.subject import load
-from lab.generators.regression import tokens
+from lab.domains.chains.markov import markov_posterior, uniform_guess
+from lab.domains.regression.gradient_descent import gradient_descent
+from lab.domains.regression.kaczmarz import kaczmarz, normalised_kaczmarz
+from lab.domains.regression.least_squares import least_squares, ridge, zero
+from lab.domains.regression.linear_attention import gradient_descent_network, network_predictor
+from lab.domains.regression.optimal_steps import optimal_gradient_step
+from lab.domains.regression.prompts import tokens
 from lab.models import masks
 from lab.models.checkpoint import StoredModel, save_model
-from lab.models.constructions.linear_attention import gradient_descent_network, network_predictor
 from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream
 from lab.training import Member, Optimisation, train
@@ -382,8 +382,8 @@ def test_a_token_predictor_with_a_fault_stops(name: str, what: str, faults: str)
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ("lab.closed_form.least_squares:least_square", "(did you mean 'least_squares'?)"),
-        ("lab.closed_form.least_square:ridge", "(did you mean 'least_squares'?)"),
+        ("lab.domains.regression.least_squares:least_square", "(did you mean 'least_squares'?)"),
+        ("lab.domains.regression.least_square:ridge", "(did you mean 'least_squares'?)"),
         ("labb:ridge", "there is no module 'labb'"),
         ("nothing", "names no predictor"),
         ("nothing.py:f", "there is no file"),
@@ -408,7 +408,7 @@ def test_what_is_named_wrongly_is_one_sentence(spec: str, sentence: str, capsys)
     ],
 )
 def test_impossible_options_are_one_sentence(arguments: list[str], sentence: str, tmp_path: Path, capsys) -> None:
-    spec = "lab.closed_form.least_squares:least_squares"
+    spec = "lab.domains.regression.least_squares:least_squares"
     assert main(["diagnose", spec, "--out", str(tmp_path), *arguments]) == 2
     errors = capsys.readouterr().err
     assert sentence in errors
@@ -416,7 +416,7 @@ def test_impossible_options_are_one_sentence(arguments: list[str], sentence: str
 
 
 def test_the_predictor_comes_first(capsys) -> None:
-    assert main(["diagnose", "--task", "markov-chains", "lab.closed_form.least_squares:zero"]) == 2
+    assert main(["diagnose", "--task", "markov-chains", "lab.domains.regression.least_squares:zero"]) == 2
     assert "before the options" in capsys.readouterr().err
 
 

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.generators.addition import (
+from lab.domains.addition.column_adder import ANSWER_TOKENS, add_in_columns
+from lab.domains.addition.prompts import (
     NO_TARGET,
     STOP,
     WINDOW_LENGTH,
@@ -27,7 +28,6 @@ from lab.generators.addition import (
     encode,
     read_window_answers,
 )
-from lab.models.column_adder import ANSWER_TOKENS, add_in_columns
 from lab.models.masks import causal
 from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream

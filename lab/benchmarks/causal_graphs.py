@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.generators.causal_graphs import ROOT, causal_sequences, chain
+from lab.domains.chains.latent_graph_prompts import ROOT, causal_sequences, chain
 from lab.models import masks
 from lab.models.disentangled import Disentangled
 from lab.streams import stream

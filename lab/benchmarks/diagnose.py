@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lab.closed_form.gradient_descent import gradient_descent
-from lab.closed_form.kaczmarz import kaczmarz
-from lab.closed_form.least_squares import least_squares, ridge
-from lab.closed_form.optimal_steps import gd_plus_plus
 from lab.diagnosis.comparison import diagnose, identify
 from lab.diagnosis.settings import Regression, find_setting
+from lab.domains.regression.gradient_descent import gradient_descent
+from lab.domains.regression.kaczmarz import kaczmarz
+from lab.domains.regression.least_squares import least_squares, ridge
+from lab.domains.regression.optimal_steps import gd_plus_plus
 from lab.models.checkpoint import StoredModel
 from lab.models.transformer import Architecture, Transformer
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.closed_form import graphs as exact
-from lab.generators.graphs import Vocabulary, hierarchical_dag, navigation, split_pairs
+from lab.domains.graphs import navigation as exact
+from lab.domains.graphs.navigation_prompts import Vocabulary, hierarchical_dag, navigation, split_pairs
 from lab.models.masks import causal
 from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream

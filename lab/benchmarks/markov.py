@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lab.generators.markov import dirichlet_chains
+from lab.domains.chains.markov_prompts import dirichlet_chains
 from lab.streams import stream
 from lab.tasks import find
 

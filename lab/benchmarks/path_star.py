@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.generators.path_star import feature_count, features, path_star, write
+from lab.domains.graphs.path_star_prompts import feature_count, features, path_star, write
 from lab.models.masks import prefix_lm
 from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream

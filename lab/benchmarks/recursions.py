@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lab.closed_form.causal_recursions import Trajectory, causal_recursion, prefix_recursion
-from lab.closed_form.kaczmarz import kaczmarz
-from lab.generators.regression import RegressionPrompts, linear_regression
+from lab.domains.regression.causal_recursions import Trajectory, causal_recursion, prefix_recursion
+from lab.domains.regression.kaczmarz import kaczmarz
+from lab.domains.regression.prompts import RegressionPrompts, linear_regression
 from lab.streams import stream
 
 DIMENSION, BATCH, STEP, LAYERS = 16, 64, 0.04, 50

@@ -21,12 +21,12 @@ from jaxtyping import Float
 from scipy import optimize
 from torch import Tensor
 
-from lab.closed_form.causal_recursions import causal_recursion
-from lab.closed_form.gradient_descent import gradient_descent, gram_eigenvalues
-from lab.closed_form.kaczmarz import kaczmarz, normalised_kaczmarz
-from lab.closed_form.least_squares import least_squares, predict, ridge, zero
-from lab.closed_form.markov import markov_posterior, smoothed_frequencies, uniform_guess
-from lab.closed_form.optimal_steps import (
+from lab.domains.chains.markov import markov_posterior, smoothed_frequencies, uniform_guess
+from lab.domains.regression.causal_recursions import causal_recursion
+from lab.domains.regression.gradient_descent import gradient_descent, gram_eigenvalues
+from lab.domains.regression.kaczmarz import kaczmarz, normalised_kaczmarz
+from lab.domains.regression.least_squares import least_squares, predict, ridge, zero
+from lab.domains.regression.optimal_steps import (
     gd_plus_plus,
     gd_plus_plus_filter,
     optimal_gradient_step,
@@ -257,15 +257,15 @@ class Eigenbasis:
         return predict(gain[:prompts], self.parts[:prompts])
 
     def ridge(self, prompts: int | None, *, penalty: float) -> Tensor:
-        """As `lab.closed_form.least_squares.ridge`."""
+        """As `lab.domains.regression.least_squares.ridge`."""
         return self.answers(prompts, 1 / (self.values + penalty))
 
     def gradient_descent(self, prompts: int | None, *, step: float, steps: int = 1) -> Tensor:
-        """As `lab.closed_form.gradient_descent.gradient_descent`."""
+        """As `lab.domains.regression.gradient_descent.gradient_descent`."""
         return self.answers(prompts, (1 - (1 - step * self.values) ** steps) / self.values)
 
     def gd_plus_plus(self, prompts: int | None, *, layers: int, step: float, curvature: float) -> Tensor:
-        """As `lab.closed_form.optimal_steps.gd_plus_plus` with equal layers."""
+        """As `lab.domains.regression.optimal_steps.gd_plus_plus` with equal layers."""
         left = gd_plus_plus_filter(self.values[:prompts], [step] * layers, [curvature] * layers)[-1]
         return self.answers(prompts, (1 - left) / self.values[:prompts])
 

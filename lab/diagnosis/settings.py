@@ -19,14 +19,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lab.closed_form.markov import true_law
-from lab.closed_form.optimal_steps import NORMAL_KURTOSIS, UNIFORM_KURTOSIS
 from lab.contracts import Check, regression_predictor_checks, token_predictor_checks
 from lab.diagnosis.algorithms import Candidate, Predictor, regression_candidates, token_candidates
+from lab.domains.chains.markov import true_law
+from lab.domains.chains.markov_prompts import (
+    MarkovSequences,
+    dirichlet_chains,
+    doubly_stochastic_chains,
+    unigram_chains,
+)
+from lab.domains.regression.optimal_steps import NORMAL_KURTOSIS, UNIFORM_KURTOSIS
+from lab.domains.regression.prompts import RegressionPrompts, linear_regression, permute_context, random_orders
 from lab.errors import LabError
 from lab.evaluation import as_regression_predictor, as_token_predictor, kullback_leibler, last_coordinate
-from lab.generators.markov import MarkovSequences, dirichlet_chains, doubly_stochastic_chains, unigram_chains
-from lab.generators.regression import RegressionPrompts, linear_regression, permute_context, random_orders
 from lab.models import masks
 from lab.models.checkpoint import StoredModel
 from lab.streams import Stream
@@ -43,7 +48,7 @@ Answer = Float[Tensor, "prompt number"]
 
 @dataclass(frozen=True)
 class Regression:
-    """In-context linear regression (`lab.generators.regression.linear_regression`); the answers are the predictions."""
+    """In-context linear regression (`lab.domains.regression.prompts.linear_regression`); the answers are the predictions."""
 
     dimension: int = 5
     """of the inputs"""
@@ -217,7 +222,8 @@ def _scaled(prompts: RegressionPrompts, factors: Float[Tensor, " dimension"]) ->
 
 @dataclass(frozen=True)
 class Chains:
-    """In-context Markov chains (`lab.generators.markov.dirichlet_chains`); the answer is the law of the token after the last."""
+    """In-context Markov chains
+    (`lab.domains.chains.markov_prompts.dirichlet_chains`); the answer is the law of the token after the last."""
 
     states: int = 3
     """symbols"""

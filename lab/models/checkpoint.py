@@ -35,7 +35,7 @@ class StoredModel:
         transformer: an ensemble of one model.
         mask: "causal", or "prefix" where the tokens of the context see each other.
         sign: of the answer: 1, or -1 where the label slot of a query ends at minus the prediction, as in networks
-            that descend on residuals (`lab.models.constructions.linear_attention`).
+            that descend on residuals (`lab.domains.regression.linear_attention`).
 
     Raises:
         LabError: an ensemble of several models, an unknown mask, or a sign that is none.

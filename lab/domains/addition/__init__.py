@@ -1,0 +1,1 @@
+"""Addition digit by digit, in columns."""

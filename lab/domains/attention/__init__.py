@@ -1,0 +1,1 @@
+"""What an attention pattern lets through, whatever the weights: reachability, averaging, symmetry, rounding."""

@@ -1,0 +1,1 @@
+"""Markov chains and sequences with a latent graph: counts, posteriors, induction heads."""

@@ -1,0 +1,1 @@
+"""Sequences that follow a linear law: mesa-optimisation and a linear equation in context."""

@@ -1,0 +1,1 @@
+"""Paths in graphs: stepwise navigation and the path-star puzzle."""

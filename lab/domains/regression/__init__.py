@@ -1,0 +1,1 @@
+"""In-context regression: linear, mixtures of tasks, function classes; least squares, gradient descent, Kaczmarz, Bayes."""

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor
+
+from lab.domains.chains import markov_prompts as markov
+from lab.domains.chains.latent_graph_prompts import stationary_law
+from lab.domains.chains.markov import log_evidence, switching_posterior
+from lab.domains.chains.markov_prompts import (
+    balance,
+    binary_kernel,
+    check_transition,
+    dirichlet_chains,
+    doubly_stochastic_chains,
+    fixed_chains,
+    sample_chains,
+    switching_chains,
+    unigram_chains,
+)
+from lab.errors import LabError
+from lab.statistics import SHARE
+from lab.streams import stream
+
+DRAWS = 20_000
+
+
+def words(symbols: int, length: int) -> Tensor:
+    """All sequences."""
+    return torch.cartesian_prod(*[torch.arange(symbols)] * length)
+
+
+def assert_law(tokens: Tensor, symbols: int, law: Tensor) -> None:
+    """Chi-square test of sampled sequences against the probabilities of all of them, at the project's share."""
+    weights = symbols ** torch.arange(tokens.shape[1] - 1, -1, -1)
+    counts = torch.bincount((tokens * weights).sum(1), minlength=len(law)).double()
+    assert float(law.sum()) == pytest.approx(1, abs=1e-6)
+    assert not counts[law == 0].any()
+    kept = law > 0
+    expected = len(tokens) * law[kept]
+    assert float(expected.min()) > 5
+    statistic = float(((counts[kept] - expected).square() / expected).sum())
+    assert stats.chi2.sf(statistic, int(kept.sum()) - 1) > SHARE
+
+
+def corners(nodes: int = 120) -> tuple[Tensor, Tensor, Tensor]:
+    """Nodes (p, q) of a product rule on the unit square, crowded into its corners, and weights."""
+    x, weight = np.polynomial.legendre.leggauss(nodes)
+    angle, weight = np.pi / 4 * (x + 1), np.pi / 4 * weight
+    value, weight = np.sin(angle) ** 2, weight * np.sin(2 * angle)
+    p, q = (torch.from_numpy(part).flatten() for part in np.meshgrid(value, value))
+    return p, q, torch.from_numpy(np.outer(weight, weight)).flatten()
+
+
+def walk_law(sequences: Tensor, p: Tensor, q: Tensor, first: Tensor) -> Tensor:
+    """P(sequence) for each binary kernel [sequence, kernel]; ``first`` [2, kernel] is the law of x_0."""
+    steps = torch.stack([torch.stack([1 - p, p]), torch.stack([q, 1 - q])])
+    return first[sequences[:, 0]] * steps[sequences[:, :-1], sequences[:, 1:]].prod(1)
+
+
+@pytest.mark.parametrize(("states", "order", "length"), [(2, 0, 5), (2, 1, 5), (2, 2, 5), (3, 1, 4)])
+def test_dirichlet_chains_follow_the_mixture(states: int, order: int, length: int) -> None:
+    drawn = dirichlet_chains(stream(0, "law"), DRAWS, states=states, length=length, order=order, concentration=1.5)
+    assert_law(drawn.tokens, states, log_evidence(words(states, length), states, order, 1.5).exp())
+    assert drawn.table.shape == (DRAWS, states**order, states)
+
+
+def test_a_stationary_start_follows_the_stationary_mixture() -> None:
+    drawn = dirichlet_chains(stream(1, "law"), DRAWS, states=2, length=4, start="stationary")
+    p, q, weight = corners()
+    law = walk_law(words(2, 4), p, q, torch.stack([q, p]) / (p + q)) @ weight
+    assert_law(drawn.tokens, 2, law)
+
+
+def test_doubly_stochastic_chains_follow_balanced_rows() -> None:
+    drawn = doubly_stochastic_chains(stream(2, "law"), DRAWS, states=2, length=4)
+    a, b, weight = corners()
+    # Of [[1 - a, a], [b, 1 - b]] the balanced form leaves both symbols with this probability.
+    leave = (a * b).sqrt() / ((a * b).sqrt() + ((1 - a) * (1 - b)).sqrt())
+    law = walk_law(words(2, 4), leave, leave, torch.full((2, len(a)), 0.5, dtype=torch.float64)) @ weight
+    assert_law(drawn.tokens, 2, law)
+
+
+def test_unigram_chains_follow_the_order_zero_mixture() -> None:
+    drawn = unigram_chains(stream(3, "law"), DRAWS, states=2, length=5, concentration=0.7)
+    assert_law(drawn.tokens, 2, log_evidence(words(2, 5), 2, 0, 0.7).exp())
+    assert torch.equal(drawn.table[:, 0], drawn.table[:, 1])
+
+
+@pytest.mark.parametrize("start", ["uniform", "stationary"])
+def test_fixed_chains_follow_their_matrix(start: markov.Start) -> None:
+    matrix = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75], [0.5, 0.25, 0.25]], dtype=torch.float64)
+    drawn = fixed_chains(stream(4, "law"), DRAWS, transition=matrix, length=3, start=start)
+    first = stationary_law(matrix) if start == "stationary" else torch.full((3,), 1 / 3, dtype=torch.float64)
+    sequences = words(3, 3)
+    law = first[sequences[:, 0]] * matrix[sequences[:, :-1], sequences[:, 1:]].prod(1)
+    assert_law(drawn.tokens, 3, law)
+
+
+def test_switching_chains_follow_their_bayes_predictor() -> None:
+    rho, sequences = 0.3, words(3, 4)
+    drawn = switching_chains(stream(5, "law"), DRAWS, length=4, switch_probability=rho)
+    first = torch.tensor([0.35, 0.35, 0.3], dtype=torch.float64)
+    logs = switching_posterior(3, rho, 1.0)(sequences, torch.zeros(len(sequences)).long())
+    steps = logs[:, :-1].gather(-1, sequences[:, 1:, None])[..., 0].sum(1).exp()
+    assert_law(drawn.tokens, 3, first[sequences[:, 0]] * steps)
+
+
+def test_the_oracle_of_a_switching_chain_is_the_law_of_its_next_token() -> None:
+    drawn = switching_chains(stream(6, "law"), DRAWS, length=6, switch_probability=0.2)
+    # A martingale: the indicator of each token minus its probability has mean 0 at every position.
+    hit = torch.nn.functional.one_hot(drawn.tokens[:, 1:], 3) - drawn.next_law[:, :-1]
+    score = hit.mean(0) / (hit.std(0) / DRAWS**0.5)
+    assert float(score.abs().max()) < stats.norm.isf(SHARE / score.numel())
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(states=st.integers(2, 5), seed=st.integers(0, 10_000), exponent=st.floats(-1.5, 1))
+def test_balance_is_doubly_stochastic_and_scales_rows_and_columns(states: int, seed: int, exponent: float) -> None:
+    raw = torch.from_numpy(stream(seed, "raw").rng().gamma(10**exponent, size=(4, states, states))) + 1e-30
+    found = balance(raw)
+    assert float((found.sum(-1) - 1).abs().max()) < 1e-12
+    assert float((found.sum(-2) - 1).abs().max()) <= markov.BALANCED
+    # D1 A D2 keeps all cross ratios of A.
+    ratio = (found / raw).log()
+    cross = ratio - ratio[:, :1] - ratio[:, :, :1] + ratio[:, :1, :1]
+    assert float(cross.abs().max()) < 1e-6
+
+
+def test_balance_of_a_matrix_does_not_depend_on_its_neighbours() -> None:
+    raw = torch.from_numpy(stream(0, "raw").rng().gamma(0.2, size=(30, 3, 3))) + 1e-200
+    assert torch.equal(balance(raw)[:7], balance(raw[:7]))
+
+
+def test_higher_order_tables_are_read_oldest_symbol_first() -> None:
+    # After (0, 1) comes 0, after (1, 0) comes 1: the sequence 0 1 0 1 ... ; other contexts stay where they are.
+    table = torch.tensor([[[1.0, 0], [1, 0], [0, 1], [0, 1]]], dtype=torch.float64).expand(50, -1, -1)
+    tokens = sample_chains(stream(0), table, 8).tokens
+    assert (tokens[:, 2:] == tokens[:, :-2]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "words_of_the_message"),
+    [
+        (lambda: dirichlet_chains(stream(0), 2, states=1, length=4), "alphabet of 1"),
+        (lambda: dirichlet_chains(stream(0), 2, states=3, length=4, concentration=0.0), "concentration 0.0"),
+        (lambda: dirichlet_chains(stream(0), 2, states=3, length=4, concentration=-1.0), "concentration -1"),
+        (lambda: dirichlet_chains(stream(0), 2, states=3, length=2, order=2), "length = 2"),
+        (lambda: dirichlet_chains(stream(0), 2, states=3, length=9, order=2, start="stationary"), "order 2"),
+        (lambda: doubly_stochastic_chains(stream(0), 2, states=1, length=4), "alphabet of 1"),
+        (lambda: unigram_chains(stream(0), 2, states=2, length=4, concentration=0.0), "concentration"),
+        (lambda: fixed_chains(stream(0), 2, transition=((0.5, 0.6), (0.1, 0.9)), length=4), "normalise"),
+        (lambda: fixed_chains(stream(0), 2, transition=((1.5, -0.5), (0.1, 0.9)), length=4), "-0.5"),
+        (lambda: fixed_chains(stream(0), 2, transition=((1.0, 0.0), (0.1, 0.9)), length=4), "reducible"),
+        (lambda: fixed_chains(stream(0), 2, transition=((1.0,),), length=4), "alphabet of 1"),
+        (lambda: switching_chains(stream(0), 2, length=4, switch_probability=1.0), "switch_probability"),
+        (lambda: binary_kernel(0.5, 1.2), "q = 1.2"),
+        (lambda: balance(torch.zeros(1, 2, 2, dtype=torch.float64)), "positive"),
+        (lambda: sample_chains(stream(0), torch.full((1, 3, 2), 0.5).double(), 4), "no power"),
+    ],
+)
+def test_bad_input_is_one_sentence(call, words_of_the_message: str) -> None:
+    with pytest.raises(LabError, match=words_of_the_message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reducible_matrix_may_start_uniformly() -> None:
+    drawn = fixed_chains(stream(0), 3, transition=((1.0, 0.0), (0.5, 0.5)), length=5, start="uniform")
+    assert drawn.tokens.shape == (3, 5)
+    assert check_transition(torch.eye(2).double()).shape == (2, 2)
