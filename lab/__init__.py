@@ -6,6 +6,7 @@ name says: ``lab.domains``, ``lab.models``, ``lab.training``, ``lab.evaluation``
 """
 
 import os
+import sys
 
 # One thread a process, set before numpy and torch start theirs: more threads make small models slower, and their
 # number changes the last digits of a result. Parallel work runs in processes.
@@ -17,3 +18,6 @@ from lab.errors import LabError  # noqa: E402
 from lab.tasks import Paper, Task  # noqa: E402
 
 __all__ = ["Evidence", "LabError", "Paper", "Task", "control"]
+
+if "IPython" in sys.modules:
+    import lab.notebooks  # noqa: F401  (a notebook shows figures and claims by it)

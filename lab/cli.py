@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,15 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from lab import dictionary
-from lab.claims import Claim, Judgement, judge, timed
+from lab.catalogue import discover, find, find_claims
+from lab.claims import Claim, Judgement
 from lab.errors import LabError
-from lab.report import records_file, records_text, refresh_readme, terminal_table
-from lab.runs import Results, Session, ensure, write
-from lab.tasks import PROJECT, Task, discover, find, find_claims
+from lab.execution import Session
+from lab.files import write
+from lab.report import terminal_table
+from lab.reproduction import judge_all, measure_and_draw
+from lab.results import Results, ensure
+from lab.tasks import Task
 
 # Where the output is no terminal there is no width to fit.
 PLAIN_WIDTH = 180
@@ -243,14 +246,6 @@ def _print_table(judgements: Sequence[Judgement], title: str) -> None:
     console.print(f"{good} of {len(judgements)} verdicts are the expected ones, with every control rejected.")
 
 
-def _judge(results: Results, claims: Sequence[Claim], preset: str) -> list[Judgement]:
-    judgements = []
-    for claim in claims:
-        begun = time.perf_counter()
-        judgements.append(timed(judge(claim, results, preset), time.perf_counter() - begun))
-    return judgements
-
-
 def _run(task: Task, options: Run, config: Any) -> int:
     session = options.where.session()
     judgements = measure_and_draw(task, options.preset, config, options.seeds or None, session)
@@ -259,47 +254,6 @@ def _run(task: Task, options: Run, config: Any) -> int:
         print("The smoke preset shows that everything runs; it is too small for verdicts to count.")
         return 0
     return 0 if all(judgement.as_expected for judgement in judgements) else 1
-
-
-def measure_and_draw(
-    task: Task, preset: str, config: Any, seeds: Sequence[int] | None, session: Session
-) -> list[Judgement]:
-    """Take all measurements of ``task``, save its figures, and judge all claims of its paper.
-
-    Figures of the unchanged ``ci`` preset go to ``figures/``, those of ``paper`` to a folder below; those of any
-    other configuration or file stay with the results.
-    """
-    results = Results(task, config, session, seeds)
-    ensure(results.jobs(list(task.measurements.values())), session)
-    folder = _figure_folder(task, preset, config, seeds, session)
-    from lab.figures import save
-
-    for name, draw in task.figures.items():
-        path = save(draw(results), folder, name)
-        print(f"drew {path}", flush=True)
-    judgements = _judge(results, list(task.claims.values()), preset)
-    official = folder == PROJECT / "figures" / task.key
-    if official:
-        write(records_file(task), records_text([judgement.record() for judgement in judgements]).encode())
-    for other in [] if task.place not in ("tasks", "proofs_check") else discover():
-        if other.name == task.name and other.key != task.key:
-            found = _judge(Results(other, other.config(preset), session), list(other.claims.values()), preset)
-            if official:
-                write(records_file(other), records_text([judgement.record() for judgement in found]).encode())
-            judgements = [*found, *judgements]
-    if official:
-        # Figures, verdicts and the tables made from them change together.
-        refresh_readme()
-    return judgements
-
-
-def _figure_folder(task: Task, preset: str, config: Any, seeds: Sequence[int] | None, session: Session) -> Path:
-    unchanged = config == task.presets[preset] and seeds is None and task.place in ("tasks", "proofs_check")
-    if unchanged and preset == "ci":
-        return PROJECT / "figures" / task.key
-    if unchanged and preset == "paper":
-        return PROJECT / "figures" / task.key / "paper"
-    return session.results / task.key / "figures"
 
 
 def _check(options: Check) -> int:
@@ -315,7 +269,7 @@ def _check(options: Check) -> int:
         jobs += results[key].jobs(list(needed.values()))
     ensure(jobs, session)
     judgements = [
-        judgement for key, (_, claims) in tasks.items() for judgement in _judge(results[key], claims, options.preset)
+        judgement for key, (_, claims) in tasks.items() for judgement in judge_all(results[key], claims, options.preset)
     ]
     if options.json:
         print(json.dumps([judgement.record() for judgement in judgements], indent=1))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
-from lab.tasks import PROJECT
+from lab.files import PROJECT
 
 PAGE = PROJECT / "figures" / "dictionary.md"
 

@@ -16,15 +16,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from lab import context
+from lab.catalogue import load
+from lab.configuration import config_from_dict
 from lab.errors import LabError
+from lab.files import PROJECT
 from lab.progress import Progress, open_progress
-from lab.runs import Job, Session, execute, interrupted_sentence
+from lab.runs import Job, Store
 
 logger = logging.getLogger("lab")
 
@@ -39,6 +44,38 @@ BATCH_SYSTEMS = {
 # A worker can die for reasons of its own (memory, a signal); a job that takes three down with it is at fault.
 ATTEMPTS = 3
 CONNECT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Session:
+    """How and where measurements are taken; nothing in it changes a result (but the device, which is in the key).
+
+    Attributes:
+        results: the results folder.
+        device: compute device, ``cpu`` or ``cuda``.
+        workers: processes on this machine; 1 measures in this process.
+        cluster: ``local``, a scheduler's address, or a batch system (``slurm``, ``pbs`` …); empty for none.
+        quiet: no progress lines.
+    """
+
+    results: Path = field(default_factory=lambda: Path(os.environ.get("LAB_RESULTS", PROJECT / "results")))
+    device: str = "cpu"
+    workers: int = 1
+    cluster: str = ""
+    quiet: bool = False
+
+    @property
+    def store(self) -> Store:
+        return Store(self.results)
+
+
+def execute(job: Job, scratch: Path | None, listener: Callable[[float], None] | None) -> dict[str, np.ndarray]:
+    """Carry out ``job`` in this process, with one thread (thread count changes the last digits)."""
+    torch.set_num_threads(1)
+    task = load(job.file)
+    config = config_from_dict(task.config_type, job.config)
+    with context.job(context.JobContext(job.device, scratch, listener)):
+        return task.measurements[job.measurement].measure(config, job.seeds)
 
 
 class SerialExecutor(Executor):
@@ -127,6 +164,14 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, dict[str, 
         raise KeyboardInterrupt(interrupted_sentence(done, len(jobs), store.root)) from None
     if failures:
         _raise(failures, done, len(jobs), store.root)
+
+
+def interrupted_sentence(done: int, total: int, root: Path) -> str:
+    """What to say after Ctrl-C."""
+    return (
+        f"interrupted with {done} of {total} measurements finished and kept in {root}; "
+        "the same command continues from there"
+    )
 
 
 def _lost_worker(job: Job) -> LabError:

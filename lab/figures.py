@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.runs import write
+from lab.files import write
 from lab.statistics import mean_band
 
 # The prefix arm is solid blue with circles, the causal arm dashed red with squares: also apart in greyscale.

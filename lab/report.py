@@ -13,9 +13,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from lab.catalogue import discover
 from lab.errors import LabError
-from lab.runs import write
-from lab.tasks import PROJECT, Task, discover
+from lab.files import PROJECT, write
+from lab.tasks import Task
 
 logger = logging.getLogger("lab")
 

@@ -16,7 +16,11 @@ from functools import cache
 from pathlib import Path
 
 # They carry messages, progress and places, never numbers.
-INERT = frozenset({"lab.errors", "lab.context", "lab.tasks", "lab.claims", "lab.figures"})
+INERT = frozenset(
+    f"lab.{name}"
+    for name in "errors context files configuration contracts checks claims tasks catalogue runs execution progress results "
+    "figures report notebooks reproduction".split()
+)
 
 
 def fingerprint(file: Path, name: str) -> str:

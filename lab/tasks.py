@@ -17,34 +17,28 @@ is loaded by its path and works alike.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import fnmatch
 import functools
-import importlib.util
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from lab.claims import Claim, Control, Evidence, Kind
-from lab.errors import LabError
+from lab.errors import LabError, nearest
+from lab.files import FOLDERS, PROJECT
 from lab.source import fingerprint, reachable
 
 if typing.TYPE_CHECKING:
     from lab.figures import Drawing
-    from lab.runs import Results
+    from lab.results import Results
 
 Preset = Literal["smoke", "ci", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
-PROJECT = Path(__file__).resolve().parent.parent
-FOLDERS = ("tasks", "proofs_check")
 
 Data = Mapping[str, np.ndarray]
 
@@ -137,6 +131,8 @@ class Task:
     claims: dict[str, Claim] = field(default_factory=dict, init=False)
     file: Path = field(init=False)
     module: str = field(init=False)
+    # How a notebook shows a part; set by `lab.notebooks`, which stands above this file.
+    display: typing.ClassVar[Callable[[Any, Any], None] | None] = None
 
     def __post_init__(self) -> None:
         if set(self.presets) != set(PRESETS):
@@ -161,12 +157,22 @@ class Task:
     @property
     def place(self) -> str:
         """``tasks`` or ``proofs_check``, or the folder of a file that is not the project's."""
-        return self.file.parent.name if self.file.parent.parent == PROJECT else str(self.file.parent)
+        for folder in FOLDERS:
+            if self.file.is_relative_to(PROJECT / folder):
+                return folder
+        return str(self.file.parent)
+
+    @property
+    def part(self) -> str:
+        """Its file's name where a sheet is a folder of parts; empty where the sheet is one file."""
+        inside = self.place in FOLDERS and self.file.parent != PROJECT / self.place
+        return self.file.stem.replace("_", "-") if inside else ""
 
     @property
     def key(self) -> str:
-        """Name of its folder among results and figures; proofs and task of one paper differ."""
-        return f"{self.name}-proofs" if self.place == "proofs_check" else self.name
+        """Name of its folder among results; proofs and task of one paper differ, and so do parts."""
+        name = f"{self.name}-proofs" if self.place == "proofs_check" else self.name
+        return f"{name}/{self.part}" if self.part else name
 
     def config(self, preset: str) -> Any:
         """The configuration called ``preset``."""
@@ -227,138 +233,27 @@ class Task:
         names = reachable(self.file, inspect.unwrap(function).__name__)
         return [one for name, one in self.measurements.items() if name in names]
 
-    def results(self, preset: str = "ci") -> Results:
-        """The measurements at ``preset``, taken now where no stored ones fit (for notebooks and scripts)."""
-        from lab.runs import Results, Session
-
-        return Results(self, self.config(preset), Session())
-
     def show(self, part: Any = None) -> None:
         """In a notebook: draw a figure, or state a claim and its verdict. Does nothing when the file is imported.
 
         Args:
             part: a figure function, a claim's check, or None for all verdicts of the file.
         """
-        if self.module == "__main__" and "IPython" in sys.modules:
-            from lab.notebooks import show
-
-            show(self, part)
-
-
-def load(file: Path) -> Task:
-    """The task defined in ``file`` (of the project or not).
-
-    Raises:
-        LabError: there is no such file, it fails to import, or it does not hold exactly one task.
-    """
-    file = file.expanduser().resolve()
-    if not file.is_file():
-        raise LabError(f"there is no file {file}; give the path of a Python file that defines a Task")
-    module = _module(file)
-    found = [value for value in vars(module).values() if isinstance(value, Task) and value.file == file]
-    if len({id(task) for task in found}) != 1:
-        raise LabError(f"{file} defines {len(found)} tasks; it must define exactly one Task at its top level")
-    return found[0]
-
-
-def _module(file: Path) -> ModuleType:
-    inside = file.parent.parent == PROJECT and file.parent.name in FOLDERS
-    name = f"{file.parent.name}.{file.stem}" if inside else f"external_{file.stem}_{abs(hash(file)):x}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except LabError:
-        del sys.modules[name]
-        raise
-    except Exception as error:
-        del sys.modules[name]
-        line = _line_in(file, error)
-        raise LabError(f"{file}{line} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _line_in(file: Path, error: BaseException) -> str:
-    trace, line = error.__traceback__, ""
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = f", line {trace.tb_lineno},"
-        trace = trace.tb_next
-    return line
-
-
-def discover() -> list[Task]:
-    """All tasks of the project: ``tasks/*.py`` first, then ``proofs_check/*.py``."""
-    return [load(file) for folder in FOLDERS for file in sorted((PROJECT / folder).glob("[a-z]*.py"))]
-
-
-def find(name: str) -> Task:
-    """The task called ``name``, or the one in the file that ``name`` is the path of."""
-    if name.endswith(".py") or "/" in name:
-        return load(Path(name))
-    file = PROJECT / "tasks" / f"{name.replace('-', '_')}.py"
-    if file.is_file():
-        return load(file)
-    known = {task.key: task for task in discover()}
-    if name not in known:
-        raise LabError(f"unknown task {name!r}{nearest(name, known)}; `lab list` names the {len(known)} there are")
-    return known[name]
-
-
-def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
-    """The claims whose ids match any of ``patterns`` (shell wildcards), or that stand in the files named.
-
-    Raises:
-        LabError: a pattern matches nothing.
-    """
-    everything = [(task, claim) for task in discover() for claim in task.claims.values()]
-    found: list[tuple[Task, Claim]] = []
-    for pattern in patterns or ["*"]:
-        if pattern.endswith(".py"):
-            task = load(Path(pattern))
-            chosen = [(task, claim) for claim in task.claims.values()]
-        else:
-            chosen = [(task, claim) for task, claim in everything if fnmatch.fnmatchcase(claim.id, pattern)]
-        if not chosen:
-            ids = [claim.id for _, claim in everything]
-            raise LabError(f"no claim matches {pattern!r}{nearest(pattern, ids)}; `lab list` names all claims")
-        found += [one for one in chosen if one not in found]
-    return found
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the name in ``known`` that is most like ``name``, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+        if self.module == "__main__" and Task.display is not None:
+            Task.display(self, part)
 
 
 def _find_file(name: str) -> Path:
-    # A notebook has no file of its own: it is the twin of the task file of the same name.
-    for folder in FOLDERS:
-        file = PROJECT / folder / f"{name.replace('-', '_')}.py"
-        if file.is_file():
-            return file
-    raise LabError(f"there is no file tasks/{name.replace('-', '_')}.py that this notebook could be the twin of")
-
-
-def config_from_dict(kind: type, values: Mapping[str, Any]) -> Any:
-    """Rebuild a (nested) configuration from plain data; an unknown key is an error."""
-    hints = typing.get_type_hints(kind)
-    unknown = set(values) - {one.name for one in dataclasses.fields(kind)}
-    if unknown:
-        raise LabError(f"{kind.__name__} has no field {sorted(unknown)[0]!r}; its fields are {', '.join(hints)}")
-    return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return config_from_dict(typing.cast(type, hint), value)
-    if isinstance(value, list):
-        inner = [one for one in typing.get_args(hint) if one is not Ellipsis]
-        return tuple(_typed(inner[0] if inner else Any, one) for one in value)
-    return value
+    """The file whose twin the running notebook is: the one of this name, or the part that holds the running cell."""
+    stem = name.replace("-", "_")
+    files = [
+        file
+        for folder in FOLDERS
+        for file in (PROJECT / folder / f"{stem}.py", *sorted((PROJECT / folder / stem).glob("[a-z]*.py")))
+        if file.is_file()
+    ]
+    cells = getattr(sys.modules["__main__"], "In", [""])
+    twins = [file for file in files if cells[-1].strip() in file.read_text(encoding="utf-8")]
+    if not twins:
+        raise LabError(f"there is no file tasks/{stem}.py that this notebook could be the twin of")
+    return twins[0]

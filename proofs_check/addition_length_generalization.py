@@ -45,7 +45,7 @@ from lab.domains.addition.column_addition import (
     window_number,
     window_parts,
 )
-from lab.runs import Results
+from lab.results import Results
 from lab.streams import stream
 from lab.tasks import NoConfig
 

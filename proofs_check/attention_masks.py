@@ -53,7 +53,7 @@ from lab.models import masks
 from lab.models.mask_patterns import chunked_two_stream, labels_by_erasure, mask
 from lab.models.masks import closure, flow, is_transitive
 from lab.models.transformer import Architecture, KeyValueCache, Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import rounding_bound, slope
 from lab.streams import stream
 

@@ -71,7 +71,7 @@ from lab.domains.chains.latent_graphs import (
 from lab.figures import REFERENCES, THEORY, Drawing, band, label, panels
 from lab.models import masks
 from lab.models.disentangled import reduced_law
-from lab.runs import Results
+from lab.results import Results
 from lab.streams import Stream, stream
 
 

@@ -71,7 +71,7 @@ from lab.domains.regression.prompts import (
 )
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
 

@@ -40,7 +40,7 @@ from lab.domains.regression.function_class_prompts import (
 from lab.domains.regression.least_squares import expected_query_error, least_squares, ridge
 from lab.figures import REFERENCES, Drawing, band, label, panels
 from lab.predictors import RegressionPredictor
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import mean_band, rounding_bound
 from lab.streams import stream
 

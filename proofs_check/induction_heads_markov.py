@@ -46,7 +46,7 @@ from lab.domains.chains.markov_prompts import binary_kernel, dirichlet_chains, f
 from lab.evaluation import cross_entropy, kullback_leibler
 from lab.models.masks import causal, full
 from lab.models.relative import MinimalInduction
-from lab.runs import Results
+from lab.results import Results
 from lab.streams import stream
 from lab.tasks import NoConfig, Paper, Task
 

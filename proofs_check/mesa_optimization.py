@@ -30,7 +30,7 @@ from lab.domains.dynamics import mesa_optimization as theory
 from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, prediction_loss
 from lab.domains.dynamics.sequences import Phases, Start, linear_dynamics
 from lab.models import masks
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import rounding_bound, slope
 from lab.streams import stream
 

@@ -40,7 +40,7 @@ from lab.domains.graphs.path_star_prompts import PathStars, feature_count, path_
 from lab.evaluation import cross_entropy
 from lab.figures import REFERENCES, THEORY, Drawing, label, panels
 from lab.models.transformer import Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
 

@@ -39,7 +39,7 @@ from lab.domains.regression.mixture_prompts import (
 from lab.domains.regression.mixture_transformer import posterior_network, posterior_rounding
 from lab.models import masks
 from lab.predictors import RegressionPredictor
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
 

@@ -33,7 +33,7 @@ from lab.domains.graphs.navigation_prompts import bernoulli_dag, hierarchical_da
 from lab.evaluation import as_token_predictor
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
 

@@ -76,7 +76,7 @@ from lab.domains.addition.prompts import (
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, panels
 from lab.models.masks import causal, prefix_lm
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.streams import Stream, stream
 from lab.training import History, Member, Optimisation, Trained, train
 

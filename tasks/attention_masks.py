@@ -54,7 +54,7 @@ from lab.domains.regression.prompts import linear_regression, tokens
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
 from lab.models import masks
 from lab.models.transformer import Architecture, Record, Transformer, stack
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import mean_band
 from lab.streams import Stream, stream
 from lab.training import Batch, Member, Optimisation, Trained, train

@@ -79,7 +79,7 @@ from lab.domains.chains.latent_graphs import (
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
 from lab.models import masks
 from lab.models.disentangled import Disentangled, Reduced, reduced_law
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import mean_band
 from lab.streams import stream
 from lab.tasks import Measurement

@@ -73,7 +73,7 @@ from lab.domains.regression.prompts import RegressionPrompts, linear_regression,
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import mean_band, rounding_bound
 from lab.streams import Stream, stream
 from lab.training import Batch, Member, Optimisation, in_blocks, train

@@ -58,7 +58,7 @@ from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
 from lab.models.masks import causal, full, prefix_lm
 from lab.models.relative import MinimalInduction
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.streams import Stream, stream
 from lab.tasks import Paper, Task
 from lab.training import Batch, Member, Optimisation, Trained, in_blocks, train

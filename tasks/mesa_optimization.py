@@ -44,7 +44,7 @@ from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, predict
 from lab.domains.dynamics.sequences import Start, linear_dynamics
 from lab.figures import ARMS, THEORY, Drawing, band, label, panels
 from lab.models import masks
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import mean_band, rounding_bound
 from lab.streams import stream
 from lab.training import Batch, Member, Optimisation, train

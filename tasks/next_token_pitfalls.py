@@ -57,7 +57,7 @@ from lab.errors import LabError
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
 from lab.models.masks import causal, prefix_lm
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import mean_band
 from lab.streams import stream
 from lab.training import Batch, History, Member, Optimisation, train

@@ -57,7 +57,7 @@ from lab.evaluation import as_regression_predictor
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, band, label, panels
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import mean_band
 from lab.streams import Stream, stream
 from lab.training import Batch, Member, Optimisation, Trained, train

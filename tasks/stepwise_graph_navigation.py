@@ -79,7 +79,7 @@ from lab.domains.graphs.navigation_prompts import (
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import Results
+from lab.results import Results
 from lab.statistics import mean_band
 from lab.streams import stream
 from lab.training import Member, Optimisation, train

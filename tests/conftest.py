@@ -6,8 +6,10 @@ import filelock
 import jaxtyping
 import pytest
 
-from lab.runs import Results, Session, ensure
-from lab.tasks import Task, discover
+from lab.catalogue import discover
+from lab.execution import Session
+from lab.results import Results, ensure
+from lab.tasks import Task
 
 TASKS = discover()
 # The verdicts wait for all measurements and come first; the notebooks need them all and come last.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.catalogue import discover
 from lab.cli import main
-from lab.tasks import discover
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 

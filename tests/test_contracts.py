@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lab import contracts
-from lab.contracts import BrokenContract, Check
-from lab.tasks import discover
+from lab import checks, contracts
+from lab.catalogue import discover
+from lab.checks import BrokenContract, Check
 
 PARTS = contracts.all_registered()
 TASKS = discover()
 
 
 @pytest.mark.parametrize(
-    "check", [pytest.param(check, id=f"{part.name}-{check.name}") for part in PARTS for check in part.checks()]
+    "check", [pytest.param(check, id=f"{part.name}-{check.name}") for part in PARTS for check in checks.checks(part)]
 )
 def test_everything_registered_keeps_its_contract(check: Check) -> None:
     check.run()
@@ -25,7 +25,7 @@ def test_everything_registered_keeps_its_contract(check: Check) -> None:
 
 @pytest.mark.parametrize(
     "check",
-    [pytest.param(check, id=f"{task.key}-{check.name}") for task in TASKS for check in contracts.task_checks(task)],
+    [pytest.param(check, id=f"{task.key}-{check.name}") for task in TASKS for check in checks.task_checks(task)],
 )
 def test_every_task_keeps_its_contract(check: Check) -> None:
     check.run()
@@ -40,9 +40,9 @@ def draw(stream, batch: int, dimension: int = 2) -> Prompts:
     return Prompts(torch.from_numpy(stream.rng().normal(size=(batch, dimension))))
 
 
-def broken(checks: Iterable[Check]) -> set[str]:
+def broken(found_checks: Iterable[Check]) -> set[str]:
     found = set()
-    for check in checks:
+    for check in found_checks:
         try:
             check.run()
         except BrokenContract:
@@ -51,7 +51,7 @@ def broken(checks: Iterable[Check]) -> set[str]:
 
 
 def test_a_good_generator_passes() -> None:
-    assert broken(contracts.generator_checks(draw)) == set()
+    assert broken(checks.generator_checks(draw)) == set()
 
 
 def from_global_state(stream, batch: int) -> Prompts:
@@ -81,7 +81,7 @@ def batch_last(stream, batch: int) -> Prompts:
     ],
 )
 def test_a_broken_generator_is_found(sample: Callable, violation: str) -> None:
-    assert violation in broken(contracts.generator_checks(sample))
+    assert violation in broken(checks.generator_checks(sample))
 
 
 def mean(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
@@ -117,8 +117,8 @@ class Stateful:
     ],
 )
 def test_a_broken_regression_predictor_is_found(predictor: Callable, violation: str) -> None:
-    assert violation in broken(contracts.regression_predictor_checks(predictor))
-    assert broken(contracts.regression_predictor_checks(mean)) == set()
+    assert violation in broken(checks.regression_predictor_checks(predictor))
+    assert broken(checks.regression_predictor_checks(mean)) == set()
 
 
 def uniform(tokens: Tensor, prefix_length: Tensor) -> Tensor:
@@ -144,5 +144,5 @@ def peeks(tokens: Tensor, prefix_length: Tensor) -> Tensor:
     ],
 )
 def test_a_broken_token_predictor_is_found(predictor: Callable, violation: str) -> None:
-    assert violation in broken(contracts.token_predictor_checks(predictor, vocabulary=3))
-    assert broken(contracts.token_predictor_checks(uniform, vocabulary=3)) == set()
+    assert violation in broken(checks.token_predictor_checks(predictor, vocabulary=3))
+    assert broken(checks.token_predictor_checks(uniform, vocabulary=3)) == set()

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lab import dictionary
+from lab.catalogue import discover
 from lab.cli import main
-from lab.tasks import discover
 
 CLAIMS = {claim.id: claim for task in discover() for claim in task.claims.values()}
 CITED = sorted({claim for line in dictionary.LINES for claim in line.claims})

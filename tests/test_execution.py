@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from lab import LabError
-from lab.runs import Results, Session
-from lab.tasks import load
+from lab.catalogue import load
+from lab.execution import Session
+from lab.results import Results
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 task = load(TINY)

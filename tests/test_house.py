@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.catalogue import discover
 from lab.cli import main
-from lab.tasks import FOLDERS, PROJECT, discover
+from lab.files import FOLDERS, PROJECT
 
 SOURCES = sorted(path for folder in ("lab", *FOLDERS) for path in (PROJECT / folder).rglob("*.py"))
 README = (PROJECT / "README.md").read_text()

@@ -7,8 +7,10 @@ import inspect
 import pytest
 
 from lab import notebooks
+from lab.catalogue import load
 from lab.errors import LabError
-from lab.tasks import PROJECT, Task, load
+from lab.files import PROJECT
+from lab.tasks import Task
 from tests.conftest import TASKS
 
 TINY = PROJECT / "tests" / "examples" / "tiny.py"

@@ -9,8 +9,11 @@ import pytest
 import safetensors.numpy
 
 from lab import LabError
-from lab.runs import Results, Session, Store, ensure
-from lab.tasks import config_from_dict, load
+from lab.catalogue import load
+from lab.configuration import config_from_dict
+from lab.execution import Session
+from lab.results import Results, ensure
+from lab.runs import Store
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 task = load(TINY)

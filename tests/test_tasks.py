@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lab import LabError, Paper, Task
-from lab.tasks import NoConfig, find, load
+from lab.catalogue import find, load
+from lab.tasks import NoConfig
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 task = load(TINY)

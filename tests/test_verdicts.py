@@ -10,8 +10,9 @@ import pytest
 
 from lab import figures, report, statistics
 from lab.claims import Claim, Judgement, judge
-from lab.runs import Results
-from lab.tasks import PROJECT, Task
+from lab.files import PROJECT
+from lab.results import Results
+from lab.tasks import Task
 from tests.conftest import TASKS
 
 CLAIMS = [pytest.param(task, claim, id=claim.id) for task in TASKS for claim in task.claims.values()]

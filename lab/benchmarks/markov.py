@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from lab.catalogue import find
 from lab.domains.chains.markov_prompts import dirichlet_chains
 from lab.streams import stream
-from lab.tasks import find
 
 STATES, LENGTH, SEQUENCES = 3, 48, 1_000
 MODELS, STEPS, REPEATS = 8, 10, 3

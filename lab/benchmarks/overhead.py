@@ -6,8 +6,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from lab.runs import Results, Session
-from lab.tasks import load
+from lab.catalogue import load
+from lab.execution import Session
+from lab.results import Results
 
 MEASUREMENTS = 1000
 REQUIRED_MILLISECONDS = 2.0

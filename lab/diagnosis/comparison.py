@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lab import statistics
-from lab.contracts import fields
+from lab.checks import fields
 from lab.diagnosis.algorithms import RESOLUTION, Algorithm, distance
 from lab.diagnosis.settings import Answer, Setting
 from lab.diagnosis.subject import Failed, Finding, Subject, answer_needed, contract_findings, settle_precision

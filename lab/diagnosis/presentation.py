@@ -19,7 +19,7 @@ from rich.table import Table
 from lab.diagnosis.algorithms import RESOLUTION
 from lab.diagnosis.comparison import Diagnosis, Estimate, Match, Row
 from lab.figures import REFERENCES, THEORY, Drawing, label, panels, save, style
-from lab.runs import write
+from lab.files import write
 from lab.statistics import SHARE
 
 FOLLOWED = 5  # algorithms whose distance is drawn at every context length

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lab.contracts import Check, regression_predictor_checks, token_predictor_checks
+from lab.catalogue import discover, find
+from lab.checks import Check, regression_predictor_checks, token_predictor_checks
 from lab.diagnosis.algorithms import Candidate, Predictor, regression_candidates, token_candidates
 from lab.domains.chains.markov import true_law
 from lab.domains.chains.markov_prompts import (
@@ -30,12 +31,11 @@ from lab.domains.chains.markov_prompts import (
 )
 from lab.domains.regression.optimal_steps import NORMAL_KURTOSIS, UNIFORM_KURTOSIS
 from lab.domains.regression.prompts import RegressionPrompts, linear_regression, permute_context, random_orders
-from lab.errors import LabError
+from lab.errors import LabError, nearest
 from lab.evaluation import as_regression_predictor, as_token_predictor, kullback_leibler, last_coordinate
 from lab.models import masks
 from lab.models.checkpoint import StoredModel
 from lab.streams import Stream
-from lab.tasks import discover, find, nearest
 
 # Inputs are moved by this share of their spread: the error is of its square, and float32 rounding stays below it.
 DIFFERENCE = 1e-3

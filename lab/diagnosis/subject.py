@@ -21,10 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.contracts import BrokenContract, Check
-from lab.errors import LabError
+from lab.checks import BrokenContract, Check
+from lab.errors import LabError, nearest
 from lab.models.checkpoint import StoredModel, load_model
-from lab.tasks import nearest
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl")
 UNCHANGED = "inputs are not modified"

@@ -17,10 +17,10 @@ import safetensors
 import safetensors.torch
 import torch
 
+from lab.configuration import config_from_dict
 from lab.errors import LabError
+from lab.files import write
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import write
-from lab.tasks import config_from_dict
 
 MASKS = ("causal", "prefix")
 # How files begin that `torch.save` writes: a zip archive since torch 1.6, a bare pickle before.

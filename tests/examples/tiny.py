@@ -12,7 +12,7 @@ import pandas as pd
 
 from lab import Evidence, Paper, Task, control
 from lab.figures import Drawing, label, panels
-from lab.runs import Results
+from lab.results import Results
 from lab.streams import stream
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab import contracts
+from lab import checks
 from lab.domains.addition.column_addition import SUMS, WINDOWS, exact_table, parse_numbers
 from lab.domains.addition.prompts import (
     FORMATS,
@@ -64,7 +64,7 @@ def test_targets_are_the_answer_and_its_stop(format: str) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_whole_sums_keep_the_contract(format: str) -> None:
-    for check in contracts.generator_checks(whole_sum, format=format, columns=(1, 4)):
+    for check in checks.generator_checks(whole_sum, format=format, columns=(1, 4)):
         check.run()
     sums = whole_sum(stream(0, "x"), 200, format=format, columns=(2, 4))
     assert sums.columns.unique().tolist() == [2, 3, 4]
@@ -94,7 +94,7 @@ def test_formats_show_the_same_numbers() -> None:
     ("sampling", "largest"), [("all-sums", SUMS - 1), ("sums-of-digits", SUMS - 2), ("one-digit-sums", 9)]
 )
 def test_windows_are_rows_of_the_table(sampling: str, largest: int) -> None:
-    for check in contracts.generator_checks(column_window, sampling=sampling):
+    for check in checks.generator_checks(column_window, sampling=sampling):
         check.run()
     windows = column_window(stream(0, "x"), 20_000, sampling=sampling)
     rows = {tuple(row): place for place, row in enumerate(window_sequences().tolist())}

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from lab.checks import checks
 from lab.contracts import registered
 from lab.domains.graphs import navigation as exact
 from lab.domains.graphs.navigation_prompts import bernoulli_dag, hierarchical_dag
@@ -242,6 +243,6 @@ def test_bayes_navigator_ends_at_the_goal_and_keeps_to_edges() -> None:
     assert found[3, 7].item() == 1  # END is token nodes + 4
 
 
-@pytest.mark.parametrize("check", [c for r in registered(exact) for c in r.checks()], ids=lambda c: c.name)
+@pytest.mark.parametrize("check", [c for r in registered(exact) for c in checks(r)], ids=lambda c: c.name)
 def test_contracts(check: Any) -> None:
     check.run()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from lab.contracts import generator_checks, registered
+from lab.checks import checks, generator_checks
+from lab.contracts import registered
 from lab.domains.graphs import navigation as exact
 from lab.domains.graphs import navigation_prompts as graphs
 from lab.errors import LabError
@@ -24,7 +25,7 @@ def connected(adjacency: exact.Adjacency) -> exact.Adjacency:
     return exact.transitive_closure(adjacency)
 
 
-@pytest.mark.parametrize("check", [c for r in registered(graphs) for c in r.checks()], ids=lambda c: c.name)
+@pytest.mark.parametrize("check", [c for r in registered(graphs) for c in checks(r)], ids=lambda c: c.name)
 def test_contracts(check: Any) -> None:
     check.run()
 

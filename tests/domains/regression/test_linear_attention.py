@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lab.contracts import regression_predictor_checks
+from lab.checks import regression_predictor_checks
 from lab.domains.regression.causal_recursions import causal_recursion, prefix_recursion
 from lab.domains.regression.gradient_descent import gradient_descent_path
 from lab.domains.regression.least_squares import predict

@@ -1,0 +1,125 @@
+"""Finding tasks and claims: in ``tasks/`` and ``proofs_check/`` by looking, anywhere else by path."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from lab.claims import Claim
+from lab.errors import LabError, nearest
+from lab.files import FOLDERS, PROJECT
+from lab.tasks import Task
+
+
+def load(file: Path) -> Task:
+    """The task defined in ``file`` (of the project or not).
+
+    Raises:
+        LabError: there is no such file, it fails to import, or it does not hold exactly one task.
+    """
+    file = file.expanduser().resolve()
+    if not file.is_file():
+        raise LabError(f"there is no file {file}; give the path of a Python file that defines a Task")
+    module = _module(file)
+    found = [value for value in vars(module).values() if isinstance(value, Task) and value.file == file]
+    if len({id(task) for task in found}) != 1:
+        raise LabError(f"{file} defines {len(found)} tasks; it must define exactly one Task at its top level")
+    return found[0]
+
+
+def _module(file: Path) -> ModuleType:
+    inside = any(file.is_relative_to(PROJECT / folder) for folder in FOLDERS)
+    name = (
+        ".".join(file.relative_to(PROJECT).with_suffix("").parts)
+        if inside
+        else f"external_{file.stem}_{abs(hash(file)):x}"
+    )
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except LabError:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        line = _line_in(file, error)
+        raise LabError(f"{file}{line} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _line_in(file: Path, error: BaseException) -> str:
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = f", line {trace.tb_lineno},"
+        trace = trace.tb_next
+    return line
+
+
+def discover() -> list[Task]:
+    """All tasks of the project: those of ``tasks/`` first, then those of ``proofs_check/``; parts in alphabetical order."""
+    return [load(file) for folder in FOLDERS for file in sorted((PROJECT / folder).rglob("[a-z]*.py"))]
+
+
+def find(name: str) -> Task:
+    """The task or part called ``name``, or the one in the file that ``name`` is the path of.
+
+    Raises:
+        LabError: there is none, or ``name`` is a sheet of several parts.
+    """
+    found = find_parts(name)
+    if len(found) > 1:
+        parts = ", ".join(task.key for task in found)
+        raise LabError(f"{name} has {len(found)} parts; name one of {parts}")
+    return found[0]
+
+
+def find_parts(name: str) -> list[Task]:
+    """The parts of the task called ``name`` (a sheet, one of its parts, or the path of a file).
+
+    Raises:
+        LabError: nothing is called so.
+    """
+    if name.endswith(".py"):
+        return [load(Path(name))]
+    stem = name.replace("-", "_")
+    if (file := PROJECT / "tasks" / f"{stem}.py").is_file():
+        return [load(file)]
+    known = discover()
+    found = [task for task in known if name in (task.key, task.key.rpartition("/")[0])]
+    if not found:
+        names = sorted({task.key for task in known} | {task.key.split("/")[0] for task in known})
+        hint = nearest(name, names)
+        raise LabError(f"unknown task {name!r}{hint}; `lab list` names the {len(names)} there are")
+    return found
+
+
+def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
+    """The claims whose ids match any of ``patterns`` (shell wildcards), or that stand in the files named.
+
+    Raises:
+        LabError: a pattern matches nothing.
+    """
+    everything = [(task, claim) for task in discover() for claim in task.claims.values()]
+    found: list[tuple[Task, Claim]] = []
+    for pattern in patterns or ["*"]:
+        if pattern.endswith(".py"):
+            task = load(Path(pattern))
+            chosen = [(task, claim) for claim in task.claims.values()]
+        else:
+            chosen = [(task, claim) for task, claim in everything if fnmatch.fnmatchcase(claim.id, pattern)]
+        if not chosen:
+            ids = [claim.id for _, claim in everything]
+            raise LabError(f"no claim matches {pattern!r}{nearest(pattern, ids)}; `lab list` names all claims")
+        found += [one for one in chosen if one not in found]
+    return found

@@ -1,0 +1,263 @@
+"""What every generator, predictor and task must be, as checks that can be run on any of them.
+
+    for check in generator_checks(linear_regression, dimension=3, context_length=5, query_length=2):
+        check.run()            # raises BrokenContract with the offending values
+
+A generator or a predictor of the library or of a user's task file registers itself with a decorator that
+names example sizes; the suite runs all checks on everything registered, and ``lab check FILE`` on a user's.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lab.contracts import Registered
+from lab.streams import stream
+from lab.tasks import Task
+
+
+class BrokenContract(AssertionError):
+    """A property that every part of its kind must have does not hold."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property; ``run`` raises BrokenContract where it does not hold."""
+
+    name: str
+    run: Callable[[], None]
+
+
+def checks(registered: Registered) -> Iterator[Check]:
+    """All checks of what was registered, by its kind."""
+    example = registered.example
+    if registered.kind == "generator":
+        yield from generator_checks(registered.part, **example)
+    elif registered.kind == "regression":
+        yield from regression_predictor_checks(registered.part(**example))
+    else:
+        sizes = {name: example[name] for name in ("vocabulary", "length") if name in example}
+        arguments = {name: value for name, value in example.items() if name != "length"}
+        yield from token_predictor_checks(registered.part(**arguments), **sizes)
+
+
+def fields(prompts: Any) -> dict[str, Tensor]:
+    """The tensors of a batch, by name."""
+    if dataclasses.is_dataclass(prompts):
+        items = {one.name: getattr(prompts, one.name) for one in dataclasses.fields(prompts)}
+    else:
+        items = dict(prompts)
+    return {name: value for name, value in items.items() if isinstance(value, Tensor)}
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise BrokenContract with ``message`` unless ``holds``."""
+    if not holds:
+        raise BrokenContract(message)
+
+
+def generator_checks(sample: Callable[..., Any], **sizes: Any) -> Iterator[Check]:
+    """The properties of a generator ``sample(stream, batch, **sizes)``."""
+
+    def draw(seed: int = 0, batch: int = 5) -> dict[str, Tensor]:
+        return fields(sample(stream(seed, "contract"), batch, **sizes))
+
+    def same_seed() -> None:
+        first, second = draw(), draw()
+        for name in first:
+            require(torch.equal(first[name], second[name]), f"{name} differs between two draws from one stream")
+
+    def other_seed() -> None:
+        first, second = draw(0), draw(1)
+        require(any(not torch.equal(first[name], second[name]) for name in first), "two seeds give the same batch")
+
+    def prefix() -> None:
+        many, few = draw(batch=5), draw(batch=3)
+        for name in many:
+            require(torch.equal(many[name][:3], few[name]), f"{name} of the first prompts depends on later ones")
+
+    def shapes() -> None:
+        for name, value in draw().items():
+            require(value.ndim > 0 and len(value) == 5, f"{name} has shape {tuple(value.shape)}, not batch first")
+            require(bool(torch.isfinite(value).all()), f"{name} holds values that are not finite")
+
+    def global_state() -> None:
+        before = _global_state()
+        draw()
+        require(_global_state() == before, "global random state is used")
+
+    def loss_mask() -> None:
+        found = draw()
+        if "loss_mask" in found:
+            mask = found["loss_mask"]
+            require(mask.dtype == torch.bool, f"loss_mask has dtype {mask.dtype}, not bool")
+            require(bool(mask.flatten(1).any(1).all()), "a prompt has no scored position")
+            if "targets" in found:
+                require(mask.shape == found["targets"].shape, "loss_mask and targets differ in shape")
+                scored = found["targets"] >= 0
+                require(torch.equal(scored, mask), "loss_mask is not exactly the positions with a target")
+
+    yield Check("the same stream gives the same batch", same_seed)
+    yield Check("another seed gives another batch", other_seed)
+    yield Check("the first prompts do not change when later ones do", prefix)
+    yield Check("every field has the batch first and finite values", shapes)
+    yield Check("global random state is untouched", global_state)
+    yield Check("the loss mask covers exactly the scored positions", loss_mask)
+
+
+def _global_state() -> tuple[bytes, int, bytes]:
+    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+    return np.asarray(keys).tobytes(), int(position), torch.get_rng_state().numpy().tobytes()
+
+
+def regression_predictor_checks(
+    predictor: Callable[[Tensor, Tensor, Tensor], Tensor], dimension: int = 3, context: int = 7, seed: int = 0
+) -> Iterator[Check]:
+    """The properties of a regression predictor, on ``context`` examples in ``dimension`` dimensions."""
+    rng = stream(seed, "contract").rng()
+    x = torch.from_numpy(rng.standard_normal((4, context, dimension)))
+    y = torch.from_numpy(rng.standard_normal((4, context)))
+    queries = torch.from_numpy(rng.standard_normal((4, 3, dimension)))
+
+    def shape() -> None:
+        found = predictor(x, y, queries)
+        require(isinstance(found, Tensor), f"it returned {type(found).__name__}, not a tensor")
+        require(tuple(found.shape) == (4, 3), f"it returned shape {tuple(found.shape)} for 4 prompts of 3 queries")
+        bad = int((~torch.isfinite(found)).sum())
+        require(bad == 0, f"{bad} of {found.numel()} predictions are not finite")
+
+    def inputs_kept() -> None:
+        given = copy.deepcopy((x, y, queries))
+        predictor(*given)
+        for name, before, after in zip(("x_context", "y_context", "x_query"), (x, y, queries), given, strict=True):
+            require(torch.equal(before, after), f"it changed its input {name}")
+
+    def no_state() -> None:
+        first = predictor(x, y, queries)
+        predictor(2 * x, y + 1, queries)
+        _close(first, predictor(x, y, queries), "it keeps state between calls: the same prompts got other predictions")
+
+    def prompts_apart() -> None:
+        changed = x.clone()
+        changed[2:] += 1
+        _close(
+            predictor(x, y, queries)[:2],
+            predictor(changed, y, queries)[:2],
+            "the prediction for one prompt depends on another prompt",
+        )
+
+    def queries_apart() -> None:
+        changed = queries.clone()
+        changed[:, 1:] += 1
+        _close(
+            predictor(x, y, queries)[:, 0],
+            predictor(x, y, changed)[:, 0],
+            "the prediction for one query depends on another query",
+        )
+
+    yield Check("one finite prediction a query", shape)
+    yield Check("inputs are not modified", inputs_kept)
+    yield Check("no state is kept between calls", no_state)
+    yield Check("prompts do not influence each other", prompts_apart)
+    yield Check("queries do not influence each other", queries_apart)
+
+
+def token_predictor_checks(
+    predictor: Callable[[Tensor, Tensor], Tensor], vocabulary: int, length: int = 12, seed: int = 0
+) -> Iterator[Check]:
+    """The properties of a token predictor over ``vocabulary`` symbols, on sequences of ``length`` tokens."""
+    tokens = torch.from_numpy(stream(seed, "contract").rng().integers(0, vocabulary, (4, length)))
+    prefix_length = torch.full((4,), length // 3)
+
+    def normalised() -> None:
+        found = predictor(tokens, prefix_length)
+        require(isinstance(found, Tensor), f"it returned {type(found).__name__}, not a tensor")
+        expected = (4, length, vocabulary)
+        require(tuple(found.shape) == expected, f"it returned shape {tuple(found.shape)}, not {expected}")
+        total = torch.logsumexp(found.double(), -1)
+        require(
+            bool((total.abs() < 1e-4).all()),
+            f"its probabilities sum to between {float(total.exp().min()):.6g} and {float(total.exp().max()):.6g}",
+        )
+
+    def inputs_kept() -> None:
+        given = tokens.clone(), prefix_length.clone()
+        predictor(*given)
+        require(torch.equal(given[0], tokens) and torch.equal(given[1], prefix_length), "it changed its inputs")
+
+    def no_state() -> None:
+        first = predictor(tokens, prefix_length)
+        predictor(tokens.flip(1), prefix_length)
+        _close(first, predictor(tokens, prefix_length), "it keeps state between calls")
+
+    def never_looks_ahead() -> None:
+        start = length // 2
+        changed = tokens.clone()
+        changed[:, start + 1 :] = (changed[:, start + 1 :] + 1) % vocabulary
+        _close(
+            predictor(tokens, prefix_length)[:, length // 3 : start + 1],
+            predictor(changed, prefix_length)[:, length // 3 : start + 1],
+            "a prediction beyond the prefix depends on later tokens: it looks at the answer",
+        )
+
+    def prompts_apart() -> None:
+        changed = tokens.clone()
+        changed[2:] = (changed[2:] + 1) % vocabulary
+        _close(
+            predictor(tokens, prefix_length)[:2],
+            predictor(changed, prefix_length)[:2],
+            "the prediction for one sequence depends on another sequence",
+        )
+
+    yield Check("normalised log-probabilities at every position", normalised)
+    yield Check("inputs are not modified", inputs_kept)
+    yield Check("no state is kept between calls", no_state)
+    yield Check("it never looks at the answer", never_looks_ahead)
+    yield Check("sequences do not influence each other", prompts_apart)
+
+
+def _close(first: Tensor, second: Tensor, message: str) -> None:
+    # Other batches may be summed in another order; anything above rounding is influence.
+    tolerance = 1e-4 if first.dtype == torch.float32 else 1e-9
+    scale = float(first[torch.isfinite(first)].abs().max()) if bool(torch.isfinite(first).any()) else 1.0
+    same = (first == second) | ((first - second).abs() <= tolerance * max(scale, 1.0))
+    require(bool(same.all()), message)
+
+
+def task_checks(task: Task) -> Iterator[Check]:
+    """The properties of a task: its presets are what they say, and its measurements are pure functions."""
+
+    def presets_frozen() -> None:
+        for name, config in task.presets.items():
+            require(
+                type(config).__dataclass_params__.frozen,
+                f"the configuration of preset {name} is not a frozen dataclass",
+            )
+
+    def claims_have_documents() -> None:
+        for claim in task.claims.values():
+            require(len(claim.statement) > 20, f"{claim.id} has no statement that can be read alone")
+
+    yield Check("configurations are frozen", presets_frozen)
+    yield Check("every claim can be read alone", claims_have_documents)
+    for measurement in task.measurements.values():
+        yield Check(f"{measurement.name} is a pure function", partial(_pure, task, measurement.name))
+
+
+def _pure(task: Task, name: str) -> None:
+    measurement = task.measurements[name]
+    config = task.presets["smoke"]
+    seeds = measurement.chunks(range(max(measurement.seeds(config), 1)))[0]
+    first = measurement.measure(config, seeds)
+    second = measurement.measure(config, seeds)
+    for field in first:
+        require(np.array_equal(first[field], second[field], equal_nan=True), f"{field} differs between two calls")
