@@ -6,7 +6,7 @@ export PYTHONUNBUFFERED := 1
 # A file stays in one process, which shares what its tests measure; files are taken in the order of tests/conftest.py.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-fast reproduce notebooks bench constraints clean
+.PHONY: run test test-fast reproduce notebooks architecture bench constraints clean
 
 run: .venv/ready            ## headline task: figures and verdicts
 	$(BIN)/lab run causallm-icl
@@ -21,9 +21,13 @@ test-fast: .venv/ready      ## the suite without measuring the claims again
 
 reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tables
 	$(BIN)/lab reproduce
+	$(BIN)/python -m tests.test_architecture
 
 notebooks: .venv/ready      ## make and execute the notebooks
 	$(BIN)/lab notebooks
+
+architecture: .venv/ready   ## the page of rooms and what they may import
+	$(BIN)/python -m tests.test_architecture
 
 bench: .venv/ready          ## every speed claim as a ratio measured in one run
 	$(BIN)/python -m lab.benchmarks

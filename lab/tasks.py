@@ -35,7 +35,6 @@ from lab.source import fingerprint, reachable
 
 if typing.TYPE_CHECKING:
     from lab.figures import Drawing
-    from lab.results import Results
 
 Preset = Literal["smoke", "ci", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -127,7 +126,8 @@ class Task:
     paper: Paper
     presets: Mapping[str, Any] = field(default_factory=lambda: {preset: NoConfig() for preset in PRESETS})
     measurements: dict[str, Measurement] = field(default_factory=dict, init=False)
-    figures: dict[str, Callable[[Results], Drawing]] = field(default_factory=dict, init=False)
+    # A figure takes `lab.results.Results`, which stands above this file.
+    figures: dict[str, Callable[[Any], Drawing]] = field(default_factory=dict, init=False)
     claims: dict[str, Claim] = field(default_factory=dict, init=False)
     file: Path = field(init=False)
     module: str = field(init=False)
@@ -192,11 +192,11 @@ class Task:
 
         return register
 
-    def figure(self, function: Callable[[Results], Drawing]) -> Callable[[Results], Drawing]:
+    def figure(self, function: Callable[[Any], Drawing]) -> Callable[[Any], Drawing]:
         """Register a figure, drawn in the house style; the function's name is the picture's, its docstring the caption."""
 
         @functools.wraps(function)
-        def draw(results: Results) -> Drawing:
+        def draw(results: Any) -> Drawing:
             from lab.figures import style
 
             with style():

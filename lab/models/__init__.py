@@ -1,1 +1,1 @@
-"""Attention masks, the transformer and, in ``constructions``, transformers whose weights are written by hand."""
+"""Attention patterns and the networks that read them: trained, or with weights written by hand."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lab.contracts import token_predictor
 from lab.errors import LabError
-from lab.evaluation import TokenPredictor
+from lab.predictors import TokenPredictor
 
 # Integers up to here are exact in float64.
 LARGEST_EXACT = 2**53
