@@ -279,7 +279,7 @@ class _ShareFile:
             self.last = now
             self.path.mkdir(parents=True, exist_ok=True)
             temporary = self.path / f".share.{os.getpid()}"
-            temporary.write_text(f"{done:.6f}")
+            temporary.write_text(f"{done:.6f}", encoding="utf-8")
             os.replace(temporary, self.path / "share")
 
 
@@ -291,6 +291,6 @@ def _listener(progress: Progress, job: Job, scratch: Path, serial: bool) -> Call
 
 def _read_share(scratch: Path) -> float | None:
     try:
-        return float((scratch / "share").read_text())
+        return float((scratch / "share").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

@@ -101,7 +101,7 @@ def verdict(claim: Claim, results: Results) -> str:
 def _check_unedited(task: Task, measurement: Measurement) -> None:
     """A cell that was edited must not be shown with the numbers of the file."""
     cell = ast.parse(textwrap.dedent(inspect.getsource(measurement.function)))
-    if (measurement.name, ast.unparse(cell)) not in _definitions(task.file.read_text()):
+    if (measurement.name, ast.unparse(cell)) not in _definitions(task.file.read_text(encoding="utf-8")):
         raise LabError(
             f"the cell of {measurement.name} differs from {task.file.name}, whose stored numbers would be shown; "
             f"edit {task.file.name} and run `lab notebooks {task.key}`"

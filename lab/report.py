@@ -99,7 +99,7 @@ def records_file(task: Task) -> Path:
 def stored_records(task: Task) -> list[dict[str, Any]]:
     """The verdicts of the last full run of ``task``."""
     try:
-        records = json.loads(records_file(task).read_text())
+        records = json.loads(records_file(task).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise LabError(
             f"{records_file(task)} is missing or damaged ({error}); run `lab reproduce {task.key}` to write it"
@@ -161,6 +161,6 @@ def refresh_readme() -> None:
     """Write the claims tables of README.md anew, where every task has stored verdicts; else say why not."""
     readme = PROJECT / "README.md"
     try:
-        write(readme, with_section(readme.read_text()).encode())
+        write(readme, with_section(readme.read_text(encoding="utf-8")).encode())
     except LabError as error:
         logger.warning("the claims tables of README.md stay as they are: %s", error)

@@ -50,7 +50,7 @@ def _fingerprint(file: Path, name: str, _: int) -> str:
 
 @cache
 def _parse(file: Path, _: int) -> ast.Module:
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None

@@ -60,7 +60,7 @@ def test_check_prints_the_promised_fields(tiny: list[str], capsys) -> None:
 
 def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> None:
     file = Path(tiny[0])
-    file.write_text(file.read_text().replace("bound=-3.0", "bound=4.0"))
+    file.write_text(file.read_text(encoding="utf-8").replace("bound=-3.0", "bound=4.0"), encoding="utf-8")
     assert main(["check", *tiny]) == 1
     assert "NOT REJECTED" in capsys.readouterr().out
 
@@ -105,13 +105,13 @@ def test_an_unknown_command_stops() -> None:
 
 
 def test_a_file_that_does_not_import_is_one_sentence(tmp_path: Path, capsys) -> None:
-    (tmp_path / "broken.py").write_text("import numpy\nnumpy.nothing\n")
+    (tmp_path / "broken.py").write_text("import numpy\nnumpy.nothing\n", encoding="utf-8")
     assert main(["run", str(tmp_path / "broken.py")]) == 2
     assert "broken.py, line 2, cannot be imported: AttributeError" in capsys.readouterr().err
 
 
 def test_a_file_without_a_task_is_one_sentence(tmp_path: Path, capsys) -> None:
-    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "empty.py").write_text("", encoding="utf-8")
     assert main(["check", str(tmp_path / "empty.py")]) == 2
     assert "defines 0 tasks" in capsys.readouterr().err
 

@@ -266,7 +266,7 @@ def test_token_diagnosis_has_all_its_parts(few: None, tmp_path: Path) -> None:
 
 def test_the_record_is_json_and_the_figure_is_tidy(of_kaczmarz: Diagnosis, tmp_path: Path) -> None:
     presentation.store(of_kaczmarz, tmp_path)
-    record = json.loads((tmp_path / "diagnosis.json").read_text())
+    record = json.loads((tmp_path / "diagnosis.json").read_text(encoding="utf-8"))
     assert record["match"]["name"] == "one-pass Kaczmarz"
     drawing = presentation.draw(of_kaczmarz, of_kaczmarz.match)
     assert set(drawing.data["panel"]) == {"algorithms", "lengths", "errors", "shifts"}
@@ -322,7 +322,7 @@ def bad_factory(): return 3
 
 @pytest.fixture
 def faults(tmp_path: Path) -> str:
-    (tmp_path / "faults.py").write_text(FAULTS)
+    (tmp_path / "faults.py").write_text(FAULTS, encoding="utf-8")
     return str(tmp_path / "faults.py")
 
 
@@ -345,7 +345,7 @@ def test_a_fault_stops_with_a_finding(name: str, what: str, faults: str, tmp_pat
     assert "FINDING" in output.out
     assert what in output.out.replace("\n", " ").replace("  ", " ")
     assert "Traceback" not in output.out + output.err
-    findings = json.loads((tmp_path / "diagnosis.json").read_text())["findings"]
+    findings = json.loads((tmp_path / "diagnosis.json").read_text(encoding="utf-8"))["findings"]
     assert any(finding["stops"] for finding in findings)
 
 
@@ -442,7 +442,7 @@ def test_factories_are_called_and_other_files_named(faults: str, tmp_path: Path)
     assert callable(load(f"{faults}:factory", ARGUMENTS))
     with pytest.raises(LabError, match="returned int"):
         load(f"{faults}:bad_factory", ARGUMENTS)
-    (tmp_path / "broken.py").write_text("import numpy\nnumpy.nothing\n")
+    (tmp_path / "broken.py").write_text("import numpy\nnumpy.nothing\n", encoding="utf-8")
     with pytest.raises(LabError, match="cannot be imported: AttributeError"):
         load(f"{tmp_path / 'broken.py'}:f", ARGUMENTS)
 
@@ -479,7 +479,9 @@ def test_a_token_checkpoint_is_asked_under_its_mask(few: None) -> None:
 
 
 def test_a_task_offers_its_prompts_at_its_top_level(tmp_path: Path) -> None:
-    tiny = (Path(__file__).parent / "examples" / "tiny.py").read_text()
+    tiny = (Path(__file__).parent / "examples" / "tiny.py").read_text(encoding="utf-8")
     file = tmp_path / "offers.py"
-    file.write_text(f"{tiny}\nfrom lab.diagnosis.settings import Regression\nPROMPTS = Regression(dimension=2)\n")
+    file.write_text(
+        f"{tiny}\nfrom lab.diagnosis.settings import Regression\nPROMPTS = Regression(dimension=2)\n", encoding="utf-8"
+    )
     assert find_setting(str(file)) == Regression(dimension=2)

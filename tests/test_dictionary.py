@@ -28,7 +28,9 @@ def test_mechanisms_are_named_once() -> None:
 
 
 def test_the_page_is_generated() -> None:
-    assert dictionary.PAGE.read_text() == dictionary.page(), "run `lab reproduce` to make the dictionary anew"
+    assert dictionary.PAGE.read_text(encoding="utf-8") == dictionary.page(), (
+        "run `lab reproduce` to make the dictionary anew"
+    )
 
 
 def test_show_prints_every_line(capsys) -> None:

@@ -77,7 +77,7 @@ def wait(config: Config, seed: int):
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(tmp_path: Path, workers: str) -> None:
-    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     folder = tmp_path / "results"
     command = [sys.executable, "-m", "lab.cli", "run", str(tmp_path / "slow.py"), "--results", str(folder)]
     process = subprocess.Popen(
@@ -103,7 +103,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(tmp_path: 
 
 
 def test_a_failing_job_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     failing = load(tmp_path / "slow.py")
     session = Session(tmp_path / "results", quiet=True)
     with pytest.raises(LabError, match="seed 2 failed with ValueError: seed 2 is bad; 5 of 6"):

@@ -22,7 +22,7 @@ def test_a_figure_is_saved_with_its_data_byte_for_byte(tmp_path: Path) -> None:
     first = figures.save(drawing(), tmp_path / "a", "name")
     second = figures.save(drawing(), tmp_path / "b", "name")
     assert first.read_bytes() == second.read_bytes()
-    assert first.with_suffix(".csv").read_text().splitlines()[:2] == ["x", "0"]
+    assert first.with_suffix(".csv").read_text(encoding="utf-8").splitlines()[:2] == ["x", "0"]
 
 
 def test_panels_are_always_a_grid() -> None:

@@ -17,7 +17,7 @@ from lab.cli import main
 from lab.files import FOLDERS, PROJECT
 
 SOURCES = sorted(path for folder in ("lab", *FOLDERS) for path in (PROJECT / folder).rglob("*.py"))
-README = (PROJECT / "README.md").read_text()
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
 # Calls that draw from, or seed, state shared by a whole process.
 GLOBAL_RANDOM = re.compile(
     r"(np|numpy)\.random\.(?!Generator|Philox|get_state|default_rng\(\w)\w+\(|torch\.(manual_seed|rand|randn|randint|randperm|bernoulli|multinomial)\("
@@ -27,7 +27,11 @@ GLOBAL_RANDOM = re.compile(
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_no_global_random_state(path: Path) -> None:
-    calls = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    calls = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
     assert [call for call in calls if GLOBAL_RANDOM.match(call) and "generator=" not in call] == []
 
 
@@ -39,7 +43,7 @@ def test_the_random_rule_sees_what_it_forbids() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_nothing_on_disk_can_execute_code(path: Path) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert not re.search(r"\b(pickle|joblib|dill|marshal|shelve)\b\.|torch\.load\(|allow_pickle=True", text)
 
 
@@ -60,10 +64,10 @@ def test_folders_of_the_top_level_are_the_fixed_ones() -> None:
 
 
 def test_the_paper_column_of_the_citation_file_matches_the_project() -> None:
-    version = re.search(r'^version = "(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.MULTILINE)
+    version = re.search(r'^version = "(.+)"$', (PROJECT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     assert version is not None
-    assert f"version: {version[1]}" in (PROJECT / "CITATION.cff").read_text()
-    assert f"## {version[1]}" in (PROJECT / "CHANGELOG.md").read_text()
+    assert f"version: {version[1]}" in (PROJECT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {version[1]}" in (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
@@ -99,3 +103,53 @@ def test_commands_of_the_readme_work(command: str, tmp_path: Path, capsys, monke
     assert status in ((0, 1) if words[0] == "check" else (0,)), printed.err
     if "--json" in words:
         json.loads(printed.out)
+
+
+def _text_without_encoding(source: str) -> list[str]:
+    """Calls that read or write text in whatever encoding the machine prefers."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        of_a_path = isinstance(node.func, ast.Attribute)
+        positional = {"read_text": 0, "write_text": 1, "open": 2 if of_a_path else 3}.get(name)
+        if positional is None or any(one.arg == "encoding" for one in node.keywords):
+            continue
+        if name == "open":
+            place = 0 if of_a_path else 1
+            mode = next((one.value for one in node.keywords if one.arg == "mode"), None)
+            mode = mode or (node.args[place] if len(node.args) > place else None)
+            if isinstance(mode, ast.Constant) and "b" in str(mode.value):
+                continue
+        if len(node.args) <= positional:
+            found.append(ast.unparse(node))
+    return found
+
+
+TESTS = sorted((PROJECT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=lambda path: str(path.relative_to(PROJECT)))
+def test_text_is_read_and_written_as_utf_8(path: Path) -> None:
+    assert _text_without_encoding(path.read_text(encoding="utf-8")) == []
+
+
+def test_the_encoding_rule_sees_what_it_forbids() -> None:
+    for forbidden in ("path.read_text()", "path.write_text(text)", "open(path)", "open(path, 'w')", "path.open('a')"):
+        assert _text_without_encoding(forbidden) == [ast.unparse(ast.parse(forbidden))]
+    for allowed in ("open(path, 'rb')", "path.open(mode='wb')", "path.read_text('utf-8')", "open(p, encoding='utf-8')"):
+        assert _text_without_encoding(allowed) == []
+
+
+SHEETS = [path for path in SOURCES if path.is_relative_to(PROJECT / "tasks") and path.stem != "__init__"]
+# These are being cut into parts, each of which begins with the whole header.
+WITHOUT_THE_LINE = {"tasks/icl_gradient_descent.py", "tasks/stepwise_graph_navigation.py"}
+
+
+@pytest.mark.parametrize("path", SHEETS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_no_line_of_a_sheet_is_taken_for_a_command_of_the_notebook(path: Path) -> None:
+    """Without this line jupytext turns code such as ``cat = 3`` into a comment when it writes a notebook back."""
+    parts = path.read_text(encoding="utf-8").split("# ---\n")
+    told = len(parts) > 2 and parts[0] == "" and "#     comment_magics: false\n" in parts[1]
+    assert told or str(path.relative_to(PROJECT)) in WITHOUT_THE_LINE

@@ -94,7 +94,7 @@ def test_a_result_of_another_version_is_not_used(tmp_path: Path, caplog) -> None
 
 def test_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
-    blocked.write_text("")
+    blocked.write_text("", encoding="utf-8")
     with pytest.raises(LabError, match="cannot be written to .*--results"):
         results(blocked / "results")[means]
 

@@ -26,7 +26,7 @@ def figure(results):
 
 def hashed(tmp_path: Path, text: str, name: str = "measure") -> str:
     file = tmp_path / f"file{abs(hash(text))}.py"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     return fingerprint(file, name)
 
 
@@ -51,6 +51,6 @@ def test_fingerprint_follows_what_is_used(tmp_path: Path, old: str, new: str, ch
 
 def test_reachable_names(tmp_path: Path) -> None:
     file = tmp_path / "file.py"
-    file.write_text(BASE)
+    file.write_text(BASE, encoding="utf-8")
     assert {"measure", "helper", "SCALE"} <= reachable(file, "figure")
     assert "figure" not in reachable(file, "measure")

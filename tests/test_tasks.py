@@ -15,7 +15,7 @@ task = load(TINY)
 
 def written(folder: Path, text: str) -> Path:
     file = folder / "written.py"
-    file.write_text("from lab import Evidence, Paper, Task, control\n" + text)
+    file.write_text("from lab import Evidence, Paper, Task, control\n" + text, encoding="utf-8")
     return file
 
 

@@ -364,7 +364,7 @@ def test_bad_checkpoint_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixt
         elif damage == "foreign":
             path.write_bytes(safetensors.torch.save({"weight": torch.zeros(2)}))
         elif damage == "text":
-            path.write_text("not a checkpoint")
+            path.write_text("not a checkpoint", encoding="utf-8")
 
         def doubled(seed: int, step: int) -> dict[str, Tensor]:
             return {key: 2 * value for key, value in batch(seed, step).items()}
@@ -393,7 +393,7 @@ def test_checkpoint_with_edited_position_is_ignored(tmp_path: Path, caplog: pyte
 
 
 def test_unwritable_checkpoint_does_not_stop_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("in the way of a folder")
+    (tmp_path / "file").write_text("in the way of a folder", encoding="utf-8")
     with context.job(context.JobContext(scratch=tmp_path / "file" / "scratch")):
         run(checkpoint_seconds=0.0, optimisation={"steps": 2})
     assert "could not be written" in caplog.text

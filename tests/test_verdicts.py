@@ -85,7 +85,7 @@ def test_committed_figures_show_what_is_measured(results: dict, task: Task, name
 
 
 def test_claims_tables_of_the_readme_are_generated() -> None:
-    readme = (PROJECT / "README.md").read_text()
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert report.with_section(readme) == readme, "run `lab reproduce` to make the claims tables anew"
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     """Print milliseconds a measurement, taken for the first time and read back."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "trivial.py")
-        file.write_text(FILE % MEASUREMENTS)
+        file.write_text(FILE % MEASUREMENTS, encoding="utf-8")
         task = load(file)
         for name in ("taken and stored", "read back"):
             results = Results(task, task.config("ci"), Session(Path(folder, "results"), quiet=True))

@@ -106,7 +106,7 @@ def long_pass(length: int) -> tuple[float, int]:
     predictions = kaczmarz()(given.x_context, given.y_context, given.x_query)
     error = float((predictions - given.y_query).square().mean())
     # Not getrusage: its maximum survives exec, so that a child starts from the peak of its parent.
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return error, 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 

@@ -83,7 +83,7 @@ def optimal_step(law: Moments, length: int, prefix_length: int = 0) -> float:
     r"""$c^* = k_1 / (k_2 + k_3 h)$: the product ab that minimises the loss among diagonal weights (Theorem 4.1).
 
     >>> round(optimal_step(moments("gaussian", 5), 100), 5)
-    0.1919
+    0.19191
     """
     return law.fourth / (law.sixth + law.mixed * mean_inverse(length, prefix_length))
 
