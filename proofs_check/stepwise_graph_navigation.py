@@ -12,7 +12,7 @@
 #
 # Let $A$ be the adjacency matrix of a directed acyclic graph (DAG). Along every edge some order increases, so $A$ is
 # nilpotent and $C = (I - A)^{-1} = \sum_k A^k$ is a finite sum: $C_{ug}$ counts the paths from $u$ to $g$, $C_{gg} = 1$.
-# Everything that the networks of `tasks/stepwise_graph_navigation.py` are compared with follows from $C$ or from the
+# Everything that the networks of `tasks/stepwise_graph_navigation/` are compared with follows from $C$ or from the
 # like-built table of hitting probabilities of a random walk. Here each formula is compared with an enumeration of all paths
 # of small graphs, or with averages over thousands of random graphs, and a transformer with explicit weights is compared
 # with the law it is meant to write.

@@ -1,0 +1,1 @@
+"""Thinking step by step as finding a way through a graph; the argument begins in ``stepwise_gap.py``."""
