@@ -167,6 +167,7 @@ class Claim:
         controls: settings in which the check must come out the other way; at least one.
         expected: the verdict that stands; ``refuted`` for a sentence that is false as stated.
         condition: for a refuted claim, the condition under which it holds.
+        paper: key of the paper that says so; empty for one that is not in ``papers.toml``.
     """
 
     id: str
@@ -177,6 +178,7 @@ class Claim:
     controls: tuple[Control, ...]
     expected: Verdict = "holds"
     condition: str = ""
+    paper: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9-]+/[A-Za-z0-9.-]+", self.id):

@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from lab import dictionary
+from lab import coverage, dictionary
 from lab.catalogue import discover, find, find_claims
 from lab.claims import Claim, Judgement
 from lab.errors import LabError
@@ -62,8 +62,10 @@ Located = Annotated[Where, tyro.conf.arg(name="")]
 
 @dataclass(frozen=True)
 class List:
-    """List the tasks and their claims."""
+    """List the tasks and their claims, or the papers."""
 
+    papers: bool = False
+    """every paper and where it stands: verified, planned, nothing to check"""
     json: bool = False
     """machine-readable output"""
 
@@ -302,10 +304,32 @@ def _claim_record(claim: Claim) -> dict[str, str]:
         "expected": claim.expected,
         "statement": claim.statement,
         "where": claim.where,
+        "paper": claim.paper,
     }
 
 
+def _list_papers(options: List) -> int:
+    found = coverage.coverage()
+    if options.json:
+        print(json.dumps([one.record() for one in found], indent=1))
+        return 0
+    console = _console()
+    for heading, group in coverage.by_family(found):
+        console.print(f"[bold]{heading}[/bold]")
+        for one in group:
+            where = f" ({', '.join(one.sheets)})" if one.sheets else ""
+            console.print(
+                f"  {one.entry.paper.key}  {one.entry.paper.citation}\n    {one.sentence}{where}",
+                highlight=False,
+                markup=False,
+            )
+    console.print(coverage.summary(found), highlight=False, markup=False)
+    return 0
+
+
 def _list(options: List) -> int:
+    if options.papers:
+        return _list_papers(options)
     papers: dict[str, list[Task]] = {}
     for task in discover():
         papers.setdefault(task.name, []).append(task)
@@ -325,7 +349,7 @@ def _list(options: List) -> int:
     console = _console()
     for record in records:
         paper = record["paper"]
-        console.print(f"[bold]{paper['slug']}[/bold]  {paper['authors']}: {paper['title']} ({paper['year']})")
+        console.print(f"[bold]{paper['slug']}[/bold]  {papers[paper['slug']][0].paper.citation}")
         console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False, markup=False)
         for claim in record["claims"]:
             console.print(f"  {claim['id']}  {claim['kind']}, {claim['where']}", highlight=False, markup=False)
@@ -401,6 +425,8 @@ def _reproduce(options: Reproduce) -> int:
     print(f"wrote {dictionary.PAGE}")
     _print_table(judgements, "all claims, preset ci")
     status = _notebooks(Notebooks(options.tasks, options.where))
+    write(coverage.PAGE, coverage.page().encode())
+    print(f"wrote {coverage.PAGE}")
     return status if all(judgement.as_expected for judgement in judgements) else 1
 
 

@@ -36,6 +36,7 @@ _TYPES: Mapping[str, type] = {
     "state": str,
     "reason": str,
 }
+_NAMES: Mapping[type, str] = {str: "text between quotes", int: "whole number"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def entries() -> Mapping[str, Entry]:
 def read(file: Path) -> Mapping[str, Entry]:
     """The lines of a file such as ``papers.toml``; see `entries`."""
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        _check_keys_are_unique(file, text)
+        tables = tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise LabError(f"{file} is missing or damaged: {error}; put that line right") from error
     found: dict[str, Entry] = {}
@@ -118,12 +121,20 @@ def read(file: Path) -> Mapping[str, Entry]:
         if not isinstance(table, dict):
             raise LabError(f"{file}: {family!r} stands outside every table; put it below the [family] it belongs to")
         for key, fields in table.items():
-            if key in found:
-                raise LabError(
-                    f"{file}: the key {key!r} is used in [{found[key].paper.family}] and in [{family}]; keys are unique"
-                )
             found[key] = _entry(file, family, key, fields)
     return found
+
+
+def _check_keys_are_unique(file: Path, text: str) -> None:
+    """Also between families, which TOML itself allows."""
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := re.match(r"""["']?([\w-]+)["']?\s*=""", line):
+            if (key := match[1]) in lines:
+                raise LabError(
+                    f"{file}, line {number}: the key {key!r} stands on line {lines[key]} already; keys are unique"
+                )
+            lines[key] = number
 
 
 def _entry(file: Path, family: str, key: str, fields: Any) -> Entry:
@@ -134,14 +145,18 @@ def _entry(file: Path, family: str, key: str, fields: Any) -> Entry:
         raise LabError(f"{where} holds {fields!r}; give it {{ title = …, … }}")
     for name, value in fields.items():
         if name not in _TYPES:
-            raise LabError(f"{where} has the unknown field {name!r}{nearest(name, _TYPES)}; there are {', '.join(_TYPES)}")
+            raise LabError(
+                f"{where} has the unknown field {name!r}{nearest(name, _TYPES)}; there are {', '.join(_TYPES)}"
+            )
         if type(value) is not _TYPES[name] or not value:
-            raise LabError(f"{where}: {name} is {value!r}; give a {_TYPES[name].__name__}, or leave the field out")
+            raise LabError(f"{where}: {name} is {value!r}; give a {_NAMES[_TYPES[name]]}, or leave the field out")
     if "title" not in fields:
         raise LabError(f"{where} has no title; give it one")
     state = fields.get("state")
     if ("sheet" in fields) == (state is not None) or state not in (None, *get_args(State)):
-        raise LabError(f"{where} needs either a sheet or a state ({' or '.join(get_args(State))}); its state is {state!r}")
+        raise LabError(
+            f"{where} needs either a sheet or a state ({' or '.join(get_args(State))}); its state is {state!r}"
+        )
     if (state == "nothing to check") != ("reason" in fields):
         raise LabError(f"{where}: a reason belongs to the state 'nothing to check', and only to it")
     described = {name: fields[name] for name in ("title", "authors", "year", "arxiv") if name in fields}

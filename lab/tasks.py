@@ -1,6 +1,6 @@
 """A task: one file with a configuration, presets, measurements, figures and claims.
 
-    TASK = Task("my-paper", paper=Paper(...), presets={"smoke": Config(...), "ci": Config(...), "paper": Config(...)})
+    TASK = Task("my-paper", paper="author-2024-word", presets={"smoke": Config(...), "ci": Config(...), "paper": Config(...)})
 
     @TASK.measurement(seeds=lambda config: config.trainings)
     def losses(config: Config, seed: int) -> dict[str, np.ndarray]: ...
@@ -22,15 +22,17 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from lab import papers
 from lab.claims import Claim, Control, Evidence, Kind
 from lab.errors import LabError, nearest
 from lab.files import FOLDERS, PROJECT
+from lab.papers import Paper
 from lab.source import fingerprint, reachable
 
 if typing.TYPE_CHECKING:
@@ -40,20 +42,6 @@ Preset = Literal["smoke", "ci", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 Data = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Paper:
-    """What a task is about: enough to find it in a library."""
-
-    title: str
-    authors: str
-    year: int
-    arxiv: str = ""
-
-    @property
-    def citation(self) -> str:
-        return f"{self.authors}: {self.title} ({self.year}{', arXiv ' + self.arxiv if self.arxiv else ''})"
 
 
 @dataclass(frozen=True)
@@ -111,30 +99,27 @@ class Measurement:
         return fingerprint(self.file, self.name)
 
 
-@dataclass
 class Task:
     """The parts of one file, gathered by its decorators.
 
     Args:
         name: the paper's slug, the first half of every claim id in the file.
-        paper: what the task is about.
+        paper: what the task is about: the paper's key in ``papers.toml``, or a `Paper` in a file of your own.
         presets: the configurations ``smoke`` (seconds), ``ci`` (about a minute on two cores) and ``paper`` (the
             paper's own sizes); all instances of one frozen dataclass. Leave out for a file without configuration.
     """
 
-    name: str
-    paper: Paper
-    presets: Mapping[str, Any] = field(default_factory=lambda: {preset: NoConfig() for preset in PRESETS})
-    measurements: dict[str, Measurement] = field(default_factory=dict, init=False)
-    # A figure takes `lab.results.Results`, which stands above this file.
-    figures: dict[str, Callable[[Any], Drawing]] = field(default_factory=dict, init=False)
-    claims: dict[str, Claim] = field(default_factory=dict, init=False)
-    file: Path = field(init=False)
-    module: str = field(init=False)
     # How a notebook shows a part; set by `lab.notebooks`, which stands above this file.
     display: typing.ClassVar[Callable[[Any, Any], None] | None] = None
 
-    def __post_init__(self) -> None:
+    def __init__(self, name: str, paper: Paper | str, presets: Mapping[str, Any] | None = None) -> None:
+        self.name = name
+        self.paper: Paper = papers.paper(paper) if isinstance(paper, str) else paper
+        self.presets: Mapping[str, Any] = {preset: NoConfig() for preset in PRESETS} if presets is None else presets
+        self.measurements: dict[str, Measurement] = {}
+        # A figure takes `lab.results.Results`, which stands above this file.
+        self.figures: dict[str, Callable[[Any], Drawing]] = {}
+        self.claims: dict[str, Claim] = {}
         if set(self.presets) != set(PRESETS):
             raise LabError(
                 f"{self.name} has the presets {', '.join(self.presets)}; it needs exactly {', '.join(PRESETS)}"
@@ -146,9 +131,9 @@ class Task:
             frame = frame.f_back
         if frame is None:
             raise LabError(f"the task {self.name} is made inside a function; make it at the top level of its file")
-        self.module = frame.f_globals["__name__"]
+        self.module: str = frame.f_globals["__name__"]
         file = frame.f_globals.get("__file__")
-        self.file = Path(file).resolve() if file is not None else _find_file(self.name)
+        self.file: Path = Path(file).resolve() if file is not None else _find_file(self.name)
 
     @functools.cached_property
     def config_type(self) -> type:
@@ -215,15 +200,20 @@ class Task:
         controls: Sequence[Control],
         expected: Literal["holds", "refuted"] = "holds",
         condition: str = "",
+        paper: str = "",
     ) -> Callable[[Callable[..., Evidence]], Callable[..., Evidence]]:
-        """Register a claim; see ``lab.claims.Claim`` for the arguments."""
+        """Register a claim; see ``lab.claims.Claim`` for the arguments.
+
+        ``paper`` is the key of the paper that says so, where it is another than the task's.
+        """
+        source = papers.paper(paper).key if paper else self.paper.key
 
         def register(check: Callable[..., Evidence]) -> Callable[..., Evidence]:
             if not id.startswith(f"{self.name}/"):
                 raise LabError(f"the claim id {id!r} does not begin with {self.name!r}, the name of its file's task")
             if id in self.claims:
                 raise LabError(f"the claim id {id!r} is used twice in {self.file.name}; ids are unique")
-            self.claims[id] = Claim(id, where, kind, statement, check, tuple(controls), expected, condition)
+            self.claims[id] = Claim(id, where, kind, statement, check, tuple(controls), expected, condition, source)
             return check
 
         return register

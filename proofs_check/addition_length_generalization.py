@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control, statistics
+from lab import Evidence, Task, control, statistics
 from lab.domains.addition.column_addition import (
     FIRST_WINDOWS,
     SUMS,
@@ -49,12 +49,7 @@ from lab.results import Results
 from lab.streams import stream
 from lab.tasks import NoConfig
 
-PROOFS = Task(
-    "addition-length-generalization",
-    Paper(
-        "Arbitrary-Length Generalization for Addition in a Tiny Transformer", "A. G. Patriota", 2024, arxiv="2406.00075"
-    ),
-)
+PROOFS = Task("addition-length-generalization", paper="patriota-2024-addition")
 
 
 def all_sums(columns: int, base: int = 10) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ from scipy import integrate, optimize
 from scipy.stats import wishart
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.attention.causal_averaging import (
     adjacency_score,
     averaged_gram,
@@ -72,13 +72,7 @@ class Config:
 
 PROOFS = Task(
     "attention-masks",
-    Paper(
-        "Attention masks: ten papers whose small-scale content is a property of a mask",
-        "S. Katz et al. (segments), T. Wang et al. (architectures), C. Zuo and M. Guerzhoy (symmetry, position), "
-        "and authors of block diffusion, next-scale, parallel-label and random-order decoding",
-        2025,
-        arxiv="2412.18487, 2204.05832, 2402.05969, 2501.00073, 2310.05884, 2412.07720, 2404.02905, 2312.02142, 2503.10568",
-    ),
+    paper="attention-masks",
     presets={
         "smoke": Config(draws=3, sequences=4, widths=(32, 128)),
         "ci": Config(),
@@ -432,6 +426,7 @@ def unmoved_rows(title: str, depth: int, positions: bool) -> Tensor:
 @PROOFS.claim(
     "attention-masks/sym.T1",
     where="Zuo and Guerzhoy 2024, opening",
+    paper="zuo-2024-symmetry",
     kind="identity",
     statement="Without positions and under the full mask the network is equivariant: permuting its tokens permutes "
     "its outputs, and the output of the last token does not change when the others are permuted (9 "
@@ -458,6 +453,7 @@ def full_attention_is_equivariant(
 @PROOFS.claim(
     "attention-masks/sym.T2",
     where="Zuo and Guerzhoy 2024, with its condition (derived)",
+    paper="zuo-2024-symmetry",
     kind="identity",
     statement="Under a causal mask and without positions, permuting the earlier tokens leaves the last output as "
     "it is for one layer, and moves it by more than $10^{-3}$ for two and for three.",
@@ -478,6 +474,7 @@ def causal_symmetry_breaks_from_two_layers(results: Results, kind: str = "causal
 @PROOFS.claim(
     "attention-masks/sym.T2.any-depth",
     where="Zuo and Guerzhoy 2024, abstract",
+    paper="zuo-2024-symmetry",
     kind="identity",
     statement="A causal mask breaks the symmetry of the last output at any depth of at least one layer.",
     expected="refuted",
@@ -571,6 +568,7 @@ PROOFS.show(colours_predict_which_rows_move)
 @PROOFS.claim(
     "attention-masks/near.L1",
     where="derived; the mechanism of Zuo, Guerzhoy et al. 2025",
+    paper="zuo-2025-nearby",
     kind="identity",
     statement=r"The Gram matrix $C C^\top$ of running means, $C_{ij} = 1/i$ for $j \le i$, has the cosines "
     r"$\sqrt{\min(i,j)/\max(i,j)}$ ($n = 32$).",
@@ -699,6 +697,7 @@ def unembedding(separable: bool = True) -> Tensor:
 @PROOFS.claim(
     "attention-masks/meta.T1",
     where="derived, in the reading of Wu and Varshney 2024",
+    paper="wu-2024-meta-learning",
     kind="identity",
     statement=r"Along gradient flow of a vector $h$ on $-\log \mathrm{softmax}(Eh)_y$: $\frac{d}{dt}\lVert "
     r"h\rVert^2 = 2\,(z_y - \sum_v p_v z_v)$ with $z = Eh$ (by automatic differentiation, all five "
@@ -815,6 +814,7 @@ PROOFS.show(linear_attention_updates_a_matrix)
 @PROOFS.claim(
     "attention-masks/mas.cache",
     where="Katz et al. 2025",
+    paper="katz-2025-segments",
     kind="identity",
     statement="Under a segment mask (contiguous segments of 3 and 4 tokens, 3 generated) the outputs of the first "
     "segment, and of the whole prompt, are the same whether what follows is there or not (1 to 3 layers).",
@@ -837,6 +837,7 @@ def earlier_segments_can_be_cached(results: Results, title: str = "segments, the
 @PROOFS.claim(
     "attention-masks/mas.generated",
     where="Katz et al. 2025",
+    paper="katz-2025-segments",
     kind="identity",
     statement="Rows of generated tokens are those of the causal mask, so one layer gives generated tokens the "
     "outputs of a causal network.",
@@ -920,6 +921,7 @@ def clean_noisy(leak: bool = False, blocks: int = BLOCKS, block_size: int = BLOC
 @PROOFS.claim(
     "attention-masks/acdit.alone",
     where="ACDiT 2024, the mask of the released code",
+    paper="hu-2024-acdit",
     kind="identity",
     statement="Noisy block $k$ computed alone after the clean blocks before it equals the joint pass over all "
     "clean and noisy blocks ($T = 3$, $B = 2$, 1 to 3 layers).",
@@ -1010,6 +1012,7 @@ STARTS = (0, 1, 5, 14)
 @PROOFS.claim(
     "attention-masks/var.cache",
     where="Tian et al. 2024, the mask of the released code",
+    paper="tian-2024-next-scale",
     kind="identity",
     statement="Decoding scale after scale with cached keys and values equals one masked pass over all scales "
     "(sides 1, 2, 3; 1 to 3 layers).",
@@ -1057,6 +1060,7 @@ def inside_a_scale_there_is_no_order(results: Results, carried: bool = True, kin
 @PROOFS.claim(
     "attention-masks/var.no-leak",
     where="Tian et al. 2024",
+    paper="tian-2024-next-scale",
     kind="identity",
     statement="If the inputs of scale $k$ are the sum of the coarser scales brought to its size, its outputs do "
     "not depend on its own tokens although they attend to their own scale: exactly $0$, and not $0$ for "
@@ -1153,6 +1157,7 @@ def compare_labels(orders: tuple[tuple[int, ...], ...], running: bool) -> Eviden
 @PROOFS.claim(
     "attention-masks/nxtp.alone",
     where="Yue et al. 2024, the mask of the released code",
+    paper="yue-2024-object-recognition",
     kind="identity",
     statement="With position ids that start again at every label, a label's outputs are the same alone or among "
     "others (1 to 3 layers).",
@@ -1165,6 +1170,7 @@ def labels_do_not_hear_each_other(results: Results, running: bool = False) -> Ev
 @PROOFS.claim(
     "attention-masks/nxtp.swap",
     where="Yue et al. 2024, with its condition (derived)",
+    paper="yue-2024-object-recognition",
     kind="identity",
     statement="With position ids that start again at every label, exchanging labels exchanges their outputs.",
     controls=[control("running position ids", running=True)],
@@ -1176,6 +1182,7 @@ def labels_have_no_order(results: Results, running: bool = False) -> Evidence:
 @PROOFS.claim(
     "attention-masks/nxtp.decoding",
     where="Yue et al. 2024, the rule of inference",
+    paper="yue-2024-object-recognition",
     kind="identity",
     statement="Erasing the columns of finished labels while decoding with a cache gives the outputs of the "
     "training mask, and the training mask is the causal one with all label columns erased and each "
@@ -1273,6 +1280,7 @@ ORDER = torch.tensor([4, 1, 6, 0, 3, 5, 2])
 @PROOFS.claim(
     "attention-masks/arpg.flow",
     where="ARPG 2025, the model of the released code",
+    paper="li-2025-randomized-parallel",
     kind="identity",
     statement=r"Question $t$ depends on the class and on the contents of $o_1, \dots, o_{t-1}$ and on nothing "
     r"later: the Jacobian is exactly $0$ for content index $j \ge t$ (class at 0, first question $t = 1$) "
@@ -1299,6 +1307,7 @@ def questions_see_only_what_came_before(results: Results, shift: int = 0) -> Evi
 @PROOFS.claim(
     "attention-masks/arpg.parallel",
     where="ARPG 2025",
+    paper="li-2025-randomized-parallel",
     kind="identity",
     statement="Questions never see each other: leaving any of them out changes no answer to the others.",
     controls=[control("questions that see earlier questions", open_questions=True)],
@@ -1371,6 +1380,7 @@ def chunk_difference(chunks: tuple[int, ...], layers: int) -> tuple[float, float
 @PROOFS.claim(
     "attention-masks/arpg.chunk",
     where="ARPG 2025, training and inference of the released code",
+    paper="li-2025-randomized-parallel",
     kind="identity",
     statement="Decoding several tokens a step, with the tokens of a step seeing each other afterwards, gives the "
     "content states of training (chunks of 1, 2 and 4, 1 to 3 content layers).",

@@ -25,7 +25,7 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control, statistics
+from lab import Evidence, Task, control, statistics
 from lab.domains.chains.latent_graph_prompts import (
     ROOT,
     Roots,
@@ -93,12 +93,7 @@ class Config:
 
 PROOFS = Task(
     "causal-structure",
-    Paper(
-        "How Transformers Learn Causal Structure with Gradient Descent",
-        "E. Nichani, A. Damian, J. D. Lee",
-        2024,
-        arxiv="2402.14735",
-    ),
+    paper="nichani-2024-causal-structure",
     presets={
         "smoke": Config(draws=3, sequences=500, matrices=200, lengths=(12, 24, 48), gradient_lengths=(8, 16)),
         "ci": Config(),

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.regression.causal_recursions import (
     causal_gram,
     causal_rate,
@@ -90,12 +90,7 @@ class Config:
 
 PROOFS = Task(
     "causallm-icl",
-    Paper(
-        "CausalLM is not optimal for in-context learning",
-        "N. Ding, T. Levinboim, J. Wu, S. Goodman, R. Soricut",
-        2024,
-        arxiv="2308.06912",
-    ),
+    paper="ding-2024-causallm",
     presets={"smoke": Config(prompts=4, sequences=32), "ci": Config(), "paper": Config(prompts=100, sequences=1024)},
 )
 

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.dynamics import linear_equation as dynamics
 from lab.domains.dynamics import mesa_optimization as mesa
 from lab.domains.dynamics.linear_equation_prompts import Family, fields, pde_trajectories, propagators
@@ -63,12 +63,7 @@ class Config:
 
 PROOFS = Task(
     "icl-function-classes",
-    Paper(
-        "What Can Transformers Learn In-Context? A Case Study of Simple Function Classes",
-        "S. Garg, D. Tsipras, P. Liang, G. Valiant",
-        2022,
-        "2208.01066",
-    ),
+    "garg-2022-function-classes",
     {
         "smoke": Config(draws=4, prompts=50, kernel_prompts=4, sparse_prompts=6, trajectories=10),
         "ci": Config(),
@@ -791,6 +786,7 @@ def exact_mesa_loss(phases: Phases, step: float) -> float:
 @PROOFS.claim(
     "icl-function-classes/pde.N1",
     where="derived, against Zheng et al. 2024, Theorem 4.1",
+    paper="zheng-2024-mesa",
     kind="identity",
     statement=r"With phases that are multiples of one angle, as under advection, the population loss of a diagonal one-step layer differs "
     r"from the formula for independent phases by more than 0.01 at its own best step ($d = 3$, $T = 5$, signs as first state).",

@@ -48,17 +48,9 @@ from lab.models.masks import causal, full
 from lab.models.relative import MinimalInduction
 from lab.results import Results
 from lab.streams import stream
-from lab.tasks import NoConfig, Paper, Task
+from lab.tasks import NoConfig, Task
 
-PROOFS = Task(
-    "induction-heads-markov",
-    Paper(
-        "The Evolution of Statistical Induction Heads: In-Context Learning Markov Chains; and: Attention with Markov",
-        "Edelman, Tsilivis, Edelman, Malach, Goel; and: Makkuva et al.",
-        2024,
-        arxiv="2402.11004; and: 2402.04161",
-    ),
-)
+PROOFS = Task("induction-heads-markov", paper="induction-heads-markov")
 
 # %% [markdown]
 # ## The Bayes predictor is a smoothed count

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.dynamics import mesa_optimization as theory
 from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, prediction_loss
 from lab.domains.dynamics.sequences import Phases, Start, linear_dynamics
@@ -58,12 +58,7 @@ class Config:
 
 PROOFS = Task(
     "mesa-optimization",
-    Paper(
-        "On Mesa-Optimization in Autoregressively Trained Transformers: Emergence and Capability",
-        "C. Zheng, W. Huang, R. Wang, G. Wu, J. Zhu, C. Li",
-        2024,
-        "2405.16845",
-    ),
+    "zheng-2024-mesa",
     {
         "smoke": Config(draws=4, sequences=300, long_length=60, long_sequences=20),
         "ci": Config(),

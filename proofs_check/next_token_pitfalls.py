@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.graphs import path_star as theory
 from lab.domains.graphs.edge_lookup import (
     SCORE,
@@ -65,7 +65,7 @@ class Config:
 
 PROOFS = Task(
     "next-token-pitfalls",
-    Paper("The Pitfalls of Next-Token Prediction", "G. Bachmann, V. Nagarajan", 2024, "2403.06963"),
+    "bachmann-2024-pitfalls",
     {
         "smoke": Config(graphs=20, simulations=4, sequences=2_000),
         "ci": Config(),

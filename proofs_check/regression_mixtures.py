@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.regression import mixtures as theory
 from lab.domains.regression.least_squares import least_squares, ridge
 from lab.domains.regression.mixture_prompts import (
@@ -76,12 +76,7 @@ class Config:
 
 PROOFS = Task(
     "regression-mixtures",
-    Paper(
-        "Transformers can optimally learn regression mixture models",
-        "R. Pathak, R. Sen, W. Kong, A. Das",
-        2024,
-        "2311.08362",
-    ),
+    "pathak-2024-mixtures",
     {
         "smoke": Config(draws=4, prompts=400, proposals=5_000, learning_prompts=100, iterations=10, starts=2),
         "ci": Config(),

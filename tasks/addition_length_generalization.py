@@ -45,7 +45,7 @@ import torch.nn.functional as F
 from scipy.stats import binom
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control, statistics
+from lab import Evidence, Task, control, statistics
 from lab.decoding import decode
 from lab.domains.addition.column_adder import add_in_columns, answer_table
 from lab.domains.addition.column_addition import (
@@ -151,9 +151,7 @@ class Config:
 
 TASK = Task(
     "addition-length-generalization",
-    Paper(
-        "Arbitrary-Length Generalization for Addition in a Tiny Transformer", "A. G. Patriota", 2024, arxiv="2406.00075"
-    ),
+    paper="patriota-2024-addition",
     presets={
         "smoke": Config(
             trainings=2,

@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.attention.causal_averaging import adjacency_score, cosines, running_mean_cosine
 from lab.domains.attention.permutation_symmetry import order_blind_accuracy
 from lab.domains.attention.pointer_jumping import (
@@ -201,17 +201,7 @@ PAPER_SIZES = Config(
         trainings=10,
     ),
 )
-TASK = Task(
-    "attention-masks",
-    Paper(
-        "Attention masks: ten papers whose small-scale content is a property of a mask",
-        "S. Katz et al. (segments), T. Wang et al. (architectures), C. Zuo and M. Guerzhoy (symmetry, position), "
-        "and authors of block diffusion, next-scale, parallel-label and random-order decoding",
-        2025,
-        arxiv="2412.18487, 2204.05832, 2402.05969, 2501.00073, 2310.05884, 2412.07720, 2404.02905, 2312.02142, 2503.10568",
-    ),
-    {"smoke": SMOKE, "ci": Config(), "paper": PAPER_SIZES},
-)
+TASK = Task("attention-masks", "attention-masks", {"smoke": SMOKE, "ci": Config(), "paper": PAPER_SIZES})
 ARM_NAMES = ("prefix", "causal")
 
 
@@ -348,6 +338,7 @@ def adjacency_scores(results: Results) -> Drawing:
 @TASK.claim(
     "attention-masks/near.P1",
     where="Zuo, Guerzhoy et al. 2025; the score is this project's version of the paper's",
+    paper="zuo-2025-nearby",
     kind="phenomenon",
     statement="At random initialisation and without positions, mean cosines of the first attention output of a "
     "causal network have an adjacency score above $0.95$, and lie within $0.15$ of "
@@ -529,6 +520,7 @@ def blind_accuracy(config: Config) -> float:
 @TASK.claim(
     "attention-masks/sym.P1",
     where="Zuo and Guerzhoy 2024, on another task",
+    paper="zuo-2024-symmetry",
     kind="training",
     statement="Trained without positions to name the first of seven symbols, a causal network of two layers is "
     r"right more often than halfway between the best that counting symbols gives, $E[\max_v N_v]/k$, and "
@@ -560,6 +552,7 @@ def order_blind_networks_only_count(results: Results, cases: tuple[int, ...] = (
 @TASK.claim(
     "attention-masks/near.P1.trained",
     where="Zuo, Guerzhoy et al. 2025, on another task",
+    paper="zuo-2025-nearby",
     kind="phenomenon",
     statement="After this training, on prompts of distinct symbols, the first attention output of the causal "
     "network still shows the order: an adjacency score above $3/4$.",
@@ -620,6 +613,7 @@ TASK.show(trained_networks_show_the_order)
 @TASK.claim(
     "attention-masks/meta.P1",
     where="suggested by Wu and Varshney 2024; derived",
+    paper="wu-2024-meta-learning",
     kind="phenomenon",
     statement="Training makes the final state of the last token longer: in the causal network by a factor of more "
     "than $1.3$ over the same network before training.",
@@ -780,6 +774,7 @@ def hard_causal_pointers_follow_the_law(results: Results, law_layers: int = 0) -
 @TASK.claim(
     "attention-masks/mas.pointers.trained",
     where="derived; the effect of Katz et al. 2025 in miniature",
+    paper="katz-2025-segments",
     kind="training",
     statement=r"A trained two-layer network under the prefix mask says $\pi(\pi(i))$ rightly at more than $95\,\%$ "
     "of all places.",
@@ -1012,6 +1007,7 @@ def own_mask(arm: int) -> int:
 @TASK.claim(
     "attention-masks/arch.prefix-ahead",
     where="Wang et al. 2022, architectures compared; lab analogue",
+    paper="wang-2022-architecture",
     kind="training",
     statement="At equal parameters, steps and loss tokens the prefix network has a smaller query error in "
     "in-context regression than the causal one.",
@@ -1042,6 +1038,7 @@ def reading_with_more_sight_helps(results: Results, arm: int = 1) -> Evidence:
 @TASK.claim(
     "attention-masks/arch.adaptation",
     where="Wang et al. 2022, adaptation; lab analogue",
+    paper="wang-2022-architecture",
     kind="training",
     statement="After training on under the prefix mask for a quarter of its steps, a causal network has a smaller "
     "query error than the same network trained on under its own mask, and than a prefix network trained from "
@@ -1071,6 +1068,7 @@ def switching_pays(results: Results, arm: int = 0) -> Evidence:
 @TASK.claim(
     "attention-masks/arch.tokens",
     where="Wang et al. 2022, objectives; derived accounting",
+    paper="wang-2022-architecture",
     kind="identity",
     statement=r"With a split drawn uniformly from $0, \dots, n - 1$, a prefix language model has a loss on $(n + "
     r"1)/2$ of $n$ tokens on average, a full language model on $n$ ($n = 1, \dots, 64$).",

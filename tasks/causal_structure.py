@@ -51,7 +51,7 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.chains.latent_graph_prompts import (
     ROOT,
     CausalSequences,
@@ -255,12 +255,7 @@ class Config:
 
 TASK = Task(
     "causal-structure",
-    Paper(
-        "How Transformers Learn Causal Structure with Gradient Descent",
-        "E. Nichani, A. Damian, J. D. Lee",
-        2024,
-        arxiv="2402.14735",
-    ),
+    paper="nichani-2024-causal-structure",
     presets={
         "smoke": Config(
             Gradients(draws=2, sequences=500, length=20),

@@ -42,7 +42,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.diagnosis.settings import Regression
 from lab.domains.regression.causal_recursions import causal_recursion, prefix_recursion
 from lab.domains.regression.classification import class_error, logistic, one_hot_regression
@@ -254,12 +254,7 @@ SMOKE = Config(
 )
 TASK = Task(
     "causallm-icl",
-    Paper(
-        "CausalLM is not optimal for in-context learning",
-        "N. Ding, T. Levinboim, J. Wu, S. Goodman, R. Soricut",
-        2024,
-        arxiv="2308.06912",
-    ),
+    "ding-2024-causallm",
     {"smoke": SMOKE, "ci": Config(), "paper": Config(softmax=PAPER_SOFTMAX, classification=PAPER_SOFTMAX)},
 )
 # The prompts on which `lab diagnose --task causallm-icl` compares a predictor with the closed forms.

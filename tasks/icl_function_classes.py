@@ -39,7 +39,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, context, control
+from lab import Evidence, Task, context, control
 from lab.domains.dynamics.linear_equation import least_squares_propagators, prior_mean_propagators, relative_error
 from lab.domains.dynamics.linear_equation_prompts import Family, fields, fourier_modes, pde_trajectories
 from lab.domains.regression.function_class_prompts import FunctionPrompts, Shift, function_prompts, shifted_prompts
@@ -178,16 +178,7 @@ PAPER = Config(
         optimisation=Optimisation(steps=4000, learning_rate=1e-3, warmup=0.05, schedule="cosine"),
     ),
 )
-TASK = Task(
-    "icl-function-classes",
-    Paper(
-        "What can transformers learn in-context? A case study of simple function classes",
-        "S. Garg, D. Tsipras, P. Liang, G. Valiant",
-        2022,
-        arxiv="2208.01066",
-    ),
-    {"smoke": SMOKE, "ci": Config(), "paper": PAPER},
-)
+TASK = Task("icl-function-classes", "garg-2022-function-classes", {"smoke": SMOKE, "ci": Config(), "paper": PAPER})
 
 # %% [markdown]
 # ## Linear functions
@@ -791,6 +782,7 @@ REDRAWN = control("coefficients redrawn at every step", arm="redrawn")
 @TASK.claim(
     "icl-function-classes/pde.T1",
     where="Zebra (arXiv 2410.03437), reduced to one linear equation",
+    paper="serrano-2024-zebra",
     kind="training",
     statement="A causal decoder trained on trajectories of equations with hidden coefficients infers them: its error given two states is "
     "below $0.3$ of that given one.",
@@ -805,6 +797,7 @@ def second_state_tells(results: Results, arm: str = "causal", states: int = 2) -
 @TASK.claim(
     "icl-function-classes/pde.T1.prior",
     where="Zebra (arXiv 2410.03437), reduced to one linear equation",
+    paper="serrano-2024-zebra",
     kind="training",
     statement="Given one state the decoder does as well as the prior-mean propagator, within 10 %, under either mask.",
     controls=[control("given two states", states=2)],

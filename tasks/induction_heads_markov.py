@@ -70,7 +70,7 @@ from lab.models.relative import MinimalInduction
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
 from lab.streams import Stream, stream
-from lab.tasks import Paper, Task
+from lab.tasks import Task
 from lab.training import Batch, Member, Optimisation, Trained, in_blocks, train
 
 STRATEGIES = ("uniform", "unigram", "bigram", "trigram")
@@ -141,12 +141,7 @@ class Config:
 
 TASK = Task(
     "induction-heads-markov",
-    Paper(
-        "The Evolution of Statistical Induction Heads: In-Context Learning Markov Chains; and: Attention with Markov",
-        "Edelman, Tsilivis, Edelman, Malach, Goel; and: Makkuva et al.",
-        2024,
-        arxiv="2402.11004; and: 2402.04161",
-    ),
+    paper="induction-heads-markov",
     presets={
         "smoke": Config(
             trainings=2,

@@ -39,7 +39,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.dynamics import mesa_optimization as theory
 from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, prediction_loss
 from lab.domains.dynamics.sequences import Start, linear_dynamics
@@ -107,12 +107,7 @@ class Config:
 
 TASK = Task(
     "mesa-optimization",
-    Paper(
-        "On Mesa-Optimization in Autoregressively Trained Transformers: Emergence and Capability",
-        "C. Zheng, W. Huang, R. Wang, G. Wu, J. Zhu, C. Li",
-        2024,
-        "2405.16845",
-    ),
+    paper="zheng-2024-mesa",
     presets={
         "smoke": Config(
             length=4,

@@ -47,7 +47,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.decoding import decode
 from lab.domains.graphs import path_star as theory
 from lab.domains.graphs.path_star_prompts import (
@@ -154,7 +154,7 @@ class Config:
 
 TASK = Task(
     "next-token-pitfalls",
-    Paper("The Pitfalls of Next-Token Prediction", "G. Bachmann, V. Nagarajan", 2024, "2403.06963"),
+    "bachmann-2024-pitfalls",
     {
         "smoke": Config(
             steps=12,

@@ -45,7 +45,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.regression import mixtures as theory
 from lab.domains.regression.mixture_prompts import (
     Law,
@@ -151,12 +151,7 @@ PAPER = Config(
 )
 TASK = Task(
     "regression-mixtures",
-    Paper(
-        "Transformers can optimally learn regression mixture models",
-        "R. Pathak, R. Sen, W. Kong, A. Das",
-        2024,
-        "2311.08362",
-    ),
+    "pathak-2024-mixtures",
     {
         "smoke": replace(
             Config(),

@@ -123,7 +123,9 @@ def test_list_names_every_claim_under_its_paper(capsys) -> None:
     listed = {claim["id"] for record in records for claim in record["claims"]}
     assert listed == {claim for task in discover() for claim in task.claims}
     for record in records:
-        assert all(claim.keys() == {"id", "kind", "expected", "statement", "where"} for claim in record["claims"])
+        assert all(
+            claim.keys() == {"id", "kind", "expected", "statement", "where", "paper"} for claim in record["claims"]
+        )
         assert all(claim["id"].startswith(record["paper"]["slug"] + "/") for claim in record["claims"])
 
 

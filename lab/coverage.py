@@ -1,0 +1,149 @@
+"""How far the papers of ``papers.toml`` are covered: counted from claims and their stored verdicts.
+
+``lab list --papers`` prints it, ``lab reproduce`` writes it to `PAGE`, and a test holds the page to the verdicts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+from lab.catalogue import discover
+from lab.files import PROJECT
+from lab.papers import COLLECTIONS, COMPANIONS, Entry, entries
+from lab.report import stored_records
+
+PAGE = PROJECT / "figures" / "papers.md"
+HEADINGS: Mapping[str, str] = {
+    "none": "Without a family",
+    COMPANIONS: "Companions: papers outside the census",
+    COLLECTIONS: "Collections: claims on several papers at once",
+}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """One paper and the verdicts of the claims that test it.
+
+    Attributes:
+        entry: its line of ``papers.toml``.
+        verdicts: the stored verdict of each of its claims: claim id -> ``holds``, ``refuted`` or ``inconclusive``.
+    """
+
+    entry: Entry
+    verdicts: Mapping[str, str]
+
+    @property
+    def state(self) -> str:
+        """``verified``, ``planned`` or ``nothing to check``."""
+        return "verified" if self.verdicts else self.entry.state or "planned"
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How many of its claims came out how."""
+        return Counter(self.verdicts.values())
+
+    @property
+    def sheets(self) -> list[str]:
+        """Names of the sheets whose claims test it, its own first."""
+        names = {claim.split("/")[0] for claim in self.verdicts}
+        return sorted(names, key=lambda name: (name != self.entry.sheet, name))
+
+    @property
+    def sentence(self) -> str:
+        """The state in words: with the numbers of verdicts, or with the reason."""
+        if self.verdicts:
+            return f"verified: {_counted(self.counts)}"
+        return f"{self.state}: {self.entry.reason}" if self.entry.reason else self.state
+
+    def record(self) -> dict[str, Any]:
+        """The coverage as plain data (what ``lab list --papers --json`` prints)."""
+        paper = self.entry.paper
+        return {
+            "key": paper.key,
+            "title": paper.title,
+            "authors": paper.authors,
+            "year": paper.year,
+            "arxiv": paper.arxiv,
+            "family": paper.family,
+            "state": self.state,
+            "reason": self.entry.reason,
+            "sheets": self.sheets,
+            "claims": {verdict: self.counts[verdict] for verdict in ("holds", "refuted", "inconclusive")},
+        }
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """``12 claims hold, 1 is refuted``, without the verdicts that there are none of."""
+    holds, refuted, open_ = (counts.get(verdict, 0) for verdict in ("holds", "refuted", "inconclusive"))
+    parts = [
+        f"{holds} {'claim holds' if holds == 1 else 'claims hold'}",
+        f"{refuted} {'is' if refuted == 1 else 'are'} refuted" if refuted else "",
+        f"{open_} {'is' if open_ == 1 else 'are'} inconclusive" if open_ else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def coverage() -> list[Coverage]:
+    """Every paper in the order of ``papers.toml``.
+
+    Raises:
+        LabError: a task has no stored verdicts.
+    """
+    verdicts: dict[str, dict[str, str]] = {}
+    # A task that does not name its paper by key tests the one that names it as its sheet.
+    home = {entry.sheet: key for key, entry in entries().items() if entry.sheet}
+    for task in discover():
+        keys = {claim.id: claim.paper or home.get(task.name) for claim in task.claims.values()}
+        for record in stored_records(task) if keys else []:
+            if key := keys.get(record["id"]):
+                verdicts.setdefault(key, {})[record["id"]] = record["verdict"]
+    return [Coverage(entry, verdicts.get(key, {})) for key, entry in entries().items()]
+
+
+def summary(found: Sequence[Coverage]) -> str:
+    """How many papers of the census are in which state, and how many claims there are."""
+    census = [one for one in found if one.entry.paper.family not in (COMPANIONS, COLLECTIONS)]
+    states = Counter(one.state for one in census)
+    verdicts = sum((one.counts for one in found), Counter[str]())
+    return (
+        f"Of {len(census)} papers {states['verified']} are verified, {states['planned']} are planned, and in "
+        f"{states['nothing to check']} there is nothing to check. Of all {verdicts.total()} claims "
+        f"{_counted(verdicts).replace('claims ', '')}."
+    )
+
+
+def by_family(found: Iterable[Coverage]) -> list[tuple[str, list[Coverage]]]:
+    """The papers of each family under its heading, in the order given."""
+    families = groupby(found, key=lambda one: one.entry.paper.family)
+    return [(HEADINGS.get(family, family.replace("-", " ")), list(group)) for family, group in families]
+
+
+def page() -> str:
+    """The coverage as a Markdown page."""
+    found = coverage()
+    lines = [
+        "# Papers",
+        "",
+        summary(found),
+        "",
+        "A paper is verified where claims of a sheet test it; a refuted claim is a sentence that is false as stated and stands",
+        "with the condition under which it holds. Written by `lab reproduce` from `papers.toml` and the verdicts.",
+    ]
+    for heading, group in by_family(found):
+        verified = sum(one.state == "verified" for one in group)
+        lines += [
+            "",
+            f"## {heading} ({verified} of {len(group)})",
+            "",
+            "| paper | state | sheet |",
+            "| --- | --- | --- |",
+        ]
+        for one in group:
+            links = ", ".join(f"[{sheet}]({sheet}/README.md)" for sheet in one.sheets)
+            lines.append(f"| {one.entry.paper.citation} | {one.sentence} | {links} |")
+    return "\n".join(lines) + "\n"

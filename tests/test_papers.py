@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lab import LabError, coverage, papers
+from lab.catalogue import discover
+from lab.cli import main
+
+ENTRIES = papers.entries()
+CENSUS = [
+    entry.paper for entry in ENTRIES.values() if entry.paper.family not in (papers.COMPANIONS, papers.COLLECTIONS)
+]
+# How many papers the census names.
+COUNT = 194
+
+
+def test_every_title_of_the_census_is_there_once() -> None:
+    assert len(CENSUS) == COUNT
+    assert len({paper.title for paper in CENSUS}) == COUNT
+    assert len({paper.arxiv for paper in CENSUS if paper.arxiv}) == sum(bool(paper.arxiv) for paper in CENSUS)
+
+
+def test_papers_stand_sorted_in_their_families() -> None:
+    for _, group in coverage.by_family(coverage.coverage()):
+        keys = [one.entry.paper.key for one in group]
+        assert keys == sorted(keys)
+
+
+def test_a_key_names_the_year_of_its_paper() -> None:
+    for paper in CENSUS:
+        if paper.authors:
+            assert f"-{paper.year}-" in paper.key
+
+
+def test_every_claim_names_a_paper_that_is_there() -> None:
+    unknown = {claim.id: claim.paper for task in discover() for claim in task.claims.values() if claim.paper}
+    assert {claim for claim, key in unknown.items() if key not in ENTRIES} == set()
+
+
+def test_a_sheet_stands_where_claims_test_the_paper_and_only_there() -> None:
+    for one in coverage.coverage():
+        assert bool(one.verdicts) == bool(one.entry.sheet), one.entry.paper.key
+        assert not one.verdicts or one.entry.sheet in one.sheets
+
+
+def test_the_page_is_generated() -> None:
+    assert coverage.PAGE.read_text(encoding="utf-8") == coverage.page(), "run `lab reproduce` to make the page of papers anew"
+
+
+def test_list_papers_names_all_of_them(capsys) -> None:
+    assert main(["list", "--papers", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [record["key"] for record in records] == list(ENTRIES)
+    assert {record["state"] for record in records} == {"verified", "planned", "nothing to check"}
+    assert main(["list", "--papers"]) == 0
+    printed = capsys.readouterr().out
+    assert all(key in printed for key in ENTRIES)
+
+
+def test_a_citation_leaves_out_what_is_not_known() -> None:
+    assert papers.Paper("T", "A", 2024, "2401.00001").citation == "A: T (2024, arXiv 2401.00001)"
+    assert papers.Paper("T", arxiv="2401.00001").citation == "T (arXiv 2401.00001)"
+    assert papers.Paper("T").citation == "T"
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(LabError, match=r"no paper 'ding-2024-causalm' \(did you mean 'ding-2024-causallm'\?\)"):
+        papers.paper("ding-2024-causalm")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[f]\na-1 = {\n[g]", "line 2"),
+        ('[f]\na = { title = "T", state = "planned" }\na = { title = "U", state = "planned" }', "line 3: the key 'a'"),
+        (
+            '[f]\na = { title = "T", state = "planned" }\n[g]\na = { title = "U", state = "planned" }',
+            "line 4: the key 'a' stands on line 2 already",
+        ),
+        ('a = "T"', "'a' stands outside every table"),
+        ('[f]\nA_b = { title = "T", state = "planned" }', "'A_b' in .* is no key"),
+        ('[f]\na = "T"', "'a' in .* holds 'T'"),
+        ('[f]\na = { titel = "T", state = "planned" }', r"unknown field 'titel' \(did you mean 'title'\?\)"),
+        ('[f]\na = { title = "T", year = "2024", state = "planned" }', "year is '2024'; give a whole number"),
+        ('[f]\na = { state = "planned" }', "has no title"),
+        ('[f]\na = { title = "T" }', "needs either a sheet or a state"),
+        ('[f]\na = { title = "T", state = "planned", sheet = "s" }', "needs either a sheet or a state"),
+        ('[f]\na = { title = "T", state = "verified" }', "its state is 'verified'"),
+        ('[f]\na = { title = "T", state = "nothing to check" }', "a reason belongs"),
+    ],
+)
+def test_a_damaged_file_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "papers.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(LabError, match=sentence) as raised:
+        papers.read(file)
+    assert "papers.toml" in str(raised.value)
