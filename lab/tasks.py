@@ -28,7 +28,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from lab.claims import Claim, Control, Evidence, Kind
+from lab.claims import Claim, Control, Evidence, Expected, Kind
 from lab.errors import LabError, nearest
 from lab.files import FOLDERS, PROJECT
 from lab.source import fingerprint, reachable
@@ -213,7 +213,7 @@ class Task:
         kind: Kind,
         statement: str,
         controls: Sequence[Control],
-        expected: Literal["holds", "refuted"] = "holds",
+        expected: Expected = "holds",
         condition: str = "",
     ) -> Callable[[Callable[..., Evidence]], Callable[..., Evidence]]:
         """Register a claim; see ``lab.claims.Claim`` for the arguments."""
