@@ -13,8 +13,9 @@ import sys
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-from lab.claims import Evidence, control  # noqa: E402
+from lab.claims import control  # noqa: E402
 from lab.errors import LabError  # noqa: E402
+from lab.evidence import Evidence  # noqa: E402
 from lab.tasks import Paper, Task  # noqa: E402
 
 __all__ = ["Evidence", "LabError", "Paper", "Task", "control"]

@@ -84,12 +84,16 @@ def verdict(claim: Claim, results: Results) -> str:
     interval = ""
     if evidence.interval is not None:
         interval = f" (interval {evidence.interval[0]:.4g} to {evidence.interval[1]:.4g}, {evidence.samples} samples)"
+    weakest = f", the weakest of {len(evidence.parts)} parts" if len(evidence.parts) > 1 else ""
+    outcome = {
+        "refuted": f"; it holds {claim.condition}",
+        "not reproduced": f" at these sizes; the paper states it {claim.condition}",
+    }.get(judgement.verdict, "")
     lines = [
         f"**{claim.id}** ({claim.kind}, {claim.where}). {claim.statement}",
         "",
-        f"- measured {evidence.measured:.4g}{interval}; required {evidence.relation} {evidence.bound:.4g} "
-        f"({evidence.bound_origin}): **{judgement.verdict}**"
-        + (f", as expected; it holds {claim.condition}" if claim.expected == "refuted" else ""),
+        f"- measured {evidence.measured:.4g}{interval}{weakest}; required {evidence.requirement} "
+        f"({evidence.bound_origin}): **{judgement.verdict}**{outcome}",
     ]
     for one in judgement.controls:
         lines.append(

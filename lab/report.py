@@ -23,6 +23,12 @@ logger = logging.getLogger("lab")
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 Record = Mapping[str, Any]
 
+# Enumerations and quadratures agree between machines far better than this, and nothing that is said needs more.
+EXACT = 1e-4
+# An upper bound below this is one on rounding errors, whatever its origin is called (but 0 counts mistakes).
+RESIDUE = 1e-6
+TRAINED = ("training", "ordering", "phenomenon")
+
 
 def number(value: float | str) -> str:
     """Three significant digits."""
@@ -43,7 +49,7 @@ def terminal_table(records: Sequence[Record], statements: Mapping[str, str], tit
             record["id"].split("/", 1)[1],
             escape(statements[record["id"]]),
             _measured(record),
-            f"{record['relation']} {number(record['bound'])} [dim]{escape(record['bound_origin'])}[/dim]",
+            f"{_requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
             "\n".join(
                 f"{escape(one['name'])}: {number(one['measured'])} "
                 + ("[green]rejected[/green]" if one["rejected"] else "[bold red]NOT REJECTED[/bold red]")
@@ -55,18 +61,33 @@ def terminal_table(records: Sequence[Record], statements: Mapping[str, str], tit
 
 
 def _measured(record: Record) -> str:
-    text = number(record["measured"])
+    """The number, with its interval, the number of samples, and of how many parts it is the weakest."""
+    notes = []
     if record["interval"] is not None:
-        low, high = record["interval"]
-        text += f"\n({number(low)} to {number(high)}; {record['samples']})"
-    return text
+        notes.append(" to ".join(number(end) for end in record["interval"]))
+    if record["samples"] > 1:
+        notes.append(f"n = {record['samples']:,}")
+    if record.get("parts", 1) > 1:
+        notes.append(f"weakest of {record['parts']}")
+    return number(record["measured"]) + (f"\n({'; '.join(notes)})" if notes else "")
+
+
+def _requirement(record: Record) -> str:
+    tolerance = f" ± {number(record['tolerance'])}" if record["relation"] == "=" else ""
+    return f"{record['relation']} {number(record['bound'])}{tolerance}"
 
 
 def _verdict(record: Record) -> str:
     good = record["verdict"] == record["expected"] and all(one["rejected"] for one in record["controls"])
     color = "green" if good else "bold red"
     note = "" if record["verdict"] == record["expected"] else f"\n(expected {record['expected']})"
-    return f"[{color}]{record['verdict']}{note}[/{color}]"
+    if record["verdict"] == "inconclusive" and record.get("seeds_wanted"):
+        note += f"\n(about {record['seeds_wanted']:,}\nsamples would\ndecide)"
+    return f"[{color}]{_worded(record)}{note}[/{color}]"
+
+
+def _worded(record: Record) -> str:
+    return "not reproduced\nat these sizes" if record["verdict"] == "not reproduced" else record["verdict"]
 
 
 def markdown_table(records: Sequence[Record], task: Task) -> str:
@@ -78,14 +99,17 @@ def markdown_table(records: Sequence[Record], task: Task) -> str:
             f"{one['name']}: {number(one['measured'])}{'' if one['rejected'] else ' **NOT REJECTED**'}"
             for one in record["controls"]
         )
-        condition = f" It holds {claim.condition}." if record["verdict"] == "refuted" else ""
+        condition = {
+            "refuted": f" It holds {claim.condition}.",
+            "not reproduced": f" The paper states it {claim.condition}.",
+        }.get(record["verdict"], "")
         cells = (
             f"`{record['id'].split('/', 1)[1]}` ({claim.where})",
             claim.statement + condition,
             _measured(record).replace("\n", " "),
-            f"{record['relation']} {number(record['bound'])}",
+            f"{_requirement(record)} ({record['bound_origin']})",
             controls,
-            record["verdict"],
+            _worded(record),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines)
@@ -115,22 +139,34 @@ def records_text(records: Sequence[Record]) -> str:
     return json.dumps(kept, indent=1) + "\n"
 
 
-def same_findings(one: Record, other: Record, tolerance: float = 0.1) -> bool:
-    """Whether two records of one claim say the same.
+def same_findings(one: Record, other: Record) -> bool:
+    """Whether two records of one claim say the same; a number is compared as what it is, never to its last digits.
 
-    Same verdicts and rejections, same requirement; the measured values within each other's interval where
-    there is one, both within the bound where the bound covers rounding, else within a relative ``tolerance``.
+    Always the same claim, verdict, relation and rejected controls. Beyond that
+
+    - a number over samples: the intervals overlap, where both records have one;
+    - a residue, whose bound covers rounding: nothing more, as the same verdict puts both on the same side of the bound;
+    - an extreme over trainings (a least, a largest) that takes no interval: nothing more, as it has no stable digits;
+    - any other exact number: equal to ``EXACT``, relative to the largest of both numbers and the bound.
     """
     if any(one[name] != other[name] for name in ("id", "verdict", "expected", "relation")):
         return False
     if [(c["name"], c["rejected"]) for c in one["controls"]] != [(c["name"], c["rejected"]) for c in other["controls"]]:
         return False
-    first, second = float(one["measured"]), float(other["measured"])
     if one["interval"] is not None and other["interval"] is not None:
-        (low, high), (lower, higher) = one["interval"], other["interval"]
-        return float(low) <= second <= float(high) or float(lower) <= first <= float(higher)
-    small = max(abs(first), abs(second)) <= abs(float(one["bound"])) and one["verdict"] == "holds"
-    return small or math.isclose(first, second, rel_tol=tolerance)
+        (low, high), (lower, higher) = (map(float, record["interval"]) for record in (one, other))
+        return low <= higher and lower <= high
+    trained = (one.get("kind") or other.get("kind")) in TRAINED
+    if trained or max(one["samples"], other["samples"]) > 1 or _is_residue(one) or _is_residue(other):
+        return True
+    first, second = float(one["measured"]), float(other["measured"])
+    return math.isclose(first, second, rel_tol=EXACT, abs_tol=EXACT * abs(float(one["bound"])))
+
+
+def _is_residue(record: Record) -> bool:
+    """Whether the bound covers rounding: it says so, or it is too small for anything else."""
+    upper = record["relation"] in ("<=", "<")
+    return upper and ("rounding" in record["bound_origin"] or 0 < abs(float(record["bound"])) < RESIDUE)
 
 
 def readme_section() -> str:

@@ -2,49 +2,162 @@
 
 Every judgement on sampled numbers in this project draws on one false-alarm budget: the probability that
 *any* verdict of a full run is wrong by chance is at most ``FALSE_ALARM_BUDGET``. It is divided evenly
-(Bonferroni) over ``JUDGEMENTS`` one-sided judgements, a number fixed in advance so that adding a claim never
+(Bonferroni) over ``JUDGEMENTS`` judgements, a number fixed in advance so that adding a claim never
 moves the threshold of another; a test counts the sampled judgements of a full run against it. Judgements on exact
 numbers (identities, enumerations, quadratures) cannot go wrong by chance and take no share.
+
+What a statistic knows of its own chance is a ``Spread``: it gives the interval at any share of the budget.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
 FALSE_ALARM_BUDGET = 0.05
-JUDGEMENTS = 500
+JUDGEMENTS = 2048
 SHARE = FALSE_ALARM_BUDGET / JUDGEMENTS
+MOST_SEEDS = 10**9
+"""Where ``seeds_wanted`` gives up: the number measured is as good as on the bound."""
 
 Interval = tuple[float, float]
 
 
-def mean_interval(samples: Float[np.ndarray, " samples"], parts: int = 1) -> Interval:
-    r"""Student interval for the mean of independent samples, each end wrong with probability ``SHARE / parts``.
+@runtime_checkable
+class Spread(Protocol):
+    """A summary of samples that can say where the true value lies."""
 
-    $\bar x \pm t_{n-1, 1-\alpha}\, s / \sqrt n$ with $\alpha$ = ``SHARE / parts``.
+    def interval(self, share: float) -> Interval:
+        """An interval of which each end is wrong with probability at most ``share``; the smaller the share, the wider."""
 
-    Args:
-        samples: one number per independent training or draw, at least two.
-        parts: how many judgements one claim makes with this share (each gets an equal part).
 
-    Raises:
-        ValueError: fewer than two samples carry no information on their spread.
+@dataclass(frozen=True)
+class Student:
+    r"""The mean of independent samples: $\bar x \pm t_{n-1, 1-\alpha}\, s / \sqrt n$ with $\alpha$ the share.
+
+    Attributes:
+        mean: $\bar x$.
+        deviation: $s$, with $n - 1$ in the denominator; NaN if a sample is infinite (the interval is then the whole line).
+        samples: $n$, at least 2.
     """
-    if samples.size < 2:
-        raise ValueError(f"an interval needs at least 2 independent samples, not {samples.size}")
-    half = stats.t.isf(SHARE / parts, samples.size - 1) * samples.std(ddof=1) / np.sqrt(samples.size)
-    return float(samples.mean() - half), float(samples.mean() + half)
+
+    mean: float
+    deviation: float
+    samples: int
+
+    @classmethod
+    def of(cls, samples: Float[np.ndarray, " samples"]) -> Student:
+        """From one number per independent training or draw.
+
+        Raises:
+            ValueError: fewer than two samples carry no information on their spread.
+        """
+        if samples.size < 2:
+            raise ValueError(f"an interval needs at least 2 independent samples, not {samples.size}")
+        finite = bool(np.isfinite(samples).all())
+        return cls(float(samples.mean()), float(samples.std(ddof=1)) if finite else math.nan, samples.size)
+
+    def interval(self, share: float) -> Interval:
+        if math.isnan(self.deviation):
+            return -math.inf, math.inf
+        half = float(stats.t.isf(share, self.samples - 1)) * self.deviation / math.sqrt(self.samples)
+        return self.mean - half, self.mean + half
+
+    def at(self, samples: int) -> Student:
+        """The same mean and deviation, seen in another number of samples."""
+        return replace(self, samples=samples)
 
 
-def proportion_interval(successes: int, trials: int, parts: int = 1) -> Interval:
-    """Clopper-Pearson interval of a probability, each end wrong with probability at most ``SHARE / parts``."""
-    test = stats.binomtest(successes, trials)
-    interval = test.proportion_ci(confidence_level=1 - 2 * SHARE / parts, method="exact")
-    return float(interval.low), float(interval.high)
+@dataclass(frozen=True)
+class Binomial:
+    """A probability from independent trials: the exact interval of Clopper and Pearson (1934)."""
+
+    successes: float
+    trials: int
+
+    def interval(self, share: float) -> Interval:
+        failures = self.trials - self.successes
+        low = float(stats.beta.ppf(share, self.successes, failures + 1)) if self.successes > 0 else 0.0
+        high = float(stats.beta.isf(share, self.successes + 1, failures)) if failures > 0 else 1.0
+        return low, high
+
+    def at(self, samples: int) -> Binomial:
+        """The same rate of success in another number of trials."""
+        return Binomial(self.successes / self.trials * samples, samples)
+
+
+@dataclass(frozen=True)
+class Median:
+    r"""The median of independent samples by order statistics, exact for any distribution.
+
+    The $r$-th smallest sample exceeds the median only if fewer than $r$ samples lie at or below it, which has probability
+    at most $P(\mathrm{Bin}(n, 1/2) < r)$. The interval runs from the $r$-th smallest to the $r$-th largest sample, with the
+    largest $r$ for which this is at most the share; without such an $r$ (at the project's share: fewer than 16 samples)
+    it is the whole line.
+
+    Attributes:
+        ordered: the samples, smallest first.
+    """
+
+    ordered: tuple[float, ...]
+
+    def interval(self, share: float) -> Interval:
+        rank = int(stats.binom.ppf(share, len(self.ordered), 0.5))
+        return (self.ordered[rank - 1], self.ordered[-rank]) if rank else (-math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class StandardErrors:
+    """A deviation from a target, counted in standard errors and compared with ``deviation_limit(samples)``.
+
+    A smaller share allows a larger deviation: the lower end moves down by as much as the limit would move up.
+    """
+
+    deviation: float
+    samples: int
+
+    def interval(self, share: float) -> Interval:
+        slack = deviation_limit(self.samples, share) - deviation_limit(self.samples)
+        return self.deviation - max(slack, 0.0), self.deviation
+
+
+def mean_interval(samples: Float[np.ndarray, " samples"], share: float = SHARE) -> Interval:
+    """Student interval for the mean of independent samples, each end wrong with probability ``share``."""
+    return Student.of(samples).interval(share)
+
+
+def proportion_interval(successes: int, trials: int, share: float = SHARE) -> Interval:
+    """Clopper-Pearson interval of a probability, each end wrong with probability at most ``share``."""
+    return Binomial(successes, trials).interval(share)
+
+
+def seeds_wanted(spread: Student | Binomial, distance: float, share: float = SHARE) -> int | None:
+    """How many samples would bring both ends of the interval within ``distance`` of its middle, if nothing else changed.
+
+    Returns:
+        the smallest such number, at least 2; None where ``MOST_SEEDS`` would not do.
+    """
+    middle = spread.mean if isinstance(spread, Student) else spread.successes / spread.trials
+
+    def enough(samples: int) -> bool:
+        low, high = spread.at(samples).interval(share)
+        return max(middle - low, high - middle) <= distance
+
+    few, many = 1, 2
+    while not enough(many):
+        few, many = many, 2 * many
+        if many > MOST_SEEDS:
+            return None
+    while many - few > 1:
+        half = (few + many) // 2
+        few, many = (few, half) if enough(half) else (half, many)
+    return many
 
 
 def deviation(samples: Float[np.ndarray, " samples"], target: float) -> float:
@@ -59,9 +172,9 @@ def deviation(samples: Float[np.ndarray, " samples"], target: float) -> float:
     return float(distance / error)
 
 
-def deviation_limit(samples: int, parts: int = 1) -> float:
-    """The ``deviation`` that a true target exceeds with probability ``SHARE / parts`` (two-sided Student)."""
-    return float(stats.t.isf(SHARE / parts / 2, samples - 1))
+def deviation_limit(samples: int, share: float = SHARE) -> float:
+    """The ``deviation`` that a true target exceeds with probability ``share`` (two-sided Student)."""
+    return float(stats.t.isf(share / 2, samples - 1))
 
 
 def slope(

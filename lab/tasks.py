@@ -29,7 +29,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from lab import papers
-from lab.claims import Claim, Control, Evidence, Kind
+from lab.claims import Claim, Control, Evidence, Expected, Kind
 from lab.errors import LabError, nearest
 from lab.files import FOLDERS, PROJECT
 from lab.papers import Paper
@@ -198,7 +198,7 @@ class Task:
         kind: Kind,
         statement: str,
         controls: Sequence[Control],
-        expected: Literal["holds", "refuted"] = "holds",
+        expected: Expected = "holds",
         condition: str = "",
         paper: str = "",
     ) -> Callable[[Callable[..., Evidence]], Callable[..., Evidence]]:

@@ -1352,7 +1352,7 @@ def other_order(layers: int) -> tuple[float, float]:
     statement="The answer to a question is a function of the set of places that are filled, whatever the order in "
     "which they were filled (a set of three, 1 to 3 content layers).",
     expected="refuted",
-    condition="the content stream has no self-attention layer",
+    condition="if the content stream has no self-attention layer",
     controls=[control("no content layer", layers=(0,))],
 )
 def answers_depend_on_the_set_only(results: Results, layers: tuple[int, ...] = DEPTHS) -> Evidence:
@@ -1385,7 +1385,7 @@ def chunk_difference(chunks: tuple[int, ...], layers: int) -> tuple[float, float
     statement="Decoding several tokens a step, with the tokens of a step seeing each other afterwards, gives the "
     "content states of training (chunks of 1, 2 and 4, 1 to 3 content layers).",
     expected="refuted",
-    condition="one token is decoded a step",
+    condition="when one token is decoded a step",
     controls=[control("one token a step", chunks=(1,) * 7)],
 )
 def chunks_keep_the_trained_states(results: Results, chunks: tuple[int, ...] = (1, 2, 4)) -> Evidence:

@@ -400,7 +400,7 @@ def residual_stream_is_faint(results: Results, kind: str = "causal", site: int =
     statement="A random causal network shows the order of its tokens (score above $0.95$ at the first attention "
     "output) whatever the size of its query and key weights.",
     expected="refuted",
-    condition="attention is nearly uniform, as with weights of order one over the root of the width",
+    condition="when attention is nearly uniform, as with weights of order one over the root of the width",
     controls=[control("weights of that order", gain=0)],
 )
 def any_random_network_shows_the_order(results: Results, gain: int = -1) -> Evidence:

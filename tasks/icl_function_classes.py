@@ -544,7 +544,7 @@ def smaller_inputs_hurt(results: Results, shift: str = "inputs / 3") -> Evidence
     kind="phenomenon",
     statement="Of the scales tried, doubled inputs do most harm with more than $d$ examples.",
     expected="refuted",
-    condition="reported at twenty dimensions, not tried here; with three, inputs divided by three do more harm",
+    condition="at twenty dimensions, as reported and not tried here; with three, inputs divided by three do more harm",
     controls=[control("inputs divided by three said to do more harm", shift="inputs / 3", against="inputs x 2")],
 )
 def doubled_inputs_hurt_most(results: Results, shift: str = "inputs x 2", against: str = "inputs / 3") -> Evidence:

@@ -52,13 +52,30 @@ def test_agreement_tells_a_wrong_target_apart() -> None:
 
 def test_the_weakest_part_stands_for_all() -> None:
     good, close, bad = (Evidence.exact(value, "<=", 1.0, "") for value in (0.1, 0.9, 2.0))
-    assert Evidence.weakest(good, close) is close
-    assert Evidence.weakest(good, bad, close) is bad
+    assert Evidence.all(good, close).measured == 0.9
+    assert Evidence.all(good, bad, close).measured == 2.0
 
 
 def test_not_a_number_is_no_evidence() -> None:
     with pytest.raises(LabError, match="not a number"):
         Evidence.exact(float("nan"), "<=", 1.0, "")
+
+
+def test_an_error_in_the_evidence_names_the_claim_and_the_control() -> None:
+    broken = claim(below_one, controls=(control("broken", value=float("nan")),))
+    with pytest.raises(LabError, match="^paper/T1 with value=nan: the measured value"):
+        judge(broken, None)
+
+
+def test_what_could_not_be_tried_at_its_sizes_is_not_called_refuted() -> None:
+    def above_one(results, value: float = 0.5) -> Evidence:
+        return Evidence.exact(value, ">", 1.0, "")
+
+    untried = judge(claim(above_one, expected="not reproduced", condition="at width 512"), None)
+    assert untried.verdict == "not reproduced"
+    assert untried.as_expected
+    found = claim(above_one, expected="not reproduced", condition="at width 512", controls=(control("c", value=0.1),))
+    assert not judge(found, None).as_expected
 
 
 def test_judgement_needs_the_verdict_and_the_rejection() -> None:
@@ -92,6 +109,8 @@ def test_an_inconclusive_control_is_not_rejected() -> None:
         ({"id": "T1"}, "paper/slug"),
         ({"kind": "opinion"}, "opinion"),
         ({"expected": "refuted"}, "condition"),
+        ({"expected": "refuted", "condition": "the noise is small"}, "begins with after, as"),
+        ({"expected": "not reproduced"}, "condition"),
         ({"expected": "inconclusive"}, "expected verdict"),
     ],
 )
@@ -107,6 +126,19 @@ def test_record_is_json_even_with_an_infinite_control() -> None:
     judgement = judge(claim(check, controls=(control("diverges", value=float("inf")),)), None)
     record = json.loads(json.dumps(judgement.record(), allow_nan=False))
     assert record["controls"] == [{"name": "diverges", "measured": "inf", "rejected": True}]
+
+
+def test_record_counts_parts_and_says_what_would_decide() -> None:
+    def check(results, shift: float = 0.0) -> Evidence:
+        samples = np.array([0.0, 0.1, 0.4]) + shift
+        return Evidence.all(
+            Evidence.over_seeds(samples, "<", 0.5, "half"), Evidence.equals(samples, 0.0, 9, "law", True)
+        )
+
+    record = judge(claim(check, controls=(control("far", shift=99.0),)), None).record()
+    assert (record["parts"], record["bound_origin"], record["kind"]) == (2, "half", "identity")
+    assert record["verdict"] == "inconclusive"
+    assert 10 < record["seeds_wanted"] < 50
 
 
 def test_a_check_must_return_evidence() -> None:

@@ -43,12 +43,16 @@ def test_check_prints_the_promised_fields(tiny: list[str], capsys) -> None:
     records = json.loads(capsys.readouterr().out)
     fields = {
         "id",
+        "kind",
         "verdict",
         "expected",
         "measured",
+        "parts",
         "relation",
         "bound",
+        "tolerance",
         "bound_origin",
+        "seeds_wanted",
         "controls",
         "preset",
         "seconds",

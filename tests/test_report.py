@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from lab import LabError, report
+from lab import Evidence, LabError, control, report
+from lab.catalogue import discover, load
+from lab.claims import Claim, judge
+from lab.files import PROJECT
+from lab.tasks import Task
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -29,8 +35,8 @@ def record(**changes: Any) -> dict[str, Any]:
     [
         ({}, True),
         ({"seconds": 9.0}, True),
-        ({"measured": 1.05}, True),
-        ({"measured": 1.5}, False),
+        ({"measured": 1.00001}, True),
+        ({"measured": 1.05}, False),
         ({"verdict": "refuted"}, False),
         ({"relation": ">="}, False),
         ({"controls": [{"name": "c", "measured": 3.0, "rejected": False}]}, False),
@@ -41,14 +47,68 @@ def test_drift_is_told_from_noise(changes: dict, same: bool) -> None:
     assert report.same_findings(record(verdict="holds"), record(**changes)) == same
 
 
-def test_numbers_below_a_rounding_bound_may_differ() -> None:
-    assert report.same_findings(record(measured=1e-16, bound=1e-12), record(measured=3e-15, bound=1e-12))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bound": 1.0, "bound_origin": "the rounding error of both"},
+        {"bound": 1e-12},
+        {"kind": "training"},
+        {"samples": 9},
+        {"controls": [{"name": "c", "measured": 99.0, "rejected": True}]},
+    ],
+)
+def test_digits_without_meaning_may_differ(changes: dict) -> None:
+    one = record(measured=1e-16, **changes)
+    moved = {} if "controls" in changes else {"measured": 3e-15}
+    assert report.same_findings(one, one | moved | {"controls": [{"name": "c", "measured": 1.0, "rejected": True}]})
 
 
-def test_sampled_values_may_move_within_their_intervals() -> None:
+def test_a_count_of_mistakes_is_no_rounding_error() -> None:
+    assert not report.same_findings(record(measured=3.0, bound=0.0), record(measured=4.0, bound=0.0))
+
+
+def test_sampled_values_may_move_while_their_intervals_overlap() -> None:
     first = record(measured=1.0, interval=[0.5, 1.5])
-    assert report.same_findings(first, record(measured=1.4, interval=[0.9, 1.9]))
+    assert report.same_findings(first, record(measured=1.8, interval=[1.4, 2.2]))
     assert not report.same_findings(first, record(measured=2.5, interval=[2.0, 3.0]))
+    assert report.same_findings(first, record(measured=9.0, interval=["-inf", "inf"]))
+
+
+def test_tables_show_the_weakest_part_and_where_its_bound_comes_from() -> None:
+    inconclusive = {"verdict": "inconclusive", "seeds_wanted": 1234, "parts": 3, "interval": [0.4, 1.6], "samples": 8}
+    law = {"relation": "=", "tolerance": 0.1, "bound_origin": "the law"}
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(report.terminal_table([record(**inconclusive, **law)], {"p/T1": "A statement."}, "title"))
+    printed = " ".join(console.export_text().split())
+    for expected in ("0.4 to", "n = 8", "weakest of", "= 0.5 ± 0.1 the law", "about 1,234"):
+        assert expected in printed
+
+
+def test_the_markdown_table_words_what_could_not_be_tried() -> None:
+    def check(results, value: float = 2.0) -> Evidence:
+        return Evidence.exact(value, "<=", 1.0, "the paper's figure")
+
+    task = load(PROJECT / "tests" / "examples" / "tiny.py")
+    sentence = Claim(
+        "tiny/N1",
+        "Figure 1",
+        "phenomenon",
+        "Small.",
+        check,
+        (control("one", value=0.5),),
+        "not reproduced",
+        "at width 512",
+    )
+    task.claims[sentence.id] = sentence
+    row = report.markdown_table([judge(sentence, None).record()], task).splitlines()[-1]
+    assert "Small. The paper states it at width 512. | 2 | <= 1 (the paper's figure) |" in row
+    assert row.endswith("| not reproduced at these sizes |")
+
+
+@pytest.mark.parametrize("task", discover(), ids=lambda task: task.key)
+def test_stored_records_can_be_read_and_say_the_same_as_themselves(task: Task) -> None:
+    for stored in report.stored_records(task):
+        assert report.same_findings(stored, stored)
 
 
 def test_the_file_of_verdicts_leaves_out_what_changes() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 from scipy import stats
 
 from lab import statistics
@@ -23,10 +25,64 @@ def test_interval_matches_scipy() -> None:
     assert statistics.mean_interval(samples) == pytest.approx(expected)
 
 
-def test_splitting_the_share_widens_the_interval() -> None:
-    samples = np.array([1.0, 2.0, 4.0])
-    whole, half = statistics.mean_interval(samples), statistics.mean_interval(samples, parts=2)
-    assert half[0] < whole[0] < whole[1] < half[1]
+@pytest.mark.parametrize(
+    "spread",
+    [
+        statistics.Student(2.0, 1.0, 3),
+        statistics.Binomial(3, 10),
+        statistics.Median(tuple(range(40))),
+        statistics.StandardErrors(2.0, 9),
+    ],
+)
+def test_a_smaller_share_widens_the_interval(spread: statistics.Spread) -> None:
+    whole, part = spread.interval(statistics.SHARE), spread.interval(statistics.SHARE / 100)
+    assert part[0] < whole[0] <= whole[1] <= part[1]
+
+
+@pytest.mark.parametrize("successes", [0, 3, 50])
+def test_proportion_interval_matches_scipy(successes: int) -> None:
+    expected = stats.binomtest(successes, 50).proportion_ci(1 - 2 * statistics.SHARE, method="exact")
+    assert statistics.proportion_interval(successes, 50) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("samples", "share"), [(9, 0.05), (20, 0.01), (16, statistics.SHARE)])
+def test_median_interval_is_the_narrowest_of_its_share(samples: int, share: float) -> None:
+    """By enumeration over how many samples lie below the median."""
+    low, high = statistics.Median(tuple(range(1, samples + 1))).interval(share)
+    law = stats.binom(samples, 0.5)
+    assert low + high == samples + 1
+    assert law.cdf(low - 1) <= share < law.cdf(low)
+
+
+def test_few_samples_have_no_median_interval() -> None:
+    assert statistics.Median(tuple(range(15))).interval(statistics.SHARE) == (-np.inf, np.inf)
+
+
+SPREADS = some.floats(0.01, 10)
+
+
+@given(SPREADS, SPREADS, some.floats(1, 4), some.floats(1e-5, 0.2))
+def test_seeds_wanted_is_monotone(deviation: float, distance: float, factor: float, share: float) -> None:
+    """More for a wider spread, a smaller distance, a smaller share."""
+
+    def wanted(deviation: float, distance: float, share: float) -> int:
+        found = statistics.seeds_wanted(statistics.Student(0.0, deviation, 5), distance, share)
+        assert found is not None
+        return found
+
+    base = wanted(deviation, distance, share)
+    assert base <= wanted(factor * deviation, distance, share)
+    assert base >= wanted(deviation, factor * distance, share)
+    assert base <= wanted(deviation, distance, share / factor)
+
+
+def test_seeds_wanted_is_the_least_number() -> None:
+    spread = statistics.Student(0.0, 1.0, 5)
+    found = statistics.seeds_wanted(spread, 0.7, 0.01)
+    assert found is not None
+    assert spread.at(found).interval(0.01)[1] <= 0.7 < spread.at(found - 1).interval(0.01)[1]
+    assert statistics.seeds_wanted(statistics.Binomial(5, 5), 0.05, 0.05) == 59
+    assert statistics.seeds_wanted(spread, 1e-9) is None
 
 
 def test_one_sample_has_no_interval() -> None:

@@ -1,0 +1,369 @@
+"""What was measured beside what a sentence demands, and the verdict that follows.
+
+Evidence is a conjunction of parts. How chance enters each part decides how wide its interval is; one rule makes a
+verdict of all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from lab import statistics
+from lab.errors import LabError
+
+Verdict = Literal["holds", "refuted", "inconclusive", "not reproduced"]
+Relation = Literal["<=", ">=", "<", ">", "="]
+Number = float | np.number
+
+_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measured value, the relation it should have to a bound, and where the bound comes from.
+
+    Attributes:
+        measured: the number (of samples: their mean, rate or median).
+        relation: how it should compare with the bound; ``=`` means within ``tolerance`` of it.
+        bound: the bound, fixed before the run.
+        bound_origin: where the bound comes from, in words.
+        spread: what is known of chance; None if ``measured`` is exact or its rounding error is what the bound covers.
+        samples: how many independent samples stand behind ``measured``.
+        tolerance: how far from the bound ``measured`` may lie, either way; for ``=`` only.
+    """
+
+    measured: float
+    relation: Relation
+    bound: float
+    bound_origin: str
+    spread: statistics.Spread | None = None
+    samples: int = 1
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.relation != "=" and self.relation not in _COMPARE:
+            raise LabError(f"the relation {self.relation!r} is not one of {', '.join(_COMPARE)}; use one of them")
+        for name in ("measured", "bound"):
+            value = float(getattr(self, name))
+            if math.isnan(value):
+                raise LabError(f"the {name} value of this evidence is not a number; the measurement failed")
+            object.__setattr__(self, name, value)
+
+    @property
+    def sides(self) -> int:
+        """How many ways there are to be wrong by chance: both ends of an equality, one of an inequality, none if exact."""
+        return 0 if self.spread is None else 2 if self.relation == "=" else 1
+
+    def interval(self, share: float = statistics.SHARE) -> statistics.Interval:
+        """Where the true value lies, each end wrong with probability at most ``share``; a point if it is exact."""
+        return (self.measured, self.measured) if self.spread is None else self.spread.interval(share)
+
+    def clears(self, share: float) -> bool:
+        """Whether the whole interval satisfies the relation."""
+        return all(self._satisfies(end) for end in self.interval(share))
+
+    def misses(self, share: float) -> bool:
+        """Whether the whole interval violates the relation."""
+        low, high = self.interval(share)
+        if self.relation == "=":
+            return low > self.bound + self.tolerance or high < self.bound - self.tolerance
+        return not (self._satisfies(low) or self._satisfies(high))
+
+    def room(self, value: float) -> float:
+        """How far ``value`` could move before it violates the relation; negative where it does so already."""
+        if self.relation == "=":
+            return self.tolerance - abs(value - self.bound)
+        return self.bound - value if self.relation in ("<=", "<") else value - self.bound
+
+    def margin(self, share: float) -> float:
+        """Room of the worse end of the interval, relative to the size of the numbers (used to find the weakest part)."""
+        if self.relation == "=":
+            scale = self.tolerance
+        else:
+            scale = max(abs(self.bound), abs(self.measured))
+        room = min(self.room(end) for end in self.interval(share))
+        if math.isfinite(room):
+            return room / max(scale, np.finfo(float).tiny)
+        return 0.0 if math.isnan(room) else room
+
+    def seeds_wanted(self, share: float) -> int | None:
+        """How many samples would decide, at the spread seen; None if that cannot be told."""
+        distance = abs(self.room(self.measured))
+        if not isinstance(self.spread, statistics.Student | statistics.Binomial) or not 0 < distance < math.inf:
+            return None
+        return statistics.seeds_wanted(self.spread, distance, share)
+
+    def _satisfies(self, value: float) -> bool:
+        if self.relation == "=":
+            return self.bound - self.tolerance <= value <= self.bound + self.tolerance
+        return _COMPARE[self.relation](value, self.bound)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    r"""What a check found: parts that must all hold. Build it with one of the class methods.
+
+    With $\alpha$ = ``statistics.SHARE`` the verdict is
+
+    - ``holds`` if every part clears its bound at the full share $\alpha$. No division is needed (an intersection-union
+      test; Berger 1982): if the sentence is false, some part is false, and the verdict needs *that* part to clear,
+      which happens by chance with probability at most $\alpha$, whatever the others do.
+    - ``refuted`` if at least one part misses its bound at $\alpha / k$, with $k$ the number of ways in which a part can miss
+      by chance (Bonferroni): if the sentence is true, every part is true, each way leads to a miss with probability at
+      most $\alpha / k$, and so any of them does with probability at most $\alpha$. An inequality over samples is one
+      way, an equality over samples two (either side of its tolerance), an exact number none.
+    - ``inconclusive`` otherwise.
+
+    The first two exclude each other: a part that misses at $\alpha / k$ misses at $\alpha$ too.
+
+    Attributes:
+        parts: at least one.
+    """
+
+    parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise LabError("this evidence has 0 parts and shows nothing; give at least 1")
+
+    @classmethod
+    def exact(cls, measured: Number, relation: Relation, bound: Number, origin: str) -> Evidence:
+        """A number without sampling error: an identity, an enumeration, a quadrature."""
+        _inequality(relation)
+        return cls((Part(float(measured), relation, float(bound), origin),))
+
+    @classmethod
+    def over_seeds(cls, samples: Any, relation: Relation, bound: Number, origin: str, parts: int = 1) -> Evidence:
+        """The mean of one number per independent training or draw, judged on a Student interval.
+
+        Args:
+            samples: shape [seeds]; an array labelled by seed, or anything numpy takes for an array.
+            relation: how the mean should compare with the bound.
+            bound: fixed before the seeds were drawn.
+            origin: where the bound comes from, in words.
+            parts: without effect (parts are counted).
+
+        Raises:
+            LabError: another axis than the seed, or fewer than two seeds.
+        """
+        _inequality(relation)
+        spread = statistics.Student.of(_per_seed(samples))
+        return cls((Part(spread.mean, relation, float(bound), origin, spread, spread.samples),))
+
+    @classmethod
+    def median(cls, samples: Any, relation: Relation, bound: Number, origin: str) -> Evidence:
+        """The median of one number per seed, judged on its exact interval; for samples with two humps or long tails.
+
+        At the project's share at least 16 seeds are needed before anything can be shown.
+        """
+        _inequality(relation)
+        array = _per_seed(samples)
+        spread = statistics.Median(tuple(np.sort(array).tolist()))
+        return cls((Part(_middle(spread.ordered), relation, float(bound), origin, spread, array.size),))
+
+    @classmethod
+    def proportion(
+        cls, successes: int, trials: int, relation: Relation, bound: Number, origin: str, parts: int = 1
+    ) -> Evidence:
+        """A success probability from independent trials, judged on the exact binomial interval.
+
+        Args:
+            successes: how many trials succeeded.
+            trials: how many there were, at least 1.
+            relation: how the probability should compare with the bound.
+            bound: fixed before the trials.
+            origin: where the bound comes from, in words.
+            parts: without effect (parts are counted).
+        """
+        _inequality(relation)
+        if not 0 <= successes <= trials or trials < 1:
+            raise LabError(f"{successes} successes in {trials} trials are no proportion; count each trial once")
+        spread = statistics.Binomial(int(successes), int(trials))
+        return cls((Part(successes / trials, relation, float(bound), origin, spread, int(trials)),))
+
+    @classmethod
+    def equals(cls, samples: Any, law: Number, within: float, origin: str, absolute: bool = False) -> Evidence:
+        r"""Equivalence of the mean of ``samples`` with a law: the whole interval lies inside the tolerance.
+
+        It holds where the Student interval, each end at the full share, lies inside (two one-sided tests; Schuirmann
+        1987), and is refuted where the whole interval lies outside. Few seeds give a wide interval and decide nothing.
+
+        Args:
+            samples: shape [seeds].
+            law: the value demanded.
+            within: the tolerance, as a share of ``law``: $|\mathrm{law}| (1 \pm \mathrm{within})$.
+            origin: where the law comes from, in words.
+            absolute: the tolerance is law $\pm$ within instead.
+
+        Raises:
+            LabError: a tolerance that is not positive, or one relative to a law that is 0.
+        """
+        tolerance = float(within) if absolute else abs(float(law)) * float(within)
+        if not 0 < tolerance < math.inf:
+            raise LabError(
+                f"within={within:g} of the law {float(law):g} is a tolerance of {tolerance:g}, which must be positive and "
+                "finite; name another one, with absolute=True if the law is 0"
+            )
+        spread = statistics.Student.of(_per_seed(samples))
+        return cls((Part(spread.mean, "=", float(law), origin, spread, spread.samples, tolerance),))
+
+    @classmethod
+    def agreement(cls, samples: Any, target: float, origin: str, parts: int = 1) -> Evidence:
+        """Independent samples whose mean should be ``target``: the deviation in standard errors.
+
+        ``measured`` is |mean - target| in standard errors and ``bound`` the two-sided Student quantile at the
+        budget's share. Passing means "not told apart"; the control shows what would be. ``equals`` shows more.
+        ``parts`` is without effect.
+        """
+        array = _per_seed(samples)
+        found = statistics.deviation(array, target)
+        return cls(
+            (
+                Part(
+                    found,
+                    "<=",
+                    statistics.deviation_limit(array.size),
+                    f"{origin} = {target:.6g}; standard errors allowed by the false-alarm budget",
+                    statistics.StandardErrors(found, array.size),
+                    array.size,
+                ),
+            )
+        )
+
+    @classmethod
+    def all(cls, *evidence: Evidence) -> Evidence:
+        """Several pieces of evidence that must all hold, as one; their parts are counted."""
+        return cls(tuple(part for one in evidence for part in one.parts))
+
+    weakest = all
+
+    def verdict_at(self, share: float) -> Verdict:
+        """The verdict if ``share`` of the budget were this claim's (see the class for the rule)."""
+        if all(part.clears(share) for part in self.parts):
+            return "holds"
+        split = share / self.ways
+        return "refuted" if any(part.misses(split) for part in self.parts) else "inconclusive"
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """``holds``, ``refuted``, or ``inconclusive`` where neither is shown."""
+        return self.verdict_at(statistics.SHARE)
+
+    @property
+    def ways(self) -> int:
+        """Over how many ways to miss by chance a refutation divides the share, at least 1."""
+        return max(1, sum(part.sides for part in self.parts))
+
+    @property
+    def share(self) -> float:
+        """The share at which the verdict was taken: the full one if it holds, else what each way to miss gets of it."""
+        return statistics.SHARE if self.verdict == "holds" else statistics.SHARE / self.ways
+
+    @cached_property
+    def weakest_part(self) -> Part:
+        """The part furthest from holding; it stands for all in records and tables."""
+
+        def strength(part: Part) -> tuple[int, float, str, float]:
+            rank = 2 if part.clears(statistics.SHARE) else 0 if part.misses(statistics.SHARE / self.ways) else 1
+            return rank, part.margin(self.share), part.bound_origin, part.measured
+
+        return min(self.parts, key=strength)
+
+    @property
+    def measured(self) -> float:
+        """Of the weakest part."""
+        return self.weakest_part.measured
+
+    @property
+    def relation(self) -> Relation:
+        """Of the weakest part."""
+        return self.weakest_part.relation
+
+    @property
+    def bound(self) -> float:
+        """Of the weakest part."""
+        return self.weakest_part.bound
+
+    @property
+    def bound_origin(self) -> str:
+        """Of the weakest part."""
+        return self.weakest_part.bound_origin
+
+    @property
+    def samples(self) -> int:
+        """Of the weakest part."""
+        return self.weakest_part.samples
+
+    @property
+    def interval(self) -> statistics.Interval | None:
+        """Of the weakest part, at the share at which the verdict was taken; None for exact numbers and agreements."""
+        spread = self.weakest_part.spread
+        return None if spread is None or isinstance(spread, statistics.StandardErrors) else spread.interval(self.share)
+
+    @property
+    def requirement(self) -> str:
+        """What the weakest part demands: ``<= 0.25``, or ``= 0.25 ± 0.01``."""
+        part = self.weakest_part
+        return f"{part.relation} {part.bound:.4g}" + (f" ± {part.tolerance:.4g}" if part.relation == "=" else "")
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the verdict could be wrong by chance, and so takes a share of the false-alarm budget."""
+        return any(part.spread is not None for part in self.parts)
+
+    @property
+    def seeds_wanted(self) -> int | None:
+        """About how many samples would make an inconclusive verdict a decided one, if means and spreads stay as they are.
+
+        Enough for one part to miss, if one is measured on the wrong side of its bound; else enough for all to clear.
+        None where the verdict is decided, or where a number lies on its bound or is no mean or rate.
+        """
+        if self.verdict != "inconclusive":
+            return None
+        wrong = [part for part in self.parts if part.room(part.measured) < 0]
+        if wrong:
+            known = [found for part in wrong if (found := part.seeds_wanted(statistics.SHARE / self.ways)) is not None]
+            return min(known, default=None)
+        open_ones = [part.seeds_wanted(statistics.SHARE) for part in self.parts if not part.clears(statistics.SHARE)]
+        return None if None in open_ones else max(found for found in open_ones if found is not None)
+
+
+def _inequality(relation: str) -> None:
+    if relation not in _COMPARE:
+        raise LabError(f"the relation {relation!r} is not one of {', '.join(_COMPARE)}; for a law use Evidence.equals")
+
+
+def _middle(ordered: Sequence[float]) -> float:
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return low if low == high else (low + high) / 2
+
+
+def _per_seed(samples: Any) -> np.ndarray:
+    """One number a seed, as an array of shape [seeds]."""
+    dims = getattr(samples, "dims", ("seed",))
+    if tuple(dims) != ("seed",):
+        raise LabError(
+            f"sampled evidence needs the one axis 'seed', not ({', '.join(map(repr, dims))}); "
+            "select one label of every other axis, or reduce it"
+        )
+    array = np.asarray(samples, dtype=float)
+    if array.ndim != 1 or array.size < 2:
+        raise LabError(
+            f"sampled evidence needs one number for each of at least 2 seeds, not an array of shape {array.shape}; "
+            "name more seeds"
+        )
+    if np.isnan(array).any():
+        raise LabError("a sample of this evidence is not a number; the measurement failed")
+    return array
