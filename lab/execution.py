@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from lab import context
@@ -28,6 +27,7 @@ from lab.catalogue import load
 from lab.configuration import config_from_dict
 from lab.errors import LabError
 from lab.files import PROJECT
+from lab.labels import Measured
 from lab.progress import Progress, open_progress
 from lab.runs import Job, Store
 
@@ -69,13 +69,13 @@ class Session:
         return Store(self.results)
 
 
-def execute(job: Job, scratch: Path | None, listener: Callable[[float], None] | None) -> dict[str, np.ndarray]:
+def execute(job: Job, scratch: Path | None, listener: Callable[[float], None] | None) -> Measured:
     """Carry out ``job`` in this process, with one thread (thread count changes the last digits)."""
     torch.set_num_threads(1)
     task = load(job.file)
     config = config_from_dict(task.config_type, job.config)
     with context.job(context.JobContext(job.device, scratch, listener)):
-        return task.measurements[job.measurement].measure(config, job.seeds)
+        return task.measurements[job.measurement].measure(config, job.seeds, job.case)
 
 
 class SerialExecutor(Executor):
@@ -101,7 +101,7 @@ def check_device(device: str) -> None:
         ) from error
 
 
-def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, dict[str, np.ndarray]], None]) -> None:
+def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured], None]) -> None:
     """Carry out ``jobs``; each result is stored and handed to ``finish`` as it arrives.
 
     Raises:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import filelock
-import numpy as np
 
 from lab.configuration import plain
 from lab.errors import LabError
 from lab.execution import Session, run
+from lab.labels import Measured, join
 from lab.runs import Job
 from lab.tasks import Measurement, Task
 
@@ -19,7 +20,18 @@ from lab.tasks import Measurement, Task
 class Results:
     """The measurements of one task at one configuration, taken when first asked for.
 
-    ``results[measurement]`` maps names to arrays whose first axis is the seed.
+    ``results[measurement]`` is an ``xarray.Dataset`` for a measurement that returns labelled arrays: every variable
+    has the axis "seed" (or "case") first. For one that returns plain arrays it is a dict of arrays whose first axis
+    is the seed.
+
+    Args:
+        task: whose measurements.
+        config: one of its configurations.
+        session: how and where they are taken.
+        seeds: the seeds to measure instead of the configuration's number of them; cases are not touched.
+
+    Raises:
+        LabError: a seed is named twice.
     """
 
     def __init__(self, task: Task, config: Any, session: Session, seeds: Sequence[int] | None = None) -> None:
@@ -27,9 +39,15 @@ class Results:
         self.config = config
         self.session = session
         self._seeds = None if seeds is None else tuple(seeds)
-        self._loaded: dict[str, dict[str, np.ndarray]] = {}
+        self._loaded: dict[str, Any] = {}
+        repeated = next((seed for seed in self._seeds or () if (self._seeds or ()).count(seed) > 1), None)
+        if repeated is not None:
+            raise LabError(
+                f"the seed {repeated} is named more than once, and a repeated seed is no independent sample; "
+                "name each seed once"
+            )
 
-    def __getitem__(self, measurement: Measurement) -> dict[str, np.ndarray]:
+    def __getitem__(self, measurement: Measurement) -> Any:
         if measurement.name not in self._loaded:
             jobs = self.jobs([measurement])
             if not jobs:
@@ -37,8 +55,10 @@ class Results:
                     f"{self.task.key} measures {measurement.name} at 0 seeds, which shows nothing; "
                     "ask for at least 1 in its configuration or with --seeds"
                 )
-            parts = ensure(jobs, self.session)
-            self._loaded[measurement.name] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            data = join(measurement.name, ensure(jobs, self.session), [job.place for job in jobs])
+            first = measurement.first_axis
+            labels = tuple(measurement.cases) if first == "case" else self.seeds(measurement)
+            self._loaded[measurement.name] = dict(data) if data.axes is None else data.dataset(first, labels)
         return self._loaded[measurement.name]
 
     def vary(self, **changes: Any) -> Results:
@@ -46,28 +66,24 @@ class Results:
         return Results(self.task, dataclasses.replace(self.config, **changes), self.session, self._seeds)
 
     def seeds(self, measurement: Measurement) -> tuple[int, ...]:
-        """The seeds that stand along the first axis of a measurement's arrays."""
+        """The seeds that stand along the first axis of a measurement's arrays; none where there are cases."""
+        if measurement.cases:
+            return ()
         return self._seeds if self._seeds is not None else tuple(range(measurement.seeds(self.config)))
 
     def jobs(self, measurements: Sequence[Measurement]) -> list[Job]:
         """The calls that these measurements take."""
         config = plain(self.config)
-        return [
-            Job(
-                self.task.file,
-                self.task.key,
-                measurement.name,
-                config,
-                chunk,
-                self.session.device,
-                measurement.fingerprint,
-            )
-            for measurement in measurements
-            for chunk in measurement.chunks(self.seeds(measurement))
-        ]
+        calls: list[Job] = []
+        for one in measurements:
+            about = (self.task.file, self.task.key, one.name, config)
+            here = (self.session.device, one.fingerprint)
+            calls += [Job(*about, chunk, *here) for chunk in one.chunks(self.seeds(one))]
+            calls += [Job(*about, (), *here, case, json.loads(json.dumps(found))) for case, found in one.cases.items()]
+        return calls
 
 
-def ensure(jobs: Sequence[Job], session: Session) -> list[dict[str, np.ndarray]]:
+def ensure(jobs: Sequence[Job], session: Session) -> list[Measured]:
     """The results of ``jobs``: stored ones where they can be trusted, the others measured now."""
     store = session.store
     found = {job.path: store.load(job) for job in jobs}
@@ -92,6 +108,6 @@ def ensure(jobs: Sequence[Job], session: Session) -> list[dict[str, np.ndarray]]
     return [_present(found[job.path]) for job in jobs]
 
 
-def _present(data: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+def _present(data: Measured | None) -> Measured:
     assert data is not None
     return data

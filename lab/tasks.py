@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from lab import papers
 from lab.claims import Claim, Control, Evidence, Expected, Kind
 from lab.errors import LabError, nearest
 from lab.files import FOLDERS, PROJECT
+from lab.labels import NUMERIC, Measured, is_labelled, measured
 from lab.papers import Paper
 from lab.source import fingerprint, reachable
 
@@ -41,7 +43,8 @@ if typing.TYPE_CHECKING:
 Preset = Literal["smoke", "ci", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
-Data = Mapping[str, np.ndarray]
+# A mapping of names to plain arrays (all with numbers), or to labelled ones (xarray.DataArray) and numbers.
+Data = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,15 @@ class Measurement:
 
     Attributes:
         name: the function's name.
-        function: ``(config, seed) -> data``, or ``(config, seeds) -> data`` with a leading seed axis on every
-            array when ``ensemble``.
+        function: ``(config, seed) -> data``; ``(config, seeds) -> data`` with a leading seed axis on every array
+            when ``ensemble`` (labelled by the seeds, where arrays are labelled); ``(config, **settings) -> data``
+            where there are ``cases``.
         seeds: how many seeds a configuration asks for.
         ensemble: whether one call measures several seeds together (many small models trained as one).
         seeds_per_job: at most so many seeds in one call of an ensemble measurement. It does not depend on the
             number of workers, so that results do not either.
         file: where it is defined.
+        cases: settings by name, where no seed is involved; empty for a measurement over seeds.
     """
 
     name: str
@@ -70,20 +75,34 @@ class Measurement:
     ensemble: bool
     seeds_per_job: int
     file: Path
+    cases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def first_axis(self) -> Literal["seed", "case"]:
+        """What stands first in its results."""
+        return "case" if self.cases else "seed"
 
     def chunks(self, seeds: Sequence[int]) -> list[tuple[int, ...]]:
         """The calls that measure ``seeds``."""
         size = self.seeds_per_job if self.ensemble else 1
         return [tuple(seeds[start : start + size]) for start in range(0, len(seeds), size)]
 
-    def measure(self, config: Any, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """Run it for ``seeds``; every array has a leading seed axis."""
+    def measure(self, config: Any, seeds: tuple[int, ...], case: str = "") -> Measured:
+        """Run it for ``seeds``, or for one of its cases; every array has a leading axis of seeds or cases.
+
+        Raises:
+            LabError: what it returned are not numbers, or their axes or labels are wrong.
+        """
+        if self.cases:
+            return measured(self.name, self.function(config, **self.cases[case]), "case", (case,), leading=False)
         found = self.function(config, seeds if self.ensemble else seeds[0])
+        if is_labelled(found):
+            return measured(self.name, found, "seed", seeds, leading=self.ensemble)
         data = {name: np.asarray(value) for name, value in found.items()}
         if not self.ensemble:
             data = {name: value[None] for name, value in data.items()}
         for name, value in data.items():
-            if value.dtype.kind not in "biuf":
+            if value.dtype.kind not in NUMERIC:
                 raise LabError(
                     f"{self.name} returned {name!r} with dtype {value.dtype}; return arrays of numbers or booleans"
                 )
@@ -91,7 +110,7 @@ class Measurement:
                 raise LabError(
                     f"{self.name} returned {name!r} of shape {value.shape}; its first axis must be the {len(seeds)} seeds"
                 )
-        return data
+        return Measured(data)
 
     @property
     def fingerprint(self) -> str:
@@ -172,6 +191,43 @@ class Task:
 
         def register(function: Callable[..., Data]) -> Measurement:
             found = Measurement(function.__name__, function, seeds, ensemble, seeds_per_job, self.file)
+            self.measurements[found.name] = found
+            return found
+
+        return register
+
+    def cases(self, **cases: Mapping[str, Any]) -> Callable[[Callable[..., Data]], Measurement]:
+        """Register ``(config, **settings) -> data``, measured once for each case; no seed is involved.
+
+            @TASK.cases(claimed={}, shuffled={"order": "random"})
+            def residual(config, *, order="given") -> Mapping[str, xr.DataArray | float]: ...
+
+        Args:
+            cases: for each case its settings, as plain data (numbers, text, booleans, sequences of them).
+
+        Raises:
+            LabError: there is no case, or a setting is not plain or not an argument of the function.
+        """
+
+        def register(function: Callable[..., Data]) -> Measurement:
+            if not cases:
+                raise LabError(f"{function.__name__} has no case; name at least one, such as claimed={{}}")
+            known = list(inspect.signature(function).parameters)[1:]
+            for case, settings in cases.items():
+                for setting, value in settings.items():
+                    if setting not in known:
+                        raise LabError(
+                            f"the case {case!r} of {function.__name__} sets {setting!r}{nearest(setting, known)}; "
+                            f"its settings are {', '.join(known) or 'none'}"
+                        )
+                    try:
+                        json.dumps(value)
+                    except TypeError as error:
+                        raise LabError(
+                            f"the case {case!r} of {function.__name__} sets {setting} to {value!r}; "
+                            "settings are numbers, text, booleans or sequences of them"
+                        ) from error
+            found = Measurement(function.__name__, function, lambda config: 0, False, 1, self.file, cases)
             self.measurements[found.name] = found
             return found
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from lab import Evidence, Paper, Task, control
 from lab.figures import Drawing, label, panels
+from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.streams import stream
 
@@ -58,6 +59,27 @@ def together(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {"first": np.array([stream(seed, "data").rng().normal() for seed in seeds])}
 
 
+@TASK.measurement(seeds=lambda config: config.draws)
+def by_scale(config: Config, seed: int) -> LabelledArrays:
+    draws = stream(seed, "data").rng().normal(size=config.size)
+    scales = config.inner.scales
+    return {"mean": labelled(draws.mean() * np.array(scales), scale=scales), "largest": labelled(draws.max())}
+
+
+@TASK.measurement(seeds=lambda config: config.draws, ensemble=True, seeds_per_job=4)
+def by_scale_together(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    draws = np.array([stream(seed, "data").rng().normal(size=config.size).mean() for seed in seeds])
+    scales = config.inner.scales
+    return {"mean": labelled(draws[:, None] * np.array(scales), seed=seeds, scale=scales)}
+
+
+@TASK.cases(claimed={}, halved={"share": 0.5})
+def square_of_sum(config: Config, *, share: float = 1.0) -> LabelledArrays:
+    """(1 + 2 + … + n)^2 minus the sum of the first n cubes, with a share of that sum."""
+    numbers = np.arange(1.0, config.size + 1)
+    return {"difference": numbers.sum() ** 2 - share * (numbers**3).sum(), "terms": labelled(numbers, n=None)}
+
+
 @TASK.figure
 def scatter(results: Results) -> Drawing:
     """The means of all seeds."""
@@ -90,3 +112,15 @@ def mean_is_small(results: Results, bound: float = 3.0) -> Evidence:
 )
 def mean_is_large(results: Results, shift: float = 0.0) -> Evidence:
     return Evidence.over_seeds(results[means]["mean"] + shift, ">", 3.0, "chosen before the draw")
+
+
+@TASK.claim(
+    "tiny/A3",
+    where="Lemma 1",
+    kind="identity",
+    statement="The square of $1 + \\dots + n$ is the sum of the first $n$ cubes.",
+    controls=[control("half of the cubes", case="halved")],
+)
+def cubes_add_up(results: Results, case: str = "claimed") -> Evidence:
+    found = results[square_of_sum].sel(case=case)["difference"]
+    return Evidence.exact(abs(found), "<=", 0, "sums of whole numbers below 2^53 are exact")

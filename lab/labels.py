@@ -1,0 +1,239 @@
+"""Arrays whose axes have names and whose places have labels: what measurements return and results give back.
+
+A measurement hands out xarray; a stored result is plain (``Measured``: arrays, names of axes, labels), so that files,
+worker processes and clusters see nothing but numbers and JSON. xarray is imported where it is first needed.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lab.errors import LabError
+
+if typing.TYPE_CHECKING:
+    import xarray as xr
+
+    # What a measurement returns; a task file writes this name and need not import xarray for it.
+    LabelledArrays = Mapping[str, xr.DataArray | float]
+else:
+    LabelledArrays = Mapping
+
+Label = str | int | float | bool
+# Numbers and booleans; everything else has no meaning as a measured value.
+NUMERIC = "biuf"
+
+
+def labelled(values: Any, **axes: Sequence[Label] | None) -> xr.DataArray:
+    """An array with named axes and labelled places.
+
+        labelled(errors, arm=("prefix", "causal"), layer=range(L + 1))
+
+    Args:
+        values: tensor, array, nested list or number.
+        axes: for each axis in order, its name and its labels (text, numbers or booleans, all of one kind and each
+            once), or None where places have no more than a position.
+
+    Raises:
+        LabError: axes or labels do not fit the shape, or the values are not numbers.
+    """
+    import xarray
+
+    array = _array(values)
+    if array.ndim != len(axes):
+        raise LabError(
+            f"an array of shape {array.shape} has {array.ndim} axes, but {len(axes)} are named "
+            f"({', '.join(axes) or 'none'}); name each axis once, in order"
+        )
+    coordinates = {}
+    for (axis, labels), size in zip(axes.items(), array.shape, strict=True):
+        if labels is None:
+            continue
+        found = _checked_labels(axis, labels)
+        if len(found) != size:
+            raise LabError(
+                f"the axis {axis!r} has {size} places but {len(found)} labels; give one label for each place"
+            )
+        coordinates[axis] = np.asarray(found)
+    return xarray.DataArray(array, coordinates, dims=tuple(axes))
+
+
+def _array(values: Any) -> np.ndarray:
+    """``values`` as an array of numbers; tensors are taken from their device."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise LabError(f"the values do not form an array ({error}); give rows of equal length") from error
+    if array.dtype.kind not in NUMERIC:
+        raise LabError(f"the values have dtype {array.dtype}; give numbers or booleans")
+    return array
+
+
+def _checked_labels(axis: str, labels: Any) -> tuple[Label, ...]:
+    if isinstance(labels, str):
+        raise LabError(f"the labels of the axis {axis!r} are the single text {labels!r}; give a sequence of labels")
+    found = [one.item() if isinstance(one, np.generic) else one for one in getattr(labels, "tolist", lambda: labels)()]
+    kinds = {type(one) for one in found}
+    if kinds == {int, float}:
+        found, kinds = [float(one) for one in found], {float}
+    if not kinds <= {str, int, float, bool} or len(kinds) > 1:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise LabError(
+            f"the labels of the axis {axis!r} are of type {names}; give text, numbers or booleans, all of one kind"
+        )
+    repeated = next((one for index, one in enumerate(found) if one in found[:index]), None)
+    if repeated is not None:
+        raise LabError(f"the label {repeated!r} stands twice on the axis {axis!r}; give each place its own label")
+    if any(isinstance(one, float) and math.isnan(one) for one in found):
+        raise LabError(f"a label of the axis {axis!r} is not a number (nan), so nothing can be found by it; name it")
+    return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured(Mapping[str, np.ndarray]):
+    """What one or several jobs measured, in plain data; a mapping of names to arrays.
+
+    Attributes:
+        arrays: arrays by name; the first axis of each is the seed (or the case).
+        axes: names of the other axes of each array; None for a measurement that returns plain arrays.
+        labels: the labels of the axes that have any.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    axes: Mapping[str, tuple[str, ...]] | None = None
+    labels: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def rows(self, places: Sequence[int]) -> Measured:
+        """The same at some places of the first axis."""
+        return Measured({name: value[list(places)] for name, value in self.arrays.items()}, self.axes, self.labels)
+
+    def dataset(self, first: str, labels: Sequence[Label]) -> xr.Dataset:
+        """Every array on its named axes; the first one, called ``first``, has ``labels``."""
+        import xarray
+
+        assert self.axes is not None
+        coordinates = {first: np.asarray(labels)} | {axis: np.asarray(found) for axis, found in self.labels.items()}
+        return xarray.Dataset(
+            {name: ((first, *self.axes[name]), value) for name, value in self.arrays.items()}, coordinates
+        )
+
+
+def is_labelled(found: Any) -> bool:
+    """Whether a measurement returned labelled arrays: a Dataset, or a mapping with at least one DataArray."""
+    return hasattr(found, "data_vars") or any(hasattr(value, "dims") for value in found.values())
+
+
+def measured(name: str, found: Any, first: str, labels: Sequence[Label], leading: bool) -> Measured:
+    """The labelled arrays that the measurement ``name`` returned, checked and made plain.
+
+    Args:
+        found: Dataset, or mapping of names to DataArrays and numbers. Coordinates that are not the labels of an
+            axis (what ``.sel`` leaves behind) are dropped.
+        first: name of the axis that stands first in a stored result, ``seed`` or ``case``.
+        labels: its labels in this call.
+        leading: whether the arrays already have that axis (an ensemble measurement); else it is added.
+
+    Raises:
+        LabError: an array has no named axes, an axis is missing or too much, or one name means two things.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    axes: dict[str, tuple[str, ...]] = {}
+    known: dict[str, tuple[Label, ...]] = {}
+    sizes: dict[str, tuple[int, str]] = {}
+    for array_name, value in (found.data_vars if hasattr(found, "data_vars") else found).items():
+        says = f"{name} returned {array_name!r}"
+        dims = _dims(says, value)
+        if leading:
+            _check_leading(says, value, dims, first, labels)
+            dims = dims[1:]
+        if first in dims:
+            raise LabError(f"{says} with an axis {first!r}, which the lab adds itself; return it without")
+        array = np.asarray(value) if leading else np.asarray(value)[None]
+        if array.dtype.kind not in NUMERIC:
+            raise LabError(f"{says} with dtype {array.dtype}; return numbers or booleans")
+        for axis, size in zip(dims, array.shape[1:], strict=True):
+            there = _checked_labels(axis, value.coords[axis].values) if axis in value.coords else ()
+            other = sizes.setdefault(axis, (size, array_name))
+            if other[0] != size or (known.setdefault(axis, there) != there):
+                raise LabError(
+                    f"{says} with an axis {axis!r} of {_places(size, there)}, but the axis {axis!r} of {other[1]!r} is of "
+                    f"{_places(other[0], known.get(axis, ()))}; in one measurement a name means one axis, name them apart"
+                )
+        arrays[array_name], axes[array_name] = array, dims
+    if clash := sorted(set(arrays) & {*sizes, first}):
+        raise LabError(f"{name} returned an array called {clash[0]!r} like one of its axes; give it another name")
+    return Measured(arrays, axes, {axis: there for axis, there in known.items() if there})
+
+
+def _dims(says: str, value: Any) -> tuple[str, ...]:
+    if hasattr(value, "dims"):
+        return tuple(str(axis) for axis in value.dims)
+    try:
+        array = _array(value)
+    except LabError as error:
+        raise LabError(f"{says}, but {error}") from error
+    if array.ndim:
+        raise LabError(
+            f"{says} as a plain array of shape {array.shape} beside labelled ones; name its axes with lab.labels.labelled"
+        )
+    return ()
+
+
+def _check_leading(says: str, value: Any, dims: tuple[str, ...], first: str, labels: Sequence[Label]) -> None:
+    if not dims or dims[0] != first:
+        raise LabError(
+            f"{says} with the axes {', '.join(dims) or 'none'}; the first axis of an ensemble's arrays must be {first!r}"
+        )
+    there = value.coords[first].values.tolist() if first in value.coords else None
+    if there != list(labels):
+        raise LabError(
+            f"{says} with the axis {first!r} labelled {there}; it must be labelled by the {first}s {list(labels)}"
+        )
+
+
+def _places(size: int, labels: Sequence[Label]) -> str:
+    return f"{size} places ({', '.join(map(repr, labels)) or 'no labels'})"
+
+
+def join(name: str, parts: Sequence[Measured], origins: Sequence[str]) -> Measured:
+    """The results of several jobs of the measurement ``name``, one after the other along the first axis.
+
+    Args:
+        origins: what each part was measured at, for messages: "seed 3", "case deep".
+
+    Raises:
+        LabError: arrays, shapes, axes or labels differ between parts.
+    """
+    first = parts[0]
+    for part, origin in zip(parts, origins, strict=True):
+        for wanted, found, what in (
+            (sorted(first), sorted(part), "the arrays"),
+            (first.axes, part.axes, "the axes"),
+            (dict(first.labels), dict(part.labels), "the labels"),
+            *((first[one].shape[1:], part[one].shape[1:], f"{one!r} of shape") for one in first if one in part),
+        ):
+            if wanted != found:
+                raise LabError(
+                    f"{name} returned {what} {found} at {origin}, but {wanted} at {origins[0]}; "
+                    "return the same axes everywhere, and fill places that do not exist with nan"
+                )
+    return Measured(
+        {one: np.concatenate([part[one] for part in parts]) for one in first.arrays}, first.axes, first.labels
+    )
