@@ -18,8 +18,8 @@ from pathlib import Path
 # They carry messages, progress and places, never numbers.
 INERT = frozenset(
     f"lab.{name}"
-    for name in "errors context files configuration contracts checks claims tasks catalogue runs execution progress results "
-    "figures report notebooks reproduction".split()
+    for name in "errors context unfinished files configuration contracts checks claims tasks catalogue runs execution "
+    "progress results figures report notebooks reproduction".split()
 )
 
 
