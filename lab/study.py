@@ -145,7 +145,7 @@ class Study(Generic[M]):
         )
         _keep(name, trained.module, members)
         shape = (len(members) // len(self.arms), len(self.arms))
-        labels = {"seed": list(dict.fromkeys(one.seed for one in members)), "arm": list(self.arms)}
+        labels: dict[str, Sequence[Any]] = {"seed": list(dict.fromkeys(one.seed for one in members)), "arm": list(self.arms)}
         return Fitted(
             self,
             trained.module,
@@ -419,7 +419,7 @@ def _history(
     for key, values in history.items():
         if key not in ("step", "learning_rate"):
             moved = np.moveaxis(values.reshape(len(steps), *shape, *values.shape[2:]), 0, 2)
-            found[key] = _labelled(moved, {**labels, "update": steps, **axes.get(key, {})})
+            found[key] = _labelled(moved, {**labels, "update": steps.tolist(), **axes.get(key, {})})
     return xr.Dataset(found).assign_coords(learning_rate=("update", history["learning_rate"]))
 
 

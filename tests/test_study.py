@@ -21,7 +21,7 @@ from lab.study import Arm, Fitted, Networks, Study
 from lab.training import Batch, Member, Optimisation, Trained, in_blocks, train
 
 EXAMPLES, QUERIES, SEEDS, SYMBOLS = 4, 2, (3, 5), 5
-CONTINUOUS = Architecture(width=8, layers=1, heads=2, input_size=3, output_size=1)
+CONTINUOUS = Architecture(width=8, layers=2, heads=2, input_size=3, output_size=1)
 SYMBOLIC = Architecture(width=8, layers=1, heads=2, vocabulary=SYMBOLS, output_size=SYMBOLS)
 PATTERNS = {"prefix": masks.in_context_prefix(EXAMPLES, QUERIES), "causal": masks.in_context_causal(EXAMPLES, QUERIES)}
 HOW = Optimisation(steps=6, learning_rate=1e-2)

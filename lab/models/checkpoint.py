@@ -104,7 +104,7 @@ def load_model(path: Path, *, seed: int | None = None, arm: str | None = None, m
     try:
         architecture = config_from_dict(Architecture, header["architecture"])
         members = header.get("members")
-        own = (None, 1) if members else (header["mask"], header["sign"])
+        own = ("", 1) if members else (header["mask"], header["sign"])
     except (LabError, TypeError, KeyError) as error:
         raise LabError(f"{path} names an architecture that is not this lab's transformer: {error}") from error
     if not members:
