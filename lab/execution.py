@@ -69,12 +69,14 @@ class Session:
         return Store(self.results)
 
 
-def execute(job: Job, scratch: Path | None, listener: Callable[[float], None] | None) -> Measured:
+def execute(
+    job: Job, scratch: Path | None, networks: Path | None, listener: Callable[[float], None] | None
+) -> Measured:
     """Carry out ``job`` in this process, with one thread (thread count changes the last digits)."""
     torch.set_num_threads(1)
     task = load(job.file)
     config = config_from_dict(task.config_type, job.config)
-    with context.job(context.JobContext(job.device, scratch, listener)):
+    with context.job(context.JobContext(job.device, scratch, networks, listener)):
         return task.measurements[job.measurement].measure(config, job.seeds, job.case)
 
 
@@ -128,7 +130,8 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                                 scratch = store.scratch(job)
                                 listener = _listener(progress, job, scratch, serial)
                                 begun = time.monotonic()
-                                under_way[executor.submit(execute, job, scratch, listener)] = (job, attempt, begun)
+                                future = executor.submit(execute, job, scratch, store.networks(job), listener)
+                                under_way[future] = (job, attempt, begun)
                             ready, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
                             for job, _, _ in under_way.values():
                                 progress.update(job.label, _read_share(store.scratch(job)))

@@ -159,6 +159,10 @@ class Store:
         """Where unfinished work of ``job`` lies."""
         return (self.root / job.path).with_suffix(".unfinished")
 
+    def networks(self, job: Job) -> Path:
+        """Where the networks that ``job`` trained lie; they are no part of its result."""
+        return (self.root / job.path).with_suffix(".networks")
+
     def discard_scratch(self, job: Job) -> None:
         """Forget the unfinished work of a finished job."""
         if self.scratch(job).exists():

@@ -18,7 +18,7 @@ from pathlib import Path
 # They carry messages, progress and places, never numbers.
 INERT = frozenset(
     f"lab.{name}"
-    for name in "errors context files labels configuration contracts checks evidence claims papers tasks catalogue runs execution "
+    for name in "errors context unfinished files labels configuration contracts checks evidence claims papers tasks catalogue runs execution "
     "progress results figures report coverage notebooks reproduction pages findings shipped".split()
 )
 

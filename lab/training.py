@@ -12,28 +12,19 @@ run is reproducible bit for bit, interrupted or not.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lab import context
+from lab import context, unfinished
 from lab.errors import LabError
-
-log = logging.getLogger("lab")
 
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -394,7 +385,7 @@ class _Run(Generic[M]):
             f"{self.optimisation.steps} with learning rate {rate:.3g}; lower the learning rate or set clip_norm."
         )
 
-    def to_tensors(self) -> tuple[dict[str, object], dict[str, Tensor]]:
+    def to_tensors(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Everything a restart needs: where the training stands, and named tensors."""
         tensors = {f"ensemble {key}": parameter.detach() for key, parameter in self.ensemble.named_parameters()}
         tensors |= {f"module {key}": parameter.detach() for key, parameter in self.module.named_parameters()}
@@ -440,50 +431,6 @@ def _load(module: Ensemble, values: dict[str, Tensor]) -> None:
             parameter.copy_(values[key])
 
 
-def _digest(tensors: dict[str, Tensor], facts: str) -> str:
-    """SHA-256 of named tensors (names, types, shapes and bits) and of the text ``facts``."""
-    digest = hashlib.sha256(facts.encode())
-    for name in sorted(tensors):
-        array = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _save(path: Path, identity: str, run: _Run[M]) -> None:
-    """Write ``run`` in one atomic replacement; a disk that refuses costs the checkpoint, no more."""
-    place, tensors = run.to_tensors()
-    # Clones, because safetensors refuses tensors that share memory, as views made by `select` may.
-    tensors = {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
-    text = json.dumps({"run": identity, "place": place})
-    content = safetensors.torch.save(tensors, {"lab": text, "sha256": _digest(tensors, text)})
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    except OSError as error:
-        log.warning("Checkpoint %s could not be written (%s); training goes on without it.", path, error)
-
-
-def _resume(path: Path, identity: str, run: _Run[M]) -> None:
-    """Bring ``run`` to where the checkpoint left it; one that is damaged or of another run is ignored."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        text = metadata.get("lab", "")
-        if metadata.get("sha256") != _digest(tensors, text):
-            raise ValueError("its content was changed")
-        found = json.loads(text)
-        if found["run"] != identity:
-            raise ValueError("it belongs to another run")
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        log.warning("Checkpoint %s is ignored (%s); training starts afresh.", path, error)
-    else:
-        run.from_tensors(found["place"], tensors)
-
-
 def train(
     build: Callable[[Sequence[int]], M],
     members: Sequence[Member],
@@ -501,8 +448,9 @@ def train(
 ) -> Trained[M]:
     """Train every member; up to rounding, the result depends on (seed, arm) alone, not on its company.
 
-    In a job (`lab.context`) unfinished training is kept as a checkpoint and continued by the next call with the
-    same members, optimisation, initial weights and data; the functions given must then be the same too.
+    In a job (`lab.context`) training is kept as a checkpoint until the job is done, and a job that is begun again
+    continues or takes over what has the same members, optimisation, initial weights and data; the functions given
+    must then be the same too.
 
     Args:
         build: seeds [E] to an ensemble of E models; the weights of model e depend on ``seeds[e]`` only.
@@ -516,12 +464,13 @@ def train(
             finished; asked after each evaluation. A finished model leaves the ensemble with the weights it
             has, and the others go on, so that when a model stops does not depend on its company either.
         dtype: of the weights and of all floating-point data.
-        name: of the checkpoint, unique within a job.
+        name: of the checkpoint, a file name, unique within a job.
         checkpoint_seconds: time between checkpoints.
         activation_size: numbers in one activation of one model, where `activation_numbers` would misjudge it.
 
     Raises:
-        LabError: no members or the same twice, an empty batch, a loss that is not [E], a loss or weight that is not finite.
+        LabError: no members or the same twice, the name of another training of the job, an empty batch, a loss that is
+            not [E], a loss or weight that is not finite.
     """
     members = tuple(members)
     if not members or len(set(members)) < len(members):
@@ -540,36 +489,37 @@ def train(
     size = chunk_size(len(members), numbers, context.device())
     run = _Run(ensemble, members, optimisation, min(evaluate_every, optimisation.steps), size)
 
-    path = context.checkpoint(name)
     facts = (members, optimisation, run.chunks, run.every, dtype, context.device().type, torch.__version__)
     data = {f"batch {key}": tensor for key, tensor in first.items()}
-    identity = _digest({**dict(ensemble.named_parameters()), **data}, repr(facts))
-    if path is not None and path.exists():
-        _resume(path, identity, run)
+    identity = unfinished.digest({**dict(ensemble.named_parameters()), **data}, repr(facts))
+    with context.training(name) as path:
+        kept = None if path is None else unfinished.read(path, identity)
+        if kept is not None:
+            run.from_tensors(*kept)
 
-    saved, reported = time.monotonic(), -math.inf
-    try:
-        while run.active or run.chunk + 1 < len(run.chunks):
-            if not run.active:
-                run.begin(run.chunk + 1)
-            elif run.due:
-                run.record(evaluate, stop)
-            else:
-                run.update(batch, loss)
-            now = time.monotonic()
-            if now - reported >= REPORT_SECONDS:
-                run.check_finite()
-                context.report(run.done)
-                reported = now
-            if path is not None and now - saved >= checkpoint_seconds:
-                _save(path, identity, run)
-                saved = time.monotonic()
-    except (KeyboardInterrupt, SystemExit):
-        if path is not None and run.whole:
-            _save(path, identity, run)
-        raise
-    if path is not None and path.exists():
-        path.unlink()
+        saved, reported = time.monotonic(), -math.inf
+        try:
+            while run.active or run.chunk + 1 < len(run.chunks):
+                if not run.active:
+                    run.begin(run.chunk + 1)
+                elif run.due:
+                    run.record(evaluate, stop)
+                else:
+                    run.update(batch, loss)
+                now = time.monotonic()
+                if now - reported >= REPORT_SECONDS:
+                    run.check_finite()
+                    context.report(run.done)
+                    reported = now
+                if path is not None and now - saved >= checkpoint_seconds:
+                    unfinished.write(path, identity, *run.to_tensors())
+                    saved = time.monotonic()
+        except (KeyboardInterrupt, SystemExit):
+            if path is not None and run.whole:
+                unfinished.write(path, identity, *run.to_tensors())
+            raise
+        if path is not None:  # the job may have other trainings before it, and be interrupted in one of them
+            unfinished.write(path, identity, *run.to_tensors())
     context.report(1.0)
     records = math.ceil(run.trained.max() / run.every)
     history = {key: values[:records] for key, values in run.history.items()}

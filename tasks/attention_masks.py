@@ -31,8 +31,8 @@
 # %%
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -51,14 +51,15 @@ from lab.domains.attention.pointer_jumping import (
     two_hop_posterior,
 )
 from lab.domains.attention.position_tasks import first_token_prompts, pointer_prompts
-from lab.domains.regression.prompts import linear_regression, tokens
+from lab.domains.regression.prompts import RegressionPrompts, linear_regression, tokens
 from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, mean_curve, panels
 from lab.models import masks
-from lab.models.transformer import Architecture, Record, Transformer, stack
+from lab.models.transformer import Architecture, Record, Transformer
 from lab.results import Results
 from lab.statistics import mean_band
 from lab.streams import Stream, stream
-from lab.training import Batch, Member, Optimisation, Trained, train
+from lab.study import Arm, Study
+from lab.training import Batch, Optimisation
 
 # %% [markdown]
 # ## Set-up
@@ -203,12 +204,6 @@ PAPER_SIZES = Config(
 )
 TASK = Task("attention-masks", "attention-masks", {"smoke": SMOKE, "ci": Config(), "paper": PAPER_SIZES})
 ARM_NAMES = ("prefix", "causal")
-
-
-def choose(patterns: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
-    """One mask a model, [model, token, token]."""
-    return torch.stack([patterns[arm] for arm in arms])
-
 
 # %% [markdown]
 # ## Positions that nobody gave: random networks
@@ -428,39 +423,49 @@ TASK.show(any_random_network_shows_the_order)
 
 
 # %%
-def first_token_patterns(sizes: FirstToken) -> dict[str, Tensor]:
-    return {"prefix": masks.full(sizes.length + 1), "causal": masks.causal(sizes.length + 1)}
+def answers_at_the_question(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
+    """Logits [model, prompt, symbol]."""
+    return module(given["tokens"], mask)[:, :, -1]
 
 
-def train_first_token(
-    sizes: FirstToken, seeds: tuple[int, ...], layers: int, arms: tuple[str, ...]
-) -> Trained[Transformer]:
+def answer_loss(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
     """Cross-entropy of the answer at the question."""
-    patterns = first_token_patterns(sizes)
+    logits, targets = answers_at_the_question(module, given, mask), given["targets"]
+    each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return each.view(targets.shape).mean(1)
+
+
+def answer_accuracy(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
+    """Share of right answers at the question."""
+    right: Tensor = answers_at_the_question(module, given, mask).argmax(-1) == given["targets"]
+    return right.double().mean(1)
+
+
+def first_output_adjacency(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
+    """Adjacency score of what the first attention adds to the symbols."""
+    record: Record = {}
+    module(given["tokens"], mask, record=record)
+    states = record["layers.0.attention.output"][:, :, :-1].double()
+    return adjacency_score(cosines(states @ states.mT).mean(1))
+
+
+def question_lengths(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
+    """Mean length of the question's state after the embedding and each layer, [model, layers + 1]."""
+    record: Record = {}
+    module(given["tokens"], mask, record=record)
+    names = ["embedding", *(f"layers.{depth}.residual" for depth in range(module.architecture.layers))]
+    return torch.stack([record[name][:, :, -1].norm(dim=-1).mean(1) for name in names], -1)
+
+
+def first_token_study(sizes: FirstToken, layers: int, arms: tuple[str, ...]) -> Study[Transformer]:
+    """Networks without positions that name the first symbol."""
     architecture = replace(sizes.architecture, layers=layers, vocabulary=sizes.symbols + 1, output_size=sizes.symbols)
-
-    def batch(seed: int, step: int) -> Batch:
-        return vars(
-            first_token_prompts(
-                stream(seed, "name the first symbol", step), sizes.batch, symbols=sizes.symbols, length=sizes.length
-            )
-        )
-
-    def loss(module: Transformer, given: Batch, present: tuple[str, ...]) -> Tensor:
-        logits = module(given["tokens"], choose(patterns, present))[:, :, -1]
-        return (
-            F.cross_entropy(logits.flatten(0, 1), given["targets"].flatten(), reduction="none")
-            .view(given["targets"].shape)
-            .mean(1)
-        )
-
-    return train(
-        lambda chosen: Transformer(architecture, tuple(chosen)),
-        [Member(seed, arm) for seed in seeds for arm in arms],
-        batch,
-        loss,
-        sizes.optimisation,
-        name=f"first {layers}",
+    patterns = {"prefix": masks.full(sizes.length + 1), "causal": masks.causal(sizes.length + 1)}
+    return Study(
+        build=lambda chosen: Transformer(architecture, tuple(chosen)),
+        arms={arm: patterns[arm] for arm in arms},
+        encode=None,
+        loss=answer_loss,
     )
 
 
@@ -468,40 +473,35 @@ def train_first_token(
 def first_token(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Accuracies ``accuracy`` [seed, case] (CASES), scores of the trained first attention output on distinct symbols
     ``adjacency`` [seed, arm], and mean lengths ``norms`` of the question's state [seed, 2 (trained, before), layers + 1, arm]."""
-    sizes, patterns = config.first_token, first_token_patterns(config.first_token)
-    deep = train_first_token(sizes, seeds, sizes.architecture.layers, ARM_NAMES)
-    shallow = train_first_token(sizes, seeds, 1, ("causal",))
-    found: dict[str, list] = {"accuracy": [], "adjacency": [], "norms": []}
-    for place, seed in enumerate(seeds):
-        test = first_token_prompts(
-            stream(seed, "name the first symbol, test"), sizes.test_prompts, symbols=sizes.symbols, length=sizes.length
-        )
-        distinct = first_token_prompts(
-            stream(seed, "name the first symbol, distinct"),
-            max(sizes.test_prompts // 4, 1),
-            symbols=sizes.symbols,
-            length=sizes.length,
-            distinct=True,
-        )
-        pair, one = deep.module.select([2 * place, 2 * place + 1]), shallow.module.select([place])
-        random = Transformer(pair.architecture, [seed, seed])
-        both = choose(patterns, ARM_NAMES)
-        record: Record = {}
-        with torch.no_grad():
-            answers = torch.cat([pair(test.tokens[None], both), one(test.tokens[None], patterns["causal"])])[:, :, -1]
-            pair(distinct.tokens[None], both, record=record)
-        states = record["layers.0.attention.output"][:, :, :-1].double()
-        found["accuracy"].append((answers.argmax(-1) == test.targets).double().mean(1).numpy())
-        found["adjacency"].append(adjacency_score(cosines(states @ states.mT).mean(1)).numpy())
-        lengths = []
-        for network in (pair, random):
-            seen: Record = {}
-            with torch.no_grad():
-                network(test.tokens[None], both, record=seen)
-            stream_names = ["embedding", *(f"layers.{depth}.residual" for depth in range(sizes.architecture.layers))]
-            lengths.append(torch.stack([seen[name][:, :, -1].norm(dim=-1).mean(1) for name in stream_names]).numpy())
-        found["norms"].append(lengths)
-    return {name: np.array(values) for name, values in found.items()}
+    sizes = config.first_token
+
+    def prompts(source: Stream, count: int, distinct: bool = False) -> object:
+        return first_token_prompts(source, count, symbols=sizes.symbols, length=sizes.length, distinct=distinct)
+
+    def draw(seed: int, step: int) -> object:
+        return prompts(stream(seed, "name the first symbol", step), sizes.batch)
+
+    two, one = (
+        first_token_study(sizes, sizes.architecture.layers, ARM_NAMES),
+        first_token_study(sizes, 1, ("causal",)),
+    )
+    deep = two.fit(seeds, draw, sizes.optimisation, name=f"first {sizes.architecture.layers}")
+    shallow = one.fit(seeds, draw, sizes.optimisation, name="first 1")
+    tests = {seed: prompts(stream(seed, "name the first symbol, test"), sizes.test_prompts) for seed in seeds}
+    distinct = {
+        seed: prompts(stream(seed, "name the first symbol, distinct"), max(sizes.test_prompts // 4, 1), distinct=True)
+        for seed in seeds
+    }
+    depths = range(sizes.architecture.layers + 1)
+    lengths = [
+        networks.ask(tests, question_lengths, depth=depths).transpose("seed", "depth", "arm")
+        for networks in (deep, two.untrained(seeds))
+    ]
+    return {
+        "accuracy": np.concatenate([found.ask(tests, answer_accuracy) for found in (deep, shallow)], 1),
+        "adjacency": deep.ask(distinct, first_output_adjacency).values,
+        "norms": np.stack(lengths, 1),
+    }
 
 
 CASES = ("prefix, 2 layers", "causal, 2 layers", "causal, 1 layer")
@@ -679,31 +679,30 @@ def trained_pointers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nda
         maximum_length=sizes.length,
     )
 
-    def batch(seed: int, step: int) -> Batch:
-        return vars(pointer_prompts(stream(seed, "two hops", step), sizes.batch, length=sizes.length))
-
-    def loss(module: Transformer, given: Batch, arms: tuple[str, ...]) -> Tensor:
-        logits = module(given["tokens"], choose(patterns, arms))
+    def loss(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
+        logits = module(given["tokens"], mask)
         each = F.cross_entropy(logits.flatten(0, 2), given["targets"].flatten(), reduction="none")
         return each.view(given["targets"].shape).mean((1, 2))
 
-    trained = train(
-        lambda chosen: Transformer(architecture, tuple(chosen)),
-        [Member(seed, arm) for seed in seeds for arm in ARM_NAMES],
-        batch,
-        loss,
+    def accuracy(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
+        return (module(given["tokens"], mask).argmax(-1) == given["targets"]).double().mean(1)
+
+    study = Study(build=lambda chosen: Transformer(architecture, tuple(chosen)), arms=patterns, encode=None, loss=loss)
+    fitted = study.fit(
+        seeds,
+        lambda seed, step: pointer_prompts(stream(seed, "two hops", step), sizes.batch, length=sizes.length),
         sizes.optimisation,
         name="pointers",
     )
-    found: dict[str, list] = {"accuracy": [], "best": []}
-    for place, seed in enumerate(seeds):
-        test = pointer_prompts(stream(seed, "two hops, test"), sizes.test_prompts, length=sizes.length)
-        with torch.no_grad():
-            logits = trained.module.select([2 * place, 2 * place + 1])(test.tokens[None], choose(patterns, ARM_NAMES))
-        found["accuracy"].append((logits.argmax(-1) == test.targets).double().mean(1).numpy())
-        posterior = torch.stack([two_hop_posterior(test.tokens, patterns[arm]) for arm in ARM_NAMES])
-        found["best"].append(posterior.amax(-1).mean(1).numpy())
-    return {name: np.array(values) for name, values in found.items()}
+    tests = {
+        seed: pointer_prompts(stream(seed, "two hops, test"), sizes.test_prompts, length=sizes.length) for seed in seeds
+    }
+    best = [
+        [two_hop_posterior(tests[seed].tokens, pattern).amax(-1).mean(0).numpy() for pattern in patterns.values()]
+        for seed in seeds
+    ]
+    found = fitted.ask(tests, accuracy, place=range(1, sizes.length + 1))
+    return {"accuracy": found.values, "best": np.array(best)}
 
 
 @TASK.figure
@@ -833,45 +832,28 @@ TRAINED_ARMS = ("prefix", "causal", "prefix, half the loss")
 ADAPTED_ARMS = ("switched", "not switched", "from scratch")
 
 
-def regression_patterns(sizes: Adaptation) -> dict[str, Tensor]:
-    context, queries = sizes.context_length, sizes.queries
-    return {"prefix": masks.in_context_prefix(context, queries), "causal": masks.in_context_causal(context, queries)}
+def encoded(prompts: RegressionPrompts, scored: int) -> Batch:
+    """Tokens and labels of prompts, and how many of the queries count in the loss."""
+    return {"tokens": tokens(prompts), "labels": prompts.y_query, "scored": torch.tensor([scored])}
 
 
-def pattern_of(arm: str) -> str:
-    """Under which mask an arm is trained."""
-    return "causal" if arm in ("causal", "not switched") else "prefix"
-
-
-def regression_batch(sizes: Adaptation, source: Stream, prompts: int) -> Batch:
-    drawn = linear_regression(
-        source,
-        prompts,
-        dimension=sizes.dimension,
-        context_length=sizes.context_length,
-        query_length=sizes.queries,
-        dtype=torch.float32,
-    )
-    return {"tokens": tokens(drawn), "labels": drawn.y_query}
-
-
-def regression_errors(sizes: Adaptation, module: Transformer, given: Batch, reading: tuple[str, ...]) -> Tensor:
-    """Squared errors [model, batch, query] under these masks."""
-    found = module(given["tokens"], choose(regression_patterns(sizes), reading))[:, :, sizes.context_length :, 0]
-    squared: Tensor = (found - given["labels"]).square()
+def regression_errors(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
+    """Squared errors [model, prompt, query]."""
+    labels = given["labels"]
+    squared: Tensor = (module(given["tokens"], mask)[:, :, -labels.shape[-1] :, 0] - labels).square()
     return squared
 
 
-def regression_loss(sizes: Adaptation) -> Callable[[Transformer, Batch, tuple[str, ...]], Tensor]:
+def regression_loss(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
     """Mean over the queries that count: all of them, or the first half."""
+    errors = regression_errors(module, given, mask).mean(1)
+    half = errors[:, : errors.shape[1] // 2].mean(1)
+    return torch.where(given["scored"][:, 0] < errors.shape[1], half, errors.mean(1))
 
-    def loss(module: Transformer, given: Batch, arms: tuple[str, ...]) -> Tensor:
-        errors = regression_errors(sizes, module, given, tuple(pattern_of(arm) for arm in arms)).mean(1)
-        half = errors[:, : sizes.queries // 2].mean(1)
-        halved = torch.tensor([arm == "prefix, half the loss" for arm in arms], device=errors.device)
-        return torch.where(halved, half, errors.mean(1))
 
-    return loss
+def regression_error(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
+    """Mean squared error over all queries."""
+    return regression_errors(module, given, mask).mean((1, 2))
 
 
 @TASK.measurement(seeds=lambda config: config.adaptation.trainings, ensemble=True, seeds_per_job=4)
@@ -880,67 +862,56 @@ def adaptation(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     of adapted ones by step, ``adapted`` [seed, arm, records], with their ``steps`` [seed, records]."""
     sizes = config.adaptation
     architecture = replace(sizes.architecture, input_size=sizes.dimension + 1, output_size=1)
-    base = train(
-        lambda chosen: Transformer(architecture, tuple(chosen)),
-        [Member(seed, arm) for seed in seeds for arm in TRAINED_ARMS],
-        lambda seed, step: regression_batch(sizes, stream(seed, "examples and queries", step), sizes.batch),
-        regression_loss(sizes),
+    prefix = masks.in_context_prefix(sizes.context_length, sizes.queries)
+    causal = masks.in_context_causal(sizes.context_length, sizes.queries)
+
+    def prompts(source: Stream, count: int) -> RegressionPrompts:
+        return linear_regression(
+            source,
+            count,
+            dimension=sizes.dimension,
+            context_length=sizes.context_length,
+            query_length=sizes.queries,
+            dtype=torch.float32,
+        )
+
+    whole, half = (partial(encoded, scored=scored) for scored in (sizes.queries, sizes.queries // 2))
+    first = Study(
+        build=lambda chosen: Transformer(architecture, tuple(chosen)),
+        arms={"prefix": prefix, "causal": causal, "prefix, half the loss": Arm(prefix, half)},
+        encode=whole,
+        loss=regression_loss,
+    )
+    base = first.fit(
+        seeds,
+        lambda seed, step: prompts(stream(seed, "examples and queries", step), sizes.batch),
         sizes.optimisation,
         name="base",
     )
-    tests = {
-        seed: regression_batch(sizes, stream(seed, "examples and queries, test"), sizes.test_prompts) for seed in seeds
-    }
-    trained = []
-    for place, seed in enumerate(seeds):
-        models = base.module.select(range(len(TRAINED_ARMS) * place, len(TRAINED_ARMS) * (place + 1)))
-        given = {name: value[None] for name, value in tests[seed].items()}
-        with torch.no_grad():
-            read = [
-                regression_errors(sizes, models, given, (mask,) * len(TRAINED_ARMS)).mean((1, 2)) for mask in ARM_NAMES
-            ]
-        trained.append(torch.stack(read, -1).numpy())
-
-    steps = max(round(sizes.share * sizes.optimisation.steps), 1)
-
-    def evaluate(module: Transformer, present: tuple[Member, ...]) -> dict[str, Tensor]:
-        given = {name: torch.stack([tests[one.seed][name] for one in present]) for name in ("tokens", "labels")}
-        reading = tuple(pattern_of(one.arm) for one in present)
-        return {"error": regression_errors(sizes, module, given, reading).mean((1, 2))}
-
-    def continued(name: str, build: Callable, arms: tuple[str, ...], rate: float) -> Trained[Transformer]:
-        return train(
-            build,
-            [Member(seed, arm) for seed in seeds for arm in arms],
-            lambda seed, step: regression_batch(sizes, stream(seed, "examples and queries, later", step), sizes.batch),
-            regression_loss(sizes),
-            replace(sizes.optimisation, steps=steps, learning_rate=rate),
-            evaluate=evaluate,
-            evaluate_every=max(steps // 5, 1),
-            name=name,
-        )
+    tests = {seed: prompts(stream(seed, "examples and queries, test"), sizes.test_prompts) for seed in seeds}
 
     # Both continued networks start from the causal one of their seed; the third starts where that one once did.
-    causal = [base.module.select([base.index(seed, "causal")]) for seed in seeds]
-    runs = (
-        continued(
-            "adapted",
-            lambda chosen: stack([one for one in causal for _ in ADAPTED_ARMS[:2]]),
-            ADAPTED_ARMS[:2],
-            sizes.later_rate,
-        ),
-        continued(
-            "scratch",
-            lambda chosen: Transformer(architecture, tuple(chosen)),
-            ADAPTED_ARMS[2:],
-            sizes.optimisation.learning_rate,
-        ),
-    )
-    curves = [run.history["error"].reshape(-1, len(seeds), len(run.members) // len(seeds)) for run in runs]
+    continued = replace(first, build=base.start("causal"), arms={"switched": prefix, "not switched": causal})
+    scratch = replace(first, arms={"from scratch": prefix})
+    steps = max(round(sizes.share * sizes.optimisation.steps), 1)
+    runs = [
+        study.fit(
+            seeds,
+            lambda seed, step: prompts(stream(seed, "examples and queries, later", step), sizes.batch),
+            replace(sizes.optimisation, steps=steps, learning_rate=rate),
+            measure=lambda networks: {"error": networks.numbers(tests, regression_error)},
+            measure_every=max(steps // 5, 1),
+            name=name,
+        )
+        for name, study, rate in (
+            ("adapted", continued, sizes.later_rate),
+            ("scratch", scratch, sizes.optimisation.learning_rate),
+        )
+    ]
     return {
-        "trained": np.array(trained),
-        "adapted": np.concatenate(curves, -1).transpose(1, 2, 0),
-        "steps": np.tile(runs[0].history["step"], (len(seeds), 1)),
+        "trained": np.stack([base.ask(tests, regression_error, read=mask) for mask in ARM_NAMES], -1),
+        "adapted": np.concatenate([run.history["error"] for run in runs], 1),
+        "steps": np.tile(runs[0].history["update"], (len(seeds), 1)),
     }
 
 
@@ -1001,7 +972,7 @@ def read_as(results: Results, arm: int, mask: int) -> np.ndarray:
 
 def own_mask(arm: int) -> int:
     """The mask, of ARM_NAMES, under which an arm of TRAINED_ARMS was trained."""
-    return ARM_NAMES.index(pattern_of(TRAINED_ARMS[arm]))
+    return int(TRAINED_ARMS[arm] == "causal")
 
 
 @TASK.claim(

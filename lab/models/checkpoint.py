@@ -3,6 +3,10 @@
     save_model(Path("model.safetensors"), trained.module.select([0]), mask="causal")
     stored = load_model(Path("model.safetensors"))
 
+or several, as `lab.study` keeps them beside a measurement, of which one is chosen by its seed and arm:
+
+    stored = load_model(Path("…/seeds-0-3.networks/train.safetensors"), seed=2, arm="causal")
+
 Reading such a file cannot execute code. A file of another format is refused with the reason.
 """
 
@@ -65,12 +69,17 @@ def save_model(path: Path, transformer: Transformer, mask: str, sign: int = 1) -
     write(path, safetensors.torch.save(weights, {"lab": json.dumps(header)}))
 
 
-def load_model(path: Path) -> StoredModel:
-    """Read what `save_model` wrote.
+def load_model(path: Path, *, seed: int | None = None, arm: str | None = None, mask: str | None = None) -> StoredModel:
+    """Read what `save_model` wrote, or one of the networks that a study kept.
+
+    Args:
+        path: the file.
+        seed, arm: which of a study's networks.
+        mask: how it is asked, where neither the file nor the name of the arm says so.
 
     Raises:
-        LabError: no such file, a pickle, a damaged file, tensors without an architecture, or tensors that are not
-            those of the architecture named.
+        LabError: no such file, a pickle, a damaged file, tensors without an architecture, tensors that are not those
+            of the architecture named, or a network that the file does not hold.
     """
     if not path.is_file():
         raise LabError(f"there is no file {path}; give the path of a checkpoint")
@@ -94,10 +103,26 @@ def load_model(path: Path) -> StoredModel:
         )
     try:
         architecture = config_from_dict(Architecture, header["architecture"])
-        mask, sign = header["mask"], header["sign"]
+        members = header.get("members")
+        own = ("", 1) if members else (header["mask"], header["sign"])
     except (LabError, TypeError, KeyError) as error:
         raise LabError(f"{path} names an architecture that is not this lab's transformer: {error}") from error
-    return StoredModel(_built(path, architecture, weights), mask, sign)
+    if not members:
+        return StoredModel(_built(path, architecture, weights), mask or own[0], own[1])
+    place, name = _place(path, members, seed, arm)
+    weights = {key: value[place : place + 1] for key, value in weights.items()}
+    return StoredModel(_built(path, architecture, weights), mask or name, own[1])
+
+
+def _place(path: Path, members: list[list], seed: int | None, arm: str | None) -> tuple[int, str]:
+    """Place and arm of the one network asked for."""
+    found = [place for place, one in enumerate(members) if seed in (None, one[0]) and arm in (None, one[1])]
+    if len(found) != 1:
+        known = ", ".join(f"(seed {one[0]}, arm {one[1]!r})" for one in members)
+        raise LabError(
+            f"{path} holds {len(found)} networks of seed {seed} and arm {arm!r} but one is read; choose among {known}"
+        )
+    return found[0], members[found[0]][1]
 
 
 def _built(path: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> Transformer:
