@@ -19,7 +19,7 @@ from pathlib import Path
 INERT = frozenset(
     f"lab.{name}"
     for name in "errors context files configuration contracts checks claims tasks catalogue runs execution progress results "
-    "figures report notebooks reproduction".split()
+    "figures figures.drawing figures.looks figures.panel figures.sheet figures.summaries report notebooks reproduction".split()
 )
 
 
