@@ -18,8 +18,9 @@ from pathlib import Path
 # They carry messages, progress and places, never numbers.
 INERT = frozenset(
     f"lab.{name}"
-    for name in "errors context unfinished files labels configuration contracts checks evidence claims papers tasks catalogue runs execution "
-    "progress results figures report coverage notebooks reproduction pages findings shipped".split()
+    for name in "errors context unfinished files labels configuration contracts checks evidence claims papers tasks catalogue "
+    "runs shipped execution progress results figures figures.drawing figures.looks figures.panel figures.sheet "
+    "figures.summaries report coverage pages findings notebooks reproduction".split()
 )
 
 

@@ -35,7 +35,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -43,10 +42,10 @@ from lab import Evidence, Task, control
 from lab.domains.dynamics import mesa_optimization as theory
 from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, prediction_loss
 from lab.domains.dynamics.sequences import Start, linear_dynamics
-from lab.figures import ARMS, THEORY, Drawing, band, label, panels
+from lab.figures import Sheet
 from lab.models import masks
 from lab.results import Results
-from lab.statistics import mean_band, rounding_bound
+from lab.statistics import rounding_bound
 from lab.streams import stream
 from lab.training import Batch, Member, Optimisation, train
 
@@ -242,52 +241,28 @@ def descent_stays_diagonal(results: Results, start: str = "") -> Evidence:
 
 # %%
 @TASK.figure
-def step_by_length(results: Results) -> Drawing:
+def step_by_length(results: Results) -> Sheet:
     """The step that training converges to, by number of states, under both masks; Gaussian and sparse starts, d = 5."""
-    found = results[sampled_training]
-    sizes = results.config.sampled
+    found, sizes = results[sampled_training], results.config.sampled
     lengths = 2 * np.unique(np.round(np.geomspace(2, 200, 40))).astype(int)
-    figure, axes = panels(1, 2, width=4.9)
-    rows = []
-    for axis, start in zip(axes[0], STARTS, strict=True):
+    sheet = Sheet(columns=2, width=4.9)
+    findings = {
+        "gaussian": ("Gaussian: later positions ask for a longer step", (None, None)),
+        "sparse": ("sparse: one step for every length", (0.8, 1.2)),
+    }
+    for start in STARTS:
+        title, limits = findings[start]
+        panel = sheet.panel(
+            title, x="states $T$ (prefix: half of them)", y="step $c = ab$", scale=("log", "linear"), ylim=limits
+        )
         law = theory.moments(start, sizes.dimension)
         for arm, share in (("causal", 0.0), ("prefix", sizes.prefix_length / sizes.length)):
             exact = [theory.optimal_step(law, int(n), max(2, int(share * n))) for n in lengths]
-            style = ARMS[arm]
-            axis.plot(lengths, exact, color=style["color"], linestyle=style["linestyle"], label=f"{arm}: $c^*$")
+            panel.line(lengths, exact, name=f"{arm}: $c^*$", arm=arm, marks=False, of="exact")
             reached = found[f"product_{start}"][:, curve_of(arm), -TAIL:].mean(-1)
-            low, high = mean_band(reached[:, None])
-            axis.errorbar(
-                [sizes.length],
-                [reached.mean()],
-                yerr=[reached.mean() - low, high - reached.mean()],
-                color=style["color"],
-                marker=style["marker"],
-                markersize=6,
-                capsize=3,
-                linestyle="none",
-                label=f"{arm}: trained on samples",
-            )
-            rows += [
-                {"start": start, "arm": arm, "kind": "closed form", "states": n, "step": value}
-                for n, value in zip(lengths, exact, strict=True)
-            ]
-            rows.append({"start": start, "arm": arm, "kind": "trained", "states": sizes.length, "step": reached.mean()})
-        axis.axhline(law.fourth / law.sixth, **{**THEORY, "linewidth": 1.2})
-        axis.annotate(
-            "long sequences: $k_1/k_2$", (lengths[-1], law.fourth / law.sixth), ha="right", va="bottom", fontsize=8
-        )
-        axis.set_xscale("log")
-    label(
-        axes[0, 0],
-        "Gaussian: later positions ask for a longer step",
-        "states $T$ (prefix: half of them)",
-        "step $c = ab$",
-    )
-    label(axes[0, 1], "sparse: one step for every length", "states $T$ (prefix: half of them)", "step $c = ab$")
-    axes[0, 1].set_ylim(0.8, 1.2)
-    axes[0, 0].legend(loc="lower right")
-    return Drawing(figure, pd.DataFrame(rows))
+            panel.points(reached, x=sizes.length, name=f"{arm}: trained on samples", arm=arm)
+        panel.level(law.fourth / law.sixth, "long sequences: $k_1/k_2$")
+    return sheet
 
 
 TASK.show(descent_finds_the_step)
@@ -450,39 +425,21 @@ def free_ones_are_better(results: Results, free: bool = True) -> Evidence:
 
 
 @TASK.figure
-def weights_from_ones(results: Results) -> Drawing:
+def weights_from_ones(results: Results) -> Sheet:
     """V and K after training from a first state of ones (d = 2, T = 5), held on the diagonals (left) and free (right)."""
-    found = results[ones_training]
-    dimension = results.config.dimension
-    figure, axes = panels(1, 4, width=3.1, height=3.0)
-    rows = []
-    titles = ("V, held: one plain step", "K, held", "V, free: a preconditioner", "K, free")
-    ticks = [f"$x_{{t,{j + 1}}}$" for j in range(dimension)] + [f"$x_{{t-1,{j + 1}}}$" for j in range(dimension)]
-    for place, (axis, title) in enumerate(zip(axes[0], titles, strict=True)):
-        matrix = found["query_key" if place % 2 else "value"][0, place // 2]
-        image = axis.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
-        for (row, column), value in np.ndenumerate(matrix):
-            ink = "white" if abs(value) > 0.6 else "black"
-            axis.text(
-                column,
-                row,
-                f"{value + 0.0:.2f}".replace("-0.00", "0.00"),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color=ink,
-            )
-            rows.append(
-                {"matrix": title.split(",")[0], "free": place // 2 == 1, "row": row, "column": column, "weight": value}
-            )
-        label(axis, title, "coordinate read", "coordinate written" if place % 2 == 0 else "coordinate matched")
-        axis.set_xticks(range(2 * dimension), ticks)
-        axis.set_yticks(
-            range(len(matrix)), [f"$\\hat y_{{{j + 1}}}$" for j in range(dimension)] if place % 2 == 0 else ticks
-        )
-        axis.grid(False)
-    figure.colorbar(image, ax=axes[0, -1], label="weight (real part)", shrink=0.8)
-    return Drawing(figure, pd.DataFrame(rows))
+    found, coordinates = results[ones_training], range(1, results.config.dimension + 1)
+    written = [rf"$\hat y_{j}$" for j in coordinates]
+    read = [f"$x_{{t,{j}}}$" for j in coordinates] + [f"$x_{{t-1,{j}}}$" for j in coordinates]
+    sheet = Sheet(columns=4, width=3.2, height=3.2)
+    for free, (values, keys) in enumerate(
+        (("V, held: one plain step", "K, held"), ("V, free: a preconditioner", "K, free"))
+    ):
+        looks = {"columns": read, "numbers": ".2f", "signed": True, "low": -1, "high": 1, "of": "one training"}
+        panel = sheet.panel(values, x="coordinate read", y="coordinate written")
+        panel.heat(found["value"][0, free], rows=written, **looks)
+        panel = sheet.panel(keys, x="coordinate read", y="coordinate matched")
+        panel.heat(found["query_key"][0, free], rows=read, bar="weight (real part)" if free else None, **looks)
+    return sheet
 
 
 TASK.show(descent_stays_diagonal)
@@ -662,46 +619,28 @@ def trained_layer_misses(results: Results, start: str = "gaussian") -> Evidence:
 
 
 @TASK.figure
-def product_curves(results: Results) -> Drawing:
+def product_curves(results: Results) -> Sheet:
     """The product c = ab while training on samples (mean and 95 % band over trainings), with the logistic flow dotted."""
-    found = results[sampled_training]
-    sizes = results.config.sampled
-    figure, axes = panels(1, 2, width=5.2)
-    rows = []
+    found, sizes = results[sampled_training], results.config.sampled
     updates = np.arange(1, sizes.steps + 1)
-    for axis, start in zip(axes[0], STARTS, strict=True):
+    sheet = Sheet(columns=2, width=5.2)
+    titles = {
+        "gaussian": "Gaussian starts: each arm settles at its own $c^*$",
+        "sparse": "sparse starts: both arms settle at 1",
+    }
+    for start in STARTS:
+        panel = sheet.panel(titles[start], x="update", y="$c = ab$ (thin: $c^*$ of each arm)")
+        law = theory.moments(start, sizes.dimension)
         rate = sizes.rate if start == "gaussian" else sizes.sparse_rate
         for arm, place in (("causal", 0), ("causal", 1), ("causal", 2), ("prefix", 0)):
-            curves = found[f"product_{start}"][:, curve_of(arm, place)]
-            mean, (low, high) = curves.mean(0), mean_band(curves)
-            style = ARMS[arm]
             a, b = sizes.starts[place]
-            axis.plot(
-                updates,
-                mean,
-                color=style["color"],
-                linestyle=style["linestyle"],
-                marker=("s", "^", "D")[place] if arm == "causal" else "o",
-                markevery=(10 * place, 30),
-                label=f"{arm}, from a = {a}, b = {b}",
-            )
-            band(axis, updates, low, high, style["color"])
-            law = theory.moments(start, sizes.dimension)
+            curves = found[f"product_{start}"][:, curve_of(arm, place)]
+            panel.curve(curves, x=updates, name=f"{arm}, from a = {a}, b = {b}", arm=arm, variant=place)
             if a == b and arm == "causal":
-                flow = theory.step_flow(updates * rate, a * b, law, sizes.length)
-                axis.plot(updates, flow, **THEORY, label="logistic flow" if place == 0 else None)
-            rows += [
-                {"start": start, "arm": arm, "a": a, "b": b, "update": k, "mean": m, "low": lo, "high": hi}
-                for k, m, lo, hi in zip(updates[9::10], mean[9::10], low[9::10], high[9::10], strict=True)
-            ]
+                panel.theory(updates, theory.step_flow(updates * rate, a * b, law, sizes.length), name="logistic flow")
         for arm in BOTH:
-            axis.axhline(trained_limit(results.config, start, arm), color=ARMS[arm]["color"], linewidth=0.8, zorder=0)
-    label(
-        axes[0, 0], "Gaussian starts: each arm settles at its own $c^*$", "update", "$c = ab$ (thin: $c^*$ of each arm)"
-    )
-    label(axes[0, 1], "sparse starts: both arms settle at 1", "update", "$c = ab$ (thin: $c^*$)")
-    axes[0, 0].legend(loc="lower right")
-    return Drawing(figure, pd.DataFrame(rows))
+            panel.level(trained_limit(results.config, start, arm), arm=arm)
+    return sheet
 
 
 TASK.show(curves_settle)

@@ -47,7 +47,9 @@ def test_a_sheet_stands_where_claims_test_the_paper_and_only_there() -> None:
 
 
 def test_the_page_is_generated() -> None:
-    assert coverage.PAGE.read_text(encoding="utf-8") == coverage.page(), "run `lab reproduce` to make the page of papers anew"
+    assert coverage.PAGE.read_text(encoding="utf-8") == coverage.page(), (
+        "run `lab reproduce` to make the page of papers anew"
+    )
 
 
 def test_list_papers_names_all_of_them(capsys) -> None:

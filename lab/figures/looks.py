@@ -1,0 +1,168 @@
+"""The house style: what matplotlib starts from, how arms, other curves and theory look, and how words break into lines."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import seaborn
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+
+from lab.errors import LabError, nearest
+
+# The prefix arm is solid blue with circles, the causal arm dashed red with squares: also apart in greyscale.
+ARMS = {
+    "prefix": {"color": "#1f4e9e", "linestyle": "-", "marker": "o"},
+    "causal": {"color": "#d1495b", "linestyle": "--", "marker": "s"},
+}
+
+# Of seaborn's ten colour-blind colours those that are neither blue nor red nor too pale for a line; every look has its own
+# dashes and marker, so that curves stay apart in grey, and none is solid, dashed, dotted, round or square.
+_COLOURS = dict(
+    zip("blue orange green red purple brown pink grey yellow sky".split(), seaborn.color_palette("colorblind").as_hex())
+)
+LOOKS: tuple[dict[str, Any], ...] = (
+    {"color": _COLOURS["green"], "linestyle": (0, (12, 1.5)), "marker": "^"},
+    {"color": _COLOURS["orange"], "linestyle": "-.", "marker": "D"},
+    {"color": _COLOURS["purple"], "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
+    {"color": "#5a5a5a", "linestyle": (0, (7, 2)), "marker": "X"},
+    {"color": _COLOURS["brown"], "linestyle": (0, (2, 1)), "marker": "P"},
+    {"color": "#00706b", "linestyle": (0, (8, 2, 2, 2)), "marker": "<"},
+    {"color": "#8c6d00", "linestyle": (0, (5, 1, 1, 1)), "marker": "*"},
+    {"color": "#4b2e83", "linestyle": (0, (1, 0.6)), "marker": ">"},
+)
+# Closed forms are black; the second and later ones of a sheet have other dashes.
+THEORIES: tuple[Any, ...] = (":", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (6, 1, 1, 1, 1, 1)))
+# One arm (or look) in several settings: the same line, other markers.
+FILLS = ("full", "none", "left", "bottom")
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 100,
+    "savefig.dpi": 130,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.markersize": 4,
+    "svg.hashsalt": "lab",
+}
+
+_INSIDE: ContextVar[bool] = ContextVar("inside the house style", default=False)
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the house style, whatever the reader's matplotlibrc says."""
+    if _INSIDE.get():
+        yield
+        return
+    token = _INSIDE.set(True)
+    try:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE)
+            yield
+    finally:
+        _INSIDE.reset(token)
+
+
+def styled(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
+    """Run ``function`` in the house style."""
+
+    @functools.wraps(function)
+    def run(*args: Arguments.args, **keywords: Arguments.kwargs) -> Answer:
+        with style():
+            return function(*args, **keywords)
+
+    return run
+
+
+class Looks:
+    """Which look each name of a sheet has; a name keeps its look through all panels."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        self._theories: dict[str, int] = {}
+
+    def curve(self, name: str, arm: str | None, look: int | None, variant: int) -> dict[str, Any]:
+        """Colour, dashes, marker and its filling."""
+        if not 0 <= variant < len(FILLS):
+            raise LabError(f"{name!r} asks for variant {variant}; there are variants 0 to {len(FILLS) - 1}")
+        fill = {"fillstyle": FILLS[variant]}
+        if arm is not None:
+            if arm not in ARMS:
+                raise LabError(
+                    f"{name!r} is drawn as the arm {arm!r}{nearest(arm, ARMS)}; arms are {', '.join(ARMS)}, "
+                    "anything else has a name= and no arm="
+                )
+            if look is not None:
+                raise LabError(
+                    f"{name!r} has both arm={arm!r} and look={look}; an arm has its own look, leave look= out"
+                )
+            return ARMS[arm] | fill
+        place = self._places.setdefault(name, len(self._places)) if look is None else look
+        if not 0 <= place < len(LOOKS):
+            raise LabError(
+                f"{name!r} asks for look {place} of looks 0 to {len(LOOKS) - 1}; a reader cannot tell more apart: "
+                "give several curves one look= with variants, or draw two sheets"
+            )
+        return LOOKS[place] | fill
+
+    def theory(self, name: str | None) -> dict[str, Any]:
+        """A black line; the first name and lines without a name are dotted."""
+        place = 0 if name is None else self._theories.setdefault(name, len(self._theories))
+        if place >= len(THEORIES):
+            raise LabError(
+                f"{name!r} is closed form {place + 1} of one sheet; at most {len(THEORIES)} stay apart in black"
+            )
+        return {"color": "black", "linestyle": THEORIES[place], "linewidth": 1.5}
+
+
+def plain(words: str) -> str:
+    """Words on one line."""
+    return " ".join(words.split())
+
+
+def wrapped(words: str, inches: float, size: float) -> str:
+    """``words`` broken at spaces into lines of at most ``inches`` at a font size in points; formulas stay whole."""
+    lines = []
+    for given in words.split("\n"):
+        parts = re.sub(r"\$[^$]*\$", lambda formula: formula[0].replace(" ", "\0"), given).split(" ")
+        line = ""
+        for part in (part.replace("\0", " ") for part in parts):
+            longer = f"{line} {part}" if line else part
+            if line and _length(longer, size) > inches:
+                lines.append(line)
+                line = part
+            else:
+                line = longer
+        lines.append(line)
+    return "\n".join(lines)
+
+
+@functools.lru_cache(maxsize=4096)
+def _length(words: str, size: float) -> float:
+    """Length of a line of text in inches."""
+    if not words.strip():
+        return 0.0
+    return float(TextPath((0, 0), words, size=size, prop=FontProperties(family="DejaVu Sans")).get_extents().width) / 72
+
+
+def longest_word(words: str, size: float) -> float:
+    """Length of the longest unbreakable part in inches."""
+    return max(_length(part, size) for part in wrapped(words, 0.0, size).split("\n"))

@@ -1,0 +1,260 @@
+"""A sheet: panels on one picture, the table of their notes, legend, foot line and file."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from lab.errors import LabError
+from lab.figures.drawing import Drawing
+from lab.figures.looks import Looks, longest_word, style, styled, wrapped
+from lab.figures.panel import Limits, Panel, Scale, Ticks
+from lab.files import write
+
+COLUMNS = ("panel", "curve", "x", "mean", "low", "high", "n")
+SCALES = ("linear", "log", "log2", "symlog")
+FOOT_SIZE = 7.0
+# A legend with more entries than this stands beside its panel.
+INSIDE = 5
+
+
+class Sheet:
+    """A picture of ``rows`` x ``columns`` panels, ``width`` x ``height`` inches each, filled row by row.
+
+    Args:
+        title: a heading over all panels; the finding of a panel is the panel's own title.
+        foot: words added to the foot line, where a reader needs more than what the bands are.
+
+    Example: see ``lab.figures``.
+    """
+
+    def __init__(
+        self, rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.4, title: str = "", foot: str = ""
+    ) -> None:
+        with style():
+            self._figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+            self._axes = self._figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+        self._inches = (width, height)
+        self._title, self._words = title, foot
+        self._looks = Looks()
+        self._finished = False
+        self.panels: list[Panel] = []
+
+    @styled
+    def panel(
+        self,
+        title: str,
+        *,
+        x: str,
+        y: str,
+        scale: tuple[Scale, Scale] = ("linear", "linear"),
+        xlim: Limits = (None, None),
+        ylim: Limits = (None, None),
+        xticks: Ticks | None = None,
+        yticks: Ticks | None = None,
+        legend: str = "auto",
+    ) -> Panel:
+        """The next panel.
+
+        Args:
+            title: what the panel shows, as a finding.
+            x, y: axis labels with units.
+            scale: of both axes: "linear", "log", "log2" (powers of two) or "symlog" (linear below 1).
+            xlim, ylim: ends of an axis; None leaves an end to the data.
+            xticks, yticks: places, or a mapping from place to text.
+            legend: a corner ("upper left", ...), "outside", "none", or "auto": one below the picture where panels share their
+                names, else inside up to five entries and beside the panel above.
+        """
+        if len(self.panels) == len(self._axes):
+            raise LabError(
+                f"{title!r} is panel {len(self.panels) + 1} of a sheet for {len(self._axes)}; give it more rows="
+            )
+        for what, words in (("title", title), ("label of its x axis", x), ("label of its y axis", y)):
+            if not words.strip():
+                raise LabError(
+                    f"panel {len(self.panels) + 1} ({title!r}) has no {what}; every panel needs title, x= and y="
+                )
+        for one in scale:
+            if one not in SCALES:
+                raise LabError(
+                    f"{title!r} has the scale {one!r}; scales are {', '.join(SCALES)}, one for x and one for y"
+                )
+        axes = self._axes[len(self.panels)]
+        for name, one in zip("xy", scale, strict=True):
+            options = {"log2": {"base": 2}, "symlog": {"linthresh": 1}}.get(one, {})
+            getattr(axes, f"set_{name}scale")("log" if one == "log2" else one, **options)
+        made = Panel(axes, title, x, y, scale, xlim, ylim, xticks, yticks, legend, self._looks, self._inches)
+        self.panels.append(made)
+        return made
+
+    @property
+    def data(self) -> pd.DataFrame:
+        """Everything drawn: panel, curve, x, mean, low, high, n, a row a point."""
+        notes = [note for panel in self.panels for note in panel.notes]
+        frame = pd.DataFrame([vars(note) for note in notes], columns=list(COLUMNS))
+        if any(isinstance(one, str) for one in frame["x"]):
+            frame["x"] = ["" if pd.isna(one) else one if isinstance(one, str) else f"{one:.6g}" for one in frame["x"]]
+        frame["n"] = pd.array([note.n or None for note in notes], dtype="Int64")
+        return frame
+
+    @property
+    @styled
+    def figure(self) -> Figure:
+        """The finished picture; nothing can be drawn on it afterwards."""
+        if not self._finished:
+            self._finish()
+            self._finished = True
+        return self._figure
+
+    @property
+    def foot(self) -> str:
+        """What bands are and how many samples stand behind them, from the notes."""
+        counts: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+        for panel in self.panels:
+            for kind, words, number in panel.bands:
+                counts[words][kind].add(number)
+        parts = []
+        for words, kinds in counts.items():
+            numbers = sorted(set().union(*kinds.values()))
+            many = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+            named = " and ".join(kind for kind in kinds if kind)
+            said = words.replace("{n}", many)
+            parts.append(f"{named}: {said}" if named else said)
+        values = list(dict.fromkeys(word for panel in self.panels for word in panel.values))
+        exact = [word for word in values if word == "no band: exact"]
+        # Closed forms are black on every picture; only where nothing else is drawn the reader has to be told.
+        parts += [word for word in values if word not in exact] or ([] if parts else exact)
+        if self._words:
+            parts.append(self._words)
+        return "; ".join(parts or ["exact"])
+
+    def _finish(self) -> None:
+        if not self.panels:
+            raise LabError("a sheet has no panel; draw at least one with sheet.panel(...)")
+        for axes in self._axes[len(self.panels) :]:
+            axes.set_visible(False)
+        for panel in self.panels:
+            _dress(panel)
+            panel.finished = True
+        self._legends()
+        total = self._figure.get_figwidth()
+        if self._title:
+            self._figure.suptitle(wrapped(self._title, 0.96 * total, 12), x=0.01, ha="left", fontsize=12)
+        self._figure.supxlabel(
+            wrapped(self.foot, 0.96 * total, FOOT_SIZE), x=0.99, ha="right", fontsize=FOOT_SIZE, color="#777777"
+        )
+
+    def _legends(self) -> None:
+        named = [panel for panel in self.panels if panel.entries and panel.legend != "none"]
+        automatic = [panel for panel in named if panel.legend == "auto"]
+        largest = max(automatic, key=lambda panel: len(panel.entries), default=None)
+        looks: dict[str, Any] = {"frameon": True, "framealpha": 0.85, "edgecolor": "none", "borderpad": 0.3}
+        if (
+            largest is not None
+            and len(automatic) > 1
+            and all(set(one.entries) <= set(largest.entries) for one in automatic)
+        ):
+            width = max(longest_word(name.replace(" ", "\0"), 8.5) for name in largest.entries) + 0.6
+            columns = int(max(1, min(len(largest.entries), 0.96 * self._figure.get_figwidth() // width)))
+            self._figure.legend(
+                list(largest.entries.values()),
+                list(largest.entries),
+                loc="outside lower center",
+                ncols=columns,
+                **looks,
+            )
+            named = [panel for panel in named if panel not in automatic]
+        for panel in named:
+            handles, names = list(panel.entries.values()), list(panel.entries)
+            beside = panel.legend == "outside" or (panel.legend == "auto" and len(names) > INSIDE)
+            if beside:
+                panel.axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.0), **looks)
+            else:
+                place = "best" if panel.legend == "auto" else panel.legend
+                panel.axes.legend(handles, names, loc=place, **looks)
+
+
+def _dress(panel: Panel) -> None:
+    """Title, labels, limits and ticks of a finished panel."""
+    axes, (width, height) = panel.axes, panel.inches
+    axes.set_title(wrapped(panel.title, 0.88 * width, 11))
+    axes.set_xlabel(wrapped(panel.x, 0.9 * width, 10))
+    axes.set_ylabel(wrapped(panel.y, 0.85 * height, 10))
+    if panel.cells:
+        return
+    for name in ("x", "y"):
+        known = panel.categories[name]
+        axis: Axis = getattr(axes, f"{name}axis")
+        getattr(axes, f"set_{name}lim")(*getattr(panel, f"{name}lim"))
+        ticks: Ticks | None = getattr(panel, f"{name}ticks")
+        if known:
+            _name_categories(panel, name, known)
+        elif isinstance(ticks, Mapping):
+            axis.set_ticks(list(ticks), list(ticks.values()))
+            axis.set_minor_locator(NullLocator())
+        elif ticks is not None:
+            axis.set_ticks(list(ticks), [f"{one:.6g}" for one in ticks])
+            axis.set_minor_locator(NullLocator())
+        else:
+            _ticks(axis, panel.scale["xy".index(name)], panel)
+
+
+def _name_categories(panel: Panel, name: str, known: list[str]) -> None:
+    axes, width = panel.axes, 0.82 * panel.inches[0] / max(len(known), 1)
+    if name == "y":
+        axes.set_yticks(range(len(known)), [wrapped(one, 0.35 * panel.inches[0], 9) for one in known], fontsize=9)
+        axes.set_ylim(len(known) - 0.5, -0.5)
+        return
+    narrow = any(longest_word(one, 9) > width for one in known)
+    texts = known if narrow else [wrapped(one, width, 9) for one in known]
+    turn: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if narrow else {}
+    axes.set_xticks(range(len(known)), texts, fontsize=9, **turn)
+    axes.set_xlim(-0.6, len(known) - 0.4)
+
+
+def _ticks(axis: Axis, scale: Scale, panel: Panel) -> None:
+    """Plain numbers at 1, 2 and 5 on a short logarithmic axis; whole numbers where all places are whole."""
+    low, high = sorted(axis.get_view_interval())
+    if scale == "log2":
+        axis.set_major_formatter(FuncFormatter(_number))
+        axis.set_minor_locator(NullLocator())
+    elif scale == "log":
+        decades = np.log10(high / low)
+        if decades < 0.7:
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_minor_locator(NullLocator())
+        elif decades <= 3:
+            axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
+        if decades <= 3:
+            axis.set_major_formatter(FuncFormatter(_number))
+        axis.set_minor_formatter(NullFormatter())
+    elif scale == "linear" and axis.axis_name == "x" and _whole(note.x for note in panel.notes):
+        axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _whole(places: Iterable[Any]) -> bool:
+    numbers = [one for one in places if not isinstance(one, str) and not np.isnan(one)]
+    return bool(numbers) and all(float(one).is_integer() for one in numbers)
+
+
+def _number(value: float, _: Any) -> str:
+    return f"{value:g}"
+
+
+def save(drawing: Sheet | Drawing, folder: Path, name: str) -> Path:
+    """Write ``name.png`` and ``name.csv`` into ``folder``; returns the picture's path."""
+    picture = io.BytesIO()
+    with style():
+        drawing.figure.savefig(picture, format="png", metadata={"Software": None})
+    write(folder / f"{name}.png", picture.getvalue())
+    write(folder / f"{name}.csv", drawing.data.to_csv(index=False, float_format="%.6g").encode())
+    return folder / f"{name}.png"
