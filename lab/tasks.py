@@ -38,7 +38,7 @@ from lab.papers import Paper
 from lab.source import fingerprint, reachable
 
 if typing.TYPE_CHECKING:
-    from lab.figures import Drawing
+    from lab.figures import Drawing, Sheet
 
 Preset = Literal["smoke", "ci", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -137,7 +137,7 @@ class Task:
         self.presets: Mapping[str, Any] = {preset: NoConfig() for preset in PRESETS} if presets is None else presets
         self.measurements: dict[str, Measurement] = {}
         # A figure takes `lab.results.Results`, which stands above this file.
-        self.figures: dict[str, Callable[[Any], Drawing]] = {}
+        self.figures: dict[str, Callable[[Any], Drawing | Sheet]] = {}
         self.claims: dict[str, Claim] = {}
         if set(self.presets) != set(PRESETS):
             raise LabError(
@@ -233,11 +233,11 @@ class Task:
 
         return register
 
-    def figure(self, function: Callable[[Any], Drawing]) -> Callable[[Any], Drawing]:
+    def figure(self, function: Callable[[Any], Drawing | Sheet]) -> Callable[[Any], Drawing | Sheet]:
         """Register a figure, drawn in the house style; the function's name is the picture's, its docstring the caption."""
 
         @functools.wraps(function)
-        def draw(results: Any) -> Drawing:
+        def draw(results: Any) -> Drawing | Sheet:
             from lab.figures import style
 
             with style():

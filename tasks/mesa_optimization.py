@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -434,7 +435,14 @@ def weights_from_ones(results: Results) -> Sheet:
     for free, (values, keys) in enumerate(
         (("V, held: one plain step", "K, held"), ("V, free: a preconditioner", "K, free"))
     ):
-        looks = {"columns": read, "numbers": ".2f", "signed": True, "low": -1, "high": 1, "of": "one training"}
+        looks: dict[str, Any] = {
+            "columns": read,
+            "numbers": ".2f",
+            "signed": True,
+            "low": -1,
+            "high": 1,
+            "of": "one training",
+        }
         panel = sheet.panel(values, x="coordinate read", y="coordinate written")
         panel.heat(found["value"][0, free], rows=written, **looks)
         panel = sheet.panel(keys, x="coordinate read", y="coordinate matched")

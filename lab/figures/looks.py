@@ -25,7 +25,11 @@ ARMS = {
 # Of seaborn's ten colour-blind colours those that are neither blue nor red nor too pale for a line; every look has its own
 # dashes and marker, so that curves stay apart in grey, and none is solid, dashed, dotted, round or square.
 _COLOURS = dict(
-    zip("blue orange green red purple brown pink grey yellow sky".split(), seaborn.color_palette("colorblind").as_hex())
+    zip(
+        "blue orange green red purple brown pink grey yellow sky".split(),
+        seaborn.color_palette("colorblind").as_hex(),
+        strict=True,
+    )
 )
 LOOKS: tuple[dict[str, Any], ...] = (
     {"color": _COLOURS["green"], "linestyle": (0, (12, 1.5)), "marker": "^"},

@@ -1,0 +1,277 @@
+# %% [markdown]
+# # Many layers
+#
+# Stacking the layer of T1 takes more steps, as long as examples see each other and the query is nobody's key.
+# Two things that one layer hides become visible: with the query among the keys the second layer uses the
+# first one's *prediction* as if it were a label; and under a causal mask the examples' own slots are behind,
+# so that the query's second step uses other residuals.
+
+
+# %%
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from numpy.polynomial import polynomial
+from torch import Tensor
+
+from lab import Evidence, Task, control
+from lab.domains.regression.gradient_descent import gradient_descent_path, gram_eigenvalues
+from lab.domains.regression.least_squares import predict
+from lab.domains.regression.linear_attention import gradient_descent_network, network_predictor
+from lab.domains.regression.optimal_steps import (
+    UNIFORM_KURTOSIS,
+    curvature_sequence,
+    gd_plus_plus_weights,
+    optimal_step,
+)
+from lab.domains.regression.prompts import tokens
+from lab.results import Results
+from lab.statistics import rounding_bound
+from proofs_check.icl_gradient_descent._shared import (
+    HALF_WIDTH,
+    MASKS,
+    PAPER,
+    PRESETS,
+    VARIANCE,
+    all_within,
+    apply,
+    drawn,
+    greatest,
+    loaded,
+    normal,
+    query_bound,
+)
+
+PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
+
+
+@PROOFS.claim(
+    "icl-gradient-descent/T4",
+    where="Proposition 1, stacked",
+    kind="construction",
+    statement=(
+        r"$K$ layers with the weights of Proposition 1 predict with $K$ steps of gradient descent from zero "
+        r"($K = 1, 2, 5, 12$), the query being no key."
+    ),
+    controls=[
+        control("the query among keys and values", pattern="query seen"),
+        control("a causal mask", pattern="causal"),
+        control("one step less", fewer=1),
+    ],
+)
+def layers_are_steps(results: Results, pattern: str = "prefix", fewer: int = 0) -> Evidence:
+    parts = []
+    for dimension, context in ((2, 3), (4, 12), (6, 4)):
+        data = drawn(results.config, "T4", dimension, context)
+        step = 1 / float(gram_eigenvalues(torch.cat([data.x_context, data.x_query], dim=1)).max())
+        path = gradient_descent_path(data.x_context, data.y_context, step=step, steps=12)
+        for layers in (1, 2, 5, 12):
+            network = network_predictor(gradient_descent_network(dimension, layers, step=step), MASKS[pattern])
+            found = network(data.x_context, data.y_context, data.x_query)
+            expected = predict(path[layers - fewer], data.x_query)
+            bound = query_bound(data.x_context, data.y_context, data.x_query, layers)
+            parts.append((greatest(found - expected), bound))
+    return all_within(parts, "rounding of two computations, a chain of 2d + N + 6 operations a layer")
+
+
+# %%
+PROOFS.show(layers_are_steps)
+
+# %% [markdown]
+# **GD++.** Let the layer also write to the input slots: $W_V = \mathrm{diag}(I_x, -1)$,
+# $P = \mathrm{diag}(-\gamma I_x, s)$. Then every input is mapped by $x \leftarrow (I - \gamma A)\,x$ while
+# the label slots take a gradient step. In the eigenbasis of the first $A$ everything is diagonal and stays
+# so: the next layer meets $\lambda_{l+1} = \lambda_l (1 - \gamma \lambda_l)^2$, and the residual is
+# multiplied by $f(\lambda) = \prod_l (1 - s_l \lambda_l)$. That is a polynomial filter of degree
+# $\sum_l 3^l$, where $K$ gradient steps have degree $K$. It holds for noisy labels too, as a filter on least
+# squares.
+
+
+# %%
+def curved_layer(dimension: int, step: float, curvature: float) -> dict[str, Tensor]:
+    """One layer of GD++, W_0 = 0."""
+    inputs = torch.eye(dimension + 1, dtype=torch.float64)
+    inputs[-1, -1] = 0
+    value, output = (torch.eye(dimension + 1, dtype=torch.float64), -curvature * torch.eye(dimension + 1).double())
+    value[-1, -1], output[-1, -1] = -1, step
+    return {"query": inputs, "key": inputs, "value": value, "output": output}
+
+
+@PROOFS.claim(
+    "icl-gradient-descent/T5",
+    where="Appendix A.10, in closed form",
+    kind="construction",
+    statement=(
+        r"$K$ layers that map inputs by $I - \gamma_l A_l$ and step by $s_l$ predict with "
+        r"$U\,\mathrm{diag}(1 - f(\lambda))\,U^\top$ times least squares, $f = \prod_l (1 - s_l "
+        r"\lambda_l)$, $\lambda_{l+1} = \lambda_l (1 - \gamma_l \lambda_l)^2$; $\gamma = 0$ is gradient "
+        r"descent."
+    ),
+    controls=[
+        control("the first layer's eigenvalues in every layer", frozen=True),
+        control("a causal mask", pattern="causal"),
+        control("the query among keys and values", pattern="query seen"),
+    ],
+)
+def curved_layers_filter(results: Results, pattern: str = "prefix", frozen: bool = False) -> Evidence:
+    parts = []
+    for dimension, context in ((2, 3), (4, 12), (6, 4)):
+        data = drawn(results.config, "T5", dimension, context)
+        largest = float(gram_eigenvalues(torch.cat([data.x_context, data.x_query], dim=1)).max())
+        given = tokens(data)
+        for bend in (0.3, 0.0):
+            steps = [0.9 / largest, 0.6 / largest, 0.8 / largest, 0.5 / largest]
+            curvatures = [bend / largest, 1.2 * bend / largest, 0.7 * bend / largest, 0.4 * bend / largest]
+            network = loaded(
+                dimension + 1, [curved_layer(dimension, *pair) for pair in zip(steps, curvatures, strict=True)]
+            )
+            found = -apply(network, given, MASKS[pattern](context, 2))[:, context:, -1]
+            met = [0.0] * 4 if frozen else curvatures
+            weights = gd_plus_plus_weights(data.x_context, data.y_context, steps=steps, curvatures=met)
+            error = greatest(found - predict(weights, data.x_query))
+            bound = query_bound(data.x_context, data.y_context, data.x_query, 4)
+            if bend:
+                parts.append((error, bound))
+            else:
+                rates = torch.tensor(steps, dtype=torch.float64)
+                descent = torch.zeros_like(data.weights)
+                for rate in rates:
+                    residual = data.y_context - predict(descent, data.x_context)
+                    descent = descent + rate * predict(residual, data.x_context.mT)
+                parts.append((greatest(predict(weights - descent, data.x_query)), bound))
+    return all_within(parts, "rounding of two computations, a chain of 2d + N + 6 operations a layer")
+
+
+@PROOFS.claim(
+    "icl-gradient-descent/T5.map",
+    where="Appendix A.10",
+    kind="identity",
+    statement=(
+        r"The map $\lambda \mapsto \lambda (1 - \gamma \lambda)^2$ has zeros at $0$ and $1/\gamma$ and its "
+        r"only local maximum, $4/(27\gamma)$, at $1/(3\gamma)$."
+    ),
+    controls=[control("the factor not squared", power=1)],
+)
+def curvature_map(results: Results, power: int = 2) -> Evidence:
+    parts = []
+    for curvature in (0.029, 0.179, 1.0, 7.0):
+        map_ = polynomial.polymul([0.0, 1.0], polynomial.polypow([1.0, -curvature], power))
+        slope = polynomial.polyder(map_)
+        scale = 1 / curvature
+        top = scale / 3
+        parts += [
+            (float(abs(polynomial.polyval(scale, map_))), rounding_bound(12, 4 * scale)),
+            (float(abs(polynomial.polyval(top, slope))), rounding_bound(12, 4.0)),
+            (float(abs(polynomial.polyval(top, map_) - 4 * scale / 27)), rounding_bound(12, scale)),
+        ]
+        met = curvature_sequence(torch.tensor([top, scale], dtype=torch.float64), [curvature, curvature])[1]
+        parts.append((abs(float(met[0]) - float(polynomial.polyval(top, map_))), rounding_bound(12, scale)))
+    return all_within(parts, "rounding of polynomials of degree 3")
+
+
+@PROOFS.claim(
+    "icl-gradient-descent/T5.beyond",
+    where="Appendix A.10",
+    kind="identity",
+    statement=(
+        r"Every eigenvalue beyond $1/\gamma$ is enlarged by the map $\lambda \mapsto \lambda (1 - \gamma "
+        r"\lambda)^2$."
+    ),
+    expected="refuted",
+    condition=r"beyond $2/\gamma$; between $1/\gamma$ and $2/\gamma$ the map still makes eigenvalues smaller",
+    controls=[control("eigenvalues beyond 2/gamma", start=2.0)],
+)
+def eigenvalues_beyond_blow_up(results: Results, start: float = 1.0) -> Evidence:
+    values = torch.linspace(start, start + 3, 301, dtype=torch.float64)[1:]
+    growth = curvature_sequence(values, [1.0, 1.0])[1] / values
+    return Evidence.exact(float(growth.min()), ">", 1.0, "1 is neither larger nor smaller (units of 1/gamma)")
+
+
+# %%
+PROOFS.show(curved_layers_filter)
+PROOFS.show(curvature_map)
+PROOFS.show(eigenvalues_beyond_blow_up)
+
+# %% [markdown]
+# ## Repeating a layer
+#
+# Applying the one-step-optimal layer again and again, damped by a factor $c$, multiplies residuals by
+# $(1 - c s^* \lambda)$ each time. On a task whose largest eigenvalue exceeds $2/(c s^*)$ it diverges. Such
+# tasks have a positive probability for *every* damping above $2 / (s^* \lambda_{\sup})$, where
+# $\lambda_{\sup} = N d a^2$ is reached when all inputs are the same corner of the cube. So the mean over
+# tasks always diverges in the end, while the median need not: what a plot of 50 repeats shows depends on how
+# rare those tasks are.
+
+
+# %%
+@PROOFS.claim(
+    "icl-gradient-descent/P1.support",
+    where="Figure 10, derived",
+    kind="identity",
+    statement=(
+        r"At $N = d = 10$ the dampings $1, 0.875, 0.75$ and also $0.5$ all exceed $2 / (s^* N d a^2) = "
+        r"0.132$: inputs near one corner of the cube make repeated steps diverge, so that the mean loss "
+        r"over tasks diverges at each of them."
+    ),
+    controls=[control("a damping of 0.13", dampings=(0.13,))],
+)
+def every_damping_diverges_somewhere(results: Results, dampings: Sequence[float] = (1.0, 0.875, 0.75, 0.5)) -> Evidence:
+    step = optimal_step(10, 10, input_variance=VARIANCE, kurtosis=UNIFORM_KURTOSIS)
+    corner = torch.full((1, 10, 10), HALF_WIDTH, dtype=torch.float64)
+    largest = float(gram_eigenvalues(corner).max())
+    return Evidence.exact(min(damping * step * largest for damping in dampings), ">", 2.0, "the edge of stability")
+
+
+# %%
+PROOFS.show(every_damping_diverges_somewhere)
+
+# %% [markdown]
+# ## Features in front
+#
+# Put any map $m$ in front, shared by all tokens: the layer then takes gradient steps on a linear head over
+# $m(x)$. In function space that is kernel gradient descent with $k(x, x') = m(x) \cdot m(x')$: with $W_0 = 0$
+# one layer is the smoother $s \sum_i y_i\, k(x_i, x_q)$.
+
+
+# %%
+@PROOFS.claim(
+    "icl-gradient-descent/T7",
+    where="Proposition 2",
+    kind="identity",
+    statement=(
+        r"Linear attention over tokens $(m(x_j), y_j)$ with a random two-layer $m$ takes the steps $f "
+        r"\leftarrow f + s \sum_i (y_i - f(x_i))\, k(x_i, \cdot)$ of kernel gradient descent, $k(x, x') = "
+        r"m(x) \cdot m(x')$ (5 steps)."
+    ),
+    controls=[control("the kernel of the raw inputs", raw=True), control("a causal mask", pattern="causal")],
+)
+def features_give_kernel_descent(results: Results, raw: bool = False, pattern: str = "prefix") -> Evidence:
+    parts = []
+    for dimension, hidden, features, context in ((1, 16, 8, 10), (3, 12, 5, 6)):
+        data = drawn(results.config, "T7", dimension, context)
+        first, second = (
+            normal(f"T7 first {dimension}", dimension, hidden),
+            normal(f"T7 second {dimension}", hidden, features) / math.sqrt(hidden),
+        )
+        examples, queries = (torch.tanh(torch.tanh(x @ first) @ second) for x in (data.x_context, data.x_query))
+        step = 1 / float(gram_eigenvalues(torch.cat([examples, queries], dim=1)).max())
+        network = network_predictor(gradient_descent_network(features, 5, step=step), MASKS[pattern])
+        found = network(examples, data.y_context, queries)
+        sides = (data.x_context, data.x_query) if raw else (examples, queries)
+        kernel, cross = sides[0] @ sides[0].mT, sides[1] @ sides[0].mT
+        fitted, answer = torch.zeros_like(data.y_context), torch.zeros_like(data.y_query)
+        for _ in range(5):
+            residual = data.y_context - fitted
+            fitted, answer = (fitted + step * predict(residual, kernel), answer + step * predict(residual, cross))
+        parts.append((greatest(found - answer), query_bound(examples, data.y_context, queries, 5)))
+    return all_within(parts, "rounding of two computations, a chain of 2 features + N + 6 operations a layer")
+
+
+# %%
+PROOFS.show(features_give_kernel_descent)
+
+# %%
+PROOFS.show()

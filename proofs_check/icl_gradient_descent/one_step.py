@@ -1,0 +1,374 @@
+# %% [markdown]
+# # In-context learning by gradient descent: constructions and exact laws
+#
+# A transformer reads $N$ examples $(x_j, y_j)$ and a query $x_q$. These parts check, without training
+# anything, what one layer of linear attention *can* do with them (one gradient step), what the *best* such
+# layer is (both here), what stacking does (`many_layers`), which accelerated variant, GD++, deeper networks have
+# room for and how good it is (`least_losses`), and how inputs and labels of separate tokens are brought together
+# (`separate_tokens`).
+#
+# Conventions, because four factors of two hide here:
+#
+# * tokens are $e_j = (x_j, y_j)$ and, for the query, $(x_q, -W_0 x_q)$; the prediction is **minus** the label
+#   slot of the query after the last layer;
+# * keys and values come from the examples only, never from the query;
+# * the inner loss is $\frac{1}{2N} \sum_j \lVert W x_j - y_j\rVert^2$ with learning rate $\eta$; everything
+#   below is written with $s = \eta / N$, the step on the sum;
+# * the outer loss is **half** the mean squared error, and the inputs of all quoted numbers are uniform on
+#   $[-\frac12, \frac12]^d$, a variance of $v = 1/12$ and a kurtosis of $\kappa = E x^4 / v^2 = 1.8$.
+#
+# Expected errors are never sampled here. They are finite sums over moments of $A = X^\top X$, enumerations of
+# laws with few atoms, or Gauss quadrature that is exact for the polynomials at hand.
+#
+# ## One layer is one step
+#
+# Take $W_K = W_Q = \mathrm{diag}(I_x, 0)$, $W_V = \begin{pmatrix} 0 & 0 \\ W_0 & -I_y\end{pmatrix}$,
+# $P = s I$. The attention score of $e_j$ on $e_i$ is $x_i \cdot x_j$ and the value of $e_i$ is
+# $(0, W_0 x_i - y_i)$. So the label slot of *every* token moves by
+# $s \sum_i (W_0 x_i - y_i)\, x_i \cdot x_j = -\Delta W x_j$, with $\Delta W$ exactly the gradient step from
+# $W_0$. The query starts at $-W_0 x_q$ and ends at $-(W_0 + \Delta W) x_q$. Only the products $P W_V$ and
+# $W_K^\top W_Q$ matter.
+#
+# *What the mask changes.* The query sees all examples under a prefix and under a causal mask, so its
+# prediction is the same number. The examples' own slots are not: under the causal mask example $j$ takes a
+# step on the examples up to $j$ only, which one layer cannot show at the query and two layers can.
+
+
+# %%
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lab import Evidence, Task, control
+from lab.domains.regression.optimal_steps import (
+    NORMAL_KURTOSIS,
+    UNIFORM_KURTOSIS,
+    expected_filter_error,
+    filter_polynomial,
+    gram_moments,
+    normal_moments,
+    one_step_error,
+    one_step_error_of_spectrum,
+    optimal_step,
+    optimal_step_of_spectrum,
+    preconditioned_error,
+    preconditioner,
+    uniform_moments,
+)
+from lab.results import Results
+from lab.statistics import rounding_bound
+from proofs_check.icl_gradient_descent._shared import (
+    HALF_WIDTH,
+    MASKS,
+    PAPER,
+    PRESETS,
+    VARIANCE,
+    all_within,
+    apply,
+    greatest,
+    loaded,
+    normal,
+)
+
+PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
+
+# Dimension, outputs and number of examples.
+SHAPES = ((2, 1, 3), (7, 3, 15), (5, 2, 4), (3, 1, 12))
+
+
+def step_layer(dimension: int, outputs: int, step: float, initial: Tensor, scale: float = 1.0) -> dict:
+    """The layer of Proposition 1 with W_K scaled up and P scaled down by ``scale``; initial [outputs, dimension]."""
+    size = dimension + outputs
+    inputs = torch.zeros(size, size, dtype=torch.float64)
+    inputs[:dimension, :dimension] = torch.eye(dimension)
+    value = torch.zeros(size, size, dtype=torch.float64)
+    value[:dimension, dimension:] = initial.mT
+    value[dimension:, dimension:] = -torch.eye(outputs)
+    output = step / scale * torch.eye(size, dtype=torch.float64)
+    return {"query": inputs, "key": scale * inputs, "value": value, "output": output}
+
+
+@PROOFS.claim(
+    "icl-gradient-descent/T1",
+    where="Proposition 1",
+    kind="construction",
+    statement=(
+        r"One layer of linear attention turns every token into $(x_j, y_j - \Delta W x_j)$, with $\Delta W "
+        r"= -\frac{\eta}{N} \sum_i (W_0 x_i - y_i)\, x_i^\top$, and the query's read-out is $(W_0 + \Delta "
+        r"W)\, x_q$; also if a factor moves from $P$ to $W_K$."
+    ),
+    controls=[
+        control("the query among keys and values", pattern="query seen"),
+        control("a causal mask, at all tokens", pattern="causal"),
+        control("read-out without the minus sign", sign=1.0),
+    ],
+)
+def one_layer_is_one_step(results: Results, pattern: str = "prefix", sign: float = -1.0) -> Evidence:
+    parts = []
+    for dimension, outputs, context in SHAPES:
+        count, name = results.config.prompts, f"T1 {dimension} {outputs} {context}"
+        x, query = (normal(f"{name} x", count, context, dimension), normal(f"{name} q", count, 1, dimension))
+        y, initial = normal(f"{name} y", count, context, outputs), normal(f"{name} W", outputs, dimension)
+        step = 0.5 / context
+        change = step * (y - x @ initial.mT).mT @ x
+        expected = torch.cat([y - x @ change.mT, -query @ (initial + change).mT], dim=1)
+        given = torch.cat([torch.cat([x, y], dim=-1), torch.cat([query, -query @ initial.mT], dim=-1)], dim=1)
+        # Sizes: residuals times scores, summed over the examples; two computations of 2 (d + N) + 4 operations each.
+        reach = float(torch.cat([x, query], dim=1).norm(dim=-1).max())
+        residual = greatest(y) + float(initial.norm()) * reach
+        size = residual * (1 + step * context * reach**2) * math.sqrt(outputs)
+        bound = rounding_bound(2 * (2 * (dimension + outputs + context) + 4), size)
+        for scale in (1.0, 3.0):
+            network = loaded(dimension + outputs, [step_layer(dimension, outputs, step, initial, scale)])
+            found = apply(network, given, MASKS[pattern](context, 1))
+            slots = found[..., dimension:]
+            error = torch.cat([slots[:, :-1] - expected[:, :-1], sign * slots[:, -1:] + expected[:, -1:]], dim=1)
+            parts.append((max(greatest(error), greatest(found[..., :dimension] - given[..., :dimension])), bound))
+    return all_within(parts, "rounding of two computations, chains of 2(d + outputs + N) + 4 operations each")
+
+
+# %%
+PROOFS.show(one_layer_is_one_step)
+
+# %% [markdown]
+# ## The best step, exactly
+#
+# With $W_0 = 0$ and one output the prediction is $\hat y_q = s\, w^\top A\, x_q$. Averaging over
+# $w \sim N(0, I)$ and the query, the error is
+# $v\,E\,\mathrm{tr}(I - sA)^2 = v\,(d - 2 s\,E\,\mathrm{tr} A + s^2\,E\,\mathrm{tr} A^2)$. For independent
+# symmetric coordinates $E\,\mathrm{tr} A = N d v$ and $E\,\mathrm{tr} A^2 = N d v^2 (N + d - 2 + \kappa)$:
+# $\kappa$ enters because $\lVert x\rVert^4$ contains fourth moments. So
+# $$E(\hat y_q - y_q)^2 = d v\,[1 - 2 s N v + s^2 N v^2 (N + d - 2 + \kappa)], \qquad s^* = \frac{1}{v (N + d - 2 + \kappa)} .$$
+# The check enumerates *all* input matrices of coordinates on $\{-c, 0, c\}$, whose kurtosis can be chosen,
+# and separately compares with the counted moments of uniform and normal coordinates. Taking $\kappa = 3$ for
+# uniform inputs, the formula everybody remembers, is off by 6 % at $N = d = 10$.
+
+
+# %%
+def three_atoms(kurtosis: float, context: int, dimension: int) -> tuple[Tensor, Tensor]:
+    """All input matrices [3^(N d), N, d] of unit-variance coordinates on {-c, 0, c}, and their probabilities."""
+    atoms, weights = (np.sqrt(kurtosis) * np.array([-1, 0, 1]), np.array([0.5, kurtosis - 1, 0.5]) / kurtosis)
+    atoms_of = np.array(list(itertools.product(range(3), repeat=context * dimension)))
+    x = torch.from_numpy(atoms[atoms_of]).view(-1, context, dimension)
+    return x, torch.from_numpy(weights[atoms_of].prod(1))
+
+
+def quadrature(spectrum: np.ndarray, context: int) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite nodes [3^(N d), N, d] of normal inputs with variances ``spectrum``, exact to degree 5 a coordinate."""
+    dimension = len(spectrum)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(3)
+    chosen = np.array(list(itertools.product(range(3), repeat=context * dimension)))
+    x = torch.from_numpy(nodes[chosen]).view(-1, context, dimension) * torch.from_numpy(np.sqrt(spectrum))
+    return x, torch.from_numpy((weights / weights.sum())[chosen].prod(1))
+
+
+def error_of_step(x: Tensor, probability: Tensor, step: float, covariance: Tensor, noise: float) -> float:
+    r"""$E\,\mathrm{tr}[(I - sA) \Lambda (I - sA)] + s^2 \sigma^2\,E\,\mathrm{tr}(A \Lambda)$, the expectation as a finite sum."""
+    gram = x.mT @ x
+    left = torch.eye(x.shape[-1], dtype=x.dtype) - step * gram
+    signal = (left @ covariance @ left).diagonal(dim1=1, dim2=2).sum(-1)
+    spread = step**2 * noise**2 * (gram @ covariance).diagonal(dim1=1, dim2=2).sum(-1)
+    return float(probability @ (signal + spread))
+
+
+@PROOFS.claim(
+    "icl-gradient-descent/L1",
+    where="derived (the paper searches the learning rate on a grid)",
+    kind="identity",
+    statement=(
+        r"For independent symmetric coordinates of variance $v$ and kurtosis $\kappa$, one step from zero "
+        r"has the error $d v [1 - 2 s N v + s^2 N v (v (N + d - 2 + \kappa) + \sigma^2)]$, least at $s^* = "
+        r"1/(v (N + d - 2 + \kappa) + \sigma^2)$."
+    ),
+    controls=[
+        control("the kurtosis of normal inputs, whatever they are", kurtosis=NORMAL_KURTOSIS),
+        control("one example too many", extra=1),
+    ],
+)
+def one_step_law(results: Results, kurtosis: float | None = None, extra: int = 0) -> Evidence:
+    parts = []
+    for (context, dimension), own, noise in itertools.product(((2, 2), (3, 2), (2, 3)), (1.0, 1.8, 4.0), (0.0, 0.7)):
+        x, probability = three_atoms(own, context, dimension)
+        law = {"kurtosis": own if kurtosis is None else kurtosis, "noise": noise}
+        best = optimal_step(context + extra, dimension, **law)
+        for factor in (0.5, 1.0, 1.5):
+            found = error_of_step(x, probability, factor * best, torch.eye(dimension, dtype=x.dtype), noise)
+            claimed = one_step_error(factor * best, context + extra, dimension, **law)
+            parts.append((abs(found - claimed), rounding_bound(len(x) + 40, 8 * dimension * own)))
+    for moments, (context, dimension) in itertools.product(
+        (uniform_moments(HALF_WIDTH), normal_moments(VARIANCE)), ((10, 10), (25, 10), (3, 7))
+    ):
+        law = {"input_variance": moments[1], "kurtosis": moments[2] / moments[1] ** 2 if kurtosis is None else kurtosis}
+        best = optimal_step(context + extra, dimension, **law)
+        counted = gram_moments(2, context, dimension, moments)
+        for factor in (0.5, 1.0, 1.5):
+            found = expected_filter_error(filter_polynomial([factor * best], [0.0]), counted, moments[1])
+            claimed = one_step_error(factor * best, context + extra, dimension, **law)
+            parts.append((abs(found - claimed), rounding_bound(40, 8 * dimension)))
+    return all_within(parts, "rounding of a sum over all input matrices, or over the moments")
+
+
+@PROOFS.claim(
+    "icl-gradient-descent/L1.spectrum",
+    where="derived",
+    kind="identity",
+    statement=(
+        r"For normal inputs of covariance $\Lambda$ the best plain step is $\mathrm{tr}\Lambda^2 / "
+        r"((N+1)\,\mathrm{tr}\Lambda^3 + (\mathrm{tr}\Lambda + \sigma^2)\,\mathrm{tr}\Lambda^2)$ and leaves "
+        r"the error $\mathrm{tr}\Lambda - N s^*\,\mathrm{tr}\Lambda^2$."
+    ),
+    controls=[control("an isotropic law of the same trace", isotropic=True)],
+)
+def one_step_law_of_spectrum(results: Results, isotropic: bool = False) -> Evidence:
+    parts = []
+    for spectrum, context, noise in (
+        (np.array([2.0, 0.5]), 3, 0.3),
+        (np.array([1.5, 0.2]), 2, 0.0),
+        (np.array([2.0, 1.0, 0.25]), 2, 0.5),
+    ):
+        x, probability = quadrature(spectrum, context)
+        claimed_spectrum = np.full(len(spectrum), spectrum.mean()) if isotropic else spectrum
+        best = optimal_step_of_spectrum(claimed_spectrum, context, noise)
+        for factor in (0.5, 1.0, 1.5):
+            found = error_of_step(x, probability, factor * best, torch.from_numpy(np.diag(spectrum)), noise)
+            claimed = one_step_error_of_spectrum(factor * best, claimed_spectrum, context, noise)
+            parts.append((abs(found - claimed), rounding_bound(len(x) + 60, 40 * spectrum.sum())))
+        least = claimed_spectrum.sum() - context * best * (claimed_spectrum**2).sum()
+        found = error_of_step(x, probability, best, torch.from_numpy(np.diag(spectrum)), noise)
+        parts.append((abs(found - least), rounding_bound(len(x) + 60, 40 * spectrum.sum())))
+    return all_within(parts, "rounding of a Gauss quadrature that is exact for these polynomials")
+
+
+# %%
+PROOFS.show(one_step_law)
+PROOFS.show(one_step_law_of_spectrum)
+
+# %% [markdown]
+# **Away from training.** A network keeps its step when inputs grow by a factor $\alpha$. Then $v$ becomes
+# $\alpha^2 v$ and the error turns up steeply, while a step tuned to each $\alpha$ would only see its error
+# grow as $\alpha^2$. Weights scaled by $\alpha$ do the latter to any linear-in-$y$ method.
+
+
+# %%
+@PROOFS.claim(
+    "icl-gradient-descent/L2",
+    where="Figure 2 right, in closed form",
+    kind="identity",
+    statement=(
+        r"With the step kept at $s^*$ and inputs scaled by $\alpha$, the error is the one-step law at "
+        r"variance $\alpha^2 v$; at $N = d = 10$ its half is $0.081, 0.206, 1.204, 8.40$ for $\alpha = "
+        r"\frac12, 1, \frac32, 2$."
+    ),
+    controls=[control("the step tuned again for each scale", tuned_again=True)],
+)
+def error_off_the_training_range(results: Results, tuned_again: bool = False) -> Evidence:
+    parts, halves = [], []
+    law = {"kurtosis": UNIFORM_KURTOSIS}
+    kept = optimal_step(10, 10, input_variance=VARIANCE, **law)
+    for scale in (0.5, 1.0, 1.5, 2.0):
+        variance = scale**2 * VARIANCE
+        step = optimal_step(10, 10, input_variance=variance, **law) if tuned_again else kept
+        counted = gram_moments(2, 10, 10, uniform_moments(scale * HALF_WIDTH))
+        found = expected_filter_error(filter_polynomial([kept], [0.0]), counted, variance)
+        claimed = one_step_error(step, 10, 10, input_variance=variance, **law)
+        parts.append((abs(found - claimed), rounding_bound(40, 8 * found)))
+        halves.append(found / 2)
+    quoted = np.abs(np.array(halves) - np.array([0.0812, 0.2062, 1.204, 8.40]))
+    parts += zip(quoted.tolist(), (5e-5, 5e-5, 5e-4, 5e-3), strict=True)
+    return all_within(parts, "rounding of the counted moments; half a unit of the last quoted digit")
+
+
+# %%
+PROOFS.show(error_off_the_training_range)
+
+# %% [markdown]
+# **Preconditioning.** One layer has more freedom than a step size: its prediction can be
+# $\frac1N \sum_j y_j\, x_j^\top W x_q$ with any $W$. The error is quadratic in $W$, with the stationary point
+# $(E \hat A^2 + \frac{\sigma^2}{N} \Lambda)\, W = \Lambda$ for $\hat A = A/N$. For normal inputs
+# $E \hat A^2 = (1 + \frac1N) \Lambda^2 + \frac{\mathrm{tr}\Lambda}{N} \Lambda$, so that
+# $W = [(1 + \frac1N) \Lambda + \frac{\mathrm{tr}\Lambda + \sigma^2}{N} I]^{-1}$. It is a multiple of the
+# identity only for isotropic inputs: "one layer is one step of gradient descent" is then "one step of
+# *preconditioned* gradient descent".
+
+
+# %%
+@PROOFS.claim(
+    "icl-gradient-descent/T2",
+    where="Ahn et al. 2023, Theorem 1; Zhang, Frei and Bartlett 2023, Theorem 4.1",
+    kind="identity",
+    statement=(
+        r"For normal inputs of covariance $\Lambda$ and label noise $\sigma$, the best $W$ in $\frac1N "
+        r"\sum_j y_j\, x_j^\top W x_q$ is $[(1 + \frac1N) \Lambda + \frac{\mathrm{tr}\Lambda + \sigma^2}{N} "
+        r"I]^{-1}$, with the error $\mathrm{tr}\Lambda - \mathrm{tr}(\Lambda W \Lambda)$, and $cW$ has "
+        r"$\mathrm{tr}\Lambda - (2c - c^2)\,\mathrm{tr}(\Lambda W \Lambda)$."
+    ),
+    controls=[
+        control("plain gradient descent taken for the optimum", plain=True),
+        control("label noise left out of W", ignore_noise=True),
+    ],
+)
+def best_layer_is_preconditioned(results: Results, plain: bool = False, ignore_noise: bool = False) -> Evidence:
+    parts = []
+    for spectrum, context, noise in (
+        (np.array([2.0, 0.5]), 3, 0.3),
+        (np.array([2.0, 1.0, 0.25]), 2, 0.5),
+        (np.array([1.0, 0.1, 0.1]), 2, 0.2),
+    ):
+        x, probability = quadrature(spectrum, context)
+        covariance, identity = np.diag(spectrum), np.eye(len(spectrum))
+        mean_gram = (x.mT @ x / context).numpy()
+        square = np.einsum("b,bij,bjk->ik", probability.numpy(), mean_gram, mean_gram)
+        best = np.linalg.solve(square + noise**2 / context * covariance, covariance)
+        claimed = np.diag(preconditioner(spectrum, context, 0.0 if ignore_noise else noise))
+        if plain:
+            claimed = context * optimal_step_of_spectrum(spectrum, context, noise) * identity
+        condition = float(np.linalg.cond(square + noise**2 / context * covariance))
+        bound = rounding_bound(4 * (len(x) + 40) * condition, float(np.abs(best).max()))
+        parts.append((float(np.abs(best - claimed).max()), bound))
+        for scale in (0.9, 1.0, 1.1):
+            left = identity - scale * mean_gram @ claimed
+            loss = np.einsum("b,bji,bjk,ki->", probability.numpy(), left, left, covariance)
+            loss += noise**2 / context * scale**2 * np.trace(claimed @ covariance @ claimed @ covariance)
+            gap = abs(loss - preconditioned_error(spectrum, context, noise, scale))
+            parts.append((gap, rounding_bound(len(x) + 60, 40 * spectrum.sum())))
+    return all_within(parts, "rounding of a Gauss quadrature that is exact here, times a condition number")
+
+
+@PROOFS.claim(
+    "icl-gradient-descent/T2.isotropic",
+    where="Ahn et al. 2023, Theorem 1, beyond normal inputs (derived)",
+    kind="identity",
+    statement=(
+        r"For independent symmetric coordinates of variance 1 and kurtosis $\kappa$ the best $W$ is "
+        r"$\frac{N}{N + d - 2 + \kappa + \sigma^2} I$: no layer is better than the best gradient step."
+    ),
+    controls=[control("the kurtosis of normal inputs for all", kurtosis=NORMAL_KURTOSIS)],
+)
+def best_isotropic_layer(results: Results, kurtosis: float | None = None) -> Evidence:
+    parts = []
+    sizes = ((2, 2), (3, 2), (2, 3))
+    for (context, dimension), own, noise in itertools.product(sizes, (1.0, 1.8, 4.0), (0.0, 0.7)):
+        x, probability = three_atoms(own, context, dimension)
+        mean_gram, identity = x.mT @ x / context, torch.eye(dimension, dtype=torch.float64)
+        square = torch.einsum("b,bij,bjk->ik", probability, mean_gram, mean_gram)
+        best = torch.linalg.inv(square + noise**2 / context * identity)
+        claimed = context * optimal_step(
+            context, dimension, kurtosis=own if kurtosis is None else kurtosis, noise=noise
+        )
+        condition = float(torch.linalg.cond(square + noise**2 / context * identity))
+        bound = rounding_bound(4 * (len(x) + 40) * condition, float(best.abs().max()))
+        parts.append((greatest(best - claimed * identity), bound))
+    return all_within(parts, "rounding of a sum over all input matrices, magnified by a condition number")
+
+
+# %%
+PROOFS.show(best_layer_is_preconditioned)
+PROOFS.show(best_isotropic_layer)
+
+# %%
+PROOFS.show()
