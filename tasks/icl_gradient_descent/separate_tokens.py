@@ -313,7 +313,7 @@ def copying_is_learned_causally(results: Results, strangers: bool = False) -> Ev
     ),
     expected="refuted",
     condition=(
-        "not at these sizes: with one-hot positions and initial weights that are not tiny, the linear first layer learns too"
+        "only at other sizes, if at all: with one-hot positions and weights that do not start tiny, the linear first layer learns"
     ),
     controls=[control("judged on the labels of other prompts", strangers=True)],
 )
