@@ -20,7 +20,7 @@ from lab.errors import LabError
 
 Verdict = Literal["holds", "refuted", "inconclusive", "not reproduced"]
 Relation = Literal["<=", ">=", "<", ">", "="]
-Number = float | np.number
+Number = float | int | np.number
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
