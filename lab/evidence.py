@@ -95,7 +95,7 @@ class Part:
             scale = max(abs(self.bound), abs(self.measured))
         room = min(self.room(end) for end in self.interval(share))
         if math.isfinite(room):
-            return room / max(scale, np.finfo(float).tiny)
+            return room / (scale or 1.0)
         return 0.0 if math.isnan(room) else room
 
     def seeds_wanted(self, share: float) -> int | None:

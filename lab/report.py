@@ -48,7 +48,7 @@ def terminal_table(records: Sequence[Record], statements: Mapping[str, str], tit
         table.add_row(
             record["id"].split("/", 1)[1],
             escape(statements[record["id"]]),
-            _measured(record),
+            "\n".join([number(record["measured"]), *_notes(record)]),
             f"{_requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
             "\n".join(
                 f"{escape(one['name'])}: {number(one['measured'])} "
@@ -60,8 +60,8 @@ def terminal_table(records: Sequence[Record], statements: Mapping[str, str], tit
     return table
 
 
-def _measured(record: Record) -> str:
-    """The number, with its interval, the number of samples, and of how many parts it is the weakest."""
+def _notes(record: Record) -> list[str]:
+    """What stands below a measured number: its interval, the number of samples, and of how many parts it is the weakest."""
     notes = []
     if record["interval"] is not None:
         notes.append(" to ".join(number(end) for end in record["interval"]))
@@ -69,7 +69,7 @@ def _measured(record: Record) -> str:
         notes.append(f"n = {record['samples']:,}")
     if record.get("parts", 1) > 1:
         notes.append(f"weakest of {record['parts']}")
-    return number(record["measured"]) + (f"\n({'; '.join(notes)})" if notes else "")
+    return notes
 
 
 def _requirement(record: Record) -> str:
@@ -106,7 +106,7 @@ def markdown_table(records: Sequence[Record], task: Task) -> str:
         cells = (
             f"`{record['id'].split('/', 1)[1]}` ({claim.where})",
             claim.statement + condition,
-            _measured(record).replace("\n", " "),
+            number(record["measured"]) + (f" ({'; '.join(_notes(record))})" if _notes(record) else ""),
             f"{_requirement(record)} ({record['bound_origin']})",
             controls,
             _worded(record),
