@@ -180,6 +180,7 @@ REFUSALS: list[tuple[str, Callable[[Sheet, Panel], object]]] = [
     ("more rows=", lambda sheet, panel: sheet.panel("another", x="x", y="y")),
     ("has no label of its y axis", lambda sheet, panel: Sheet().panel("title", x="x", y="")),
     ("scales are linear", lambda sheet, panel: Sheet().panel("title", x="x", y="y", scale=("linear", "lag"))),
+    ("did you mean 'outside'", lambda sheet, panel: Sheet().panel("title", x="x", y="y", legend="outsde")),
     (r"choose one label of each other axis with .sel", lambda sheet, panel: panel.curve(SAMPLES, "layer", name="a")),
     ("no axis 'draw' of samples", lambda sheet, panel: panel.curve(SAMPLES, "layer", name="a", across="draw")),
     ("give x=", lambda sheet, panel: panel.curve(np.ones((2, 2)), name="a")),

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from lab.errors import LabError
+from lab.errors import LabError, nearest
 from lab.figures.drawing import Drawing
 from lab.figures.looks import Looks, length, longest_word, style, styled, wrapped
 from lab.figures.panel import Limits, Panel, Ticks
@@ -23,6 +23,10 @@ from lab.files import write
 
 COLUMNS = ("panel", "curve", "x", "mean", "low", "high", "n")
 SCALES = ("linear", "log", "log2", "symlog")
+LEGENDS = (
+    *("auto", "none", "outside", "best", "upper left", "upper center", "upper right", "center left", "center right"),
+    *("lower left", "lower center", "lower right"),
+)
 FOOT_SIZE = 7.0
 # A legend with more entries than this stands beside its panel.
 INSIDE = 5
@@ -89,6 +93,10 @@ class Sheet:
                 raise LabError(
                     f"{title!r} has the scale {one!r}; scales are {', '.join(SCALES)}, one for x and one for y"
                 )
+        if legend not in LEGENDS:
+            raise LabError(
+                f"{title!r} has its legend at {legend!r}{nearest(legend, LEGENDS)}; places are {', '.join(LEGENDS)}"
+            )
         axes = self._axes[len(self.panels)]
         for name, one in zip("xy", scale, strict=True):
             options = {"log2": {"base": 2}, "symlog": {"linthresh": 1}}.get(one, {})
@@ -201,7 +209,7 @@ class Sheet:
                 rooms[column] = max(rooms[column], *(_width(name) for name in names))
                 panel.axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.0), **looks)
             else:
-                place = "best" if panel.legend == "auto" else panel.legend
+                place: Any = "best" if panel.legend == "auto" else panel.legend
                 panel.axes.legend(handles, names, loc=place, **looks)
         # Legends beside panels make the picture wider, not the panels narrower.
         self._figure.set_figwidth(self._figure.get_figwidth() + sum(rooms.values()))
