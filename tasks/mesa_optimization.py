@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     comment_magics: false
 #     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
@@ -37,7 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.dynamics import mesa_optimization as theory
 from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, prediction_loss
 from lab.domains.dynamics.sequences import Start, linear_dynamics
@@ -105,12 +106,7 @@ class Config:
 
 TASK = Task(
     "mesa-optimization",
-    Paper(
-        "On Mesa-Optimization in Autoregressively Trained Transformers: Emergence and Capability",
-        "C. Zheng, W. Huang, R. Wang, G. Wu, J. Zhu, C. Li",
-        2024,
-        "2405.16845",
-    ),
+    paper="zheng-2024-mesa",
     presets={
         "smoke": Config(
             length=4,
