@@ -33,7 +33,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -432,21 +431,21 @@ def weights_from_ones(results: Results) -> Sheet:
     written = [rf"$\hat y_{j}$" for j in coordinates]
     read = [f"$x_{{t,{j}}}$" for j in coordinates] + [f"$x_{{t-1,{j}}}$" for j in coordinates]
     sheet = Sheet(columns=4, width=3.2, height=3.2)
-    for free, (values, keys) in enumerate(
-        (("V, held: one plain step", "K, held"), ("V, free: a preconditioner", "K, free"))
-    ):
-        looks: dict[str, Any] = {
-            "columns": read,
-            "numbers": ".2f",
-            "signed": True,
-            "low": -1,
-            "high": 1,
-            "of": "one training",
-        }
-        panel = sheet.panel(values, x="coordinate read", y="coordinate written")
-        panel.heat(found["value"][0, free], rows=written, **looks)
-        panel = sheet.panel(keys, x="coordinate read", y="coordinate matched")
-        panel.heat(found["query_key"][0, free], rows=read, bar="weight (real part)" if free else None, **looks)
+    titles = ("V, held: one plain step", "K, held", "V, free: a preconditioner", "K, free")
+    for place, title in enumerate(titles):
+        free, key = place // 2, place % 2 == 1
+        panel = sheet.panel(title, x="coordinate read", y="coordinate matched" if key else "coordinate written")
+        panel.heat(
+            found["query_key" if key else "value"][0, free],
+            rows=read if key else written,
+            columns=read,
+            numbers=".2f",
+            signed=True,
+            low=-1,
+            high=1,
+            bar="weight (real part)" if title == titles[-1] else None,
+            of="one training",
+        )
     return sheet
 
 

@@ -24,13 +24,8 @@ ARMS = {
 
 # Of seaborn's ten colour-blind colours those that are neither blue nor red nor too pale for a line; every look has its own
 # dashes and marker, so that curves stay apart in grey, and none is solid, dashed, dotted, round or square.
-_COLOURS = dict(
-    zip(
-        "blue orange green red purple brown pink grey yellow sky".split(),
-        seaborn.color_palette("colorblind").as_hex(),
-        strict=True,
-    )
-)
+_NAMES = "blue orange green red purple brown pink grey yellow sky".split()
+_COLOURS = dict(zip(_NAMES, seaborn.color_palette("colorblind").as_hex(), strict=True))
 LOOKS: tuple[dict[str, Any], ...] = (
     {"color": _COLOURS["green"], "linestyle": (0, (12, 1.5)), "marker": "^"},
     {"color": _COLOURS["orange"], "linestyle": "-.", "marker": "D"},
@@ -43,8 +38,9 @@ LOOKS: tuple[dict[str, Any], ...] = (
 )
 # Closed forms are black; the second and later ones of a sheet have other dashes.
 THEORIES: tuple[Any, ...] = (":", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (6, 1, 1, 1, 1, 1)))
-# One arm (or look) in several settings: the same line, other markers.
-FILLS = ("full", "none", "left", "bottom")
+# One arm (or look) in several settings: the same line with an open marker, another marker, and that one open.
+VARIANTS = 4
+OTHER_MARKERS = {"o": "^", "s": "D"}
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -100,14 +96,14 @@ class Looks:
     """Which look each name of a sheet has; a name keeps its look through all panels."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-        self._theories: dict[str, int] = {}
+        self._places: dict[tuple[str, str], int] = {}
 
-    def curve(self, name: str, arm: str | None, look: int | None, variant: int) -> dict[str, Any]:
-        """Colour, dashes, marker and its filling."""
-        if not 0 <= variant < len(FILLS):
-            raise LabError(f"{name!r} asks for variant {variant}; there are variants 0 to {len(FILLS) - 1}")
-        fill = {"fillstyle": FILLS[variant]}
+    def curve(
+        self, name: str, arm: str | None, look: int | None, variant: int, taken: dict[tuple[str, int], str]
+    ) -> dict[str, Any]:
+        """Colour, dashes, marker and its filling; ``taken`` are the looks of the panel it is drawn on, with their names."""
+        if not 0 <= variant < VARIANTS:
+            raise LabError(f"{name!r} asks for variant {variant}; there are variants 0 to {VARIANTS - 1}")
         if arm is not None:
             if arm not in ARMS:
                 raise LabError(
@@ -118,23 +114,42 @@ class Looks:
                 raise LabError(
                     f"{name!r} has both arm={arm!r} and look={look}; an arm has its own look, leave look= out"
                 )
-            return ARMS[arm] | fill
-        place = self._places.setdefault(name, len(self._places)) if look is None else look
-        if not 0 <= place < len(LOOKS):
-            raise LabError(
-                f"{name!r} asks for look {place} of looks 0 to {len(LOOKS) - 1}; a reader cannot tell more apart: "
-                "give several curves one look= with variants, or draw two sheets"
-            )
-        return LOOKS[place] | fill
+            return _varied(ARMS[arm], variant)
+        if look is None:
+            look = self._place("look", name, len(LOOKS), taken)
+        elif not 0 <= look < len(LOOKS):
+            raise LabError(f"{name!r} asks for look {look}; there are looks 0 to {len(LOOKS) - 1}")
+        taken.setdefault(("look", look), name)
+        return _varied(LOOKS[look], variant)
 
-    def theory(self, name: str | None) -> dict[str, Any]:
+    def theory(self, name: str | None, taken: dict[tuple[str, int], str]) -> dict[str, Any]:
         """A black line; the first name and lines without a name are dotted."""
-        place = 0 if name is None else self._theories.setdefault(name, len(self._theories))
-        if place >= len(THEORIES):
-            raise LabError(
-                f"{name!r} is closed form {place + 1} of one sheet; at most {len(THEORIES)} stay apart in black"
-            )
+        place = 0 if name is None else self._place("closed form", name, len(THEORIES), taken)
         return {"color": "black", "linestyle": THEORIES[place], "linewidth": 1.5}
+
+    def _place(self, kind: str, name: str, many: int, taken: dict[tuple[str, int], str]) -> int:
+        place = self._places.get((kind, name))
+        if place is None:
+            # The look least used on the sheet of those that are free on the panel.
+            used = [at for (one, _), at in self._places.items() if one == kind]
+            free = [at for at in range(many) if (kind, at) not in taken]
+            if not free:
+                raise LabError(
+                    f"{name!r} is {kind} {many + 1} of one panel, and a reader cannot tell more than {many} apart; give several "
+                    "curves one look= with variants, or draw two panels"
+                )
+            place = self._places[kind, name] = min(free, key=used.count)
+        owner = taken.setdefault((kind, place), name)
+        if owner != name:
+            raise LabError(
+                f"{name!r} and {owner!r} have one {kind} from other panels of their sheet; give one of them look="
+            )
+        return place
+
+
+def _varied(look: dict[str, Any], variant: int) -> dict[str, Any]:
+    marker = OTHER_MARKERS.get(look["marker"], "d") if variant >= 2 else look["marker"]
+    return look | {"marker": marker, "fillstyle": "none" if variant % 2 else "full"}
 
 
 def plain(words: str) -> str:
@@ -150,7 +165,7 @@ def wrapped(words: str, inches: float, size: float) -> str:
         line = ""
         for part in (part.replace("\0", " ") for part in parts):
             longer = f"{line} {part}" if line else part
-            if line and _length(longer, size) > inches:
+            if line and length(longer, size) > inches:
                 lines.append(line)
                 line = part
             else:
@@ -160,7 +175,7 @@ def wrapped(words: str, inches: float, size: float) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _length(words: str, size: float) -> float:
+def length(words: str, size: float) -> float:
     """Length of a line of text in inches."""
     if not words.strip():
         return 0.0
@@ -169,4 +184,4 @@ def _length(words: str, size: float) -> float:
 
 def longest_word(words: str, size: float) -> float:
     """Length of the longest unbreakable part in inches."""
-    return max(_length(part, size) for part in wrapped(words, 0.0, size).split("\n"))
+    return max(length(part, size) for part in wrapped(words, 0.0, size).split("\n"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import seaborn
@@ -16,7 +16,6 @@ from lab.errors import LabError
 from lab.figures.looks import Looks, plain, styled
 from lab.figures.summaries import Band, Label, Middle, Samples, Summary, label, summary, table
 
-Scale = Literal["linear", "log", "log2", "symlog"]
 Limits = tuple[float | None, float | None]
 Ticks = Sequence[float] | Mapping[float, str]
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "++", "**")
@@ -58,7 +57,7 @@ class Panel:
     title: str
     x: str
     y: str
-    scale: tuple[Scale, Scale]
+    scale: tuple[str, str]
     xlim: Limits
     ylim: Limits
     xticks: Ticks | None
@@ -71,6 +70,7 @@ class Panel:
     values: list[str] = field(default_factory=list, init=False)
     entries: dict[str, Any] = field(default_factory=dict, init=False)
     categories: dict[str, list[str]] = field(default_factory=lambda: {"x": [], "y": []}, init=False)
+    taken: dict[tuple[str, int], str] = field(default_factory=dict, init=False)
     numbered: set[str] = field(default_factory=set, init=False)
     cells: bool = field(default=False, init=False)
     finished: bool = field(default=False, init=False)
@@ -95,7 +95,7 @@ class Panel:
         """A line through the middle of the samples, with its band; ``steps`` draws it as a histogram's outline."""
         name = self._name(name, arm)
         found = summary(samples, over, x, across=across, middle=middle, band=band, within=within, name=name)
-        looks = self.looks.curve(name, arm, look, variant)
+        looks = self._look(name, arm, look, variant)
         self._plot(name, found.x, found.mean, looks, steps)
         places = self._places(found.x)
         if not np.isnan(found.low).all():
@@ -127,7 +127,7 @@ class Panel:
         """Middles with error bars at single places; ``horizontal`` puts the categories on the y axis, ``join`` draws the line."""
         name = self._name(name, arm)
         found = summary(samples, over, x, across=across, middle=middle, band=band, within=within, name=name)
-        self._error_bars(name, found, self.looks.curve(name, arm, look, variant), slot, horizontal, join)
+        self._error_bars(name, found, self._look(name, arm, look, variant), slot, horizontal, join)
         self._note_summary("error bars", name, found)
 
     @styled
@@ -157,7 +157,7 @@ class Panel:
             )
         counts = np.broadcast_to(np.asarray(n, dtype=int), mean.shape)
         found = Summary([label(one) for one in x], mean, low, high, counts, words)
-        self._error_bars(name, found, self.looks.curve(name, arm, look, variant), slot, horizontal, join)
+        self._error_bars(name, found, self._look(name, arm, look, variant), slot, horizontal, join)
         self._note_summary("error bars", name, found)
 
     @styled
@@ -183,7 +183,7 @@ class Panel:
         found = summary(
             samples, over, x, across=across, middle=middle, band="none" if dots else band, within=within, name=name
         )
-        color = self.looks.curve(name, arm, look, 0)["color"]
+        color = self._look(name, arm, look)["color"]
         place = {"prefix": 0, "causal": 1}.get(arm or "", len(self.entries))
         hatch = HATCHES[(place + 2 * variant) % len(HATCHES)]
         places, width = self._slots(self._places(found.x), slot, 0.8)
@@ -219,7 +219,7 @@ class Panel:
         """A thin line for every sample (its missing points are left out)."""
         name = self._name(name, arm)
         labels, columns = table(samples, over, x, across=across, name=name)
-        looks = self.looks.curve(name, arm, look, 0)
+        looks = self._look(name, arm, look)
         for place, values in enumerate(columns):
             (line,) = self.axes.plot(
                 self._places(labels),
@@ -251,7 +251,7 @@ class Panel:
         labels = [label(x)] * len(values) if single else [label(one) for one in np.asarray(x).ravel()]
         if len(labels) != len(values):
             raise LabError(f"{name!r} has {len(labels)} places and {len(values)} values; give equally many")
-        looks = self.looks.curve(name, arm, look, 0)
+        looks = self._look(name, arm, look)
         places, _ = self._slots(self._places(labels), slot, 0.5)
         (dots,) = self.axes.plot(
             places, values, color=looks["color"], marker=looks["marker"], linestyle="none", markersize=3, alpha=0.6
@@ -276,7 +276,7 @@ class Panel:
     ) -> None:
         """A curve without a band; values that are not finite are gaps. ``marks=False`` leaves the markers out."""
         name = self._name(name, arm)
-        looks = self.looks.curve(name, arm, look, variant)
+        looks = self._look(name, arm, look, variant)
         self._plot(name, *self._pairs(x, y, name), looks if marks else looks | {"marker": ""}, steps)
         self.note(name, *self._pairs(x, y, name))
         self._say_value(f"no band: {of}")
@@ -285,7 +285,7 @@ class Panel:
     def theory(self, x: Any, y: Any, *, name: str | None = None) -> None:
         """A closed form: black and dotted, with other dashes for the second and later names of a sheet."""
         labels, values = self._pairs(x, y, name or "theory")
-        self._plot(name, labels, values, self.looks.theory(name), False)
+        self._plot(name, labels, values, self.looks.theory(name, self.taken), False)
         self.note(name or "theory", labels, values)
         self._say_value("no band: exact")
 
@@ -302,9 +302,10 @@ class Panel:
     ) -> None:
         """A line at ``value`` of y (of x, if ``vertical``), over all of the panel or over ``span``; black as theory is."""
         value = float(value)
-        looks = self.looks.theory(name)
-        if arm is not None or look is not None:
-            own = self.looks.curve(name or arm or "level", arm, look, 0)
+        if arm is None and look is None:
+            looks = self.looks.theory(name, self.taken)
+        else:
+            own = self._look(name or arm or "level", arm, look)
             looks = {"color": own["color"], "linestyle": own["linestyle"], "linewidth": 1.0}
         place = value + 0.5 if self.cells else value
         if span is not None:
@@ -395,7 +396,7 @@ class Panel:
     @styled
     def region(self, low: float, high: float, name: str | None = None, look: int = 3) -> None:
         """A shaded range of x behind everything; of one name, one legend entry."""
-        color = self.looks.curve(name or "region", None, look, 0)["color"]
+        color = self._look(name or "region", None, look)["color"]
         self.axes.axvspan(low, high, color=color, alpha=0.12, linewidth=0, zorder=0)
         if name:
             self.entries.setdefault(name, Patch(color=color, alpha=0.25, linewidth=0, label=name))
@@ -464,6 +465,9 @@ class Panel:
         if name is None and arm is None:
             raise LabError(f"a curve of {self.title!r} has no name; give it name=, or arm= if it is an arm")
         return name if name is not None else str(arm)
+
+    def _look(self, name: str, arm: str | None, look: int | None, variant: int = 0) -> dict[str, Any]:
+        return self.looks.curve(name, arm, look, variant, self.taken)
 
     def _pairs(self, x: Any, y: Any, name: str) -> tuple[list[Label], np.ndarray]:
         labels, values = [label(one) for one in x], np.asarray(y, dtype=np.float64)

@@ -12,16 +12,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from lab.errors import LabError
+from lab.errors import LabError, nearest
 from lab.figures.drawing import Drawing
-from lab.figures.looks import Looks, longest_word, style, styled, wrapped
-from lab.figures.panel import Limits, Panel, Scale, Ticks
+from lab.figures.looks import Looks, length, longest_word, style, styled, wrapped
+from lab.figures.panel import Limits, Panel, Ticks
 from lab.files import write
 
 COLUMNS = ("panel", "curve", "x", "mean", "low", "high", "n")
 SCALES = ("linear", "log", "log2", "symlog")
+LEGENDS = (
+    *("auto", "none", "outside", "best", "upper left", "upper center", "upper right", "center left", "center right"),
+    *("lower left", "lower center", "lower right"),
+)
 FOOT_SIZE = 7.0
 # A legend with more entries than this stands beside its panel.
 INSIDE = 5
@@ -43,7 +48,7 @@ class Sheet:
         with style():
             self._figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
             self._axes = self._figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-        self._inches = (width, height)
+        self._inches, self._columns = (width, height), columns
         self._title, self._words = title, foot
         self._looks = Looks()
         self._finished = False
@@ -56,7 +61,7 @@ class Sheet:
         *,
         x: str,
         y: str,
-        scale: tuple[Scale, Scale] = ("linear", "linear"),
+        scale: tuple[str, str] = ("linear", "linear"),
         xlim: Limits = (None, None),
         ylim: Limits = (None, None),
         xticks: Ticks | None = None,
@@ -88,6 +93,10 @@ class Sheet:
                 raise LabError(
                     f"{title!r} has the scale {one!r}; scales are {', '.join(SCALES)}, one for x and one for y"
                 )
+        if legend not in LEGENDS:
+            raise LabError(
+                f"{title!r} has its legend at {legend!r}{nearest(legend, LEGENDS)}; places are {', '.join(LEGENDS)}"
+            )
         axes = self._axes[len(self.panels)]
         for name, one in zip("xy", scale, strict=True):
             options = {"log2": {"base": 2}, "symlog": {"linthresh": 1}}.get(one, {})
@@ -149,9 +158,25 @@ class Sheet:
         total = self._figure.get_figwidth()
         if self._title:
             self._figure.suptitle(wrapped(self._title, 0.96 * total, 12), x=0.01, ha="left", fontsize=12)
-        self._figure.supxlabel(
-            wrapped(self.foot, 0.96 * total, FOOT_SIZE), x=0.99, ha="right", fontsize=FOOT_SIZE, color="#777777"
+        foot = wrapped(self.foot, 0.96 * total, FOOT_SIZE)
+        # A strip of its own, below the panels and a shared legend.
+        share = (foot.count("\n") + 1) * 1.7 * FOOT_SIZE / 72 / self._figure.get_figheight()
+        layout = self._figure.get_layout_engine()
+        assert isinstance(layout, ConstrainedLayoutEngine)
+        layout.set(rect=(0, share, 1, 1 - share))
+        self._figure.text(
+            0.99,
+            0.02 / self._figure.get_figheight(),
+            foot,
+            ha="right",
+            va="bottom",
+            fontsize=FOOT_SIZE,
+            color="#777777",
         )
+        # Only a first layout tells how wide axes are, and so where their words have to break.
+        self._figure.draw_without_rendering()
+        for panel in self.panels:
+            _break_words(panel)
 
     def _legends(self) -> None:
         named = [panel for panel in self.panels if panel.entries and panel.legend != "none"]
@@ -163,8 +188,10 @@ class Sheet:
             and len(automatic) > 1
             and all(set(one.entries) <= set(largest.entries) for one in automatic)
         ):
-            width = max(longest_word(name.replace(" ", "\0"), 8.5) for name in largest.entries) + 0.6
-            columns = int(max(1, min(len(largest.entries), 0.96 * self._figure.get_figwidth() // width)))
+            width = max(map(_width, largest.entries))
+            many = len(largest.entries)
+            fitting = int(max(1, min(many, 0.96 * self._figure.get_figwidth() // width)))
+            columns = -(-many // -(-many // fitting))  # rows of equal length
             self._figure.legend(
                 list(largest.entries.values()),
                 list(largest.entries),
@@ -173,14 +200,24 @@ class Sheet:
                 **looks,
             )
             named = [panel for panel in named if panel not in automatic]
+        rooms: dict[int, float] = defaultdict(float)
         for panel in named:
             handles, names = list(panel.entries.values()), list(panel.entries)
             beside = panel.legend == "outside" or (panel.legend == "auto" and len(names) > INSIDE)
             if beside:
+                column = self.panels.index(panel) % self._columns
+                rooms[column] = max(rooms[column], *(_width(name) for name in names))
                 panel.axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.0), **looks)
             else:
-                place = "best" if panel.legend == "auto" else panel.legend
+                place: Any = "best" if panel.legend == "auto" else panel.legend
                 panel.axes.legend(handles, names, loc=place, **looks)
+        # Legends beside panels make the picture wider, not the panels narrower.
+        self._figure.set_figwidth(self._figure.get_figwidth() + sum(rooms.values()))
+
+
+def _width(entry: str) -> float:
+    """Inches that an entry of a legend takes."""
+    return max(length(line, 8.5) for line in entry.split("\n")) + 0.6
 
 
 def _dress(panel: Panel) -> None:
@@ -197,7 +234,11 @@ def _dress(panel: Panel) -> None:
         getattr(axes, f"set_{name}lim")(*getattr(panel, f"{name}lim"))
         ticks: Ticks | None = getattr(panel, f"{name}ticks")
         if known:
-            _name_categories(panel, name, known)
+            axis.set_ticks(range(len(known)), [wrapped(one, 0.35 * width, 9) for one in known], fontsize=9)
+            if name == "x":
+                axes.set_xlim(-0.6, len(known) - 0.4)
+            else:
+                axes.set_ylim(len(known) - 0.5, -0.5)
         elif isinstance(ticks, Mapping):
             axis.set_ticks(list(ticks), list(ticks.values()))
             axis.set_minor_locator(NullLocator())
@@ -208,20 +249,24 @@ def _dress(panel: Panel) -> None:
             _ticks(axis, panel.scale["xy".index(name)], panel)
 
 
-def _name_categories(panel: Panel, name: str, known: list[str]) -> None:
-    axes, width = panel.axes, 0.82 * panel.inches[0] / max(len(known), 1)
-    if name == "y":
-        axes.set_yticks(range(len(known)), [wrapped(one, 0.35 * panel.inches[0], 9) for one in known], fontsize=9)
-        axes.set_ylim(len(known) - 0.5, -0.5)
-        return
-    narrow = any(longest_word(one, 9) > width for one in known)
-    texts = known if narrow else [wrapped(one, width, 9) for one in known]
-    turn: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if narrow else {}
-    axes.set_xticks(range(len(known)), texts, fontsize=9, **turn)
-    axes.set_xlim(-0.6, len(known) - 0.4)
+def _break_words(panel: Panel) -> None:
+    """Titles and categories in lines as long as the laid-out axes allow."""
+    axes = panel.axes
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    inner = axes.get_position().width * figure.get_figwidth()
+    # A title may reach over the gap to the next panel's label, not to its axes.
+    axes.set_title(wrapped(panel.title, max(inner, min(0.88 * panel.inches[0], inner + 0.35)), 11))
+    known = panel.categories["x"]
+    if known and not panel.cells:
+        room = 0.92 * inner / (len(known) + 0.2)
+        narrow = any(longest_word(one, 9) > room for one in known)
+        texts = known if narrow else [wrapped(one, room, 9) for one in known]
+        turn: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if narrow else {}
+        axes.set_xticks(range(len(known)), texts, fontsize=9, **turn)
 
 
-def _ticks(axis: Axis, scale: Scale, panel: Panel) -> None:
+def _ticks(axis: Axis, scale: str, panel: Panel) -> None:
     """Plain numbers at 1, 2 and 5 on a short logarithmic axis; whole numbers where all places are whole."""
     low, high = sorted(axis.get_view_interval())
     if scale == "log2":
@@ -233,11 +278,11 @@ def _ticks(axis: Axis, scale: Scale, panel: Panel) -> None:
             axis.set_major_locator(MaxNLocator(5))
             axis.set_minor_locator(NullLocator())
         elif decades <= 3:
-            axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
+            axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 2.0, 5.0)))
         if decades <= 3:
             axis.set_major_formatter(FuncFormatter(_number))
         axis.set_minor_formatter(NullFormatter())
-    elif scale == "linear" and axis.axis_name == "x" and _whole(note.x for note in panel.notes):
+    elif scale == "linear" and axis is panel.axes.xaxis and _whole(note.x for note in panel.notes):
         axis.set_major_locator(MaxNLocator(integer=True))
 
 

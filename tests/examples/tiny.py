@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from lab import Evidence, Paper, Task, control
-from lab.figures import Drawing, label, panels
+from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.streams import stream
@@ -81,13 +80,12 @@ def square_of_sum(config: Config, *, share: float = 1.0) -> LabelledArrays:
 
 
 @TASK.figure
-def scatter(results: Results) -> Drawing:
+def scatter(results: Results) -> Sheet:
     """The means of all seeds."""
-    figure, axes = panels()
-    means_found = results[means]["mean"]
-    axes[0, 0].plot(means_found, "o")
-    label(axes[0, 0], "means scatter around 0", "seed", "mean")
-    return Drawing(figure, pd.DataFrame({"seed": results.seeds(means), "mean": means_found}))
+    sheet = Sheet()
+    panel = sheet.panel("means scatter around 0", x="seed", y="mean")
+    panel.scatter(results.seeds(means), results[means]["mean"], name="one seed")
+    return sheet
 
 
 @TASK.claim(
