@@ -26,7 +26,7 @@ from lab import context
 from lab.catalogue import load
 from lab.configuration import config_from_dict
 from lab.errors import LabError
-from lab.files import PROJECT
+from lab.files import results_folder
 from lab.labels import Measured
 from lab.progress import Progress, open_progress
 from lab.runs import Job, Store
@@ -58,7 +58,7 @@ class Session:
         quiet: no progress lines.
     """
 
-    results: Path = field(default_factory=lambda: Path(os.environ.get("LAB_RESULTS", PROJECT / "results")))
+    results: Path = field(default_factory=results_folder)
     device: str = "cpu"
     workers: int = 1
     cluster: str = ""
@@ -232,7 +232,9 @@ def _open_cluster(session: Session) -> Iterator[tuple[Executor, int]]:
         import dask
         import distributed
     except ImportError as error:
-        raise LabError("--cluster needs Dask, which is not installed; run pip install '.[cluster]'") from error
+        raise LabError(
+            "--cluster needs Dask, which is not installed; run pip install -e '.[cluster]' in the clone"
+        ) from error
     dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"})
     workers = max(session.workers, 1)
     owned: Any = None
