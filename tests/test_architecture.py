@@ -25,7 +25,6 @@ TOO_LONG = {
     "proofs_check/causallm_icl.py",
     "proofs_check/icl_function_classes.py",
     "proofs_check/icl_gradient_descent.py",
-    "proofs_check/induction_heads_markov.py",
     "tasks/addition_length_generalization.py",
     "tasks/attention_masks.py",
     "tasks/causal_structure.py",
@@ -35,7 +34,6 @@ TOO_LONG = {
     "tasks/induction_heads_markov.py",
     "tasks/next_token_pitfalls.py",
     "tasks/regression_mixtures.py",
-    "tasks/stepwise_graph_navigation.py",
 }
 
 
@@ -58,7 +56,7 @@ SHEET = " ".join(
 # From the ground up: a room may import only rooms that stand above it in this table, and of those the ones it names.
 ROOMS: dict[str, Room] = {
     "ground": _room(
-        "errors files configuration context progress streams statistics predictors contracts source labels papers"
+        "errors files configuration context progress streams statistics predictors contracts source labels papers unfinished"
     ),
     "models": _room("models", "ground"),
     "training": _room("training decoding", "ground models"),
@@ -66,9 +64,9 @@ ROOMS: dict[str, Room] = {
     # It turns networks into predictors of regression prompts, so it knows how that wing writes tokens.
     "evaluation": _room("evaluation study", "ground models training regression"),
     "figures": _room("figures", "ground"),
-    "declarations": _room("claims tasks", "ground figures"),
+    "declarations": _room("evidence claims tasks", "ground figures"),
     "measurements": _room("catalogue runs execution results checks", "ground declarations"),
-    "reports": _room("report reproduction notebooks", "ground figures declarations measurements"),
+    "reports": _room("report coverage reproduction notebooks", "ground figures declarations measurements"),
     "lab": _room("", "ground declarations reports"),
     "dictionary": _room("dictionary", "ground"),
     "diagnosis": _room("diagnosis", "ground models chains regression evaluation figures measurements"),
