@@ -67,8 +67,17 @@ def _line_in(file: Path, error: BaseException) -> str:
 
 
 def discover() -> list[Task]:
-    """All tasks of the project: those of ``tasks/`` first, then those of ``proofs_check/``; parts in alphabetical order."""
-    return [load(file) for folder in FOLDERS for file in sorted((PROJECT / folder).rglob("[a-z]*.py"))]
+    """All tasks of the project: those of ``tasks/`` first, then those of ``proofs_check/``; parts in alphabetical order.
+
+    Raises:
+        LabError: there are none, so that nothing passes for having been checked.
+    """
+    files = [file for folder in FOLDERS for file in sorted((PROJECT / folder).rglob("[a-z]*.py"))]
+    if not files:
+        raise LabError(
+            f"{PROJECT} holds no tasks (files in {' or '.join(FOLDERS)}); install the lab again, or work in a clone"
+        )
+    return [load(file) for file in files]
 
 
 def find(name: str) -> Task:

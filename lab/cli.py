@@ -1,4 +1,4 @@
-"""``lab``: list, show, run, check, diagnose, notebooks, reproduce."""
+"""``lab``: list, show, run, check, diagnose, notebooks, reproduce; ``lab --version``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from lab.catalogue import discover, find, find_claims
 from lab.claims import Claim, Judgement
 from lab.errors import LabError
 from lab.execution import Session
-from lab.files import write
+from lab.files import FOLDERS, require_clone, write
 from lab.report import terminal_table
 from lab.reproduction import judge_all, measure_and_draw
 from lab.results import Results, ensure
@@ -160,6 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        print(f"lab {version('theory-lab')}")
+        return 0
     named = len(arguments) > 1 and not arguments[1].startswith("-")
     if arguments[:1] == ["run"] and named:
         return _parse_and_run(arguments[1:])
@@ -406,8 +410,11 @@ def _chosen(names: Sequence[str]) -> list[Task]:
 def _notebooks(options: Notebooks) -> int:
     from lab.notebooks import execute
 
+    chosen = _chosen(options.tasks)
+    if any(task.place in FOLDERS for task in chosen):
+        require_clone("lab notebooks")
     session = options.where.session()
-    for task in _chosen(options.tasks):
+    for task in chosen:
         if task.place == "proofs_check":
             continue  # code to be read, not a lecture
         ensure(Results(task, task.config("ci"), session).jobs(list(task.measurements.values())), session)
@@ -416,6 +423,7 @@ def _notebooks(options: Notebooks) -> int:
 
 
 def _reproduce(options: Reproduce) -> int:
+    require_clone("lab reproduce")
     session = options.where.session()
     judgements: list[Judgement] = []
     for task in _chosen(options.tasks):

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from lab import context
 from lab.catalogue import load
 from lab.configuration import config_from_dict
 from lab.errors import LabError
-from lab.files import PROJECT
+from lab.files import results_folder
 from lab.labels import Measured
 from lab.progress import Progress, open_progress
 from lab.runs import Job, Store
@@ -58,7 +59,7 @@ class Session:
         quiet: no progress lines.
     """
 
-    results: Path = field(default_factory=lambda: Path(os.environ.get("LAB_RESULTS", PROJECT / "results")))
+    results: Path = field(default_factory=results_folder)
     device: str = "cpu"
     workers: int = 1
     cluster: str = ""
@@ -72,12 +73,28 @@ class Session:
 def execute(
     job: Job, scratch: Path | None, networks: Path | None, listener: Callable[[float], None] | None
 ) -> Measured:
-    """Carry out ``job`` in this process, with one thread (thread count changes the last digits)."""
-    torch.set_num_threads(1)
+    """Carry out ``job`` in this process."""
     task = load(job.file)
     config = config_from_dict(task.config_type, job.config)
-    with context.job(context.JobContext(job.device, scratch, networks, listener)):
+    with _numerics(), context.job(context.JobContext(job.device, scratch, networks, listener)):
         return task.measurements[job.measurement].measure(config, job.seeds, job.case)
+
+
+@contextmanager
+def _numerics() -> Iterator[None]:
+    """One thread and numbers of the usual size inside, as they change the last digits; the user's own choice after it.
+
+    ``lab`` asks for one thread in the environment, which is too late for libraries that a notebook loaded before it.
+    """
+    threads, number = torch.get_num_threads(), torch.get_default_dtype()
+    with threadpool_limits(limits=1):
+        torch.set_num_threads(1)
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(number)
+            torch.set_num_threads(threads)
 
 
 class SerialExecutor(Executor):
@@ -232,7 +249,9 @@ def _open_cluster(session: Session) -> Iterator[tuple[Executor, int]]:
         import dask
         import distributed
     except ImportError as error:
-        raise LabError("--cluster needs Dask, which is not installed; run pip install '.[cluster]'") from error
+        raise LabError(
+            "--cluster needs Dask, which is not installed; run pip install -e '.[cluster]' in the clone"
+        ) from error
     dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"})
     workers = max(session.workers, 1)
     owned: Any = None

@@ -1,4 +1,4 @@
-"""Where the project lies, and writing a file in one step."""
+"""Where the project lies, where results go, and writing a file in one step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,27 @@ import errno
 import os
 from pathlib import Path
 
+from lab.errors import LabError
+
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDERS = ("tasks", "proofs_check")
+# Installed as a wheel, the project lies among other packages, where nothing is ever written.
+CLONE = (PROJECT / "pyproject.toml").is_file()
+
+
+def results_folder() -> Path:
+    """Where finished measurements are kept: $LAB_RESULTS, or ``results`` of the clone or else of the working directory."""
+    chosen = os.environ.get("LAB_RESULTS")
+    return Path(chosen) if chosen else (PROJECT if CLONE else Path.cwd()) / "results"
+
+
+def require_clone(command: str) -> None:
+    """Raise LabError unless this is a clone, whose figures and notebooks ``command`` may write."""
+    if not CLONE:
+        raise LabError(
+            f"`{command}` writes the figures, notebooks and tables of a clone of the repository, and this lab is installed in "
+            f"{PROJECT} without one; clone it, run pip install -e . there and repeat the command"
+        )
 
 
 def write(path: Path, content: bytes) -> None:

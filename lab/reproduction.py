@@ -11,7 +11,7 @@ from lab.catalogue import discover
 from lab.claims import Claim, Judgement, judge, timed
 from lab.execution import Session
 from lab.figures import save
-from lab.files import PROJECT, write
+from lab.files import CLONE, PROJECT, write
 from lab.report import records_file, records_text, refresh_readme
 from lab.results import Results, ensure
 from lab.tasks import Task
@@ -31,7 +31,7 @@ def measure_and_draw(
     """Take all measurements of ``task``, save its figures, and judge all claims of its paper.
 
     Figures of the unchanged ``ci`` preset go to ``figures/``, those of ``paper`` to a folder below; those of any
-    other configuration or file stay with the results.
+    other configuration or file stay with the results, as all do where there is no clone to write to.
     """
     results = Results(task, config, session, seeds)
     ensure(results.jobs(list(task.measurements.values())), session)
@@ -56,7 +56,7 @@ def measure_and_draw(
 
 
 def _figure_folder(task: Task, preset: str, config: Any, seeds: Sequence[int] | None, session: Session) -> Path:
-    unchanged = config == task.presets[preset] and seeds is None and task.place in ("tasks", "proofs_check")
+    unchanged = CLONE and config == task.presets[preset] and seeds is None and task.place in ("tasks", "proofs_check")
     if unchanged and preset == "ci":
         return PROJECT / "figures" / task.key
     if unchanged and preset == "paper":

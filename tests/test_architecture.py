@@ -24,7 +24,6 @@ TOO_LONG = {
     "proofs_check/causal_structure.py",
     "proofs_check/causallm_icl.py",
     "proofs_check/icl_function_classes.py",
-    "proofs_check/induction_heads_markov.py",
     "tasks/addition_length_generalization.py",
     "tasks/attention_masks.py",
     "tasks/causal_structure.py",

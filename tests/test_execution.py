@@ -14,6 +14,7 @@ import pytest
 from lab import LabError
 from lab.catalogue import load
 from lab.execution import Session
+from lab.files import PROJECT
 from lab.results import Results
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
@@ -109,3 +110,49 @@ def test_a_failing_job_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="seed 2 failed with ValueError: seed 2 is bad; 5 of 6"):
         Results(failing, failing.config_type(bad=2), session)[failing.measurements["wait"]]
     assert len(list((tmp_path / "results").rglob("*.safetensors"))) == 5
+
+
+NUMERICS = """
+import numpy as np
+import torch
+from threadpoolctl import threadpool_info
+from lab import Paper, Task
+
+TASK = Task("numerics", Paper("A paper", "A. Author", 2024))
+
+@TASK.measurement()
+def surroundings(config, seed: int):
+    threads = [one["num_threads"] for one in threadpool_info()] + [torch.get_num_threads()]
+    return {"threads": np.array(max(threads)), "wide": np.array(torch.ones(1).dtype == torch.float64)}
+"""
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="a machine of one processor gives a library no second thread")
+def test_a_measurement_has_one_thread_and_gives_the_user_s_own_back(tmp_path: Path) -> None:
+    """In a process of its own, as in a notebook: numpy comes first, with the threads it likes."""
+    (tmp_path / "numerics.py").write_text(NUMERICS, encoding="utf-8")
+    script = f"""
+import numpy as np, torch
+from pathlib import Path
+from threadpoolctl import threadpool_info
+torch.set_num_threads(2)
+torch.set_default_dtype(torch.float64)
+before = threadpool_info()
+assert max(one["num_threads"] for one in before) > 1, before
+from lab.catalogue import load
+from lab.execution import Session
+from lab.results import Results
+task = load(Path({str(tmp_path / "numerics.py")!r}))
+found = Results(task, task.config("ci"), Session(Path({str(tmp_path / "results")!r}), quiet=True))
+data = found[task.measurements["surroundings"]]
+assert (data["threads"], data["wide"]) == (1, 0), data
+assert torch.get_num_threads() == 2
+assert torch.get_default_dtype() == torch.float64
+after = {{one["filepath"]: one["num_threads"] for one in threadpool_info()}}
+assert all(after[one["filepath"]] == one["num_threads"] for one in before), after
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
