@@ -13,6 +13,7 @@ from hypothesis import strategies as some
 from scipy import stats
 
 from lab import Evidence, LabError, statistics
+from lab.labels import labelled
 from lab.streams import stream
 
 VALUES = some.floats(-10, 10).map(lambda value: round(value, 3))
@@ -38,16 +39,6 @@ def recipes(draw) -> Callable[[], Evidence]:
     if kind == "equals":
         return partial(Evidence.equals, samples, bound, draw(some.floats(0.1, 5)), "", absolute=True)
     return partial(Evidence.over_seeds, samples, relation, bound, "")
-
-
-class Labelled:
-    """What an array with named axes shows to numpy and to ``Evidence``."""
-
-    def __init__(self, values: list, *dims: str) -> None:
-        self.values, self.dims = np.array(values), dims
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return self.values.astype(dtype)
 
 
 @given(SAMPLES, VALUES, some.floats(0, 5), some.sampled_from(["over_seeds", "median"]))
@@ -190,11 +181,11 @@ def test_a_median_ignores_the_far_hump() -> None:
 
 
 def test_samples_may_carry_the_axis_seed_and_no_other() -> None:
-    assert Evidence.over_seeds(Labelled([1.0, 2.0], "seed"), "<", 99.0, "").samples == 2
+    assert Evidence.over_seeds(labelled([1.0, 2.0], seed=(0, 1)), "<", 99.0, "").samples == 2
     with pytest.raises(LabError, match=r"not \('seed', 'layer'\)"):
-        Evidence.over_seeds(Labelled([[1.0, 2.0]], "seed", "layer"), "<", 9.0, "")
+        Evidence.over_seeds(labelled([[1.0, 2.0]], seed=(0,), layer=(0, 1)), "<", 9.0, "")
     with pytest.raises(LabError, match=r"not \('layer'\)"):
-        Evidence.median(Labelled([1.0, 2.0], "layer"), "<", 9.0, "")
+        Evidence.median(labelled([1.0, 2.0], layer=(0, 1)), "<", 9.0, "")
 
 
 def test_divergence_of_a_seed_decides_nothing_about_the_mean() -> None:
