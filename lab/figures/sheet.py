@@ -161,9 +161,6 @@ class Sheet:
         foot = wrapped(self.foot, 0.96 * total, FOOT_SIZE)
         # A strip of its own, below the panels and a shared legend.
         share = (foot.count("\n") + 1) * 1.7 * FOOT_SIZE / 72 / self._figure.get_figheight()
-        layout = self._figure.get_layout_engine()
-        assert isinstance(layout, ConstrainedLayoutEngine)
-        layout.set(rect=(0, share, 1, 1 - share))
         self._figure.text(
             0.99,
             0.02 / self._figure.get_figheight(),
@@ -173,8 +170,15 @@ class Sheet:
             fontsize=FOOT_SIZE,
             color="#777777",
         )
-        # Only a first layout tells how wide axes are, and so where their words have to break.
+        # Only a first layout tells how high a shared legend is, how wide axes are, and so where their words have to break.
+        for legend in self._figure.legends:
+            legend.set_bbox_to_anchor((0, share, 1, 1 - share), self._figure.transFigure)
         self._figure.draw_without_rendering()
+        for legend in self._figure.legends:
+            share += legend.get_window_extent().height / self._figure.bbox.height
+        layout = self._figure.get_layout_engine()
+        assert isinstance(layout, ConstrainedLayoutEngine)
+        layout.set(rect=(0, share, 1, 1 - share))
         for panel in self.panels:
             _break_words(panel)
 
@@ -193,11 +197,7 @@ class Sheet:
             fitting = int(max(1, min(many, 0.96 * self._figure.get_figwidth() // width)))
             columns = -(-many // -(-many // fitting))  # rows of equal length
             self._figure.legend(
-                list(largest.entries.values()),
-                list(largest.entries),
-                loc="outside lower center",
-                ncols=columns,
-                **looks,
+                list(largest.entries.values()), list(largest.entries), loc="lower center", ncols=columns, **looks
             )
             named = [panel for panel in named if panel not in automatic]
         rooms: dict[int, float] = defaultdict(float)
