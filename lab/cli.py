@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from lab import coverage, dictionary
-from lab.catalogue import discover, find, find_claims
+from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim, Judgement
 from lab.errors import LabError
 from lab.execution import Session
 from lab.files import FOLDERS, require_clone, write
-from lab.report import terminal_table
-from lab.reproduction import judge_all, measure_and_draw
+from lab.report import refresh_readme, terminal_table
+from lab.reproduction import judge_all, measure_and_draw, reproduce
 from lab.results import Results, ensure
 from lab.tasks import Task
 
@@ -81,7 +81,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Run:
-    """Measure one task, draw its figures and judge its paper's claims."""
+    """Measure one task, draw its figures beside the results and judge its paper's claims."""
 
     task: tyro.conf.Positional[str]
     """name of a task, or path of a file that defines one"""
@@ -132,7 +132,7 @@ class Notebooks:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Do everything again at the ci preset: figures, verdicts, notebooks, the tables of the README."""
+    """Make what is official at the ci preset: evidence, figures, verdicts, notebooks, the tables of the README."""
 
     tasks: tyro.conf.Positional[tuple[str, ...]] = ()
     """names of tasks; all if left out"""
@@ -398,13 +398,12 @@ def _show(name: str) -> int:
 
 
 def _chosen(names: Sequence[str]) -> list[Task]:
-    """The tasks called ``names``, or one a paper: its task, or its proofs where it has no task."""
-    if names:
-        return [find(name) for name in names]
-    papers: dict[str, Task] = {}
-    for task in discover():
-        papers.setdefault(task.name, task)
-    return list(papers.values())
+    """The tasks called ``names``, all if none is: the name of a paper means its parts and its proofs."""
+    known = discover()
+    found = [] if names else known
+    for name in names:
+        found += [task for task in known if task.name == name] or find_parts(name)
+    return found
 
 
 def _notebooks(options: Notebooks) -> int:
@@ -428,7 +427,8 @@ def _reproduce(options: Reproduce) -> int:
     judgements: list[Judgement] = []
     for task in _chosen(options.tasks):
         print(f"{task.key}: {task.paper.citation}", flush=True)
-        judgements += measure_and_draw(task, "ci", task.config("ci"), None, session)
+        judgements += reproduce(task, session)
+    refresh_readme()
     write(dictionary.PAGE, dictionary.page().encode())
     print(f"wrote {dictionary.PAGE}")
     _print_table(judgements, "all claims, preset ci")

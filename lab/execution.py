@@ -17,13 +17,14 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
-from lab import context
+from lab import context, shipped
 from lab.catalogue import load
 from lab.configuration import config_from_dict
 from lab.errors import LabError
@@ -53,6 +54,7 @@ class Session:
 
     Attributes:
         results: the results folder.
+        evidence: folder of the measurements that ship with the lab, which are not taken again; None looks at none.
         device: compute device, ``cpu`` or ``cuda``.
         workers: processes on this machine; 1 measures in this process.
         cluster: ``local``, a scheduler's address, or a batch system (``slurm``, ``pbs`` …); empty for none.
@@ -64,10 +66,11 @@ class Session:
     workers: int = 1
     cluster: str = ""
     quiet: bool = False
+    evidence: Path | None = shipped.FOLDER
 
     @property
     def store(self) -> Store:
-        return Store(self.results)
+        return Store(self.results, None if self.evidence is None else partial(evidence.find, self.evidence))
 
 
 def execute(

@@ -116,8 +116,8 @@ def markdown_table(records: Sequence[Record], task: Task) -> str:
 
 
 def records_file(task: Task) -> Path:
-    """Where the verdicts of ``task`` at its ``ci`` preset are kept, beside its figures."""
-    return PROJECT / "figures" / task.key / "claims.json"
+    """Where the verdicts of ``task`` at its ``ci`` preset are kept, beside the measurements that ship."""
+    return PROJECT / "evidence" / task.key / "claims.json"
 
 
 def stored_records(task: Task) -> list[dict[str, Any]]:

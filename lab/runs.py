@@ -15,7 +15,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -107,41 +107,63 @@ def _seeds_text(seeds: tuple[int, ...]) -> str:
     return text if len(text) < 80 else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A result that was found.
+
+    Attributes:
+        data: the numbers.
+        calls: for every call behind them its seeds or case, machine, versions in full, seconds and time of finishing.
+    """
+
+    data: Measured
+    calls: tuple[Mapping[str, Any], ...]
+
+
 class Store:
     """The results folder.
 
     Args:
         root: the folder; made when the first result is written.
+        shipped: where a result is looked for that is not in the folder; nowhere if left out.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shipped: Callable[[Job], Stored | None] | None = None) -> None:
         self.root = root
+        self.shipped = shipped
 
     def load(self, job: Job) -> Measured | None:
-        """The stored result of ``job``, or None if there is none that can be trusted (which is then said)."""
+        """The numbers of ``job``, or None if there are none that can be trusted (which is then said)."""
+        found = self.find(job)
+        return None if found is None else found.data
+
+    def find(self, job: Job) -> Stored | None:
+        """The result of ``job`` with its provenance, from the folder or from what was shipped."""
+        found = self._in_folder(job)
+        return self.shipped(job) if found is None and self.shipped is not None else found
+
+    def _in_folder(self, job: Job) -> Stored | None:
         path = self.root / job.path
         if not path.exists():
             return None
         try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                manifest = json.loads((file.metadata() or {})["manifest"])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
-            data = from_manifest(arrays, manifest)
+            data, manifest = read(path)
             if manifest["identity"] != job.identity:
-                raise ValueError("it belongs to another run")
+                raise Unusable("it belongs to another run")
             if manifest["digest"] != digest(data):
-                raise ValueError("its numbers were changed after they were measured")
-        except (safetensors.SafetensorError, ValueError, KeyError, OSError) as error:
-            logger.warning("%s cannot be used (%s) and is measured again", path, _reason(error))
+                raise Unusable(CHANGED)
+            call: dict[str, Any] = {"case": job.case} if job.case else {"seeds": list(job.seeds)}
+            call |= {name: manifest[name] for name in ("machine", "versions", "seconds", "finished")}
+        except (Unusable, KeyError) as error:
+            reason = error if isinstance(error, Unusable) else DAMAGED
+            logger.warning("%s cannot be used (%s) and is measured again", path, reason)
             return None
-        return data
+        return Stored(data, (call,))
 
     def save(self, job: Job, data: Measured, seconds: float) -> None:
         """Write a result in one step: it is there whole or not at all."""
-        arrays = {name: np.ascontiguousarray(value) for name, value in data.items()}
         manifest = {
             "identity": job.identity,
-            **shape(data),
             "digest": digest(data),
             "versions": versions(),
             "seconds": round(seconds, 3),
@@ -149,9 +171,8 @@ class Store:
             "machine": machine(),
             "file": job.file.name,
         }
-        content = safetensors.numpy.save(arrays, metadata={"manifest": json.dumps(manifest)})
         try:
-            write(self.root / job.path, content)
+            write(self.root / job.path, content(data, manifest))
         except OSError as error:
             raise LabError(disk_sentence(self.root, error)) from error
 
@@ -180,7 +201,38 @@ class Store:
         return filelock.FileLock(folder / ".lock", timeout=0)
 
 
-def shape(data: Measured) -> dict[str, Any]:
+class Unusable(Exception):
+    """Why a file cannot be trusted, in words that follow "cannot be used"."""
+
+
+DAMAGED = "it is cut short or not a result file"
+CHANGED = "its numbers were changed after they were measured"
+
+
+def content(data: Measured, manifest: Mapping[str, Any]) -> bytes:
+    """A result file: arrays, and a manifest with what is known about them."""
+    arrays = {name: np.ascontiguousarray(value) for name, value in data.items()}
+    return safetensors.numpy.save(arrays, {"manifest": json.dumps({**manifest, **_shape(data)})})
+
+
+def read(path: Path) -> tuple[Measured, dict[str, Any]]:
+    """Numbers and manifest of a result file.
+
+    Raises:
+        Unusable: it cannot be read. Whether its digest and identity are right is for the caller to ask.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            manifest = json.loads((file.metadata() or {})["manifest"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+        return _with_shape(arrays, manifest), manifest
+    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise Unusable(DAMAGED) from error
+    except OSError as error:
+        raise Unusable(str(error)) from error
+
+
+def _shape(data: Measured) -> dict[str, Any]:
     """The names of axes and the labels of a result, as its manifest holds them; nothing for plain arrays."""
     if data.axes is None:
         return {}
@@ -190,7 +242,7 @@ def shape(data: Measured) -> dict[str, Any]:
     }
 
 
-def from_manifest(arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> Measured:
+def _with_shape(arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> Measured:
     """Arrays read from a file, with the axes and labels of its manifest."""
     if "axes" not in manifest:
         return Measured(arrays)
@@ -198,15 +250,17 @@ def from_manifest(arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any])
     return Measured({name: arrays[name] for name in axes}, axes, {a: tuple(b) for a, b in manifest["labels"].items()})
 
 
-def digest(data: Measured) -> str:
-    """SHA-256 of arrays with their names, types, shapes, axes and labels."""
+def digest(data: Measured, about: Any = None) -> str:
+    """SHA-256 of arrays with their names, types, shapes, axes and labels, and of plain facts ``about`` them."""
     total = hashlib.sha256()
     for name in sorted(data):
         value = np.ascontiguousarray(data[name])
         total.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
         total.update(value.tobytes())
     if data.axes is not None:
-        total.update(json.dumps(shape(data), sort_keys=True).encode())
+        total.update(json.dumps(_shape(data), sort_keys=True).encode())
+    if about is not None:
+        total.update(json.dumps(about, sort_keys=True).encode())
     return total.hexdigest()
 
 
@@ -214,9 +268,3 @@ def digest(data: Measured) -> str:
 def machine() -> str:
     """The kind of machine, without its name."""
     return f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, safetensors.SafetensorError | json.JSONDecodeError | KeyError):
-        return "it is cut short or not a result file"
-    return str(error)

@@ -60,7 +60,7 @@ def test_claim_ids_are_unique() -> None:
 def test_folders_of_the_top_level_are_the_fixed_ones() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     folders = {line.split("/")[0] for line in tracked.splitlines() if "/" in line}
-    assert folders <= {".ci", "lab", "tasks", "proofs_check", "figures", "tests"}
+    assert folders <= {".ci", "lab", "tasks", "proofs_check", "figures", "evidence", "tests"}
 
 
 def test_the_paper_column_of_the_citation_file_matches_the_project() -> None:
