@@ -6,18 +6,21 @@ export PYTHONUNBUFFERED := 1
 # A file stays in one process, which shares what its tests measure; files are taken in the order of tests/conftest.py.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-fast reproduce notebooks architecture bench constraints clean
+.PHONY: run test test-fast verify reproduce notebooks architecture bench constraints clean
 
 run: .venv/ready            ## headline task: figures and verdicts
 	$(BIN)/lab run causallm-icl
 
-test: .venv/ready           ## everything that CI runs, all claims measured again
+test: .venv/ready           ## everything that CI runs: all claims judged, a share of them measured again
 	$(BIN)/ruff check lab tasks proofs_check tests
 	$(BIN)/ruff format --check lab tasks proofs_check tests
 	$(BIN)/pytest $(PARALLEL)
 
 test-fast: .venv/ready      ## the suite without measuring the claims again
 	$(BIN)/pytest $(PARALLEL) -m "not claims"
+
+verify: .venv/ready         ## every shipped measurement taken again and compared with what ships (long)
+	$(BIN)/pytest --verify tests/test_verdicts.py
 
 reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tables
 	$(BIN)/lab reproduce

@@ -70,7 +70,7 @@ class Session:
 
     @property
     def store(self) -> Store:
-        return Store(self.results, None if self.evidence is None else partial(evidence.find, self.evidence))
+        return Store(self.results, None if self.evidence is None else partial(shipped.find, self.evidence))
 
 
 def execute(

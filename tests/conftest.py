@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import filelock
 import jaxtyping
 import pytest
 
-from lab.catalogue import discover
+from lab import shipped
+from lab.catalogue import discover, load
 from lab.execution import Session
 from lab.results import Results, ensure
 from lab.tasks import Task
 
 TASKS = discover()
+SUMMARY = pytest.StashKey[list[str]]()
 # The verdicts wait for all measurements and come first; the notebooks need them all and come last.
 ORDER = {"test_verdicts.py": 0, "test_notebooks.py": 2}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """While one process measures, the other one has everything else to do."""
     items.sort(key=lambda item: ORDER.get(item.path.name, 1))
+    if config.getoption("--verify"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0), append=False)  # it takes as long as all trainings take
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--verify", action="store_true", help="measure everything again, not only a share")
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Only the process that measured knows what was measured; it hands the lines over when it ends."""
+    node.config.stash.setdefault(SUMMARY, []).extend(getattr(node, "workeroutput", {}).get("measured_again", []))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for line in config.stash.get(SUMMARY, []):
+        terminalreporter.write_line(line)
+
+
+def tell(config: pytest.Config, lines: list[str]) -> None:
+    """Have ``lines`` printed at the end of the run, whichever process this is."""
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["measured_again"] = lines
+    else:
+        config.stash.setdefault(SUMMARY, []).extend(lines)
 
 
 @pytest.fixture
@@ -28,9 +58,22 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def results(request: pytest.FixtureRequest) -> dict[str, Results]:
-    """Measurements of the tasks under test (all, if none is named) by key, taken in two processes where they are not there yet.
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of evidence of the tiny task."""
+    task = load(Path(__file__).parent / "examples" / "tiny.py")
+    session = Session(tmp_path_factory.mktemp("measured"), quiet=True, evidence=None)
+    jobs = Results(task, task.config("ci"), session).jobs(list(task.measurements.values()))
+    ensure(jobs, session)
+    folder = tmp_path_factory.mktemp("evidence")
+    shipped.ship(jobs, session.store, folder)
+    return folder
 
+
+@pytest.fixture(scope="session")
+def results(request: pytest.FixtureRequest) -> dict[str, Results]:
+    """Measurements of the tasks under test (all, if none is named) by key: shipped ones where the identity is the same.
+
+    The others are taken in two processes, where they are not there yet.
     One test process measures; the other waits for it and reads what was stored.
     """
     session = Session(workers=2)

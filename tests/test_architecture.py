@@ -64,7 +64,9 @@ ROOMS: dict[str, Room] = {
     "figures": _room("figures", "ground"),
     "declarations": _room("evidence claims tasks", "ground figures"),
     "measurements": _room("catalogue runs shipped execution results checks", "ground declarations"),
-    "reports": _room("report coverage findings pages reproduction notebooks", "ground figures declarations measurements"),
+    "reports": _room(
+        "report coverage findings pages reproduction notebooks", "ground figures declarations measurements"
+    ),
     "lab": _room("", "ground declarations reports"),
     "dictionary": _room("dictionary", "ground"),
     "diagnosis": _room("diagnosis", "ground models chains regression evaluation figures measurements"),

@@ -23,7 +23,7 @@ def tiny(tmp_path: Path) -> list[str]:
 def test_a_file_outside_the_repository_runs(tiny: list[str], tmp_path: Path, capsys) -> None:
     assert main(["run", *tiny]) == 0
     output = capsys.readouterr().out
-    assert "2 of 2 verdicts are the expected ones" in output
+    assert "3 of 3 verdicts are the expected ones" in output
     for name in ("scatter.png", "scatter.csv"):
         assert (tmp_path / "results" / "tiny" / "figures" / name).stat().st_size > 50
 
@@ -31,7 +31,7 @@ def test_a_file_outside_the_repository_runs(tiny: list[str], tmp_path: Path, cap
 def test_config_fields_and_seeds_are_options(tiny: list[str], tmp_path: Path, capsys) -> None:
     arguments = ["--preset", "smoke", "--size", "4", "--inner.scales", "3", "4", "--seeds", "5", "7", "9"]
     assert main(["run", *tiny, *arguments]) == 0
-    assert sorted(file.stem for file in (tmp_path / "results").rglob("seeds-?.safetensors")) == [
+    assert sorted(file.stem for file in (tmp_path / "results" / "tiny" / "means").rglob("*.safetensors")) == [
         "seeds-5",
         "seeds-7",
         "seeds-9",
@@ -57,7 +57,7 @@ def test_check_prints_the_promised_fields(tiny: list[str], capsys) -> None:
         "preset",
         "seconds",
     }
-    assert [record["id"] for record in records] == ["tiny/A1", "tiny/A2"]
+    assert [record["id"] for record in records] == ["tiny/A1", "tiny/A2", "tiny/A3"]
     assert all(fields <= record.keys() for record in records)
     assert records[0]["controls"][0].keys() == {"name", "measured", "rejected"}
 

@@ -15,7 +15,7 @@ from lab import LabError
 from lab.catalogue import load
 from lab.execution import Session
 from lab.files import PROJECT
-from lab.results import Results
+from lab.results import Results, ensure
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 task = load(TINY)
@@ -23,6 +23,7 @@ task = load(TINY)
 
 def measured(session: Session, **changes) -> dict[str, np.ndarray]:
     results = Results(task, task.config("ci"), session).vary(**changes)
+    ensure(results.jobs(list(task.measurements.values())), session)
     return {
         f"{measurement.name}/{name}": value
         for measurement in task.measurements.values()

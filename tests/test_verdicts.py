@@ -1,4 +1,9 @@
-"""Every claim of every paper, measured again at the ``ci`` preset, with every control."""
+"""Every claim of every paper at the ``ci`` preset, with every control, and whether fresh measurements agree.
+
+Claims are judged on the evidence that ships, where it was measured with the code as it is; what differs is measured.
+Of the rest a share is measured again: what only exact claims use, and as much of the others as the budget of
+``tests.again`` allows, in an order that every commit shuffles. ``pytest --verify`` measures everything again.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,14 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from lab import figures, report, statistics
+from lab import figures, report, shipped, statistics
 from lab.claims import Claim, Judgement, judge
+from lab.execution import Session
 from lab.files import PROJECT
-from lab.results import Results
+from lab.results import Results, ensure
 from lab.tasks import Task
-from tests.conftest import TASKS
+from tests import again
+from tests.conftest import TASKS, tell
 
 CLAIMS = [pytest.param(task, claim, id=claim.id) for task in TASKS for claim in task.claims.values()]
 DRAWINGS = [pytest.param(task, name, id=f"{task.key}-{name}") for task in TASKS for name in task.figures]
@@ -33,6 +40,27 @@ def judged(results: dict[str, Results]) -> Callable[[Task, Claim], Judgement]:
         return known[claim.id]
 
     return ask
+
+
+@pytest.fixture(scope="module")
+def fresh(
+    request: pytest.FixtureRequest, results: dict, judged: Callable, tmp_path_factory: pytest.TempPathFactory
+) -> dict[again.Name, Results]:
+    """For each measurement of this run's share the results that it was measured again for, in a folder of their own."""
+    use, exact = set[again.Name](), set[again.Name]()
+    for one in results.values():
+        judgements = [judged(one.task, claim) for claim in one.task.claims.values()]
+        use |= again.used(one.task, judgements, exact=False)
+        exact |= again.used(one.task, judgements, exact=True)
+    seconds = {name: cost for name, cost in again.shipped(results).items() if name in use}
+    plan = again.plan(seconds, exact, again.commit())
+    if request.config.getoption("--verify"):
+        plan = again.Plan(tuple(sorted(seconds)), (), ())
+    session = Session(tmp_path_factory.mktemp("fresh"), workers=2, evidence=None)
+    found = {key: Results(one.task, one.config, session) for key, one in results.items()}
+    ensure([job for key, name in plan.again for job in found[key].jobs([found[key].task.measurements[name]])], session)
+    tell(request.config, again.summary(plan))
+    return {(key, name): found[key] for key, name in plan.again}
 
 
 @pytest.mark.parametrize(("task", "claim"), CLAIMS)
@@ -63,6 +91,29 @@ def test_committed_verdicts_are_what_is_measured(results: dict, judged: Callable
     for claim in task.claims.values():
         found = judged(task, claim)
         assert report.same_findings(found.record(), stored[claim.id]), stored[claim.id]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
+def test_fresh_measurements_agree_with_what_ships(results: dict, judged: Callable, fresh: dict, task: Task) -> None:
+    names = {name for key, name in fresh if key == task.key}
+    if not names:
+        pytest.skip("none of its measurements is in this run's share")
+    mixed = again.Mixed(results[task.key], next(one for (key, _), one in fresh.items() if key == task.key), names)
+    for claim in task.claims.values():
+        if names & {one.name for one in task.needs(claim.check)}:
+            found, kept = judge(claim, mixed).record(), judged(task, claim).record()
+            assert report.same_findings(found, kept), f"measured again: {found}\nshipped: {kept}"
+
+
+def test_shipped_evidence_is_what_the_code_measures() -> None:
+    """Code, sizes and seeds are those of now (versions may be others); and every file belongs to a measurement."""
+    packs = set(shipped.FOLDER.rglob("*.safetensors"))
+    for task in TASKS:
+        calls = Results(task, task.config("ci"), Session()).jobs(list(task.measurements.values()))
+        for path in {shipped.file_of(shipped.FOLDER, call) for call in calls} & packs:
+            packs.remove(path)
+            assert again.outdated(path, calls) == "", f"run `lab reproduce {task.key}`"
+    assert packs == set(), "these belong to no measurement: remove them"
 
 
 @pytest.mark.parametrize(("task", "name"), DRAWINGS)

@@ -121,4 +121,4 @@ def mean_is_large(results: Results, shift: float = 0.0) -> Evidence:
 )
 def cubes_add_up(results: Results, case: str = "claimed") -> Evidence:
     found = results[square_of_sum].sel(case=case)["difference"]
-    return Evidence.exact(abs(found), "<=", 0, "sums of whole numbers below 2^53 are exact")
+    return Evidence.exact(float(abs(found)), "<=", 0, "sums of whole numbers below 2^53 are exact")
