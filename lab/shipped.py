@@ -85,7 +85,7 @@ def unpack(path: Path) -> Pack:
     """
     data, manifest = read(path)
     try:
-        members = {name: manifest[name] for name in ("seeds", "cases") if name in manifest}
+        members: dict[str, Any] = {name: manifest[name] for name in ("seeds", "cases") if name in manifest}
         identity, calls = manifest["identity"], tuple(manifest["calls"])
         if manifest["digest"] != digest(data, [identity, _ordered(members)]):
             raise Unusable(CHANGED)

@@ -69,7 +69,7 @@ def plan(seconds: Mapping[Name, float], exact: Iterable[Name], seed: str) -> Pla
     return Plan(tuple(sorted(again)), tuple(sorted(waiting)), tuple(sorted(too_long)))
 
 
-def shipped(results: Mapping[str, Results]) -> dict[Name, float]:
+def costs(results: Mapping[str, Results]) -> dict[Name, float]:
     """The measurements whose shipped numbers the suite judges by, with their cost; the others are measured anyway."""
     found = {}
     for key, one in results.items():

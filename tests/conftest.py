@@ -58,7 +58,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of evidence of the tiny task."""
     task = load(Path(__file__).parent / "examples" / "tiny.py")
     session = Session(tmp_path_factory.mktemp("measured"), quiet=True, evidence=None)

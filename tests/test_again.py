@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import evidence, report
+from lab import report, shipped
 from lab.claims import judge
 from lab.execution import Session
 from lab.results import Results
 from tests import again
-from tests.test_evidence import edited, means, reading, sign, task
+from tests.test_shipped import edited, means, reading, sign, task
 
 COSTS = {("sheet", f"m{number}"): 60.0 for number in range(12)} | {("sheet", "long"): 2000.0, ("proofs", "sum"): 5.0}
 
@@ -40,27 +40,27 @@ def test_what_only_exact_claims_use_is_known(tmp_path: Path) -> None:
     assert again.used(task, judgements, exact=True) == {("tiny", "square_of_sum")}
 
 
-def test_only_what_ships_is_planned(tmp_path: Path, shipped: Path, monkeypatch) -> None:
-    folder = edited(shipped, tmp_path / "evidence", lambda manifest, arrays: None)
-    monkeypatch.setattr(evidence, "FOLDER", folder)
-    found = again.shipped({"tiny": reading(tmp_path, folder)})
+def test_only_what_ships_is_planned(tmp_path: Path, evidence: Path, monkeypatch) -> None:
+    folder = edited(evidence, tmp_path / "evidence", lambda manifest, arrays: None)
+    monkeypatch.setattr(shipped, "FOLDER", folder)
+    found = again.costs({"tiny": reading(tmp_path, folder)})
     assert list(found) == [("tiny", "means")]
     assert found["tiny", "means"] == shipped.unpack(folder / "tiny" / "means.safetensors").seconds
 
 
-def test_fresh_numbers_that_contradict_what_ships_are_seen(tmp_path: Path, shipped: Path) -> None:
+def test_fresh_numbers_that_contradict_what_ships_are_seen(tmp_path: Path, evidence: Path) -> None:
     def shift(manifest: dict, arrays: dict) -> None:
         arrays["mean"] += 2.0
         sign(manifest, arrays)
 
     claim = task.claims["tiny/A1"]
-    folder = edited(shipped, tmp_path / "evidence", shift)
+    folder = edited(evidence, tmp_path / "evidence", shift)
     kept, fresh = reading(tmp_path, folder), reading(tmp_path / "fresh", None)
     mixed = again.Mixed(kept, fresh, {"means"})
     assert np.allclose(mixed[means]["mean"] + 2.0, kept[means]["mean"])
     found, stored = judge(claim, mixed).record(), judge(claim, kept).record()
     assert not report.same_findings(found, stored)
-    honest = reading(tmp_path / "other", shipped)
+    honest = reading(tmp_path / "other", evidence)
     assert report.same_findings(found, judge(claim, honest).record())
     assert again.Mixed(kept, fresh, set())[means]["mean"].tolist() == kept[means]["mean"].tolist()
 
@@ -69,7 +69,7 @@ def test_fresh_numbers_that_contradict_what_ships_are_seen(tmp_path: Path, shipp
     ("name", "reason"),
     [("source", "measured with another source"), ("config", "measured with another config"), ("seeds", "other seeds")],
 )
-def test_a_pack_of_older_code_is_outdated(tmp_path: Path, shipped: Path, monkeypatch, name: str, reason: str) -> None:
+def test_a_pack_of_older_code_is_outdated(tmp_path: Path, evidence: Path, monkeypatch, name: str, reason: str) -> None:
     def age(manifest: dict, arrays: dict) -> None:
         manifest["identity"]["versions"]["numpy"] = "1.0"  # does not count
         if name == "seeds":
@@ -79,7 +79,7 @@ def test_a_pack_of_older_code_is_outdated(tmp_path: Path, shipped: Path, monkeyp
         sign(manifest, arrays)
 
     jobs = Results(task, task.config("ci"), Session(tmp_path)).jobs(list(task.measurements.values()))
-    monkeypatch.setattr(evidence, "FOLDER", edited(shipped, tmp_path / "evidence", age))
+    monkeypatch.setattr(shipped, "FOLDER", edited(evidence, tmp_path / "evidence", age))
     assert reason in again.outdated(shipped.FOLDER / "tiny" / "means.safetensors", jobs)
-    monkeypatch.setattr(evidence, "FOLDER", shipped)
-    assert {again.outdated(path, jobs) for path in shipped.rglob("*.safetensors")} == {""}
+    monkeypatch.setattr(shipped, "FOLDER", evidence)
+    assert {again.outdated(path, jobs) for path in evidence.rglob("*.safetensors")} == {""}

@@ -40,8 +40,8 @@ def edited(folder: Path, into: Path, change: Callable[[dict, dict], None]) -> Pa
     return into
 
 
-def test_what_is_shipped_is_not_measured(tmp_path: Path, shipped: Path, caplog) -> None:
-    found, fresh = reading(tmp_path, shipped), reading(tmp_path / "fresh", None)
+def test_what_is_shipped_is_not_measured(tmp_path: Path, evidence: Path, caplog) -> None:
+    found, fresh = reading(tmp_path, evidence), reading(tmp_path / "fresh", None)
     assert np.array_equal(found[means]["scaled"], fresh[means]["scaled"])
     for measurement in (by_scale, together, cases):
         xr.testing.assert_identical(found[measurement], fresh[measurement])
@@ -49,14 +49,14 @@ def test_what_is_shipped_is_not_measured(tmp_path: Path, shipped: Path, caplog) 
     assert caplog.messages == []
 
 
-def test_a_pack_gives_the_seeds_that_are_asked_for(tmp_path: Path, shipped: Path) -> None:
-    found = reading(tmp_path, shipped, (4, 1))[by_scale]
-    xr.testing.assert_identical(found, reading(tmp_path, shipped)[by_scale].sel(seed=[4, 1]))
+def test_a_pack_gives_the_seeds_that_are_asked_for(tmp_path: Path, evidence: Path) -> None:
+    found = reading(tmp_path, evidence, (4, 1))[by_scale]
+    xr.testing.assert_identical(found, reading(tmp_path, evidence)[by_scale].sel(seed=[4, 1]))
     assert files(tmp_path / "results") == []
 
 
-def test_another_size_is_measured_without_a_word(tmp_path: Path, shipped: Path, caplog) -> None:
-    reading(tmp_path, shipped).vary(size=4)[means]
+def test_another_size_is_measured_without_a_word(tmp_path: Path, evidence: Path, caplog) -> None:
+    reading(tmp_path, evidence).vary(size=4)[means]
     assert len(files(tmp_path / "results")) == 6
     assert caplog.messages == []
 
@@ -103,20 +103,20 @@ def sign(manifest: dict, arrays: dict) -> None:
     ],
 )
 def test_a_pack_that_cannot_be_used_is_said_once(
-    tmp_path: Path, shipped: Path, caplog, change: Callable, reason: str, measured: int
+    tmp_path: Path, evidence: Path, caplog, change: Callable, reason: str, measured: int
 ) -> None:
-    folder = edited(shipped, tmp_path / "evidence", change)
+    folder = edited(evidence, tmp_path / "evidence", change)
     with caplog.at_level(logging.WARNING, "lab"):
         found = reading(tmp_path, folder)[means]["mean"]
-    assert np.array_equal(found, reading(tmp_path, shipped)[means]["mean"])
+    assert np.array_equal(found, reading(tmp_path, evidence)[means]["mean"])
     assert len(files(tmp_path / "results")) == measured
     (sentence,) = caplog.messages
     assert reason in sentence
     assert "`lab reproduce tiny` writes it anew" in sentence
 
 
-def test_a_pack_that_is_cut_short_is_said_once(tmp_path: Path, shipped: Path, caplog) -> None:
-    folder = edited(shipped, tmp_path / "evidence", lambda manifest, arrays: None)
+def test_a_pack_that_is_cut_short_is_said_once(tmp_path: Path, evidence: Path, caplog) -> None:
+    folder = edited(evidence, tmp_path / "evidence", lambda manifest, arrays: None)
     path = folder / "tiny" / "means.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(Unusable, match="cut short"):
@@ -126,27 +126,27 @@ def test_a_pack_that_is_cut_short_is_said_once(tmp_path: Path, shipped: Path, ca
     assert len(caplog.messages) == 1
 
 
-def test_a_pack_keeps_the_provenance_of_every_call(shipped: Path) -> None:
-    pack = shipped.unpack(shipped / "tiny" / "by_scale_together.safetensors")
+def test_a_pack_keeps_the_provenance_of_every_call(evidence: Path) -> None:
+    pack = shipped.unpack(evidence / "tiny" / "by_scale_together.safetensors")
     assert [call["seeds"] for call in pack.calls] == [[0, 1, 2, 3], [4, 5]]
     assert pack.calls[0].keys() == {"seeds", "machine", "versions", "seconds", "finished"}
     assert pack.calls[0]["versions"] == runs.versions()
     assert pack.identity["versions"] == runs.minor_versions()
     assert pack.seconds == sum(call["seconds"] for call in pack.calls)
-    assert list(shipped.unpack(shipped / "tiny" / "square_of_sum.safetensors").members["cases"]) == [
+    assert list(shipped.unpack(evidence / "tiny" / "square_of_sum.safetensors").members["cases"]) == [
         "claimed",
         "halved",
     ]
 
 
-def test_packing_what_was_read_from_packs_changes_nothing(tmp_path: Path, shipped: Path) -> None:
-    results = reading(tmp_path, shipped)
+def test_packing_what_was_read_from_packs_changes_nothing(tmp_path: Path, evidence: Path) -> None:
+    results = reading(tmp_path, evidence)
     jobs = results.jobs(list(task.measurements.values()))
     gone = tmp_path / "evidence" / "tiny" / "gone.safetensors"
     gone.parent.mkdir(parents=True)
     gone.touch()
     for path in shipped.ship(jobs, results.session.store, tmp_path / "evidence"):
-        assert path.read_bytes() == (shipped / path.relative_to(tmp_path / "evidence")).read_bytes()
+        assert path.read_bytes() == (evidence / path.relative_to(tmp_path / "evidence")).read_bytes()
     assert not gone.exists()
 
 

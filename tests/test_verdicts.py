@@ -52,7 +52,7 @@ def fresh(
         judgements = [judged(one.task, claim) for claim in one.task.claims.values()]
         use |= again.used(one.task, judgements, exact=False)
         exact |= again.used(one.task, judgements, exact=True)
-    seconds = {name: cost for name, cost in again.shipped(results).items() if name in use}
+    seconds = {name: cost for name, cost in again.costs(results).items() if name in use}
     plan = again.plan(seconds, exact, again.commit())
     if request.config.getoption("--verify"):
         plan = again.Plan(tuple(sorted(seconds)), (), ())
