@@ -26,6 +26,7 @@ from lab import context
 from lab.domains.regression.prompts import RegressionPrompts, pair_tokens
 from lab.errors import LabError
 from lab.evaluation import as_regression_predictor, as_token_predictor, last_coordinate
+from lab.labels import labelled
 from lab.predictors import RegressionPredictor, TokenPredictor
 from lab.training import Batch, History, M, Member, Optimisation, in_blocks, train
 
@@ -154,7 +155,7 @@ class Study(Generic[M]):
             trained.module,
             members,
             _history(trained.history, shape, labels, named),
-            _labelled(trained.steps.reshape(shape), labels),
+            labelled(trained.steps.reshape(shape), **labels),
         )
 
     def untrained(self, seeds: Sequence[int], dtype: torch.dtype = torch.float32) -> Networks[M]:
@@ -291,7 +292,7 @@ class Networks(Generic[M]):
             values = part.numbers(_of_seed(prompts, seed), metric, read=read)
             _check_axes("of the metric", values, axes)
             found.append(values.numpy())
-        return _labelled(np.stack(found), {"seed": list(self.seeds), "arm": chosen, **axes})
+        return labelled(np.stack(found), seed=self.seeds, arm=chosen, **axes)
 
 
 @dataclass(frozen=True)
@@ -407,11 +408,6 @@ def _check_axes(what: str, values: Tensor, axes: Mapping[str, Sequence[Any] | No
         )
 
 
-def _labelled(values: np.ndarray, axes: Mapping[str, Sequence[Any] | None]) -> xr.DataArray:
-    labels = {name: list(one) for name, one in axes.items() if one is not None}
-    return xr.DataArray(values, labels, list(axes))
-
-
 def _history(
     history: History,
     shape: tuple[int, int],
@@ -422,7 +418,7 @@ def _history(
     for key, values in history.items():
         if key not in ("step", "learning_rate"):
             moved = np.moveaxis(values.reshape(len(steps), *shape, *values.shape[2:]), 0, 2)
-            found[key] = _labelled(moved, {**labels, "update": steps.tolist(), **axes.get(key, {})})
+            found[key] = labelled(moved, **labels, update=steps.tolist(), **axes.get(key, {}))
     return xr.Dataset(found).assign_coords(learning_rate=("update", history["learning_rate"]))
 
 

@@ -557,7 +557,7 @@ def staged_training(
             Optimisation(sizes.first_steps, sizes.first_rate, optimiser="sgd"),
             evaluate=evaluate,
             evaluate_every=max(sizes.first_steps // 6, 1),
-            name="first stage",
+            name=f"first stage, length {length}",
             activation_size=numbers,
         )
     second = train(
@@ -568,7 +568,7 @@ def staged_training(
         Optimisation(sizes.second_steps, sizes.second_rate * length / 16, optimiser="sgd"),
         evaluate=evaluate,
         evaluate_every=sizes.second_steps,
-        name="second stage",
+        name=f"second stage, length {length}",
         activation_size=numbers,
     )
     entropies = []
@@ -1594,7 +1594,7 @@ def heads_training(
         fresh_batches(sample, "first", sizes.batch),
         loss(1),
         Optimisation(sizes.first_steps, rates.first_rate, optimiser="sgd"),
-        name="first stage",
+        name=f"first stage, length {length}",
         activation_size=numbers,
     )
     second = train(
@@ -1603,7 +1603,7 @@ def heads_training(
         fresh_batches(sample, "second", sizes.batch),
         loss(2),
         Optimisation(sizes.second_steps, rates.second_rate * length / 16, optimiser="sgd"),
-        name="second stage",
+        name=f"second stage, length {length}",
         activation_size=numbers,
     )
     tests = {seed: sample(seed, "test", 0, sizes.test) for seed in seeds}
