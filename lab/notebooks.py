@@ -1,14 +1,15 @@
 """Task files as notebooks: the ``.py`` is the only source, the ``.ipynb`` is made from it and executed.
 
-A notebook shows stored measurements of its task file, so executing one that has been measured takes seconds.
+A notebook shows stored measurements of its task file, so executing one takes seconds. Cells that only define (set-up,
+measurements, figures) are folded; what remains is prose and results. Pictures are links to ``figures/``.
 """
 
 from __future__ import annotations
 
 import ast
-import inspect
 import io
-import textwrap
+import os
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ from lab import figures
 from lab.claims import Claim, Judgement, judge
 from lab.errors import LabError
 from lab.execution import Session
-from lab.files import write
+from lab.files import PROJECT, write
+from lab.pages import caption, figure_folder, shows_nothing_but_results
 from lab.report import markdown_table
 from lab.results import Results
-from lab.tasks import Measurement, Task
+from lab.source import reachable
+from lab.tasks import Task
 
 EXECUTE_SECONDS = 1200
+# JupyterLab folds the first, Jupyter Book and nbsphinx the second.
+FOLDED = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
 
 
 def execute(task: Task) -> Path:
@@ -42,6 +47,8 @@ def execute(task: Task) -> Path:
     for index, cell in enumerate(notebook.cells):
         # Random ids would make every execution a different file.
         cell["id"] = f"cell-{index}"
+        if cell.cell_type == "code" and not shows_nothing_but_results(cell.source):
+            cell.metadata.update(FOLDED)
     client = NotebookClient(
         notebook, timeout=EXECUTE_SECONDS, record_timing=False, resources={"metadata": {"path": str(task.file.parent)}}
     )
@@ -59,20 +66,24 @@ def show(task: Task, part: Any) -> None:
     """Display a figure, a claim with its verdict, or (None) all verdicts, inside a running notebook."""
     from IPython.display import Image, Markdown, display
 
+    _check_unedited(task, part)
     results = Results(task, task.config("ci"), Session())
-    for measurement in task.measurements.values():
-        _check_unedited(task, measurement)
     claims = {claim.check: claim for claim in task.claims.values()}
     if part is None:
         display(Markdown(markdown_table([judge(claim, results).record() for claim in task.claims.values()], task)))
     elif part in claims:
         display(Markdown(verdict(claims[part], results)))
     elif part in task.figures.values():
-        drawing = part(results)
-        picture = io.BytesIO()
-        with figures.style():
-            drawing.figure.savefig(picture, format="png", metadata={"Software": None})
-        display(Image(picture.getvalue()))
+        name = part.__name__
+        picture = figure_folder(task.name) / f"{name}.png"
+        if picture.is_file() and task.file.is_relative_to(PROJECT):
+            link = os.path.relpath(picture, task.file.parent)
+            display(Markdown(f"![{name.replace('_', ' ')}]({link})\n\n*{caption(task, name)}*"))
+        else:
+            content = io.BytesIO()
+            with figures.style():
+                part(results).figure.savefig(content, format="png", metadata={"Software": None})
+            display(Image(content.getvalue()))
     else:
         raise LabError(f"{part!r} is neither a figure nor a claim of {task.name}; pass one of those functions")
 
@@ -102,20 +113,47 @@ def verdict(claim: Claim, results: Results) -> str:
     return "\n".join(lines)
 
 
-def _check_unedited(task: Task, measurement: Measurement) -> None:
-    """A cell that was edited must not be shown with the numbers of the file."""
-    cell = ast.parse(textwrap.dedent(inspect.getsource(measurement.function)))
-    if (measurement.name, ast.unparse(cell)) not in _definitions(task.file.read_text(encoding="utf-8")):
-        raise LabError(
-            f"the cell of {measurement.name} differs from {task.file.name}, whose stored numbers would be shown; "
-            f"edit {task.file.name} and run `lab notebooks {task.key}`"
-        )
+def _check_unedited(task: Task, part: Any) -> None:
+    """Refuse to show numbers of the file below a cell that says something else.
+
+    What a figure or claim shows was measured by the code of the file. So every definition behind it that a cell of this
+    notebook holds (the function itself, its measurements, their helpers and sizes) must be the file's.
+
+    Raises:
+        LabError: naming the first definition that differs.
+    """
+    parts = [part] if part is not None else [claim.check for claim in task.claims.values()]
+    behind = {name for one in parts for name in reachable(task.file, getattr(one, "__name__", ""))}
+    kept = _definitions(task.file.read_text(encoding="utf-8"))
+    for cell in getattr(sys.modules["__main__"], "In", []):
+        for name, text in _definitions(_python(cell)).items():
+            if name in behind and kept.get(name) != text:
+                raise LabError(
+                    f"the cell of {name} differs from {task.file.name}, whose stored numbers would be shown; "
+                    f"edit {task.file.name} and run `lab notebooks {task.key}`"
+                )
 
 
-@lru_cache(maxsize=4)
-def _definitions(source: str) -> frozenset[tuple[str, str]]:
-    """Names and normalised text of what a file defines; parsed once, as every cell of a notebook asks."""
-    return frozenset((node.name, ast.unparse(node)) for node in ast.parse(source).body if hasattr(node, "name"))
+def _python(cell: str) -> str:
+    """A cell without lines that only a notebook understands."""
+    return "\n".join(line for line in cell.splitlines() if not line.lstrip().startswith(("%", "!", "?")))
+
+
+@lru_cache(maxsize=256)
+def _definitions(source: str) -> dict[str, str]:
+    """Normalised text of what a source defines at its top level, by name; nothing for what is not Python."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return {}
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = ast.unparse(node)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id: ast.unparse(node) for target in targets if isinstance(target, ast.Name)}
+    return found
 
 
 Task.display = show

@@ -1,0 +1,158 @@
+"""Pages made from stored verdicts: the front page's findings, and a page for each sheet.
+
+A *sheet* is everything about one paper: the parts in ``tasks/`` and in ``proofs_check/`` that carry its name. Its page holds
+the argument, the pictures with their captions, every claim with its measured value, bound and controls, and the way to the
+code. Nothing on it is typed: prose comes from the files, numbers from the verdicts kept beside the measurements.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.catalogue import discover
+from lab.errors import LabError
+from lab.files import PROJECT
+from lab.findings import FINDINGS, Finding
+from lab.report import markdown_table, number, stored_records
+from lab.tasks import Task
+
+BEGIN, END = "<!-- findings:begin -->", "<!-- findings:end -->"
+CELL = re.compile(r"^# %%(.*)$", re.MULTILINE)
+Record = Mapping[str, Any]
+
+
+def sheets() -> dict[str, list[Task]]:
+    """The parts of every sheet by its name: those of ``tasks/`` first, then the proofs."""
+    found: dict[str, list[Task]] = {}
+    for task in discover():
+        found.setdefault(task.name, []).append(task)
+    return found
+
+
+def figure_folder(name: str) -> Path:
+    """Where the pictures and the page of the sheet called ``name`` are kept."""
+    return PROJECT / "figures" / name
+
+
+def caption(task: Task, figure: str) -> str:
+    """What a picture shows: the docstring of its function, on one line."""
+    return " ".join((task.figures[figure].__doc__ or "").split())
+
+
+def introduction(file: Path) -> tuple[str, str]:
+    """Title and prose of the first cell of a task file.
+
+    Raises:
+        LabError: the file does not begin with a Markdown cell that has a title.
+    """
+    cells = CELL.split(file.read_text(encoding="utf-8"))
+    for kind, body in zip(cells[1::2], cells[2::2], strict=True):
+        if "[markdown]" in kind:
+            lines = [line.removeprefix("#").removeprefix(" ") for line in body.strip().splitlines()]
+            if lines and lines[0].startswith("# "):
+                return lines[0].removeprefix("# ").strip(), "\n".join(lines[1:]).strip()
+            break
+    raise LabError(f"{file} has no title; begin its first Markdown cell with a line '# Title'")
+
+
+def sheet_page(name: str, parts: Sequence[Task]) -> str:
+    """The page of a sheet in Markdown, to be written to ``figures/<name>/README.md``."""
+    records = {task.key: stored_records(task) for task in parts}
+    every = [record for found in records.values() for record in found]
+    refuted = sum(record["verdict"] == "refuted" for record in every)
+    paper = parts[0].paper
+    link = f" ([arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}))" if paper.arxiv else ""
+    lines = [
+        f"# {paper.title}",
+        "",
+        f"{paper.authors}, {paper.year}{link}. {len(every)} claims: {len(every) - refuted} hold, {refuted} refuted. "
+        f"`lab check '{name}/*'` judges them, `lab run {name}` measures them and draws the pictures. "
+        "[All sheets](../README.md)",
+        "",
+    ]
+    for task in parts:
+        title, prose = introduction(task.file)
+        lines += [f"## {title}", "", _code_links(task), "", _demoted(prose), ""]
+        for figure in task.figures:
+            lines += [f"![{figure.replace('_', ' ')}]({figure}.png)", "", f"*{caption(task, figure)}*", ""]
+        if records[task.key]:
+            lines += [markdown_table(records[task.key], task), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _code_links(task: Task) -> str:
+    file = task.file.relative_to(PROJECT)
+    links = [f"[code](../../{file})"]
+    if task.place == "tasks":
+        links.append(f"[notebook](../../{file.with_suffix('.ipynb')})")
+    return " · ".join(links)
+
+
+def _demoted(prose: str) -> str:
+    """Headings one level lower, below the part's own."""
+    return re.sub(r"^(#+) ", r"#\1 ", prose, flags=re.MULTILINE)
+
+
+def index_page() -> str:
+    """The list of all sheets in Markdown, to be written to ``figures/README.md``."""
+    lines = ["# Sheets", "", "| sheet | paper | claims | refuted | pictures |", "| --- | --- | --- | --- | --- |"]
+    for name, parts in sheets().items():
+        records = [record for task in parts for record in stored_records(task)]
+        refuted = sum(record["verdict"] == "refuted" for record in records)
+        pictures = sum(len(task.figures) for task in parts)
+        lines.append(
+            f"| [{name}]({name}/README.md) | {parts[0].paper.title} | {len(records)} | {refuted} | {pictures} |"
+        )
+    lines += ["", "The [dictionary](dictionary.md) lists which attention is which optimiser or statistic."]
+    return "\n".join(lines) + "\n"
+
+
+def findings(folder: str = "figures") -> str:
+    """What was found, with pictures (links below ``folder``) and the numbers of the stored verdicts."""
+    known = {record["id"]: record for parts in sheets().values() for task in parts for record in stored_records(task)}
+    return "\n\n".join(_finding(finding, known, folder) for finding in FINDINGS)
+
+
+def _finding(finding: Finding, known: Mapping[str, Record], folder: str) -> str:
+    if finding.claim not in known:
+        raise LabError(f"the finding about {finding.claim} has no stored verdict; run `lab reproduce` to write it")
+    record = known[finding.claim]
+    low, high = record["interval"] or (record["measured"], record["measured"])
+    numbers = {"measured": record["measured"], "bound": record["bound"], "low": low, "high": high}
+    sentence = finding.sentence
+    for name, value in numbers.items():
+        sentence = sentence.replace("{" + name + "}", number(value))
+    sheet, _, identity = finding.claim.partition("/")
+    page = f"{folder}/{sheet}"
+    return (
+        f"{sentence} ([`{identity}`]({page}/README.md))\n\n"
+        f'<img src="{page}/{finding.picture}.png" width="620" alt="{finding.picture.replace("_", " ")}">'
+    )
+
+
+def with_findings(readme: str) -> str:
+    """``readme`` with the findings between its two markers made anew."""
+    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    if not pattern.search(readme):
+        raise LabError(f"README.md has no {BEGIN} … {END}; put the two markers where the findings belong")
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{findings()}\n\n{END}", readme)
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page of the project and what belongs in it."""
+    readme = PROJECT / "README.md"
+    return {
+        **{figure_folder(name) / "README.md": sheet_page(name, parts) for name, parts in sheets().items()},
+        PROJECT / "figures" / "README.md": index_page(),
+        readme: with_findings(readme.read_text(encoding="utf-8")),
+    }
+
+
+def shows_nothing_but_results(source: str) -> bool:
+    """Whether a notebook cell only shows figures and verdicts (``TASK.show(...)``)."""
+    body = ast.parse(source).body
+    return bool(body) and all(ast.unparse(statement).startswith("TASK.show(") for statement in body)
