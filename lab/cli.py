@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +17,13 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from lab import coverage, dictionary
+from lab import coverage, dictionary, pages, shipped
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim, Judgement
 from lab.errors import LabError
 from lab.execution import Session
 from lab.files import FOLDERS, require_clone, write
-from lab.report import refresh_readme, terminal_table
+from lab.report import terminal_table
 from lab.reproduction import judge_all, measure_and_draw, reproduce
 from lab.results import Results, ensure
 from lab.tasks import Task
@@ -51,11 +51,15 @@ class Where:
     dask-jobqueue (slurm, pbs, sge, lsf, htcondor, oar)"""
     results: Path = dataclasses.field(default_factory=lambda: Session().results)
     """folder of finished measurements"""
+    shipped: bool = True
+    """use the measurements that come with the lab where they fit, instead of taking them again"""
 
     def session(self) -> Session:
         if self.workers < 1:
             raise LabError(f"--workers {self.workers} is below 1; name the number of processes to use")
-        return Session(self.results, self.device, self.workers, self.cluster)
+        return Session(
+            self.results, self.device, self.workers, self.cluster, evidence=shipped.FOLDER if self.shipped else None
+        )
 
 
 Located = Annotated[Where, tyro.conf.arg(name="")]
@@ -198,16 +202,32 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _parse_and_run(arguments: list[str]) -> int:
-    """``lab run``: its own options and the fields of the task's configuration on one command line."""
-    task = find(arguments[0])
-    parsed = _parse(
-        arguments,
-        Run,
-        task.config(_value(arguments, "--preset", "ci")),
-        "run",
-        f"Measure {task.key}, draw its figures and judge its paper's claims.",
-    )
-    return _run(task, *parsed)
+    """``lab run``: its own options and the fields of the task's configuration on one command line.
+
+    The fields of a sheet of several parts stand below the name of their part.
+    """
+    parts = find_parts(arguments[0])
+    preset = _value(arguments, "--preset", "ci")
+    configs = {part.part or part.name: part.config(preset) for part in parts}
+    default = next(iter(configs.values())) if len(parts) == 1 else _together(configs)
+    about = f"Measure {arguments[0]}, draw its figures and judge its paper's claims."
+    options, found = _parse(arguments, Run, default, "run", about)
+    chosen = [found] if len(parts) == 1 else [getattr(found, _field(name), config) for name, config in configs.items()]
+    return _run(parts, options, chosen)
+
+
+def _together(configs: Mapping[str, Any]) -> Any:
+    """An instance of a dataclass with a field for each configuration that has any."""
+    fields = [
+        (_field(name), type(config), dataclasses.field(default=config))
+        for name, config in configs.items()
+        if dataclasses.fields(config)
+    ]
+    return dataclasses.make_dataclass("Parts", fields, frozen=True)()
+
+
+def _field(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def _parse_and_diagnose(arguments: list[str]) -> int:
@@ -252,10 +272,19 @@ def _print_table(judgements: Sequence[Judgement], title: str) -> None:
     console.print(f"{good} of {len(judgements)} verdicts are the expected ones, with every control rejected.")
 
 
-def _run(task: Task, options: Run, config: Any) -> int:
+def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     session = options.where.session()
-    judgements = measure_and_draw(task, options.preset, config, options.seeds or None, session)
-    _print_table(judgements, f"{task.paper.citation}, preset {options.preset}")
+    seeds = options.seeds or None
+    results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]
+    # The proofs of a paper are judged with its task.
+    proofs = [
+        task
+        for task in (discover() if parts[0].place == "tasks" else [])
+        if task.name == parts[0].name and task.place == "proofs_check" and not (len(parts) == 1 and parts[0].part)
+    ]
+    results += [Results(task, task.config(options.preset), session) for task in proofs]
+    judgements = measure_and_draw(results, options.preset)
+    _print_table(judgements, f"{parts[0].paper.citation}, preset {options.preset}")
     if options.preset == "smoke":
         print("The smoke preset shows that everything runs; it is too small for verdicts to count.")
         return 0
@@ -423,18 +452,14 @@ def _notebooks(options: Notebooks) -> int:
 
 def _reproduce(options: Reproduce) -> int:
     require_clone("lab reproduce")
-    session = options.where.session()
-    judgements: list[Judgement] = []
-    for task in _chosen(options.tasks):
-        print(f"{task.key}: {task.paper.citation}", flush=True)
-        judgements += reproduce(task, session)
-    refresh_readme()
+    judgements = reproduce(_chosen(options.tasks), options.where.session())
     write(dictionary.PAGE, dictionary.page().encode())
-    print(f"wrote {dictionary.PAGE}")
+    write(coverage.PAGE, coverage.page().encode())
+    for path, text in pages.pages().items():
+        write(path, text.encode())
+        print(f"wrote {path}")
     _print_table(judgements, "all claims, preset ci")
     status = _notebooks(Notebooks(options.tasks, options.where))
-    write(coverage.PAGE, coverage.page().encode())
-    print(f"wrote {coverage.PAGE}")
     return status if all(judgement.as_expected for judgement in judgements) else 1
 
 

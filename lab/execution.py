@@ -138,7 +138,9 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
     waiting = [(job, 1) for job in reversed(jobs)]
     serial = session.workers == 1 and not session.cluster
     try:
-        with open_progress(len(jobs), session.quiet) as progress:
+        with open_progress(
+            {job.label: shipped.duration(shipped.FOLDER, job) for job in jobs}, session.quiet
+        ) as progress:
             while waiting:
                 with _open_executor(session, min(len(waiting), _slots(session))) as (executor, slots):
                     under_way: dict[Future[Any], tuple[Job, int, float]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -27,8 +27,13 @@ class Progress(Protocol):
 
 
 @contextmanager
-def open_progress(total: int, quiet: bool) -> Iterator[Progress]:
-    """The progress display that fits where the output goes."""
+def open_progress(expected: Mapping[str, float | None], quiet: bool) -> Iterator[Progress]:
+    """The progress display that fits where the output goes.
+
+    Args:
+        expected: the label of every job, and how many seconds it took when it was measured before (None: never).
+        quiet: show nothing.
+    """
     console = Console(stderr=True)
     if quiet:
         yield _Silent()
@@ -43,9 +48,9 @@ def open_progress(total: int, quiet: bool) -> Iterator[Progress]:
             console=console,
             transient=True,
         ) as rich:
-            yield _Live(rich, total)
+            yield _Live(rich, len(expected))
     else:
-        yield _Plain(total)
+        yield _Plain(expected)
 
 
 class _Silent:
@@ -79,8 +84,12 @@ class _Live:
 
 
 class _Plain:
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, expected: Mapping[str, float | None]) -> None:
+        self.total = len(expected)
+        known = [seconds for seconds in expected.values() if seconds is not None]
+        usual = sum(known) / len(known) if known else 1.0
+        self.work = {label: usual if seconds is None else seconds for label, seconds in expected.items()}
+        self.finished_work = 0.0
         self.done = 0
         self.begun = time.monotonic()
         self.started: dict[str, float] = {}
@@ -101,7 +110,9 @@ class _Plain:
         self.done += 1
         now = time.monotonic()
         seconds = now - self.started.pop(label)
-        left = (now - self.begun) / self.done * (self.total - self.done)
+        self.finished_work += self.work[label]
+        share = self.finished_work / (sum(self.work.values()) or 1.0)
+        left = (now - self.begun) * (1 - share) / share if share else 0.0
         if seconds > PLAIN_LINE_SECONDS or how == "FAILED" or self.done == self.total:
             print(
                 f"{label}: {how} in {seconds:.1f} s ({self.done} of {self.total}, about {left:.0f} s left)",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from lab.catalogue import discover
 from lab.errors import LabError
-from lab.files import PROJECT, write
+from lab.files import PROJECT
 from lab.tasks import Task
 
 logger = logging.getLogger("lab")
 
-BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 Record = Mapping[str, Any]
 
 # Enumerations and quadratures agree between machines far better than this, and nothing that is said needs more.
@@ -167,36 +164,3 @@ def _is_residue(record: Record) -> bool:
     """Whether the bound covers rounding: it says so, or it is too small for anything else."""
     upper = record["relation"] in ("<=", "<")
     return upper and ("rounding" in record["bound_origin"] or 0 < abs(float(record["bound"])) < RESIDUE)
-
-
-def readme_section() -> str:
-    """The claims tables of all papers, from the stored verdicts."""
-    papers: dict[str, list[Task]] = {}
-    for task in discover():
-        papers.setdefault(task.name, []).append(task)
-    parts = []
-    for name, tasks in papers.items():
-        records = [(task, stored_records(task)) for task in tasks]
-        count = sum(len(found) for _, found in records)
-        tables = "\n\n".join(markdown_table(found, task) for task, found in records if found)
-        parts.append(
-            f"<details>\n<summary><b>{name}</b>: {count} claims. {tasks[0].paper.citation}</summary>\n\n{tables}\n\n</details>"
-        )
-    return "\n\n".join(parts)
-
-
-def with_section(readme: str) -> str:
-    """``readme`` with the claims between its two markers made anew."""
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    if not pattern.search(readme):
-        raise LabError(f"README.md has no {BEGIN} … {END}; put the two markers where the claims belong")
-    return pattern.sub(lambda _: f"{BEGIN}\n{readme_section()}\n{END}", readme)
-
-
-def refresh_readme() -> None:
-    """Write the claims tables of README.md anew, where every task has stored verdicts; else say why not."""
-    readme = PROJECT / "README.md"
-    try:
-        write(readme, with_section(readme.read_text(encoding="utf-8")).encode())
-    except LabError as error:
-        logger.warning("the claims tables of README.md stay as they are: %s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import filelock
@@ -83,11 +83,24 @@ class Results:
         return calls
 
 
-def ensure(jobs: Sequence[Job], session: Session) -> list[Measured]:
-    """The results of ``jobs``: stored ones where they can be trusted, the others measured now."""
+def ensure(jobs: Sequence[Job], session: Session, arrived: Callable[[Job], None] = lambda job: None) -> list[Measured]:
+    """The results of ``jobs``: stored ones where they can be trusted, the others measured now.
+
+    ``arrived`` is told of each as soon as it is there.
+    """
     store = session.store
     found = {job.path: store.load(job) for job in jobs}
-    missing = [job for job in jobs if found[job.path] is None]
+    missing = []
+    for job in jobs:
+        if found[job.path] is None:
+            missing.append(job)
+        else:
+            arrived(job)
+
+    def finish(job: Job, data: Measured) -> None:
+        found[job.path] = data
+        arrived(job)
+
     if missing:
         locks = [store.lock(name) for name in sorted({job.task for job in missing})]
         try:
@@ -101,7 +114,7 @@ def ensure(jobs: Sequence[Job], session: Session) -> list[Measured]:
                 "or name another folder with --results"
             ) from None
         try:
-            run(missing, session, lambda job, data: found.__setitem__(job.path, data))
+            run(missing, session, finish)
         finally:
             for lock in locks:
                 lock.release()

@@ -112,6 +112,17 @@ def find(folder: Path, job: Job) -> Stored | None:
     return pack.of(job)
 
 
+def duration(folder: Path, job: Job) -> float | None:
+    """Seconds that ``job`` took when it was measured for ``folder``, whatever has changed since; None if it was not."""
+    pack = _opened(path, path.stat().st_mtime_ns) if (path := file_of(folder, job)).is_file() else None
+    if not isinstance(pack, Pack) or pack.identity["config"] != job.common["config"]:
+        return None
+    members = [
+        call for call in pack.calls if call.get("case", "") == job.case and call.get("seeds", []) == list(job.seeds)
+    ]
+    return float(members[0]["seconds"]) if members else None
+
+
 @lru_cache(maxsize=64)
 def _opened(path: Path, _: int) -> Pack | Unusable:
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 
 import pytest
 
@@ -34,18 +35,28 @@ def test_notebook_executes_and_is_the_twin_of_its_file(results: dict, task: Task
     notebooks.execute(task)
     executed = nbformat.reads(next(iter(written.values())).decode(), as_version=4)
     outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert any("text/markdown" in output.get("data", {}) for output in outputs)
+    shown = "".join("".join(output.get("data", {}).get("text/markdown", "")) for output in outputs)
+    assert not task.figures or "](../" in shown  # pictures are links
+    assert "measured" in shown
+    assert len(next(iter(written.values()))) < 300_000
 
 
 def test_a_cell_may_differ_from_its_file_in_layout_only(monkeypatch) -> None:
     task = load(TINY)
-    means = task.measurements["means"]
-    source = inspect.getsource(means.function)
-    monkeypatch.setattr(
-        notebooks.inspect, "getsource", lambda _: source.replace("size=config.size", "size = config.size")
-    )
-    notebooks._check_unedited(task, means)
-    monkeypatch.setattr(notebooks.inspect, "getsource", lambda _: source.replace("draws.mean()", "draws.max()"))
+    source = inspect.getsource(task.measurements["means"].function)
+    main = sys.modules["__main__"]
+    check = next(claim.check for claim in task.claims.values() if task.measurements["means"] in task.needs(claim.check))
+    monkeypatch.setattr(main, "In", ["", source.replace("size=config.size", "size = config.size")], raising=False)
+    notebooks._check_unedited(task, check)
+    monkeypatch.setattr(main, "In", ["", source.replace("config.size", "config.size + 1")], raising=False)
     with pytest.raises(LabError, match=r"the cell of means differs from tiny\.py"):
-        notebooks._check_unedited(task, means)
+        notebooks._check_unedited(task, check)
+
+
+def test_an_edited_helper_is_seen_too(monkeypatch) -> None:
+    task = load(TINY)
+    check = next(claim.check for claim in task.claims.values() if task.measurements["means"] in task.needs(claim.check))
+    edited = "@dataclass(frozen=True)\nclass Config:\n    size: int = 7\n"
+    monkeypatch.setattr(sys.modules["__main__"], "In", ["", edited], raising=False)
+    with pytest.raises(LabError, match="the cell of Config differs"):
+        notebooks._check_unedited(task, check)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lab import Evidence, LabError, control, report
+from lab import Evidence, control, report
 from lab.catalogue import discover, load
 from lab.claims import Claim, judge
 from lab.files import PROJECT
@@ -113,8 +113,3 @@ def test_stored_records_can_be_read_and_say_the_same_as_themselves(task: Task) -
 
 def test_the_file_of_verdicts_leaves_out_what_changes() -> None:
     assert "seconds" not in report.records_text([record()])
-
-
-def test_a_readme_without_markers_is_named() -> None:
-    with pytest.raises(LabError, match="claims:begin"):
-        report.with_section("# A page")

@@ -13,10 +13,9 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from lab import figures, report, shipped, statistics
+from lab import figures, pages, report, shipped, statistics
 from lab.claims import Claim, Judgement, judge
 from lab.execution import Session
-from lab.files import PROJECT
 from lab.results import Results, ensure
 from lab.tasks import Task
 from tests import again
@@ -119,7 +118,7 @@ def test_shipped_evidence_is_what_the_code_measures() -> None:
 @pytest.mark.parametrize(("task", "name"), DRAWINGS)
 def test_committed_figures_show_what_is_measured(results: dict, task: Task, name: str) -> None:
     drawing = task.figures[name](results[task.key])
-    folder = PROJECT / "figures" / task.key
+    folder = pages.figure_folder(task.name)
     fresh = pd.read_csv(io.StringIO(drawing.data.to_csv(index=False, float_format="%.6g")))
     kept = pd.read_csv(folder / f"{name}.csv")
     assert list(fresh.columns) == list(kept.columns)
@@ -131,11 +130,6 @@ def test_committed_figures_show_what_is_measured(results: dict, task: Task, name
     assert any(axes.get_title(loc=place) for axes in drawing.figure.axes for place in ("left", "center")), (
         f"{name} has no title"
     )
-
-
-def test_claims_tables_of_the_readme_are_generated() -> None:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert report.with_section(readme) == readme, "run `lab reproduce` to make the claims tables anew"
 
 
 def test_figures_are_drawn_byte_for_byte_alike(results: dict, tmp_path) -> None:
