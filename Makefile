@@ -9,7 +9,7 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 .PHONY: run test test-fast verify reproduce notebooks architecture bench constraints clean
 
 run: .venv/ready            ## headline task: figures and verdicts
-	$(BIN)/lab run causallm-icl
+	$(BIN)/lab run causallm-icl --no-shipped
 
 test: .venv/ready           ## everything that CI runs: all claims judged, a share of them measured again
 	$(BIN)/ruff check lab tasks proofs_check tests
