@@ -113,6 +113,8 @@ def test_shipped_evidence_is_what_the_code_measures() -> None:
             packs.remove(path)
             assert again.outdated(path, calls) == "", f"run `lab reproduce {task.key}`"
     assert packs == set(), "these belong to no measurement: remove them"
+    records = set(shipped.FOLDER.rglob("claims.json")) - {report.records_file(task) for task in TASKS}
+    assert records == set(), "these belong to no task: remove them"
 
 
 @pytest.mark.parametrize(("task", "name"), DRAWINGS)
