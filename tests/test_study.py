@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lab import LabError, context
 from lab.domains.regression.prompts import RegressionPrompts, linear_regression, tokens
+from lab.labels import Measured
 from lab.models import masks
 from lab.models.checkpoint import load_model
 from lab.models.transformer import Architecture, Transformer
@@ -241,7 +242,7 @@ def test_the_store_finds_results_beside_networks(tmp_path: Path) -> None:
         fit()
     assert store.networks(job).name == "seeds-0-1.networks"
     assert store.load(job) is None
-    store.save(job, {"values": np.zeros(2)}, 1.0)
+    store.save(job, Measured({"values": np.zeros(2)}), 1.0)
     assert store.load(job) is not None
     assert (store.networks(job) / "train.safetensors").is_file()
 
