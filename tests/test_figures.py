@@ -217,5 +217,5 @@ def test_a_drawing_by_hand_is_saved_too(tmp_path: Path) -> None:
     table = figures.mean_curve(axes[0, 0], x, np.array([[1.0, 2.0], [3.0, 2.0]]), figures.ARMS["causal"], "arm")
     figures.label(axes[0, 0], "title", "x in m", "y in s")
     path = save(figures.Drawing(figure, table), tmp_path, "name")
-    assert path.with_suffix(".csv").read_text().splitlines()[0] == "curve,x,mean,low,high"
+    assert path.with_suffix(".csv").read_text(encoding="utf-8").splitlines()[0] == "curve,x,mean,low,high"
     assert table["low"][0] < 2 < table["high"][0]

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalogue, reproduction
-from lab.catalogue import discover, find
+from lab import catalogue
+from lab.catalogue import discover
 from lab.cli import main
-from lab.execution import Session
 from lab.files import FOLDERS, PROJECT, results_folder
 
 
@@ -70,15 +69,6 @@ def test_notebooks_of_the_project_need_a_clone(monkeypatch, capsys) -> None:
     monkeypatch.setattr("lab.files.CLONE", False)
     assert main(["notebooks", "causallm-icl"]) == 2
     assert "`lab notebooks` writes the figures" in capsys.readouterr().err
-
-
-def test_figures_of_an_installed_task_stay_with_the_results(monkeypatch, tmp_path: Path) -> None:
-    task, session = find("causallm-icl"), Session(tmp_path)
-    official = reproduction._figure_folder(task, "ci", task.config("ci"), None, session)
-    assert official == PROJECT / "figures" / "causallm-icl"
-    monkeypatch.setattr(reproduction, "CLONE", False)
-    installed = reproduction._figure_folder(task, "ci", task.config("ci"), None, session)
-    assert installed == tmp_path / "causallm-icl" / "figures"
 
 
 def test_no_tasks_are_no_success(monkeypatch, tmp_path: Path, capsys) -> None:

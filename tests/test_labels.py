@@ -103,7 +103,8 @@ def test_results_are_labelled_by_true_seeds(tmp_path: Path, again: bool) -> None
 def test_labels_that_differ_by_seed_name_measurement_and_seed(tmp_path: Path) -> None:
     (tmp_path / "t.py").write_text(
         HEAD
-        + '@TASK.measurement(seeds=lambda config: 3)\ndef m(config, seed):\n    return {"x": labelled([1], a=[seed // 2])}'
+        + '@TASK.measurement(seeds=lambda config: 3)\ndef m(config, seed):\n    return {"x": labelled([1], a=[seed // 2])}',
+        encoding="utf-8",
     )
     other = load(tmp_path / "t.py")
     with pytest.raises(LabError, match=r"m returned the labels {'a': \(1,\)} at seed 2, but {'a': \(0,\)} at seed 0"):
@@ -139,7 +140,9 @@ def test_the_settings_of_a_case_are_part_of_its_identity(tmp_path: Path) -> None
     ],
 )
 def test_impossible_cases_are_one_sentence(tmp_path: Path, given: str, sentence: str) -> None:
-    (tmp_path / "t.py").write_text(f"{HEAD}@TASK.cases({given})\ndef m(config, *, size=1):\n    return {{}}")
+    (tmp_path / "t.py").write_text(
+        f"{HEAD}@TASK.cases({given})\ndef m(config, *, size=1):\n    return {{}}", encoding="utf-8"
+    )
     with pytest.raises(LabError, match=sentence):
         load(tmp_path / "t.py")
 

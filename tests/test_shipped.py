@@ -171,7 +171,7 @@ def test_reproducing_writes_evidence_figures_and_verdicts(tmp_path: Path, monkey
     assert sorted(path.name for path in (tmp_path / "figures").rglob("*.*")) == ["scatter.csv", "scatter.png"]
     assert {path.stem for path in (tmp_path / "evidence").rglob("*.safetensors")} == set(task.measurements)
     (records,) = (tmp_path / "evidence").rglob("claims.json")
-    assert [record["id"] for record in json.loads(records.read_text())] == list(task.claims)
+    assert [record["id"] for record in json.loads(records.read_text(encoding="utf-8"))] == list(task.claims)
 
 
 def test_jobs_are_plain_data(tmp_path: Path) -> None:
