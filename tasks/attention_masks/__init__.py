@@ -1,0 +1,1 @@
+"""What training makes of a mask: positions, pointers and a change of sight; the argument begins in ``random_networks.py``."""
