@@ -43,6 +43,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ from torch import Tensor
 from lab import Evidence, Task, control
 from lab.domains.attention.causal_averaging import adjacency_score, cosines, running_mean_cosine
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import Label, LabelledArrays, labelled
 from lab.models import masks
 from lab.models.transformer import Architecture, Record, Transformer
 from lab.results import Results
@@ -123,7 +124,7 @@ def initial_cosines(config: Config, seed: int) -> LabelledArrays:
             rows["cosine"].append(mean.numpy())
             rows["score"].append(adjacency_score(mean).numpy())
             rows["single_score"].append([float(adjacency_score(of_site).mean()) for of_site in of_prompts])
-    places = {"gain": config.gains, "mask": tuple(patterns), "site": SITES}
+    places: dict[str, Sequence[Label]] = {"gain": config.gains, "mask": tuple(patterns), "site": SITES}
     shape = (len(config.gains), len(patterns))
     arrays = {name: np.array(values).reshape(*shape, *np.shape(values)[1:]) for name, values in rows.items()}
     return {

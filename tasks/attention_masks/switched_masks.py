@@ -173,7 +173,9 @@ def adaptation(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             measure=lambda networks: {"error": networks.numbers(tests, query_error)},
             measure_every=max(steps // 5, 1),
             name=name,
-        ).history["error"].drop_vars("learning_rate")
+        )
+        .history["error"]
+        .drop_vars("learning_rate")
         for name, study, rate in (
             ("adapted", continued, config.later_rate),
             ("scratch", scratch, config.optimisation.learning_rate),
@@ -215,14 +217,14 @@ def adaptation_curves(results: Results) -> Sheet:
         y="mean squared query error",
         scale=("linear", "log"),
     )
-    for continuation, name, arm in zip(
+    for continuation, name, own_arm in zip(
         CONTINUATIONS,
         ("causal network, switched to the prefix mask", "causal network, not switched", "prefix network from scratch"),
         ("prefix", "causal", None),
         strict=True,
     ):
         errors = measured["adapted"].sel(continuation=continuation)
-        panel.curve(errors, over="update", name=name, arm=arm, middle="geometric mean")
+        panel.curve(errors, over="update", name=name, arm=own_arm, middle="geometric mean")
     for name, arm, read in (
         ("before: causal, read causally", "causal", "causal"),
         ("before: causal, read with the prefix mask", "causal", "prefix"),

@@ -1,0 +1,303 @@
+# ---
+# jupyter:
+#   jupytext:
+#     comment_magics: false
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # Segments, pointers, clean and noisy blocks
+#
+# Flow and symmetry (`flow.py`, `symmetry.py`) settle what the masks of particular papers promise. First those that cut a
+# text, or an image under diffusion, into blocks.
+#
+# ## Segments
+#
+# A prompt made of contiguous segments (system text, question, documents) may be read in full *inside* each
+# segment: token $i$ sees up to the end of its own segment. Generated tokens are causal. Nothing flows
+# backwards across segments, so the keys and values of a system prompt can be cached once and for all. The
+# mask adds no parameter: here, as in all of the lab, it is an argument. For generated rows the mask is the
+# causal one, which makes their outputs equal to the causal ones in one layer; in more, they read prompt
+# tokens that have seen more.
+
+
+# %%
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lab import Evidence, Task, control
+from lab.domains.attention.network_rounding import network_rounding_bound
+from lab.domains.attention.pointer_jumping import causal_accuracy, follow, jump
+from lab.labels import LabelledArrays, labelled
+from lab.models import masks
+from lab.models.mask_patterns import mask
+from lab.models.masks import flow
+from lab.results import Results
+from lab.statistics import rounding_bound
+from proofs_check.attention_masks._shared import (
+    BOOLEANS,
+    DEPTHS,
+    SLUG,
+    largest,
+    network,
+    outputs,
+    pattern,
+    prompt,
+    within_rounding,
+)
+
+PROOFS = Task(SLUG, paper=SLUG)
+SEGMENTED = "segments, then generated"
+
+
+@PROOFS.cases(claimed={}, turns={"title": "two speakers in turns", "ends": (2, 4)})
+def cached_segments(config: object, *, title: str = SEGMENTED, ends: tuple[int, int] = (3, 7)) -> LabelledArrays:
+    """Change of the outputs of the first segment, and of the first two, when what follows is left out."""
+    allowed = pattern(title)
+    differences, bounds = [], []
+    for depth in DEPTHS:
+        model, inputs = network(depth), prompt(len(allowed))
+        whole = outputs(model, inputs, allowed)
+        alone = [outputs(model, inputs[:end], allowed[:end, :end]) for end in ends]
+        differences.append([largest(kept - whole[:end]) for kept, end in zip(alone, ends, strict=True)])
+        bounds.append(network_rounding_bound(model, inputs, allowed))
+    return {
+        "difference": labelled(differences, depth=DEPTHS, segments=(1, 2)),
+        "rounding": labelled(bounds, depth=DEPTHS),
+    }
+
+
+@PROOFS.claim(
+    "attention-masks/mas.cache",
+    where="Katz et al. 2025",
+    paper="katz-2025-segments",
+    kind="identity",
+    statement="Under a segment mask (contiguous segments of 3 and 4 tokens, 3 generated) the outputs of the first "
+    "segment, and of the whole prompt, are the same whether what follows is there or not (1 to 3 layers).",
+    controls=[control("a segment number used again after another speaker's turn", case="turns")],
+)
+def earlier_segments_can_be_cached(results: Results, case: str = "claimed") -> Evidence:
+    return within_rounding(results[cached_segments].sel(case=case))
+
+
+@PROOFS.cases(claimed={}, deeper={"depth": 2})
+def generated_rows(config: object, *, depth: int = 1) -> LabelledArrays:
+    """Entries in which the rows of generated tokens are not causal, and the difference of their outputs to causal ones."""
+    allowed, causal = pattern(SEGMENTED), masks.causal(10)
+    model, inputs = network(depth), prompt(10)
+    return {
+        "rows": int((allowed[7:] != causal[7:]).sum()),
+        "difference": largest((outputs(model, inputs, allowed) - outputs(model, inputs, causal))[7:]),
+        "rounding": network_rounding_bound(model, inputs, allowed),
+    }
+
+
+@PROOFS.claim(
+    "attention-masks/mas.generated",
+    where="Katz et al. 2025",
+    paper="katz-2025-segments",
+    kind="identity",
+    statement="Rows of generated tokens are those of the causal mask, so one layer gives generated tokens the "
+    "outputs of a causal network.",
+    controls=[control("two layers, which read prompt tokens that have seen more", case="deeper")],
+)
+def generated_rows_are_causal(results: Results, case: str = "claimed") -> Evidence:
+    measured = results[generated_rows].sel(case=case)
+    return Evidence.all(Evidence.exact(int(measured["rows"]), "<=", 0, BOOLEANS), within_rounding(measured))
+
+
+# %% [markdown]
+# **Pointer jumping** is the cleanest task in which earlier tokens need later ones. Token $i$ holds a
+# pointer $\pi(i)$ of a random permutation; one layer of hard attention lets it read the token its pointer
+# names and take over that one's pointer. With full sight $L$ layers give $\pi^{2^L}$ everywhere. Under a
+# causal mask a token can only follow pointers that lead back, which happens with probability $(n+1)/2n$ for
+# one layer, and a tree of $2^L$ tokens must be ordered in general: $1/8$ for two and $1/128$ for three
+# layers, plus what short cycles add. (Trained networks reach these limits: `tasks/attention_masks/pointers.py`.)
+
+
+# %%
+LENGTHS = range(2, 8)
+
+
+@PROOFS.cases(claimed={}, full={"sight": "full"})
+def held_pointers(config: object, *, sight: str = "causal") -> LabelledArrays:
+    """Share of tokens, over all permutations, that hold the right pointer: in the arm ``sight``, and with full sight."""
+    held, seeing_all = [], []
+    for length in LENGTHS:
+        orders = torch.cartesian_prod(*[torch.arange(length)] * length)
+        pointers = orders[(orders.sort(-1).values == torch.arange(length)).all(-1)]
+        for layers in DEPTHS:
+            goal = follow(pointers, 2**layers)
+            held.append(float((jump(pointers, mask(sight, length=length), layers) == goal).double().mean()))
+            seeing_all.append(float((jump(pointers, masks.full(length), layers) == goal).double().mean()))
+    shape, axes = (len(LENGTHS), len(DEPTHS)), {"length": LENGTHS, "layers": DEPTHS}
+    return {
+        "held": labelled(np.reshape(held, shape), **axes),
+        "seeing_all": labelled(np.reshape(seeing_all, shape), **axes),
+    }
+
+
+@PROOFS.claim(
+    "attention-masks/mas.pointers",
+    where="derived",
+    kind="identity",
+    statement=r"Over all permutations of $n = 2, \dots, 7$ tokens, $L = 1, 2, 3$ causal layers of pointer jumping "
+    r"hold $\pi^{2^L}(i)$ for the share of tokens that the hook length formula and short cycles give, and "
+    "full sight holds it always.",
+    controls=[
+        control("the law of one layer for all depths", law_layers=1),
+        control("full sight, held to the causal law", case="full"),
+    ],
+)
+def pointer_jumping_follows_its_law(results: Results, case: str = "claimed", law_layers: int = 0) -> Evidence:
+    measured = results[held_pointers].sel(case=case)
+    law = [[causal_accuracy(length, law_layers or layers) for layers in DEPTHS] for length in LENGTHS]
+    held = abs(measured["held"] - labelled(law, length=LENGTHS, layers=DEPTHS)).max()
+    seeing_all = abs(measured["seeing_all"] - 1).max()
+    return Evidence.exact(
+        max(float(held), float(seeing_all)),
+        "<=",
+        rounding_bound(64),
+        "rounding of means of 0s and 1s and of at most 10 shares",
+    )
+
+
+# %%
+PROOFS.show(earlier_segments_can_be_cached)
+PROOFS.show(generated_rows_are_causal)
+PROOFS.show(pointer_jumping_follows_its_law)
+
+# %% [markdown]
+# ## Clean and noisy blocks
+#
+# Block-wise diffusion is trained in one pass: $T$ clean blocks of $B$ tokens, then the same blocks with
+# noise. Noisy block $k$ sees the clean blocks before it and itself, so that it can be denoised given true
+# pasts. What the mask promises: block $k$ computed alone after its past gives the same result (so a cache
+# is exact), the clean stream never hears of noise, and the *last clean block is read by nobody*: it may be
+# dropped in training, $1/2T$ of all tokens. Two limits: one token a block makes the clean stream an
+# ordinary causal model; one block makes the noisy stream ordinary diffusion with full attention.
+
+# %%
+BLOCKS, BLOCK = 3, 2
+HALF = BLOCKS * BLOCK
+
+
+def clean_noisy(leak: bool = False, blocks: int = BLOCKS, block_size: int = BLOCK) -> Tensor:
+    """The mask; with ``leak``, noisy block k also sees clean block k, which is the answer."""
+    allowed = mask("clean_noisy", blocks=blocks, block_size=block_size)
+    half = blocks * block_size
+    own = allowed[half:, half:]
+    if leak:
+        allowed[half:, :half] |= own
+    return allowed
+
+
+@PROOFS.cases(claimed={}, leak={"leak": True})
+def blocks_alone(config: object, *, leak: bool = False) -> LabelledArrays:
+    """Difference between a noisy block in the joint pass and alone after its past."""
+    allowed, intended = clean_noisy(leak), clean_noisy()
+    differences, bounds = [], []
+    for depth in DEPTHS:
+        model, inputs = network(depth), prompt(2 * HALF)
+        joint = outputs(model, inputs, allowed)
+        bounds.append(network_rounding_bound(model, inputs, allowed))
+        for block in range(BLOCKS):
+            noisy = torch.arange(HALF + block * BLOCK, HALF + (block + 1) * BLOCK)
+            kept = torch.cat((torch.arange(block * BLOCK), noisy))
+            alone = outputs(model, inputs[kept], intended[kept][:, kept])[-BLOCK:]
+            differences.append(largest(alone - joint[noisy]))
+    return {
+        "difference": labelled(np.reshape(differences, (-1, BLOCKS)), depth=DEPTHS, block=range(BLOCKS)),
+        "rounding": labelled(bounds, depth=DEPTHS),
+    }
+
+
+@PROOFS.claim(
+    "attention-masks/acdit.alone",
+    where="ACDiT 2024, the mask of the released code",
+    paper="hu-2024-acdit",
+    kind="identity",
+    statement="Noisy block $k$ computed alone after the clean blocks before it equals the joint pass over all "
+    "clean and noisy blocks ($T = 3$, $B = 2$, 1 to 3 layers).",
+    controls=[control("a noisy block that sees its own clean block", case="leak")],
+)
+def noisy_blocks_stand_alone(results: Results, case: str = "claimed") -> Evidence:
+    return within_rounding(results[blocks_alone].sel(case=case))
+
+
+@PROOFS.cases(claimed={}, leak={"leak": True}, open_clean={"open_clean": True})
+def forbidden_derivatives(config: object, *, leak: bool = False, open_clean: bool = False) -> LabelledArrays:
+    """Largest derivatives of clean outputs by noisy tokens, and of noisy outputs by the last clean block."""
+    allowed = clean_noisy(leak)
+    if open_clean:
+        allowed[:HALF, HALF:] = True
+    derivatives = []
+    for depth in DEPTHS:
+        moved = flow(network(depth), prompt(2 * HALF), allowed)
+        derivatives.append([largest(moved[:HALF, HALF:]), largest(moved[HALF:, HALF - BLOCK : HALF])])
+    return {"derivative": labelled(derivatives, depth=DEPTHS, way=("noise to clean", "last clean to noisy"))}
+
+
+@PROOFS.claim(
+    "attention-masks/acdit.flow",
+    where="derived",
+    kind="identity",
+    statement="No clean output depends on a noisy token, and no noisy output on the last clean block: these "
+    "derivatives are exactly $0$ (1 to 3 layers).",
+    controls=[
+        control("a noisy block that sees its own clean block", case="leak"),
+        control("a clean stream that sees noise", case="open_clean"),
+    ],
+)
+def clean_stream_is_clean_and_its_end_is_unread(results: Results, case: str = "claimed") -> Evidence:
+    derivative = results[forbidden_derivatives]["derivative"].sel(case=case).max()
+    return Evidence.exact(float(derivative), "<=", 0.0, "a hidden weight is exactly 0")
+
+
+@PROOFS.cases(claimed={}, two_tokens={"block_size": 2}, two_blocks={"blocks": 2})
+def limits_of_blocks(config: object, *, block_size: int = 1, blocks: int = 1) -> LabelledArrays:
+    """Difference of the clean stream to a causal network, and of the noisy stream to full attention over its own tokens."""
+    differences, bounds = [], []
+    for depth in DEPTHS:
+        model, inputs = network(depth), prompt(12)
+        small = clean_noisy(blocks=6 // block_size, block_size=block_size)
+        clean = outputs(model, inputs, small)[:6] - outputs(model, inputs[:6], masks.causal(6))
+        large = clean_noisy(blocks=blocks, block_size=6 // blocks)
+        noisy = outputs(model, inputs, large)[6:] - outputs(model, inputs[6:], masks.full(6))
+        differences.append([largest(clean), largest(noisy)])
+        bounds.append([network_rounding_bound(model, inputs, allowed) for allowed in (small, large)])
+    axes = {"depth": DEPTHS, "limit": ("one token a block", "one block")}
+    return {"difference": labelled(differences, **axes), "rounding": labelled(bounds, **axes)}
+
+
+@PROOFS.claim(
+    "attention-masks/acdit.limits",
+    where="derived",
+    kind="identity",
+    statement="With one token a block the clean stream is a causal network; with a single block the noisy stream "
+    "is a network with full attention over its own tokens.",
+    controls=[
+        control("two tokens a block for the first limit", case="two_tokens"),
+        control("two blocks for the second limit", case="two_blocks"),
+    ],
+)
+def block_diffusion_has_two_limits(results: Results, case: str = "claimed") -> Evidence:
+    return within_rounding(results[limits_of_blocks].sel(case=case))
+
+
+# %%
+PROOFS.show(noisy_blocks_stand_alone)
+PROOFS.show(clean_stream_is_clean_and_its_end_is_unread)
+PROOFS.show(block_diffusion_has_two_limits)
+
+# %% [markdown]
+# ## All verdicts
+
+# %%
+PROOFS.show()
