@@ -307,8 +307,8 @@ def mask_gallery(results: Results) -> Sheet:
     sheet = Sheet(
         rows=2,
         columns=6,
-        width=2.4,
-        height=2.75,
+        width=2.8,
+        height=3.05,
         title="only windows and re-used segments reach further with depth",
         foot="black: reached after 1 layer, grey: after 2, light grey: after 4; rows attend to columns",
     )
@@ -316,9 +316,10 @@ def mask_gallery(results: Results) -> Sheet:
         allowed = pattern(title)
         one, two, four = (closure(allowed, depth) for depth in (1, 2, 4))
         shade = np.where(one, 1.0, np.where(two, 0.5, np.where(four, 0.2, 0.0)))
-        pairs = f"{int(one.sum())}, {int(two.sum())}, {int(four.sum())} pairs"
-        panel = sheet.panel(title, x=pairs, y="token")
+        pairs = [int(reached.sum()) for reached in (one, two, four)]
+        panel = sheet.panel(title, x=f"{pairs[0]}, {pairs[1]}, {pairs[2]} pairs", y="token")
         panel.heat(shade, low=0.0, high=1.0, of="exact")
+        panel.note("pairs reached", ["1 layer", "2 layers", "4 layers"], pairs)
     return sheet
 
 
