@@ -24,57 +24,50 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
-from lab import Evidence, Paper, Task, control
+from lab import Evidence, Task, control
 from lab.domains.graphs import navigation as exact
 from lab.domains.graphs.additive_navigator import additive_navigator
 from lab.domains.graphs.navigation_prompts import bernoulli_dag, hierarchical_dag, navigation
 from lab.evaluation import as_token_predictor
+from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
 
-PROOFS = Task(
-    "stepwise-graph-navigation",
-    Paper(
-        "Towards an understanding of stepwise inference in transformers: a synthetic graph navigation model",
-        "M. Khona, M. Okawa, J. Hula, R. Ramesh, K. Nishi, R. Dick, E. S. Lubana, H. Tanaka",
-        2024,
-        arxiv="2402.07757",
-    ),
-)
+PROOFS = Task("stepwise-graph-navigation", "khona-2024-stepwise")
 GRAPHS, NODES, EDGES = 20, 12, 0.4
 MISSTEP = 0.1  # probability of a misstep at every step of the noisy policy
 
 
 def small_graphs() -> list[exact.Adjacency]:
     """Small DAGs, nodes in random order."""
-    found = bernoulli_dag(stream(0, "proofs", "enumerated"), GRAPHS, NODES, EDGES).adjacency
+    graphs = bernoulli_dag(stream(0, "proofs", "enumerated"), GRAPHS, NODES, EDGES).adjacency
     orders = np.argsort(stream(0, "proofs", "names").rng().random((GRAPHS, NODES)), axis=1)
-    return [graph[order][:, order] for graph, order in zip(found, orders, strict=True)]
+    return [graph[order][:, order] for graph, order in zip(graphs, orders, strict=True)]
 
 
-def paths_from(adjacency: list[list[int]], start: int) -> Iterator[list[int]]:
+def paths_from(neighbours: list[list[int]], start: int) -> Iterator[list[int]]:
     """Every path from ``start``, by walking all of them."""
     pending = [[start]]
     while pending:
         path = pending.pop()
         yield path
-        pending += [[*path, node] for node in adjacency[path[-1]]]
+        pending += [[*path, node] for node in neighbours[path[-1]]]
 
 
-@PROOFS.measurement()
-def enumeration(_: object, seed: int) -> dict[str, np.ndarray]:
+@PROOFS.cases(small_graphs={})
+def enumeration(_: object) -> LabelledArrays:
     """All paths of the small graphs: for every pair their number, summed lengths and summed walk probabilities.
 
     Also, summed path by path: the mean lengths of the greedy and of a tempered uniform law, the success of a noisy uniform
     law, and by how much the probability that a law gives to a path differs from 1 / (number of paths), in logarithms.
     """
-    shape = (GRAPHS, NODES, NODES)
-    number, lengths, walks, tempered, greedy, success = (np.zeros(shape) for _ in range(6))
+    number, lengths, walks, tempered, greedy, success = np.zeros((6, GRAPHS, NODES, NODES))
     log_laws: dict[str, list[tuple[int, int, int, float]]] = {"uniform": [], "walk": []}
     for index, adjacency in enumerate(small_graphs()):
         neighbours = [row.nonzero().flatten().tolist() for row in adjacency]
@@ -93,27 +86,25 @@ def enumeration(_: object, seed: int) -> dict[str, np.ndarray]:
                 success[index, start, goal] += (1 - MISSTEP) ** edges
                 for name, law in laws.items():
                     log_laws[name].append((index, start, goal, float(law[goal, before, after].log().sum())))
-    found = {
-        "number": number,
-        "lengths": lengths,
-        "walks": walks,
-        "tempered": tempered,
-        "greedy": greedy,
-        "success": success / number.clip(min=1),
-    }
-    for name, rows in log_laws.items():
+    spread = []
+    for rows in log_laws.values():
         table = np.array(rows)
         graph, start, goal = table[:, :3].astype(int).T
-        found[f"{name}_spread"] = np.abs(table[:, 3] + np.log(number[graph, start, goal])).max()
-    return found
+        spread.append(np.abs(table[:, 3] + np.log(number[graph, start, goal])).max())
+    sums = {"number": number, "lengths": lengths, "walks": walks, "tempered": tempered, "greedy": greedy}
+    sums |= {"success": success / number.clip(min=1)}
+    return {
+        **{name: labelled(values, graph=None, start=None, goal=None) for name, values in sums.items()},
+        "spread": labelled(spread, law=list(log_laws)),
+    }
 
 
 def stack(tables: list[Tensor]) -> np.ndarray:
     return torch.stack(tables).numpy()
 
 
-def enumerated(results: Results, name: str) -> np.ndarray:
-    return results[enumeration][name][0]
+def enumerated(results: Results, name: str) -> xr.DataArray:
+    return results[enumeration][name].sel(case="small_graphs")
 
 
 # %% [markdown]
@@ -132,10 +123,10 @@ def counts_paths(results: Results, longest: int | None = None) -> Evidence:
     counts = [exact.path_counts(adjacency) for adjacency in small_graphs()]
     if longest is not None:
         counts = [
-            sum((torch.matrix_power(one.double(), k) for k in range(1, longest + 1)), torch.eye(NODES).double())
-            for one in small_graphs()
+            sum((torch.matrix_power(edges.double(), k) for k in range(1, longest + 1)), torch.eye(NODES).double())
+            for edges in small_graphs()
         ]
-    error = np.abs(stack(counts) - enumerated(results, "number")).max()
+    error = float(abs(enumerated(results, "number") - stack(counts)).max())
     return Evidence.exact(error, "<=", 0.0, "sums and products of integers are exact")
 
 
@@ -148,8 +139,8 @@ def counts_paths(results: Results, longest: int | None = None) -> Evidence:
     controls=[control("the conditioned random walk", law="walk")],
 )
 def telescopes(results: Results, law: str = "uniform") -> Evidence:
-    spread = float(enumerated(results, f"{law}_spread"))
-    return Evidence.exact(spread, "<=", rounding_bound(5 * NODES, np.log(2.0) * NODES), "a sum of logarithms")
+    spread = enumerated(results, "spread").sel(law=law)
+    return Evidence.exact(float(spread), "<=", rounding_bound(5 * NODES, np.log(2.0) * NODES), "a sum of logarithms")
 
 
 @PROOFS.claim(
@@ -160,11 +151,10 @@ def telescopes(results: Results, law: str = "uniform") -> Evidence:
     controls=[control("the shortest path's length", shortest=True)],
 )
 def mean_lengths(results: Results, shortest: bool = False) -> Evidence:
-    lengths, number = enumerated(results, "lengths"), enumerated(results, "number")
-    some = number > 0
     function = exact.shortest_paths if shortest else exact.mean_path_lengths
-    found = stack([function(adjacency) for adjacency in small_graphs()])
-    error = np.abs(found[some] - lengths[some] / number[some]).max()
+    number = enumerated(results, "number")
+    means = (enumerated(results, "lengths") / number).where(number > 0)
+    error = float(abs(means - stack([function(adjacency) for adjacency in small_graphs()])).max())
     return Evidence.exact(error, "<=", rounding_bound(4, NODES), "two quotients of integers")
 
 
@@ -178,11 +168,11 @@ def mean_lengths(results: Results, shortest: bool = False) -> Evidence:
 )
 def hitting(results: Results, by_count: bool = False) -> Evidence:
     graphs = small_graphs()
-    found = stack([exact.hitting_probabilities(adjacency) for adjacency in graphs])
+    visits = stack([exact.hitting_probabilities(adjacency) for adjacency in graphs])
     if by_count:
         counts = stack([exact.path_counts(adjacency) for adjacency in graphs])
-        found = counts / counts.sum(2, keepdims=True)
-    error = np.abs(found - enumerated(results, "walks")).max()
+        visits = counts / counts.sum(2, keepdims=True)
+    error = float(abs(enumerated(results, "walks") - visits).max())
     return Evidence.exact(
         error, "<=", rounding_bound(2 * NODES**2, 1.0), "a triangular solve of non-negative terms, sums of products"
     )
@@ -193,33 +183,46 @@ def hitting(results: Results, by_count: bool = False) -> Evidence:
 #
 # How many paths, and how likely one, on average over graphs. For a hierarchical graph with $n$ nodes a layer and edge
 # probability $p$, a path from a node to *one given* node $k$ layers above chooses $k - 1$ nodes between and needs $k$
-# edges. $(pn)^k$, which one may also read, counts paths to *all* nodes of that layer.
+# edges. $(pn)^k$, which one may also read, counts paths to *all* nodes of that layer. All graphs of a small size are
+# enumerated, each weighted with its probability.
 
 # %%
-SAMPLED, LAYERS, WIDTH, SHARE = 4000, 6, 6, 0.3
-BETWEEN, THINNER = 13, 0.25
+LAYERS, WIDTH, SHARE = 4, 2, 0.3  # 2^12 hierarchical graphs
+IN_A_ROW, THINNER = 6, 0.25  # 2^15 Bernoulli graphs
 
 
-@PROOFS.measurement()
-def random_graphs(_: object, seed: int) -> dict[str, np.ndarray]:
-    """For every sampled graph: mean number of paths, and share of connected pairs, k layers (or d places) apart."""
-    hierarchical = hierarchical_dag(stream(1, "proofs", "hierarchical"), SAMPLED, LAYERS, WIDTH, SHARE).adjacency
-    counts = exact.path_counts(hierarchical).reshape(SAMPLED, LAYERS, WIDTH, LAYERS, WIDTH)
-    first = counts[:, 0]  # [graph, node, layer, node]
-    thin = exact.path_counts(bernoulli_dag(stream(1, "proofs", "bernoulli"), SAMPLED, BETWEEN, THINNER).adjacency)
+def every_graph(possible: Tensor, probability: float) -> tuple[Tensor, Tensor]:
+    """All graphs whose edges are among the ``possible``: path counts [graph, node, node] and probabilities [graph]."""
+    before, after = possible.nonzero(as_tuple=True)
+    chosen = (torch.arange(2 ** len(before)).unsqueeze(1) >> torch.arange(len(before))) % 2 == 1
+    adjacency = torch.zeros(len(chosen), *possible.shape, dtype=torch.bool)
+    adjacency[:, before, after] = chosen
+    weights = torch.tensor([1 - probability, probability], dtype=torch.float64)[chosen.int()].prod(1)
+    return exact.path_counts(adjacency), weights
+
+
+@PROOFS.cases(every_graph={})
+def mean_over_graphs(_: object) -> LabelledArrays:
+    """From the first node to one node k layers (or places) above: mean number of paths, and probability of any."""
+    layer = torch.arange(LAYERS).repeat_interleave(WIDTH)
+    counts, weights = every_graph(layer.unsqueeze(1) + 1 == layer, SHARE)
+    above = counts[:, 0, WIDTH::WIDTH]
+    in_a_row, thin = every_graph(torch.ones(IN_A_ROW, IN_A_ROW).triu(1).bool(), THINNER)
     return {
-        "hierarchical": first.mean((1, 3)).numpy()[:, 1:],
-        "connected": (first > 0).double().mean((1, 3)).numpy()[:, 1:],
-        "bernoulli": thin[:, 0, 1:].numpy(),
+        "hierarchical": labelled(weights @ above, layers=range(1, LAYERS)),
+        "connected": labelled(weights @ (above > 0).double(), layers=range(1, LAYERS)),
+        "bernoulli": labelled(thin @ in_a_row[:, 0, 1:], places=range(1, IN_A_ROW)),
     }
 
 
-def weakest_agreement(samples: np.ndarray, targets: list[float], origin: str) -> Evidence:
-    parts = [
-        Evidence.agreement(samples[:, index], target, f"{origin}, {index + 1} apart", parts=len(targets))
-        for index, target in enumerate(targets)
-    ]
-    return Evidence.weakest(*parts)
+def against_laws(results: Results, name: str, laws: list[float]) -> Evidence:
+    """The largest difference of means over graphs from their laws, as exact evidence."""
+    means = results[mean_over_graphs][name].sel(case="every_graph")
+    graphs = 2 ** (WIDTH**2 * (LAYERS - 1)) if name != "bernoulli" else 2 ** (IN_A_ROW * (IN_A_ROW - 1) // 2)
+    bound = rounding_bound(graphs + 40, max(laws))
+    return Evidence.exact(
+        float(abs(means - laws).max()), "<=", bound, f"a sum of {graphs} products of up to 15 probabilities"
+    )
 
 
 @PROOFS.claim(
@@ -231,8 +234,9 @@ def weakest_agreement(samples: np.ndarray, targets: list[float], origin: str) ->
     controls=[control("(pn)^k, the number of paths to all nodes of the layer", to_all=True)],
 )
 def hierarchical_counts(results: Results, to_all: bool = False) -> Evidence:
-    targets = [exact.expected_paths_hierarchical(WIDTH, SHARE, k) * (WIDTH if to_all else 1) for k in range(1, LAYERS)]
-    return weakest_agreement(results[random_graphs]["hierarchical"][0], targets, "n^(k-1) p^k")
+    many = WIDTH if to_all else 1
+    laws = [many * exact.expected_paths_hierarchical(WIDTH, SHARE, k) for k in range(1, LAYERS)]
+    return against_laws(results, "hierarchical", laws)
 
 
 @PROOFS.claim(
@@ -243,8 +247,8 @@ def hierarchical_counts(results: Results, to_all: bool = False) -> Evidence:
     controls=[control("one node between too many", between=1)],
 )
 def bernoulli_counts(results: Results, between: int = 0) -> Evidence:
-    targets = [exact.expected_paths_bernoulli(d + between, THINNER) for d in range(1, BETWEEN)]
-    return weakest_agreement(results[random_graphs]["bernoulli"][0], targets, "p (1 + p)^(d-1)")
+    laws = [exact.expected_paths_bernoulli(apart + between, THINNER) for apart in range(1, IN_A_ROW)]
+    return against_laws(results, "bernoulli", laws)
 
 
 @PROOFS.claim(
@@ -257,8 +261,7 @@ def bernoulli_counts(results: Results, between: int = 0) -> Evidence:
 )
 def reach(results: Results, by_count: bool = False) -> Evidence:
     formula = exact.expected_paths_hierarchical if by_count else exact.reach_probability_hierarchical
-    targets = [formula(WIDTH, SHARE, k) for k in range(1, LAYERS)]
-    return weakest_agreement(results[random_graphs]["connected"][0], targets, "Markov chain of reached nodes")
+    return against_laws(results, "connected", [formula(WIDTH, SHARE, k) for k in range(1, LAYERS)])
 
 
 # %% [markdown]
@@ -281,8 +284,8 @@ def policy_lengths_solve(results: Results, forgotten: bool = False) -> Evidence:
     errors = []
     for name, temperature in (("tempered", 0.5), ("greedy", 0.0)):
         laws = [exact.uniform_path_policy(adjacency) for adjacency in small_graphs()]
-        found = stack([exact.policy_lengths(law if forgotten else exact.temper(law, temperature)) for law in laws])
-        errors.append(np.abs(found - enumerated(results, name)).max())
+        solved = stack([exact.policy_lengths(law if forgotten else exact.temper(law, temperature)) for law in laws])
+        errors.append(float(abs(enumerated(results, name) - solved).max()))
     return Evidence.exact(
         max(errors), "<=", rounding_bound(4 * NODES**2, NODES), "a triangular solve of non-negative terms"
     )
@@ -298,11 +301,10 @@ def policy_lengths_solve(results: Results, forgotten: bool = False) -> Evidence:
 )
 def policy_success_solves(results: Results, once: bool = False) -> Evidence:
     laws = [exact.uniform_path_policy(adjacency) for adjacency in small_graphs()]
-    found = stack([exact.policy_success((1 - MISSTEP) * law) for law in laws])
-    reference = enumerated(results, "success")
+    success = enumerated(results, "success")
     if once:
-        reference = np.where(reference > 0, 1 - MISSTEP, 0.0)
-    error = np.abs(found - reference).max()
+        success = (1 - MISSTEP) * (success > 0)
+    error = float(abs(success - stack([exact.policy_success((1 - MISSTEP) * law) for law in laws])).max())
     return Evidence.exact(error, "<=", rounding_bound(4 * NODES**2, 1.0), "a triangular solve of non-negative terms")
 
 
@@ -318,43 +320,48 @@ def policy_success_solves(results: Results, once: bool = False) -> Evidence:
 GRID, LIKELY, LOG_ZERO, SCORE = 40, 0.14, 60.0, 40.0
 
 
+@PROOFS.cases(log_counts={}, distances={"table": "distances"}, soft={"score": 2.0})
+def written_law(_: object, *, table: str = "log counts", score: float = SCORE) -> LabelledArrays:
+    """The largest error of the hand-built network's probabilities, over both laws; the largest number a logarithm is of."""
+    adjacency = bernoulli_dag(stream(2, "proofs", "construction"), 1, GRID, LIKELY).adjacency[0]
+    counts = exact.path_counts(adjacency)
+    connected = (counts > 0).fill_diagonal_(False)
+    nearness = torch.where(counts > 0, (-exact.shortest_paths(adjacency)).exp(), 0.0)
+    error = 0.0
+    for walk in (False, True):
+        policy = exact.conditioned_walk_policy(adjacency) if walk else exact.uniform_path_policy(adjacency)
+        source = stream(3, "proofs", "sequences")
+        sequences = navigation(source, 1500, adjacency, connected, layout="path", policy=policy)
+        tokens, prefix, length = sequences.tokens, sequences.prefix_length, sequences.tokens.shape[1]
+        value = nearness if table == "distances" else None
+        model = additive_navigator(adjacency, length, walk, LOG_ZERO, score, value)
+        predict = as_token_predictor(model, masks.causal(length), member=0)
+        reference = exact.bayes_navigator(model.architecture.vocabulary or 0, adjacency, policy)
+        gap = (predict(tokens, prefix).exp() - reference(tokens, prefix).exp()).abs().amax(-1)
+        error = max(error, float(gap[sequences.loss_mask].max()))
+    rarest = float(exact.hitting_probabilities(adjacency)[connected].min())
+    return {"error": labelled(error), "largest": labelled(max(float(counts.max()), 1 / rarest))}
+
+
 @PROOFS.claim(
     "stepwise-graph-navigation/C1",
     where="section 5, made exact",
     kind="construction",
     statement="A transformer with one attention-only layer and one head writes the exact law of paths, for uniformly drawn "
     "paths and for conditioned walks, END included.",
-    controls=[control("minus distance in the goal table", table="distance"), control("attention not sharp", score=2.0)],
+    controls=[
+        control("minus distance in the goal table", case="distances"),
+        control("attention not sharp", case="soft"),
+    ],
 )
-def construction(results: Results, table: str = "counts", score: float = SCORE) -> Evidence:
-    adjacency = bernoulli_dag(stream(2, "proofs", "construction"), 1, GRID, LIKELY).adjacency[0]
-    counts = exact.path_counts(adjacency)
-    connected = (counts > 0).fill_diagonal_(False)
-    error = 0.0
-    for walk in (False, True):
-        policy = exact.conditioned_walk_policy(adjacency) if walk else exact.uniform_path_policy(adjacency)
-        sequences = navigation(
-            stream(3, "proofs", "sequences"), 1500, adjacency, connected, layout="path", policy=policy
-        )
-        tokens, length = sequences.tokens, sequences.tokens.shape[1]
-        nearness = torch.where(counts > 0, (-exact.shortest_paths(adjacency)).exp(), 0.0)
-        value = nearness if table == "distance" else None
-        model = additive_navigator(adjacency, length, walk, LOG_ZERO, score, value)
-        predict = as_token_predictor(model, masks.causal(length), member=0)
-        reference = exact.bayes_navigator(model.architecture.vocabulary or 0, adjacency, policy)
-        prefix = sequences.prefix_length
-        gap = (predict(tokens, prefix).exp() - reference(tokens, prefix).exp()).abs().amax(-1)
-        error = max(error, float(gap[sequences.loss_mask].max()))
-    size = GRID + 8
-    smallest = float(exact.hitting_probabilities(adjacency)[connected].min())
-    largest = max(float(counts.max()), 1 / smallest)
-    left_over = size * largest * np.exp(-LOG_ZERO / 2)
+def construction(results: Results, case: str = "log_counts") -> Evidence:
+    measured, size = results[written_law].sel(case=case), GRID + 8
+    left_over = size * float(measured["largest"]) * np.exp(-LOG_ZERO / 2)
     leak = 2 * 15 * np.exp(-SCORE) * 4 * LOG_ZERO
-    bound = left_over + leak + rounding_bound(4 * size, 4 * LOG_ZERO)
     return Evidence.exact(
-        error,
+        measured["error"],
         "<=",
-        bound,
+        left_over + leak + rounding_bound(4 * size, 4 * LOG_ZERO),
         "finite logarithm of 0 (e^{-30} against the rarest path), other positions (e^{-40}), rounding",
     )
 
@@ -368,19 +375,13 @@ def construction(results: Results, table: str = "counts", score: float = SCORE) 
 
 
 # %%
-@PROOFS.claim(
-    "stepwise-graph-navigation/P1.prefix",
-    where="derived",
-    kind="identity",
-    statement="With one layer, the prefix mask over the prompt changes neither the loss of the answer nor its gradient.",
-    controls=[control("two layers", layers=2)],
-)
-def prefix_changes_nothing(results: Results, layers: int = 1) -> Evidence:
+@PROOFS.cases(one_layer={}, two_layers={"layers": 2})
+def masks_compared(_: object, *, layers: int = 1) -> LabelledArrays:
+    """Loss of the answer and its gradient under the two masks: largest difference, largest entry, terms of a sum."""
     adjacency = hierarchical_dag(stream(4, "proofs", "graph"), 1, 4, 4, 0.4).adjacency[0]
     connected = (exact.path_counts(adjacency) > 0).fill_diagonal_(False)
     sequences = navigation(stream(4, "proofs", "sequences"), 20, adjacency, connected, layout="stepwise")
-    size = len(adjacency) + 8
-    length = sequences.tokens.shape[1]
+    size, length = len(adjacency) + 8, sequences.tokens.shape[1]
     architecture = Architecture(
         width=16, layers=layers, heads=2, vocabulary=size, output_size=size, positions="learned", maximum_length=length
     )
@@ -390,11 +391,26 @@ def prefix_changes_nothing(results: Results, layers: int = 1) -> Evidence:
         logits = model(sequences.tokens.unsqueeze(0), mask)[0]
         loss = torch.nn.functional.cross_entropy(logits[sequences.loss_mask], sequences.targets[sequences.loss_mask])
         loss.backward()
-        found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        gradients.append(torch.cat([loss.detach().flatten(), *(one.flatten() for one in found)]))
-    error = float((gradients[0] - gradients[1]).abs().max())
-    scale = float(gradients[0].abs().max())
-    return Evidence.exact(error, "<=", rounding_bound(16 * size * length, scale), "the same sums in another order")
+        parts = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+        gradients.append(torch.cat([loss.detach().flatten(), *parts]))
+    return {
+        "difference": labelled((gradients[0] - gradients[1]).abs().max()),
+        "scale": labelled(gradients[0].abs().max()),
+        "terms": labelled(16 * size * length),
+    }
+
+
+@PROOFS.claim(
+    "stepwise-graph-navigation/P1.prefix",
+    where="derived",
+    kind="identity",
+    statement="With one layer, the prefix mask over the prompt changes neither the loss of the answer nor its gradient.",
+    controls=[control("two layers", case="two_layers")],
+)
+def prefix_changes_nothing(results: Results, case: str = "one_layer") -> Evidence:
+    measured = results[masks_compared].sel(case=case)
+    bound = rounding_bound(int(measured["terms"]), float(measured["scale"]))
+    return Evidence.exact(measured["difference"], "<=", bound, "the same sums in another order")
 
 
 # %%

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from lab.decoding import decode
@@ -14,16 +15,17 @@ from lab.domains.graphs import navigation as exact
 from lab.domains.graphs.navigation_prompts import (
     Graphs,
     Layout,
+    Vocabulary,
     hierarchical_dag,
     navigation,
     path_outcome,
     write_sequences,
 )
-from lab.models import masks
 from lab.models.transformer import Transformer
 from lab.streams import Stream, stream
-from lab.training import Member, train
-from tasks.stepwise_graph_navigation._shared import CAUSAL, Network, World, batches_of, cross_entropy
+from lab.study import Networks, Study
+from lab.training import Batch
+from tasks.stepwise_graph_navigation._shared import CAUSAL, Network, World, batches_of, mask_of, next_token_loss
 
 
 @dataclass(frozen=True)
@@ -42,62 +44,55 @@ class Hierarchy:
         return hierarchical_dag(stream, number, self.layers, self.layer_width, self.edge_probability)
 
 
+NAMES = {"stepwise": "path, then answer", "direct": "answer at once", "suffix": "at once, suffix pairs"}
 PAPER_HIERARCHY = Hierarchy(layers=10, layer_width=20, edge_probability=0.1)
 
 
-def held_out_questions(world: World, seed: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``number`` connected and as many unconnected held-out pairs, alternately: starts, goals and labels.
+class Questions(NamedTuple):
+    """Pairs of one graph to ask about, connected and unconnected ones alternately."""
+
+    adjacency: exact.Adjacency
+    start: Tensor
+    goal: Tensor
+    connected: Tensor
+
+
+def held_out_questions(world: World, seed: int, number: int) -> Questions:
+    """``number`` connected and as many unconnected held-out pairs.
 
     All pairs are asked about equally often, up to one: the accuracy is that over all held-out pairs, nearly exactly.
     """
-    drawn = []
+    chosen = []
     for name, table in (("yes", world.pairs.held_out_positive), ("no", world.pairs.held_out_negative)):
         pairs = table.nonzero()
         order = torch.from_numpy(stream(seed, "wanderer", "questions", name).rng().permutation(len(pairs)))
-        drawn.append(pairs[order[torch.arange(number) * len(pairs) // number]])
-    start, goal = torch.stack(drawn, 1).flatten(0, 1).unbind(1)
-    return start, goal, torch.arange(2 * number) % 2 == 0
+        chosen.append(pairs[order[torch.arange(number) * len(pairs) // number]])
+    start, goal = torch.stack(chosen, 1).flatten(0, 1).unbind(1)
+    return Questions(world.adjacency, start, goal, torch.arange(2 * number) % 2 == 0)
 
 
-def ask(
-    module: Transformer,
-    worlds: Sequence[World],
-    questions: Sequence[tuple[Tensor, Tensor, Tensor]],
-    layout: Layout,
-    steps: int,
-) -> dict[str, Tensor]:
-    """What every model makes of its questions [E], greedily.
+def answers(module: Transformer, questions: Sequence[Questions], layout: Layout, steps: int) -> dict[str, Tensor]:
+    """What every model makes of its questions [model], greedily, in at most ``steps`` tokens.
 
-    ``accuracy``: balanced, over both answers; ``valid``: of the connected pairs, the share with a valid path to the goal;
-    ``ranked``: probability that a connected pair on some path of a training pair gets a higher log odds of "yes"
-    directly after the prompt than an unconnected one (what a threshold of the answer cannot change).
+    ``accuracy``: balanced, over both answers; ``valid``: of the connected pairs, the share with a valid path to the goal.
     """
-    words = worlds[0].words
-    prompt = torch.stack(
+    words = Vocabulary(len(questions[0].adjacency))
+    prompts = torch.stack(
         [  # without the answer and END
-            write_sequences(layout, words, start.unsqueeze(1), goal, connected).tokens[:, :-2]
-            for start, goal, connected in questions
+            write_sequences(layout, words, asked.start.unsqueeze(1), asked.goal, asked.connected).tokens[:, :-2]
+            for asked in questions
         ]
     )
-    mask = masks.causal(prompt.shape[2] + steps)
-    found = decode(module, prompt, mask, steps, stop_token=words.end).tokens
-    is_answer = (found == words.connected) | (found == words.unconnected)
-    answer = found.gather(-1, is_answer.int().argmax(-1, keepdim=True)).squeeze(-1)
-    truth = torch.stack([connected for _, _, connected in questions])
-    right = torch.where(truth, answer == words.connected, answer == words.unconnected).double()
-    logits = module(prompt, mask[: prompt.shape[2], : prompt.shape[2]])[:, :, -1]
-    odds = logits[..., words.connected] - logits[..., words.unconnected]
-    valid, ranked = [], []
-    for world, (start, goal, _), tokens, own in zip(worlds, questions, found, odds, strict=True):
-        edges, arrived = path_outcome(world.adjacency, start, goal, tokens, words.connected)
+    written = decode(module, prompts, mask_of(CAUSAL, 0), steps, stop_token=words.end).tokens
+    is_answer = (written == words.connected) | (written == words.unconnected)
+    answer = written.gather(-1, is_answer.int().argmax(-1, keepdim=True)).squeeze(-1)
+    connected = torch.stack([asked.connected for asked in questions])
+    right = torch.where(connected, answer == words.connected, answer == words.unconnected).double()
+    valid = []
+    for asked, tokens in zip(questions, written, strict=True):
+        edges, arrived = path_outcome(asked.adjacency, asked.start, asked.goal, tokens, words.connected)
         valid.append((edges & arrived)[0::2].double().mean())
-        covered = exact.suffix_coverage(world.adjacency, world.pairs.training_positive)[0][start, goal][0::2]
-        ranked.append((own[0::2][covered][:, None] > own[1::2]).double().mean())
-    return {
-        "accuracy": (right[:, 0::2].mean(1) + right[:, 1::2].mean(1)) / 2,
-        "valid": torch.stack(valid),
-        "ranked": torch.stack(ranked),
-    }
+    return {"accuracy": (right[:, 0::2].mean(1) + right[:, 1::2].mean(1)) / 2, "valid": torch.stack(valid)}
 
 
 def train_answers(
@@ -109,8 +104,8 @@ def train_answers(
     questions: int,
     records: int = 1,
     offset: int = 0,
-) -> dict[str, np.ndarray]:
-    """Train one network a seed on one kind of answer; what `ask` measures [seed, record].
+) -> xr.Dataset:
+    """Train one network a seed on one kind of answer; what `answers` measures during the training [seed, update].
 
     Args:
         kind: a path and then the answer ("stepwise"), the answer at once ("direct"), or the answer at once about nodes on
@@ -122,7 +117,7 @@ def train_answers(
     """
     layout: Layout = "stepwise" if kind == "stepwise" else "direct"
     words = next(iter(worlds.values())).words
-    data = {
+    sequences = {
         seed: navigation(
             stream(seed, "wanderer", "sequences"),
             network.steps * network.batch,
@@ -134,48 +129,48 @@ def train_answers(
         )
         for seed, world in worlds.items()
     }
-    tokens_of = batches_of(data, network.batch, words.pad)
+    batches = batches_of(sequences, network.batch, words.pad)
     asked = {seed: held_out_questions(world, seed, questions) for seed, world in worlds.items()}
-    longest = max(exact.longest_path(world.adjacency) for world in worlds.values())
-    written = longest + 3 if kind == "stepwise" else 2
+    longest = max(world.longest_path for world in worlds.values())
 
-    def batch(seed: int, step: int) -> dict[str, Tensor]:
-        found = tokens_of(seed, step)
+    def draw(seed: int, step: int) -> Batch:
+        batch = batches(seed, step)
+        if not offset:
+            return batch
         shift = stream(seed, "wanderer", "offsets", step).rng().integers(0, offset + 1, (network.batch, 1))
-        return found | {"positions": torch.from_numpy(shift) + torch.arange(found["tokens"].shape[1])}
+        return batch | {"positions": torch.from_numpy(shift) + torch.arange(batch["tokens"].shape[1])}
 
-    def loss(module: Transformer, batch: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
-        tokens, positions = batch["tokens"], batch["positions"] if offset else None
-        return cross_entropy(module(tokens, masks.causal(tokens.shape[2]), positions), batch["targets"])
+    def measure(networks: Networks[Transformer]) -> dict[str, Tensor]:
+        of_models = [asked[member.seed] for member in networks.members]
+        return answers(networks.module, of_models, layout, longest + 3 if kind == "stepwise" else 2)
 
-    def evaluate(module: Transformer, present: tuple[Member, ...]) -> dict[str, Tensor]:
-        own = [member.seed for member in present]
-        return ask(module, [worlds[seed] for seed in own], [asked[seed] for seed in own], layout, written)
-
-    trained = train(
-        lambda chosen: Transformer(network.architecture(words.size), chosen),
-        [Member(seed, CAUSAL) for seed in worlds],
-        batch,
-        loss,
-        network.optimisation,
-        evaluate=evaluate,
-        evaluate_every=-(-network.steps // records),
-        name=name,
+    study = Study(network.build(words), arms={CAUSAL: mask_of(CAUSAL, 0)}, encode=None, loss=next_token_loss)
+    fitted = study.fit(
+        list(worlds), draw, network.optimisation, measure=measure, measure_every=network.interval(records), name=name
     )
-    return {key: trained.history[key].T for key in ("accuracy", "valid", "ranked")}
+    return fitted.history[["accuracy", "valid"]].sel(arm=CAUSAL, drop=True)
 
 
-def references_of(world: World) -> np.ndarray:
-    """Balanced accuracy of the additive model and of the closure; shares of held-out positives in K0 and the closure."""
+class References(NamedTuple):
+    """What is known without a network: balanced accuracies, and shares of the held-out connected pairs."""
+
+    additive: float
+    """accuracy of the additive model"""
+    closure: float
+    """accuracy of the closure of the training edges"""
+    covered: float
+    """share of pairs on some path of a training pair"""
+    reached: float
+    """share of pairs in the closure"""
+
+
+def references_of(world: World) -> References:
     pairs = world.pairs
     logit = exact.additive_baseline(pairs.training_positive, pairs.training_negative)
     additive = (
         (logit > 0)[pairs.held_out_positive].double().mean() + (logit <= 0)[pairs.held_out_negative].double().mean()
     ) / 2
     covered, _ = exact.suffix_coverage(world.adjacency, pairs.training_positive)
-    edges = exact.edges_on_paths(world.adjacency, pairs.training_positive)
-    shares = [table[pairs.held_out_positive].double().mean() for table in (covered, exact.transitive_closure(edges))]
-    return torch.stack([additive, (1 + shares[1]) / 2, *shares]).numpy()
-
-
-ADDITIVE, CLOSURE, COVERED, REACHED = range(4)  # what the entries of `references_of` are
+    closure = exact.transitive_closure(exact.edges_on_paths(world.adjacency, pairs.training_positive))
+    shares = [float(table[pairs.held_out_positive].double().mean()) for table in (covered, closure)]
+    return References(float(additive), (1 + shares[1]) / 2, *shares)

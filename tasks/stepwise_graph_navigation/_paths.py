@@ -1,4 +1,4 @@
-"""Networks that only write paths: their graph, sequences, and how right paths and next-token laws are judged."""
+"""Networks that only write paths: their graph, sequences, and how right their paths are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lab.decoding import decode
@@ -38,9 +39,10 @@ class PathGraph:
 PAPER_GRAPH = PathGraph(nodes=200, probability=0.05, training_fraction=0.2)
 
 
-def draw_paths(world: World, seed: int, name: str, number: int, table: Tensor, policy: exact.Policy) -> Sequences:
+def sample_paths(world: World, seed: int, name: str, number: int, pairs: Tensor, law: exact.Policy) -> Sequences:
+    """``number`` sequences about pairs from the table ``pairs``, their paths drawn from ``law``."""
     source = stream(seed, "wanderer", "path sequences", name)
-    return navigation(source, number, world.adjacency, table, layout="path", policy=policy)
+    return navigation(source, number, world.adjacency, pairs, layout="path", policy=law)
 
 
 def distant_pairs(world: World) -> Tensor:
@@ -48,34 +50,23 @@ def distant_pairs(world: World) -> Tensor:
     return world.pairs.held_out_positive & (exact.shortest_paths(world.adjacency) >= 2)
 
 
-def error_shares(
+def greedy_shares(
     module: Transformer, mask: Tensor, worlds: Sequence[World], prompts: Tensor, steps: int
-) -> tuple[Tensor, Tensor]:
-    """Share of greedy paths whose edges all exist, and of those, the share that ends at the goal."""
-    words = worlds[0].words
-    found = decode(module, prompts, mask, steps, stop_token=words.end).tokens
+) -> Float[Tensor, "model 2"]:
+    """Of the greedy paths after ``prompts``: the share whose edges all exist, and of those, the share that ends at the goal.
+
+    Args:
+        mask: one for all models.
+        worlds: the graph of each model.
+        prompts: goal and start of every question, [model, question, 2].
+        steps: the most tokens to write.
+    """
+    end = worlds[0].words.end
     shares = []
-    for world, asked, tokens in zip(worlds, prompts, found, strict=True):
-        edges, arrived = path_outcome(world.adjacency, asked[:, 1], asked[:, 0], tokens, words.end)
+    for world, asked, written in zip(
+        worlds, prompts, decode(module, prompts, mask, steps, stop_token=end).tokens, strict=True
+    ):
+        edges, arrived = path_outcome(world.adjacency, asked[:, 1], asked[:, 0], written, end)
         both = (edges & arrived).double().sum()
         shares.append(torch.stack([edges.double().mean(), both / edges.double().sum().clamp(min=1)]))
-    edges_ok, plan_ok = torch.stack(shares).unbind(1)
-    return edges_ok, plan_ok
-
-
-def distance_to_law(
-    module: Transformer, mask: Tensor, sequences: Sequences, law: exact.Policy, world: World, wrong_goals: bool = False
-) -> float:
-    """Total variation between a network's next-token law and the path law, mean over all steps (END included).
-
-    With ``wrong_goals`` the network is shown each sequence with the goal of the next one.
-    """
-    tokens, length = sequences.tokens, sequences.tokens.shape[1]
-    reference = exact.bayes_navigator(world.words.size, world.adjacency, law)(tokens, sequences.prefix_length)
-    shown = tokens.clone()
-    if wrong_goals:
-        shown[:, 0] = tokens[:, 0].roll(1)
-    with torch.no_grad():
-        logits = module(shown.unsqueeze(0), mask[:length, :length])[0].double()
-    gap = (torch.softmax(logits, -1) - reference.exp()).abs().sum(-1) / 2
-    return float(gap[sequences.loss_mask].mean())
+    return torch.stack(shares)

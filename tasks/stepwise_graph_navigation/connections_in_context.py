@@ -23,15 +23,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
+import xarray as xr
 from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.decoding import decode
 from lab.domains.graphs.navigation_prompts import (
+    MotifChains,
     Vocabulary,
     conflicting_chains,
     draw_motifs,
@@ -39,23 +42,21 @@ from lab.domains.graphs.navigation_prompts import (
     path_outcome,
     reserve_orders,
 )
-from lab.figures import ARMS, REFERENCES, Drawing, label, mean_curve, panels
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.models.transformer import Transformer
 from lab.results import Results
-from lab.statistics import mean_band
 from lab.streams import stream
-from lab.training import Member, train
-from tasks.stepwise_graph_navigation._drawing import differences_of_masks
+from lab.study import Networks, Study
+from lab.training import Batch
 from tasks.stepwise_graph_navigation._shared import (
     CAUSAL,
-    PAPER,
     PAPER_NETWORK,
-    POSITIONS,
     PREFIX,
-    SLUG,
     SMOKE_NETWORK,
     Network,
     cross_entropy,
+    logits_of,
     mask_of,
 )
 
@@ -83,8 +84,8 @@ class Config:
 
 
 TASK = Task(
-    SLUG,
-    PAPER,
+    "stepwise-graph-navigation",
+    "khona-2024-stepwise",
     presets={
         "smoke": Config(
             network=replace(SMOKE_NETWORK, layers=2, mlp_ratio=1.0, batch=4),
@@ -101,123 +102,144 @@ TASK = Task(
 )
 
 
-def motif_world(config: Config, seed: int) -> tuple[Tensor, Tensor]:
+class World(NamedTuple):
+    """One seed's motifs, and which ordered pairs of them training never shows."""
+
+    adjacency: Tensor
+    reserved: Tensor
+
+
+def motif_world(config: Config, seed: int) -> World:
     source = stream(seed, "wayfarer", "motifs")
-    return draw_motifs(source, config.motifs, 0.75), reserve_orders(source, config.motifs, config.reserved)
+    return World(draw_motifs(source, config.motifs, 0.75), reserve_orders(source, config.motifs, config.reserved))
 
 
-def chain_questions(config: Config) -> list[tuple[int, bool]]:
-    """(motifs in the chain, whether a reserved pair occurs) of every kind of question."""
-    longest = config.longest_chain
-    return [(length, held) for length in range(2, longest + 1) for held in (False, True)] + [(longest + 1, False)]
+def scored_loss(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
+    """Mean cross-entropy of what follows the prompts, whose lengths are equal [model]."""
+    prefix = int(batch["prefix_length"].flatten()[0])
+    logits = logits_of(module, batch, mask)
+    return cross_entropy(logits[:, :, prefix - 1 :], batch["targets"][:, :, prefix - 1 :])
 
 
 def train_chains(
     config: Config, seeds: tuple[int, ...], arms: tuple[str, ...], network: Network, shuffled: bool
-) -> dict[str, np.ndarray]:
-    """Train on chains, each arm: losses [seed, record], successes [seed, kind of question], choices at a conflict."""
-    longest, steps = config.longest_chain, network.steps
+) -> LabelledArrays:
+    """Train on chains, each arm: ``loss`` during the training, and what the networks make of chains and conflicts."""
+    longest = config.longest_chain
     worlds = {seed: motif_world(config, seed) for seed in seeds}
-    words = Vocabulary(len(worlds[seeds[0]][0]))
     lengths = longest - 1
-    rows = -(-steps // lengths) * network.batch
-    data = {
+    rows = -(-network.steps // lengths) * network.batch
+    chains = {
         (seed, length): motif_chains(
-            stream(seed, "wayfarer", "chains", length), rows, motifs, length, reserved, shuffled=shuffled
+            stream(seed, "wayfarer", "chains", length), rows, world.adjacency, length, world.reserved, shuffled=shuffled
         )
-        for seed, (motifs, reserved) in worlds.items()
+        for seed, world in worlds.items()
         for length in range(2, longest + 1)
     }
 
-    def batch(seed: int, step: int) -> dict[str, Tensor]:
+    def draw(seed: int, step: int) -> Batch:
         # One length of chain a step: no padding, and one mask for all.
-        one = data[seed, 2 + step % lengths]
+        drawn = chains[seed, 2 + step % lengths]
         chosen = slice(step // lengths * network.batch, (step // lengths + 1) * network.batch)
         return {
-            "tokens": one.tokens[chosen, :-1],
-            "targets": one.targets[chosen, :-1],
-            "prefix_length": one.prefix_length[chosen],
+            "tokens": drawn.tokens[chosen, :-1],
+            "targets": drawn.targets[chosen, :-1],
+            "prefix_length": drawn.prefix_length[chosen],
         }
 
-    def loss(module: Transformer, batch: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
-        prefix = int(batch["prefix_length"][0, 0])
-        logits = module(batch["tokens"], mask_of(arms, batch["tokens"].shape[2], prefix))
-        return cross_entropy(logits[:, :, prefix - 1 :], batch["targets"][:, :, prefix - 1 :])
-
-    trained = train(
-        lambda chosen: Transformer(network.architecture(words.size), chosen),
-        [Member(seed, arm) for seed in seeds for arm in arms],
-        batch,
-        loss,
+    study = Study(
+        network.build(Vocabulary(len(worlds[seeds[0]].adjacency))),
+        arms={arm: partial(mask_over_prompt, arm) for arm in arms},
+        encode=None,
+        loss=scored_loss,
+    )
+    fitted = study.fit(
+        seeds,
+        draw,
         network.optimisation,
-        evaluate_every=max(lengths, steps // 15 // lengths * lengths),
+        measure_every=max(lengths, network.steps // 15 // lengths * lengths),
         name="shuffled" if shuffled else "ordered",
     )
-    found = {"step": np.tile(trained.history["step"], (len(seeds), 1))}
-    for arm in arms:
-        module = trained.arm(arm)
-        found[f"{arm}_loss"] = trained.history["loss"][:, trained.indices(arm)].T
-        found[f"{arm}_success"] = ask_chains(config, module, worlds, arm, shuffled)
-        found[f"{arm}_choices"] = ask_conflicts(config, module, worlds, arm)
-    return found
+    return {
+        "loss": fitted.history["loss"],
+        "success": ask_chains(config, fitted, worlds, shuffled),
+        "choice": ask_conflicts(config, fitted, worlds),
+    }
+
+
+def mask_over_prompt(arm: str, batch: Batch) -> Tensor:
+    return mask_of(arm, int(batch["prefix_length"][0]))
+
+
+def continued(
+    networks: Networks[Transformer], arm: str, asked: list[MotifChains], steps: int, stop: int | None
+) -> Tensor:
+    """What the networks of an arm write greedily after the prompts of their seeds [seed, question, token]."""
+    prefix = int(asked[0].prefix_length[0])
+    prompts = torch.stack([questions.tokens[:, :prefix] for questions in asked])
+    module = networks.of(arms=[arm]).module
+    return decode(module, prompts, mask_of(arm, prefix), steps, stop_token=stop).tokens
 
 
 def ask_chains(
-    config: Config, module: Transformer, worlds: Mapping[int, tuple[Tensor, Tensor]], arm: str, shuffled: bool
-) -> np.ndarray:
-    """Share of right paths [seed, kind of question], read under the mask of ``arm``."""
-    successes = []
-    for length, held in chain_questions(config):
-        asked = [
-            motif_chains(
-                stream(seed, "wayfarer", "chain questions", length, int(held)),
-                config.questions,
-                motifs,
-                length,
-                reserved,
-                held_out=held,
-                shuffled=shuffled,
-            )
-            for seed, (motifs, reserved) in worlds.items()
-        ]
-        prefix = int(asked[0].prefix_length[0])
-        prompts = torch.stack([one.tokens[:, :prefix] for one in asked])
-        stop = Vocabulary(len(worlds[next(iter(worlds))][0])).end
-        written = decode(module, prompts, mask_of([arm], POSITIONS, prefix), 3 * length, stop_token=stop).tokens
-        right = []
-        for one, (motifs, _), tokens in zip(asked, worlds.values(), written, strict=True):
-            edges, arrived = path_outcome(motifs, one.tokens[:, prefix - 1], one.goal, tokens, stop, one.ghosts)
-            right.append((edges & arrived).double().mean())
-        successes.append(torch.stack(right))
-    return torch.stack(successes, 1).numpy()
+    config: Config, networks: Networks[Transformer], worlds: Mapping[int, World], shuffled: bool
+) -> xr.DataArray:
+    """Share of right paths, by motifs in the chain, and by whether a reserved order occurs in it.
+
+    Chains of one motif more than trained are asked about in seen orders only.
+    """
+    arms, longest = list(networks.study.arms), config.longest_chain
+    lengths = range(2, longest + 2)
+    stop = Vocabulary(len(next(iter(worlds.values())).adjacency)).end
+    success = np.full((len(worlds), len(arms), len(lengths), 2), np.nan)
+    for row, length in enumerate(lengths):
+        for column, held_out in enumerate((False, True) if length <= longest else (False,)):
+            asked = [
+                motif_chains(
+                    stream(seed, "wayfarer", "chain questions", length, int(held_out)),
+                    config.questions,
+                    world.adjacency,
+                    length,
+                    world.reserved,
+                    held_out=held_out,
+                    shuffled=shuffled,
+                )
+                for seed, world in worlds.items()
+            ]
+            for place, arm in enumerate(arms):
+                written = continued(networks, arm, asked, 3 * length, stop)
+                for index, (questions, world, tokens) in enumerate(zip(asked, worlds.values(), written, strict=True)):
+                    start = questions.tokens[:, int(questions.prefix_length[0]) - 1]
+                    edges, arrived = path_outcome(
+                        world.adjacency, start, questions.goal, tokens, stop, questions.ghosts
+                    )
+                    success[index, place, row, column] = (edges & arrived).double().mean()
+    return labelled(success, seed=list(worlds), arm=arms, motifs=lengths, orders=("seen", "held out"))
 
 
-def ask_conflicts(
-    config: Config, module: Transformer, worlds: Mapping[int, tuple[Tensor, Tensor]], arm: str
-) -> np.ndarray:
-    """Share of greedy answers whose first ghost edge is that of the first and of the second chain [seed, 2]."""
+def ask_conflicts(config: Config, networks: Networks[Transformer], worlds: Mapping[int, World]) -> xr.DataArray:
+    """Share of greedy answers whose first ghost edge is that of the first, and of the second chain shown."""
+    arms = list(networks.study.arms)
     asked = [
-        conflicting_chains(stream(seed, "wayfarer", "conflicts"), config.conflicts, motifs)
-        for seed, (motifs, _) in worlds.items()
+        conflicting_chains(stream(seed, "wayfarer", "conflicts"), config.conflicts, world.adjacency)
+        for seed, world in worlds.items()
     ]
-    prefix = int(asked[0].prefix_length[0])
-    prompts = torch.stack([one.tokens[:, :prefix] for one in asked])
-    written = decode(module, prompts, mask_of([arm], POSITIONS, prefix), 3).tokens
-    first = torch.stack([one.ghosts[:, [0, 2]] for one in asked])  # [seed, question, chain, 2]
-    return (written[:, :, None, 1:3] == first).all(-1).double().mean(1).numpy()
+    first = torch.stack([questions.ghosts[:, [0, 2]] for questions in asked])  # [seed, question, chain, 2]
+    written = torch.stack([continued(networks, arm, asked, 3, None) for arm in arms], 1)
+    taken = (written[:, :, :, None, 1:3] == first[:, None]).all(-1)
+    return labelled(taken.double().mean(2), seed=list(worlds), arm=arms, chain=("first", "second"))
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
-def ordered_exemplars(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
+def ordered_exemplars(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Exemplars in the order of the chain."""
     return train_chains(config, seeds, (CAUSAL, PREFIX), config.network, shuffled=False)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
-def shuffled_exemplars(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
+def shuffled_exemplars(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Exemplars in random order."""
-    network = replace(config.network, steps=config.shuffled_steps)
-    return train_chains(config, seeds, (CAUSAL,), network, shuffled=True)
+    return train_chains(config, seeds, (CAUSAL,), replace(config.network, steps=config.shuffled_steps), shuffled=True)
 
 
 # %% [markdown]
@@ -226,51 +248,47 @@ def shuffled_exemplars(config: Config, seeds: tuple[int, ...]) -> dict[str, np.n
 
 # %%
 @TASK.figure
-def chains_of_motifs(results: Results) -> Drawing:
+def chains_of_motifs(results: Results) -> Sheet:
     """Success against the number of motifs, and which of two conflicting chains is followed."""
-    figure, axes = panels(1, 3)
-    kinds, rows = chain_questions(results.config), []
-    contexts = {"ordered": results[ordered_exemplars], "shuffled": results[shuffled_exemplars]}
-    titles = ("Ordered: new orders yes, longer chains no", "Shuffled exemplars: learnt more slowly")
-    for panel, (context, measured), title in zip(axes[0], contexts.items(), titles, strict=False):
-        for arm in (CAUSAL, PREFIX) if context == "ordered" else (CAUSAL,):
-            for held in (False, True):
-                chosen = [index for index, kind in enumerate(kinds) if kind[1] == held]
-                x = np.array([kinds[index][0] for index in chosen])
-                style = ARMS[arm] | ({"linestyle": ":", "markerfacecolor": "white"} if held else {})
-                name = f"{arm}, orders {'held out' if held else 'seen'}"
-                samples = measured[f"{arm}_success"][:, chosen]
-                rows.append(mean_curve(panel, x, samples, style, name).assign(context=context))
-        panel.axvline(results.config.longest_chain + 0.5, color=REFERENCES[1], linewidth=0.8)
-        panel.set_ylim(-0.03, 1.05)
-        panel.set_xticks([kind[0] for kind in kinds if not kind[1]])
-        label(panel, title, "motifs in the chain (line: longest trained)", "share of right paths")
-    axes[0, 0].legend(loc="lower left")
-    panel = axes[0, 2]
-    bars = {
-        f"{context},\n{key.removesuffix('_choices')}": measured[key]
-        for context, measured in contexts.items()
-        for key in measured
-        if key.endswith("_choices")
+    longest = results.config.longest_chain
+    orders = {"ordered": results[ordered_exemplars], "shuffled": results[shuffled_exemplars]}
+    titles = {
+        "ordered": "Ordered: new orders yes, longer chains no",
+        "shuffled": "Shuffled exemplars: learnt more slowly",
     }
-    x = np.arange(len(bars))
-    for place, (name, color, hatch) in enumerate((("first chain", "#1f4e9e", ""), ("second chain", "#cccccc", "///"))):
-        samples = np.stack([choices[:, place] for choices in bars.values()], 1)
-        low, high = mean_band(samples)
-        mean = samples.mean(0)
-        error = np.clip([mean - low, high - mean], 0, None)
-        panel.bar(x + 0.4 * place - 0.2, mean, 0.38, yerr=error, label=name, hatch=hatch, color=color, capsize=2)
-        rows.append(pd.DataFrame({"curve": name, "x": x, "mean": mean, "low": low, "high": high, "context": [*bars]}))
-    panel.set_xticks(x, [*bars])
-    panel.set_ylim(0, 1.2)
-    panel.legend(loc="upper right", ncols=2)
-    label(panel, "Primacy comes from ordered contexts", "exemplars in training", "share: first ghost edge taken")
-    return Drawing(figure, pd.concat(rows, ignore_index=True).replace("\n", " ", regex=True))
+    sheet = Sheet(columns=3)
+    for order, measured in orders.items():
+        panel = sheet.panel(
+            titles[order],
+            x="motifs in the chain",
+            y="share of right paths",
+            ylim=(-0.03, 1.05),
+            xticks=measured["motifs"].values,
+        )
+        for arm in measured["arm"].values:
+            for variant, orders_asked in enumerate(("seen", "held out")):
+                shares = measured["success"].sel(arm=arm, orders=orders_asked)
+                panel.curve(shares, over="motifs", arm=arm, variant=variant, name=f"{arm}, orders {orders_asked}")
+        panel.level(longest + 0.5, "longest trained", vertical=True)
+    panel = sheet.panel(
+        "Primacy comes from ordered contexts",
+        x="exemplars in training",
+        y="share: first ghost edge taken",
+        ylim=(0, 1.2),
+    )
+    for place, chain in enumerate(("first", "second")):
+        choices = {
+            f"{order}, {arm}": measured["choice"].sel(arm=arm, chain=chain)
+            for order, measured in orders.items()
+            for arm in measured["arm"].values
+        }
+        panel.bars(choices, name=f"{chain} chain", slot=(place, 2))
+    return sheet
 
 
-def first_share(choices: np.ndarray) -> np.ndarray:
-    """First chain's share among the answers that follow either chain's first ghost edge [seed]."""
-    return choices[:, 0] / np.maximum(choices.sum(1), 1e-12)
+def first_share(choice: xr.DataArray) -> xr.DataArray:
+    """First chain's share among the answers that follow either chain's first ghost edge."""
+    return choice.sel(chain="first") / choice.sum("chain").clip(min=1e-12)
 
 
 @TASK.claim(
@@ -282,10 +300,11 @@ def first_share(choices: np.ndarray) -> np.ndarray:
     controls=[control("one motif more than trained", longer=True)],
 )
 def new_orders(results: Results, longer: bool = False) -> Evidence:
-    found, kinds = results[ordered_exemplars], chain_questions(results.config)
-    chosen = [-1] if longer else [place for place, kind in enumerate(kinds) if kind[1]]
-    origin = "twice the 1/4 of guessing both ends of one ghost edge"
-    return Evidence.over_seeds(found["causal_success"][:, chosen].mean(1), ">=", 0.5, origin)
+    success, longest = results[ordered_exemplars]["success"].sel(arm=CAUSAL), results.config.longest_chain
+    shares = success.sel(orders="held out", motifs=slice(2, longest)).mean("motifs")
+    if longer:
+        shares = success.sel(orders="seen", motifs=longest + 1)
+    return Evidence.over_seeds(shares, ">=", 0.5, "twice the 1/4 of guessing both ends of one ghost edge")
 
 
 @TASK.claim(
@@ -294,17 +313,12 @@ def new_orders(results: Results, longer: bool = False) -> Evidence:
     kind="training",
     statement="One motif more than trained is too many: less than $0.1$ of the paths through $6$ motifs are right, under either "
     "mask.",
-    controls=[control("the longest trained chains", longest=True)],
+    controls=[control("the longest trained chains", more=0)],
 )
-def no_longer_chains(results: Results, longest: bool = False) -> Evidence:
-    found = results[ordered_exemplars]
-    return Evidence.weakest(
-        *(
-            Evidence.over_seeds(
-                found[f"{arm}_success"][:, -3 if longest else -1], "<=", 0.1, "fixed beforehand", parts=2
-            )
-            for arm in (CAUSAL, PREFIX)
-        )
+def no_longer_chains(results: Results, more: int = 1) -> Evidence:
+    success = results[ordered_exemplars]["success"].sel(orders="seen", motifs=results.config.longest_chain + more)
+    return Evidence.all(
+        *(Evidence.over_seeds(success.sel(arm=arm), "<=", 0.1, f"fixed beforehand, {arm}") for arm in (CAUSAL, PREFIX))
     )
 
 
@@ -317,13 +331,9 @@ def no_longer_chains(results: Results, longest: bool = False) -> Evidence:
     controls=[control("trained with shuffled exemplars", shuffled=True)],
 )
 def primacy(results: Results, shuffled: bool = False) -> Evidence:
-    found = results[shuffled_exemplars if shuffled else ordered_exemplars]
-    arms = (CAUSAL,) if shuffled else (CAUSAL, PREFIX)
-    return Evidence.weakest(
-        *(
-            Evidence.over_seeds(first_share(found[f"{arm}_choices"]), ">=", 0.9, "fixed beforehand", parts=len(arms))
-            for arm in arms
-        )
+    share = first_share(results[shuffled_exemplars if shuffled else ordered_exemplars]["choice"])
+    return Evidence.all(
+        *(Evidence.over_seeds(share.sel(arm=arm), ">=", 0.9, f"fixed beforehand, {arm}") for arm in share["arm"].values)
     )
 
 
@@ -334,16 +344,16 @@ def primacy(results: Results, shuffled: bool = False) -> Evidence:
     statement="The order of exemplars in training makes the primacy: shuffling them lowers the first chain's share by more "
     "than $0.1$, a fifth of the way from always to an unbiased choice, while chains of two motifs in seen orders are still "
     "followed (more than half right).",
-    controls=[control("the other mask instead of another order", other=PREFIX)],
+    controls=[control("the other mask instead of another order", shuffled=False)],
 )
-def order_makes_primacy(results: Results, other: str = "shuffled") -> Evidence:
-    ordered, shuffled = results[ordered_exemplars], results[shuffled_exemplars]
-    changed = shuffled["causal_choices"] if other == "shuffled" else ordered["prefix_choices"]
-    success = shuffled["causal_success"] if other == "shuffled" else ordered["prefix_success"]
-    drop = first_share(ordered["causal_choices"]) - first_share(changed)
-    return Evidence.weakest(
-        Evidence.over_seeds(drop, ">=", 0.1, "a fifth of the way to an unbiased choice", parts=2),
-        Evidence.over_seeds(success[:, 0], ">=", 0.5, "twice the 1/4 of guessing both ends of the ghost edge", parts=2),
+def order_makes_primacy(results: Results, shuffled: bool = True) -> Evidence:
+    ordered = results[ordered_exemplars]
+    other = results[shuffled_exemplars].sel(arm=CAUSAL) if shuffled else ordered.sel(arm=PREFIX)
+    drop = first_share(ordered["choice"].sel(arm=CAUSAL)) - first_share(other["choice"])
+    success = other["success"].sel(motifs=2, orders="seen")
+    return Evidence.all(
+        Evidence.over_seeds(drop, ">=", 0.1, "a fifth of the way to an unbiased choice"),
+        Evidence.over_seeds(success, ">=", 0.5, "twice the 1/4 of guessing both ends of the ghost edge"),
     )
 
 
@@ -372,27 +382,28 @@ TASK.show(order_makes_primacy)
 
 # %%
 @TASK.figure
-def what_the_prefix_changes(results: Results) -> Drawing:
-    """Prefix minus causal, seed by seed, for everything measured in both arms; and how fast each arm learns."""
-    figure, axes = panels(1, 2, width=5.2)
-    chains, kinds = results[ordered_exemplars], chain_questions(results.config)
-    gap = chains["prefix_success"] - chains["causal_success"]
-    held = np.array([kind[1] for kind in kinds[:-1]])
-    first = [first_share(chains[f"{arm}_choices"]) for arm in (PREFIX, CAUSAL)]
+def what_the_prefix_changes(results: Results) -> Sheet:
+    """Prefix minus causal, seed by seed, after training with ordered exemplars; and how fast each arm learns."""
+    measured, longest = results[ordered_exemplars], results.config.longest_chain
+    success, choice = measured["success"], first_share(measured["choice"])
+    gap = success.sel(arm=PREFIX) - success.sel(arm=CAUSAL)
+    trained = gap.sel(motifs=slice(2, longest)).mean("motifs")
+    sheet = Sheet(columns=2, width=5.2)
+    panel = sheet.panel("Each under its own mask: no difference", x="prefix minus causal", y="quantity", legend="none")
     differences = {
-        "right, orders seen": gap[:, :-1][:, ~held].mean(1),
-        "right, orders held out": gap[:, :-1][:, held].mean(1),
-        "right, one motif more": gap[:, -1],
-        "first chain followed": first[0] - first[1],
+        "right, orders seen": trained.sel(orders="seen"),
+        "right, orders held out": trained.sel(orders="held out"),
+        "right, one motif more": gap.sel(orders="seen", motifs=longest + 1),
+        "first chain followed": choice.sel(arm=PREFIX) - choice.sel(arm=CAUSAL),
     }
-    rows = [differences_of_masks(axes[0, 0], differences, "Each under its own mask: no difference")]
-    panel = axes[0, 1]
+    panel.points(differences, name="prefix minus causal", horizontal=True)
+    panel.level(0.0, vertical=True)
+    panel = sheet.panel(
+        "Exemplars: both masks learn at one pace", x="update", y="training loss (nats a token)", scale=("linear", "log")
+    )
     for arm in (CAUSAL, PREFIX):
-        rows.append(mean_curve(panel, chains["step"][0], chains[f"{arm}_loss"], ARMS[arm], arm))
-    panel.set_yscale("log")
-    panel.legend()
-    label(panel, "Exemplars: both masks learn at one pace", "training step", "training loss (nats a token)")
-    return Drawing(figure, pd.concat(rows, ignore_index=True))
+        panel.curve(measured["loss"].sel(arm=arm), over="update", arm=arm)
+    return sheet
 
 
 # %%

@@ -28,43 +28,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
-import torch.nn.functional as F
+import xarray as xr
 from torch import Tensor
 
 from lab import Evidence, LabError, Task, control
 from lab.decoding import decode
 from lab.domains.graphs import navigation as exact
 from lab.domains.graphs.navigation_prompts import Sequences, path_outcome, sample_walks
-from lab.figures import ARMS, THEORY, Drawing, label, mean_curve, panels
-from lab.models import masks
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.models.transformer import Transformer
 from lab.results import Results
 from lab.streams import stream
-from lab.training import Member, train
-from tasks.stepwise_graph_navigation._drawing import differences_of_masks
-from tasks.stepwise_graph_navigation._paths import (
-    PAPER_GRAPH,
-    PathGraph,
-    distance_to_law,
-    distant_pairs,
-    draw_paths,
-    error_shares,
-)
+from lab.study import Networks, Study
+from lab.training import Batch
+from tasks.stepwise_graph_navigation._paths import PAPER_GRAPH, PathGraph, distant_pairs, greedy_shares, sample_paths
 from tasks.stepwise_graph_navigation._shared import (
     CAUSAL,
-    PAPER,
     PAPER_NETWORK,
-    POSITIONS,
     PREFIX,
-    SLUG,
     SMOKE_NETWORK,
     Network,
     World,
     batches_of,
-    cross_entropy,
+    logits_of,
     mask_of,
+    next_token_loss,
+    padded,
 )
 
 
@@ -93,8 +84,8 @@ class Config:
 
 
 TASK = Task(
-    SLUG,
-    PAPER,
+    "stepwise-graph-navigation",
+    "khona-2024-stepwise",
     presets={
         "smoke": Config(
             network=replace(SMOKE_NETWORK, layers=2, mlp_ratio=2.0, steps=40), tests=12, samples=12, trainings=2
@@ -104,16 +95,14 @@ TASK = Task(
     },
 )
 RECORDS = 12  # evaluations during a training
-# What is evaluated there: greedy paths whose edges all exist, and of those, the ones that end at the goal; at the steps of
-# true paths, probability of an edge, and of a node that leads to the goal, given that it is an edge.
-ERRORS = PATH_EDGES, PATH_PLANS, STEP_EDGES, STEP_PLANS = range(4)
+HALF_A_RECORD = "half the time between two of 12 evaluations"
 
 
 def step_probabilities(law: Tensor, sequences: Sequences, world: World) -> Tensor:
     """(P(a step is an edge), P(it leads to the goal, given that it is an edge)) over the steps of true paths [2].
 
     Args:
-        law: next-token probabilities at every place of the sequences.
+        law: next-token probabilities at every place of the sequences [sequence, token, word].
     """
     moving = sequences.loss_mask & (sequences.targets != world.words.end)
     current = sequences.tokens[moving]
@@ -125,168 +114,168 @@ def step_probabilities(law: Tensor, sequences: Sequences, world: World) -> Tenso
     return torch.stack([on_edges / len(here), towards / on_edges])
 
 
+def distance_to_law(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
+    """Total variation between a network's next-token law and that of uniform paths, mean over all steps [model].
+
+    The networks read "tokens", the law reads "true" ones; a step counts where "scored" (END included).
+    """
+    written = torch.softmax(logits_of(module, batch, mask).double(), -1)
+    distances = []
+    for adjacency, tokens, scored, law in zip(batch["adjacency"], batch["true"], batch["scored"], written, strict=True):
+        navigator = exact.bayes_navigator(law.shape[-1], adjacency)
+        uniform = navigator(tokens, torch.full((len(tokens),), 2)).exp()
+        distances.append(((law - uniform).abs().sum(-1) / 2)[scored].mean())
+    return torch.stack(distances)
+
+
+def uniform_paths(world: World, seed: int, name: str, number: int, pairs: Tensor) -> Sequences:
+    return sample_paths(world, seed, name, number, pairs, world.uniform)
+
+
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
-def two_layer_paths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Networks of two layers on uniform paths, both arms: errors during training, distance to the law, temperature."""
+def two_layer_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Networks of two layers on uniform paths, both arms.
+
+    ``right``: of greedy paths, the share whose edges all exist, and of those, the share that ends at the goal; of single
+    steps of true paths, the probability of an edge, and of a node that leads to the goal, given that it is an edge.
+    ``ignorant``: the same of steps for a uniform law. ``distance``: to the law of paths, for training pairs, held-out pairs,
+    training pairs with another sequence's goal, and for training pairs read under the causal mask. Then what
+    `sample_at_temperatures` and `missteps` say of the causal networks.
+    """
     network = config.network
     worlds = {seed: config.graph.world(seed) for seed in seeds}
-    words = worlds[seeds[0]].words
-    laws = {seed: exact.uniform_path_policy(world.adjacency) for seed, world in worlds.items()}
-    data = {
-        seed: draw_paths(
-            worlds[seed],
-            seed,
-            "training",
-            network.steps * network.batch,
-            worlds[seed].pairs.training_positive,
-            laws[seed],
-        )
-        for seed in seeds
-    }
-    batch = batches_of(data, network.batch, words.pad)
-    longest = max(exact.longest_path(world.adjacency) for world in worlds.values())
-    written = longest + 2
-    asked = {
-        seed: draw_paths(world, seed, "questions", config.tests // 2, distant_pairs(world), laws[seed])
-        for seed, world in worlds.items()
-    }
-    width = max(one.tokens.shape[1] for one in asked.values())
-    patterns = {arm: mask_of([arm], POSITIONS, 2) for arm in (CAUSAL, PREFIX)}
-
-    def loss(module: Transformer, batch: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
-        tokens = batch["tokens"]
-        return cross_entropy(module(tokens, mask_of(arms, tokens.shape[2], 2)), batch["targets"])
-
-    def evaluate(module: Transformer, present: tuple[Member, ...]) -> dict[str, Tensor]:
-        errors = torch.zeros(len(present), len(ERRORS), dtype=torch.float64)
-        for arm in {member.arm for member in present}:
-            places = [place for place, member in enumerate(present) if member.arm == arm]
-            own = [present[place].seed for place in places]
-            paths = error_shares(
-                module.select(places),
-                patterns[arm],
-                [worlds[seed] for seed in own],
-                torch.stack([asked[seed].tokens[:, :2] for seed in own]),
-                written,
-            )
-            tokens = torch.stack([F.pad(asked[seed].tokens, (0, width), value=words.pad)[:, :width] for seed in own])
-            laws = torch.softmax(module.select(places)(tokens, patterns[arm][:width, :width]).double(), -1)
-            steps = [
-                step_probabilities(law[:, : asked[seed].tokens.shape[1]], asked[seed], worlds[seed])
-                for seed, law in zip(own, laws, strict=True)
-            ]
-            errors[places] = torch.cat([torch.stack(paths, 1), torch.stack(steps)], 1)
-        return {"errors": errors}
-
-    trained = train(
-        lambda chosen: Transformer(network.architecture(words.size), chosen),
-        [Member(seed, arm) for seed in seeds for arm in (CAUSAL, PREFIX)],
-        batch,
-        loss,
+    words, steps = worlds[seeds[0]].words, max(world.longest_path for world in worlds.values()) + 2
+    sequences, tests = {}, {}
+    for seed, world in worlds.items():
+        number = network.steps * network.batch
+        sequences[seed] = uniform_paths(world, seed, "training", number, world.pairs.training_positive)
+        tests[seed] = uniform_paths(world, seed, "questions", config.tests // 2, distant_pairs(world))
+    study = Study(
+        network.build(words), arms={arm: mask_of(arm, 2) for arm in (CAUSAL, PREFIX)}, encode=None, loss=next_token_loss
+    )
+    fitted = study.fit(
+        seeds,
+        batches_of(sequences, network.batch, words.pad),
         network.optimisation,
-        evaluate=evaluate,
-        evaluate_every=-(-network.steps // RECORDS),
+        measure=lambda networks: {"right": right_shares(networks, worlds, tests, steps)},
+        measure_every=network.interval(RECORDS),
+        axes={"right": {"of": ("paths", "steps"), "part": ("edges", "plans")}},
         name="two-layers",
     )
-    found = {
-        f"{arm}_errors": trained.history["errors"][:, trained.indices(arm)].swapaxes(0, 1) for arm in (CAUSAL, PREFIX)
+    ignorant = [
+        step_probabilities(torch.full((*asked.tokens.shape, words.size), 1 / words.size), asked, worlds[seed])
+        for seed, asked in tests.items()
+    ]
+    training = fresh_paths(config, worlds, "training_positive")
+    other_goals = {
+        seed: {**asked, "tokens": torch.cat([asked["true"][:, :1].roll(1, 0), asked["true"][:, 1:]], 1)}
+        for seed, asked in training.items()
     }
-    found["ignorant_steps"] = np.stack(
-        [
-            step_probabilities(torch.full((*one.tokens.shape, words.size), 1 / words.size), one, worlds[seed])
-            for seed, one in asked.items()
-        ]
-    )
-    readings = {
-        "causal_training": (CAUSAL, CAUSAL, "training_positive", False),
-        "prefix_training": (PREFIX, PREFIX, "training_positive", False),
-        "causal_held_out": (CAUSAL, CAUSAL, "held_out_positive", False),
-        "prefix_held_out": (PREFIX, PREFIX, "held_out_positive", False),
-        "crossed": (PREFIX, CAUSAL, "training_positive", False),
-        "wrong_goals": (CAUSAL, CAUSAL, "training_positive", True),
+    distances = {
+        "training": fitted.ask(training, distance_to_law),
+        "held out": fitted.ask(fresh_paths(config, worlds, "held_out_positive"), distance_to_law),
+        "other goals": fitted.ask(other_goals, distance_to_law),
+        "causal mask": fitted.ask(training, distance_to_law, read={PREFIX: CAUSAL}),
     }
-    for name, (arm, read_as, pairs, wrong) in readings.items():
-        distances = []
-        for seed, world in worlds.items():
-            fresh = draw_paths(world, seed, f"fresh {pairs}", config.tests, getattr(world.pairs, pairs), laws[seed])
-            module = trained.module.select([trained.index(seed, arm)])
-            distances.append(distance_to_law(module, patterns[read_as], fresh, laws[seed], world, wrong))
-        found[f"{name}_distance"] = np.array(distances)
-    return found | sample_at_temperatures(config, trained.arm(CAUSAL), worlds, laws, written)
+    causal = fitted.of(arms=[CAUSAL]).module
+    return {
+        "right": fitted.history["right"],
+        "ignorant": labelled(torch.stack(ignorant), seed=seeds, part=("edges", "plans")),
+        "distance": xr.concat(distances.values(), xr.Variable("reading", list(distances))).transpose("seed", ...),
+        **sample_at_temperatures(config, causal, worlds, steps),
+        **missteps(config, causal, worlds),
+    }
+
+
+def right_shares(
+    networks: Networks[Transformer], worlds: Mapping[int, World], tests: Mapping[int, Sequences], steps: int
+) -> Tensor:
+    """Edges and plans of greedy paths of at most ``steps`` tokens, and of single steps [model, 2, 2]."""
+    width, pad = max(asked.tokens.shape[1] for asked in tests.values()), next(iter(worlds.values())).words.pad
+    right = torch.zeros(len(networks.members), 2, 2, dtype=torch.float64)
+    for arm in {member.arm for member in networks.members}:
+        places = [place for place, member in enumerate(networks.members) if member.arm == arm]
+        seeds = [networks.members[place].seed for place in places]
+        module, mask = networks.module.select(places), mask_of(arm, 2)
+        prompts = torch.stack([tests[seed].tokens[:, :2] for seed in seeds])
+        right[places, 0] = greedy_shares(module, mask, [worlds[seed] for seed in seeds], prompts, steps)
+        tokens = torch.stack([padded(tests[seed].tokens, width, pad) for seed in seeds])
+        laws = torch.softmax(logits_of(module, {"tokens": tokens}, mask).double(), -1)
+        for place, seed, law in zip(places, seeds, laws, strict=True):
+            right[place, 1] = step_probabilities(law[:, : tests[seed].tokens.shape[1]], tests[seed], worlds[seed])
+    return right
+
+
+def fresh_paths(config: Config, worlds: Mapping[int, World], pairs: str) -> dict[int, Batch]:
+    """What `distance_to_law` is asked about: fresh paths between the pairs of one table."""
+    batches = {}
+    for seed, world in worlds.items():
+        asked = uniform_paths(world, seed, f"fresh {pairs}", config.tests, getattr(world.pairs, pairs))
+        about = {"scored": asked.loss_mask, "adjacency": world.adjacency}
+        batches[seed] = {"tokens": asked.tokens, "true": asked.tokens, **about}
+    return batches
 
 
 def sample_at_temperatures(
-    config: Config, module: Transformer, worlds: Mapping[int, World], laws: Mapping[int, exact.Policy], written: int
-) -> dict[str, np.ndarray]:
-    """Paths sampled for one training pair a seed, the one with most paths up to 60, by networks and by the exact law."""
-    words = next(iter(worlds.values())).words
-    chosen, counts = [], []
-    for world in worlds.values():
-        count = exact.path_counts(world.adjacency) * world.pairs.training_positive
-        best = torch.where(count <= 60, count, 0.0)
-        start, goal = divmod(int(best.argmax()), len(best))
-        chosen.append((goal, start))
-        counts.append(float(best.max()))
-    prompts = torch.tensor(chosen).unsqueeze(1).expand(-1, config.samples, -1)
-    found: dict[str, list[list[float]]] = {
-        key: [] for key in ("accuracy", "distinct", "exact_accuracy", "exact_distinct")
-    }
-    for temperature in config.temperatures:
-        source = stream(next(iter(worlds)), "wanderer", "samples", str(temperature))
-        tokens = decode(
-            module,
-            prompts,
-            masks.causal(POSITIONS),
-            written,
-            stop_token=words.end,
-            temperature=temperature,
-            stream=source,
-        ).tokens
-        row: dict[str, list[float]] = {key: [] for key in found}
+    config: Config, module: Transformer, worlds: Mapping[int, World], steps: int
+) -> LabelledArrays:
+    """Paths sampled for one training pair a seed, the one with most paths up to 60, by networks and by the exact law.
+
+    ``accuracy``: share of right paths; ``distinct``: different right ones; ``paths``: all there are.
+    """
+    words, seeds = next(iter(worlds.values())).words, list(worlds)
+    prompts, paths = torch.zeros(len(seeds), config.samples, 2, dtype=torch.int64), torch.zeros(len(seeds))
+    for place, world in enumerate(worlds.values()):
+        counts = exact.path_counts(world.adjacency) * world.pairs.training_positive
+        counts = torch.where(counts <= 60, counts, 0.0)
+        start, goal = divmod(int(counts.argmax()), len(counts))
+        prompts[place], paths[place] = torch.tensor([goal, start]), counts.max()
+    accuracy, distinct = np.zeros((2, len(seeds), 2, len(config.temperatures)))
+    for column, temperature in enumerate(config.temperatures):
+        source = stream(seeds[0], "wanderer", "samples", str(temperature))
+        continuation = decode(
+            module, prompts, mask_of(CAUSAL, 2), steps, stop_token=words.end, temperature=temperature, stream=source
+        )
         for place, (seed, world) in enumerate(worlds.items()):
             goals, starts = prompts[place].unbind(1)
-            law = exact.temper(laws[seed], temperature)
-            walks = sample_walks(stream(seed, "wanderer", "exact", str(temperature)), law, starts, goals, written)
+            law = exact.temper(world.uniform, temperature)
+            walks = sample_walks(stream(seed, "wanderer", "exact", str(temperature)), law, starts, goals, steps)
             walks = torch.where(walks < 0, words.end, walks)[:, 1:]
-            for name, paths in (("", tokens[place]), ("exact_", walks)):
-                edges, arrived = path_outcome(world.adjacency, starts, goals, paths, words.end)
+            for row, tokens in enumerate((continuation.tokens[place], walks)):
+                edges, arrived = path_outcome(world.adjacency, starts, goals, tokens, words.end)
                 right = edges & arrived
-                row[f"{name}accuracy"].append(float(right.double().mean()))
-                row[f"{name}distinct"].append(len(paths[right].unique(dim=0)))
-        for key, values in row.items():
-            found[key].append(values)
-    measured, predicted = mass_off_edges(config, module, worlds, laws)
-    return {key: np.array(values).T for key, values in found.items()} | {
-        "count": np.array(counts),
-        "mass_off_edges": measured.numpy(),
-        "predicted_mass": predicted.numpy(),
+                accuracy[place, row, column] = right.double().mean()
+                distinct[place, row, column] = len(tokens[right].unique(dim=0))
+    axes = {"seed": seeds, "source": ("network", "exact law"), "temperature": config.temperatures}
+    return {
+        "accuracy": labelled(accuracy, **axes),
+        "distinct": labelled(distinct, **axes),
+        "paths": labelled(paths, seed=seeds),
     }
 
 
-def mass_off_edges(
-    config: Config, module: Transformer, worlds: Mapping[int, World], laws: Mapping[int, exact.Policy]
-) -> tuple[Tensor, Tensor]:
-    """Probability of a step along no edge, mean over true paths of training pairs: measured, and predicted from T = 1.
+def missteps(config: Config, module: Transformer, worlds: Mapping[int, World]) -> LabelledArrays:
+    """``misstep``: probability of a step along no edge, mean over true paths of training pairs, at temperatures from 1 upwards.
 
-    Both [seed, temperature], for the temperatures from 1 upwards. Wrong tokens are all nodes that are no neighbours, and
-    END: the other signs never follow a node in training.
+    Measured, and predicted from the one at temperature 1. Wrong tokens are all nodes that are no neighbours, and END: the
+    other signs never follow a node in training.
     """
     hot = [temperature for temperature in config.temperatures if temperature >= 1]
-    measured, predicted = [], []
+    rows = []
     for place, (seed, world) in enumerate(worlds.items()):
-        one = draw_paths(world, seed, "mass", config.tests, world.pairs.training_positive, laws[seed])
+        asked = uniform_paths(world, seed, "mass", config.tests, world.pairs.training_positive)
         with torch.no_grad():
-            logits = module.select([place])(one.tokens.unsqueeze(0), masks.causal(one.tokens.shape[1]))[0]
-        moving = one.loss_mask & (one.targets != world.words.end)
+            logits = logits_of(module.select([place]), {"tokens": asked.tokens.unsqueeze(0)}, mask_of(CAUSAL, 2))[0]
+        moving = asked.loss_mask & (asked.targets != world.words.end)
         here = logits[moving].double()
-        right = F.pad(world.adjacency[one.tokens[moving]], (0, world.words.size - world.words.nodes))
-        mass = torch.stack([(torch.softmax(here / t, -1) * ~right).sum(-1).mean() for t in hot])
+        right = padded(world.adjacency[asked.tokens[moving]], world.words.size, False)
+        measured = torch.stack([(torch.softmax(here / t, -1) * ~right).sum(-1).mean() for t in hot])
         neighbours = right.sum(1).double()
         others = world.words.nodes + 1 - neighbours
-        gap = exact.misstep_gap(neighbours, others, float(mass[hot.index(1.0)]))
-        measured.append(mass)
-        predicted.append(torch.stack([exact.misstep_probability(neighbours, others, gap, t).mean() for t in hot]))
-    return torch.stack(measured), torch.stack(predicted)
+        gap = exact.misstep_gap(neighbours, others, float(measured[hot.index(1.0)]))
+        predicted = torch.stack([exact.misstep_probability(neighbours, others, gap, t).mean() for t in hot])
+        rows.append(torch.stack([measured, predicted]))
+    return {"misstep": labelled(torch.stack(rows), seed=list(worlds), by=("network", "one gap"), hot=hot)}
 
 
 # %% [markdown]
@@ -301,42 +290,38 @@ def mass_off_edges(
 
 # %%
 @TASK.figure
-def two_kinds_of_error(results: Results) -> Drawing:
+def two_kinds_of_error(results: Results) -> Sheet:
     """Held-out pairs: are the edges right, and if so, is the goal reached; for greedy paths and for single steps."""
-    figure, axes = panels(1, 2)
-    found = results[two_layer_paths]
-    rows = []
-    records, total = found["causal_errors"].shape[1], results.config.network.steps
-    steps = np.minimum(np.arange(1, records + 1) * -(-total // RECORDS), total)
-    parts = (
-        ("Greedy paths: edges come first", (PATH_EDGES, PATH_PLANS), "share of paths"),
-        ("Single steps: both at one pace", (STEP_EDGES, STEP_PLANS), "probability at a step"),
-    )
-    for panel, (title, kinds, name) in zip(axes[0], parts, strict=True):
-        for which, line, marker, key in zip(
-            kinds, ("-", "--"), ("o", "s"), ("edges exist", "towards goal, if so"), strict=True
-        ):
-            for arm, filling in ((CAUSAL, "white"), (PREFIX, None)):
-                style = {"color": ARMS[arm]["color"], "linestyle": line, "marker": marker}
-                style |= {"markerfacecolor": filling} if filling else {}
-                samples = found[f"{arm}_errors"][:, :, which]
-                rows.append(mean_curve(panel, steps, samples, style, f"{key}, {arm}").assign(of=name))
-        panel.set_ylim(0, 1.03)
-        label(panel, title, "training step", name)
-    for chance in found["ignorant_steps"].mean(0):
-        axes[0, 1].axhline(chance, **THEORY)
-    axes[0, 1].text(0.98, 0.12, "dotted: a uniform law", transform=axes[0, 1].transAxes, ha="right", fontsize=8)
-    axes[0, 0].legend(loc="lower right")
-    return Drawing(figure, pd.concat(rows, ignore_index=True))
+    right, ignorant = results[two_layer_paths]["right"], results[two_layer_paths]["ignorant"].mean("seed")
+    sheet = Sheet(columns=2)
+    titles = {
+        "paths": ("Greedy paths: edges come first", "share of paths"),
+        "steps": ("Single steps: both at one pace", "probability at a step"),
+    }
+    names = {"edges": "edges exist", "plans": "towards goal, if so"}
+    for of, (title, y) in titles.items():
+        panel = sheet.panel(title, x="update", y=y, ylim=(0, 1.03))
+        for variant, (part, name) in enumerate(names.items()):
+            for arm in (CAUSAL, PREFIX):
+                curves = right.sel(of=of, part=part, arm=arm)
+                panel.curve(curves, over="update", arm=arm, variant=variant, name=f"{name}, {arm}")
+            if of == "steps":
+                panel.level(ignorant.sel(part=part), "a uniform law")
+    return sheet
 
 
-def progress(results: Results, which: int) -> np.ndarray:
+def progress(results: Results, of: str, part: str) -> xr.DataArray:
     """Mean over the training of the way gone from knowing nothing to its end, causal arm [seed]."""
-    found = results[two_layer_paths]
-    curve = found["causal_errors"][:, :, which]
-    begin = found["ignorant_steps"][:, which - STEP_EDGES, None] if which >= STEP_EDGES else 0.0
-    way = np.broadcast_to(curve[:, -1:] - begin, curve.shape)
-    return np.divide(curve - begin, way, out=np.zeros_like(curve), where=way != 0).mean(1)
+    measured = results[two_layer_paths]
+    curve = measured["right"].sel(arm=CAUSAL, of=of, part=part)
+    begin = measured["ignorant"].sel(part=part) if of == "steps" else 0.0
+    way = curve.isel(update=-1, drop=True) - begin
+    return ((curve - begin) / way).where(way != 0, 0.0).mean("update")
+
+
+def lead_of_edges(results: Results, of: str) -> xr.DataArray:
+    """How far the progress of edges is ahead of that of plans [seed]."""
+    return progress(results, of, "edges") - progress(results, of, "plans")
 
 
 @TASK.claim(
@@ -345,11 +330,10 @@ def progress(results: Results, which: int) -> np.ndarray:
     kind="phenomenon",
     statement="Greedy paths have valid edges before they reach the goal: averaged over the training, the progress of valid "
     "edges is ahead of that of plans by more than half the time between two evaluations.",
-    controls=[control("single steps in place of greedy paths", first=STEP_EDGES, later=STEP_PLANS)],
+    controls=[control("single steps in place of greedy paths", of="steps")],
 )
-def edges_before_plans(results: Results, first: int = PATH_EDGES, later: int = PATH_PLANS) -> Evidence:
-    lead = progress(results, first) - progress(results, later)
-    return Evidence.over_seeds(lead, ">", 0.5 / RECORDS, "half the time between two of 12 evaluations")
+def edges_before_plans(results: Results, of: str = "paths") -> Evidence:
+    return Evidence.over_seeds(lead_of_edges(results, of), ">", 0.5 / RECORDS, HALF_A_RECORD)
 
 
 @TASK.claim(
@@ -358,11 +342,10 @@ def edges_before_plans(results: Results, first: int = PATH_EDGES, later: int = P
     kind="phenomenon",
     statement="At single steps there is no such order: in the network's next-token law on the way along true paths, edges are "
     "ahead of plans by less than half the time between two evaluations.",
-    controls=[control("greedy paths in place of steps", first=PATH_EDGES, later=PATH_PLANS)],
+    controls=[control("greedy paths in place of steps", of="paths")],
 )
-def steps_learn_both(results: Results, first: int = STEP_EDGES, later: int = STEP_PLANS) -> Evidence:
-    lead = progress(results, first) - progress(results, later)
-    return Evidence.over_seeds(lead, "<", 0.5 / RECORDS, "half the time between two of 12 evaluations")
+def steps_learn_both(results: Results, of: str = "steps") -> Evidence:
+    return Evidence.over_seeds(lead_of_edges(results, of), "<", 0.5 / RECORDS, HALF_A_RECORD)
 
 
 # %%
@@ -388,14 +371,14 @@ TASK.show(steps_learn_both)
     kind="training",
     statement=r"A trained network writes the law of its training paths: on fresh paths between training pairs its next-token "
     r"law is within total variation $0.08$ of $A_{uv} C_{vg} / C_{ug}$ (two layers, both masks).",
-    controls=[control("another sequence's goal in the prompt", readings=("wrong_goals",))],
+    controls=[control("another sequence's goal in the prompt", reading="other goals")],
 )
-def learns_the_law(results: Results, readings: tuple[str, ...] = ("causal_training", "prefix_training")) -> Evidence:
-    found = results[two_layer_paths]
-    return Evidence.weakest(
+def learns_the_law(results: Results, reading: str = "training") -> Evidence:
+    distance = results[two_layer_paths]["distance"].sel(reading=reading)
+    return Evidence.all(
         *(
-            Evidence.over_seeds(found[f"{name}_distance"], "<=", 0.08, "fixed beforehand", parts=len(readings))
-            for name in readings
+            Evidence.over_seeds(distance.sel(arm=arm), "<=", 0.08, f"fixed beforehand, {arm}")
+            for arm in (CAUSAL, PREFIX)
         )
     )
 
@@ -406,16 +389,13 @@ def learns_the_law(results: Results, readings: tuple[str, ...] = ("causal_traini
     kind="phenomenon",
     statement="The prefix mask over a prompt of two words changes nothing that can be seen: the distances of the two arms to "
     "the law of paths differ by less than $0.02$ on average.",
-    controls=[control("another sequence's goal instead of another mask", other="wrong_goals")],
+    controls=[control("another sequence's goal instead of another mask", arm=CAUSAL, reading="other goals")],
 )
-def prefix_is_null(results: Results, other: str = "prefix_training") -> Evidence:
-    found = results[two_layer_paths]
-    difference = found[f"{other}_distance"] - found["causal_training_distance"]
+def prefix_is_null(results: Results, arm: str = PREFIX, reading: str = "training") -> Evidence:
+    distance = results[two_layer_paths]["distance"]
+    difference = distance.sel(arm=arm, reading=reading) - distance.sel(arm=CAUSAL, reading="training")
     origin = "a quarter of the distance allowed to the law itself"
-    return Evidence.weakest(
-        Evidence.over_seeds(difference, "<=", 0.02, origin, parts=2),
-        Evidence.over_seeds(difference, ">=", -0.02, origin, parts=2),
-    )
+    return Evidence.equals(difference, 0.0, 0.02, origin, absolute=True)
 
 
 # %%
@@ -435,30 +415,25 @@ TASK.show(learns_the_law)
 
 # %%
 @TASK.figure
-def temperature(results: Results) -> Drawing:
+def temperature(results: Results) -> Sheet:
     """Paths sampled for one pair: share that is right, number of different right ones, probability of a misstep."""
-    figure, axes = panels(1, 3)
-    found, taus = results[two_layer_paths], np.array(results.config.temperatures)
-    exactly = {"color": "black", "linestyle": ":", "marker": "^"}
-    rows = [
-        mean_curve(axes[0, 0], taus, found["accuracy"], ARMS[CAUSAL], "network"),
-        mean_curve(axes[0, 0], taus, found["exact_accuracy"], exactly, "exact law"),
-    ]
-    axes[0, 0].legend(loc="center right")
-    label(axes[0, 0], "Heat costs a network accuracy ...", "temperature", "share of right paths")
-    share, sampled = (found[key] / found["count"][:, None] for key in ("distinct", "exact_distinct"))
-    rows.append(mean_curve(axes[0, 1], taus, share, ARMS[CAUSAL], "network"))
-    rows.append(mean_curve(axes[0, 1], taus, sampled, exactly, "exact law"))
-    expected = np.mean([exact.expected_distinct(c, results.config.samples) / c for c in found["count"]])
-    axes[0, 1].plot([1.0], [expected], "k*", markersize=10, label=r"$1 - (1 - 1/C)^S$")
-    axes[0, 1].legend(loc="lower center")
-    label(axes[0, 1], "... and diversity rises, then falls", "temperature", "different right paths / all paths")
-    hot = taus[taus >= 1]
-    rows.append(mean_curve(axes[0, 2], hot, found["mass_off_edges"], ARMS[CAUSAL], "network"))
-    axes[0, 2].plot(hot, found["predicted_mass"].mean(0), label="one logit gap, fitted at 1", **THEORY)
-    axes[0, 2].legend()
-    label(axes[0, 2], "One logit gap makes the missteps", "temperature", "probability of a misstep")
-    return Drawing(figure, pd.concat(rows, ignore_index=True))
+    measured, samples = results[two_layer_paths], results.config.samples
+    share = measured["distinct"] / measured["paths"]
+    sheet = Sheet(columns=3)
+    panel = sheet.panel("Heat costs a network accuracy ...", x="temperature", y="share of right paths")
+    for source in measured["source"].values:
+        panel.curve(measured["accuracy"].sel(source=source), over="temperature", name=source)
+    panel = sheet.panel("... and diversity rises, then falls", x="temperature", y="different right paths / all paths")
+    for source in measured["source"].values:
+        panel.curve(share.sel(source=source), over="temperature", name=source)
+    expected = np.mean([exact.expected_distinct(paths, samples) / paths for paths in measured["paths"].values])
+    panel.line([1.0], [expected], name="exact law at 1: $1 - (1 - 1/C)^S$", of="exact")
+    panel = sheet.panel("One logit gap makes the missteps", x="temperature", y="probability of a misstep")
+    panel.curve(measured["misstep"].sel(by="network"), over="hot", name="network")
+    panel.theory(
+        measured["hot"].values, measured["misstep"].sel(by="one gap").mean("seed"), name="one logit gap, fitted at 1"
+    )
+    return sheet
 
 
 @TASK.claim(
@@ -468,17 +443,16 @@ def temperature(results: Results) -> Drawing:
     statement="Temperature trades accuracy for diversity: from the lowest to the highest temperature the share of right "
     "paths falls by more than a half, while the number of different right paths is larger at temperature $1$ than at both "
     "ends by more than a quarter of all paths.",
-    controls=[control("paths sampled from the exact law at the same temperatures", source="exact_")],
+    controls=[control("paths sampled from the exact law at the same temperatures", source="exact law")],
 )
-def accuracy_against_diversity(results: Results, source: str = "") -> Evidence:
-    found, taus = results[two_layer_paths], list(results.config.temperatures)
-    accuracy = found[f"{source}accuracy"]
-    share = found[f"{source}distinct"] / found["count"][:, None]
-    middle = share[:, taus.index(1.0)]
-    return Evidence.weakest(
-        Evidence.over_seeds(accuracy[:, 0] - accuracy[:, -1], ">=", 0.5, "half of all paths", parts=3),
-        Evidence.over_seeds(middle - share[:, 0], ">=", 0.25, "a quarter of the paths", parts=3),
-        Evidence.over_seeds(middle - share[:, -1], ">=", 0.25, "a quarter of the paths", parts=3),
+def accuracy_against_diversity(results: Results, source: str = "network") -> Evidence:
+    measured = results[two_layer_paths].sel(source=source)
+    accuracy, share = measured["accuracy"], measured["distinct"] / measured["paths"]
+    middle, lowest, highest = share.sel(temperature=1.0), {"temperature": 0}, {"temperature": -1}
+    return Evidence.all(
+        Evidence.over_seeds(accuracy.isel(lowest) - accuracy.isel(highest), ">=", 0.5, "half of all paths"),
+        Evidence.over_seeds(middle - share.isel(lowest), ">=", 0.25, "a quarter of the paths"),
+        Evidence.over_seeds(middle - share.isel(highest), ">=", 0.25, "a quarter of the paths"),
     )
 
 
@@ -492,13 +466,14 @@ def accuracy_against_diversity(results: Results, source: str = "") -> Evidence:
     controls=[control("the gap not divided by the temperature", divided=False)],
 )
 def one_gap_predicts(results: Results, divided: bool = True) -> Evidence:
-    found, taus = results[two_layer_paths], np.array(results.config.temperatures)
-    predicted = found["predicted_mass"] if divided else found["predicted_mass"][:, :1]
-    logs = np.log(predicted / found["mass_off_edges"])
-    warm = list(taus[taus >= 1]).index(1.5)
-    return Evidence.weakest(
-        Evidence.over_seeds(np.abs(logs[:, -1]), "<=", np.log(1.3), "a factor of 1.3, fixed beforehand", parts=2),
-        Evidence.over_seeds(logs[:, warm], ">=", np.log(1.1), "a tenth too much at 1.5", parts=2),
+    misstep = results[two_layer_paths]["misstep"]
+    predicted = misstep.sel(by="one gap")
+    if not divided:
+        predicted = predicted.sel(hot=1.0, drop=True)
+    error = np.log(predicted / misstep.sel(by="network"))
+    return Evidence.all(
+        Evidence.over_seeds(abs(error.isel(hot=-1)), "<=", np.log(1.3), "a factor of 1.3, fixed beforehand"),
+        Evidence.over_seeds(error.sel(hot=1.5), ">=", np.log(1.1), "a tenth too much at 1.5"),
     )
 
 
@@ -516,18 +491,29 @@ TASK.show(one_gap_predicts)
 
 # %%
 @TASK.figure
-def prefix_over_two_words(results: Results) -> Drawing:
-    """Prefix minus causal, seed by seed: distances to the law of paths and the two kinds of error."""
-    figure, axes = panels(1, 1, width=5.6)
-    paths = results[two_layer_paths]
+def prefix_over_two_words(results: Results) -> Sheet:
+    """Prefix minus causal, seed by seed: distances to the law of paths, and the two kinds of error of greedy paths."""
+    distance, right = results[two_layer_paths]["distance"], results[two_layer_paths]["right"].sel(of="paths")
+    prefix, causal = distance.sel(arm=PREFIX), distance.sel(arm=CAUSAL)
+    shares = (right.sel(arm=PREFIX) - right.sel(arm=CAUSAL)).isel(update=-1)
+    sheet = Sheet(width=6.0)
+    panel = sheet.panel(
+        "Each under its own mask: no difference",
+        x="prefix minus causal",
+        y="quantity",
+        xticks=(-0.02, -0.01, 0.0, 0.01, 0.02),
+        legend="none",
+    )
     differences = {
-        "distance to the law": paths["prefix_training_distance"] - paths["causal_training_distance"],
-        "... on held-out pairs": paths["prefix_held_out_distance"] - paths["causal_held_out_distance"],
-        "... read under the causal mask": paths["crossed_distance"] - paths["causal_training_distance"],
-        "all edges of a path exist": (paths["prefix_errors"] - paths["causal_errors"])[:, -1, PATH_EDGES],
-        "... and it ends at the goal": (paths["prefix_errors"] - paths["causal_errors"])[:, -1, PATH_PLANS],
+        "distance to the law": (prefix - causal).sel(reading="training"),
+        "... on held-out pairs": (prefix - causal).sel(reading="held out"),
+        "... read under the causal mask": prefix.sel(reading="causal mask") - causal.sel(reading="training"),
+        "all edges of a path exist": shares.sel(part="edges"),
+        "... and it ends at the goal": shares.sel(part="plans"),
     }
-    return Drawing(figure, differences_of_masks(axes[0, 0], differences, "Each under its own mask: no difference"))
+    panel.points(differences, name="prefix minus causal", horizontal=True)
+    panel.level(0.0, vertical=True)
+    return sheet
 
 
 # %%

@@ -20,41 +20,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
-import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
+import xarray as xr
 from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.decoding import decode
 from lab.domains.graphs import navigation as exact
 from lab.domains.graphs.navigation_prompts import Sequences, draw_pairs, path_outcome
-from lab.figures import Drawing, label, panels
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.models.transformer import Transformer
 from lab.results import Results
 from lab.streams import stream
-from lab.training import Member, train
-from tasks.stepwise_graph_navigation._paths import (
-    PAPER_GRAPH,
-    PathGraph,
-    distance_to_law,
-    distant_pairs,
-    draw_paths,
-    error_shares,
-)
+from lab.study import Arm, Study
+from lab.training import Batch
+from tasks.stepwise_graph_navigation._paths import PAPER_GRAPH, PathGraph, distant_pairs, greedy_shares, sample_paths
 from tasks.stepwise_graph_navigation._shared import (
-    PAPER,
+    CAUSAL,
     PAPER_NETWORK,
-    POSITIONS,
-    SLUG,
     SMOKE_NETWORK,
     Network,
     World,
     batches_of,
-    cross_entropy,
+    mask_of,
+    next_token_loss,
+    padded,
 )
 
 
@@ -68,13 +63,13 @@ class Config:
     """the networks"""
     tests: int = 120
     """paths a network is asked for"""
-    trainings: int = 12
+    trainings: int = 24
     """independent graphs and trainings"""
 
 
 TASK = Task(
-    SLUG,
-    PAPER,
+    "stepwise-graph-navigation",
+    "khona-2024-stepwise",
     presets={
         "smoke": Config(network=replace(SMOKE_NETWORK, heads=1, mlp_ratio=0.0), tests=12, trainings=2),
         "ci": Config(),
@@ -84,129 +79,126 @@ TASK = Task(
     },
 )
 LAWS = ("uniform", "shuffled", "walk")
-LONGEST_DRAWN = 15  # steps of the length histograms and positions of the attention map
-CONTRASTS = 300  # sibling contrasts kept for drawing
+LONGEST_PLOTTED = 15  # steps of the length histograms and positions of the attention map
+CONTRASTS = 300  # sibling contrasts kept for plotting
+WRITTEN = ("training law", "temperature 1", "greedy")  # whose lengths are counted
+READINGS = ("log number of paths", "minus distance", "log hitting probability")
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
-def one_layer_paths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Attention-only networks of one layer: uniform paths, the same with goals shuffled, conditioned walks."""
+def one_layer_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Attention-only networks of one layer, by the law of their training paths: what `examine` finds.
+
+    ``uniform`` paths, the same with goals ``shuffled`` over the sequences, and conditioned ``walk``s.
+    """
     network = config.network
     worlds = {seed: config.graph.world(seed) for seed in seeds}
-    words = worlds[seeds[0]].words
-    uniform = {seed: exact.uniform_path_policy(world.adjacency) for seed, world in worlds.items()}
+    words, number = worlds[seeds[0]].words, network.steps * network.batch
+    uniform = {seed: world.uniform for seed, world in worlds.items()}
     walk = {seed: exact.conditioned_walk_policy(world.adjacency) for seed, world in worlds.items()}
     laws = {"uniform": uniform, "shuffled": uniform, "walk": walk}
-    number = network.steps * network.batch
-    data = {
-        name: {
-            seed: draw_paths(world, seed, "training", number, world.pairs.training_positive, law[seed])
+    sequences = {
+        law: {
+            seed: sample_paths(world, seed, "training", number, world.pairs.training_positive, policies[seed])
             for seed, world in worlds.items()
         }
-        for name, law in laws.items()
+        for law, policies in laws.items()
     }
-    for seed, one in data["shuffled"].items():
+    for seed, sampled in sequences["shuffled"].items():
         order = torch.from_numpy(stream(seed, "wanderer", "shuffled goals").rng().permutation(number))
-        one.tokens[:, 0] = one.tokens[order, 0]
-    batches = {name: batches_of(sequences, network.batch, words.pad) for name, sequences in data.items()}
+        sampled.tokens[:, 0] = sampled.tokens[order, 0]
+    batches = {law: batches_of(sampled, network.batch, words.pad) for law, sampled in sequences.items()}
 
-    def batch(seed: int, step: int) -> dict[str, Tensor]:
-        return {f"{name} {key}": value for name, own in batches.items() for key, value in own(seed, step).items()}
+    def draw(seed: int, step: int) -> dict[str, Batch]:
+        drawn = {law: batches[law](seed, step) for law in LAWS}
+        width = max(batch["tokens"].shape[1] for batch in drawn.values())
+        return {
+            law: {"tokens": padded(batch["tokens"], width, words.pad), "targets": padded(batch["targets"], width, -1)}
+            for law, batch in drawn.items()
+        }
 
-    def loss(module: Transformer, batch: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
-        width = max(batch[f"{law} tokens"].shape[2] for law in LAWS)
-        tokens, targets = (
-            torch.stack(
-                [
-                    F.pad(one, (0, width - one.shape[1]), value=filling)
-                    for one in (batch[f"{arm} {key}"][place] for place, arm in enumerate(arms))
-                ]
-            )
-            for key, filling in (("tokens", words.pad), ("targets", -1))
-        )
-        return cross_entropy(module(tokens, masks.causal(width)), targets)
-
-    trained = train(
-        lambda chosen: Transformer(network.architecture(words.size), chosen),
-        [Member(seed, law) for seed in seeds for law in LAWS],
-        batch,
-        loss,
-        network.optimisation,
-        evaluate_every=network.steps,
-        name="one-layer",
-    )
-    found: dict[str, np.ndarray] = {}
-    for name in LAWS:
-        parts = [
-            examine(config, trained.module.select([trained.index(seed, name)]), world, seed, laws[name][seed])
-            for seed, world in worlds.items()
-        ]
-        found |= {f"{name}_{key}": np.stack([part[key] for part in parts]) for key in parts[0]}
-    return found
+    arms = {law: Arm(mask_of(CAUSAL, 2), itemgetter(law)) for law in LAWS}
+    study = Study(network.build(words), arms, encode=None, loss=next_token_loss)
+    fitted = study.fit(seeds, draw, network.optimisation, measure_every=network.steps, name="one-layer")
+    by_seed = []
+    for seed, world in worlds.items():
+        networks = {law: fitted.of(seeds=[seed], arms=[law]).module for law in LAWS}
+        by_law = [examine(config, network, world, seed, laws[law][seed]) for law, network in networks.items()]
+        by_seed.append(xr.concat(by_law, xr.Variable("law", list(LAWS))))
+    measured = xr.concat(by_seed, xr.Variable("seed", list(seeds)))
+    return {str(name): values for name, values in measured.items()}
 
 
-def examine(
-    config: Config, module: Transformer, world: World, seed: int, law: exact.Policy
-) -> dict[str, float | np.ndarray]:
-    """Everything that is asked of one trained one-layer network."""
-    words, pairs, tests = world.words, world.pairs, config.tests
-    mask = masks.causal(POSITIONS)
-    written = exact.longest_path(world.adjacency) + 2
-    fresh = draw_paths(world, seed, "fresh training", tests, pairs.training_positive, law)
-    found: dict[str, float | np.ndarray] = {}
+def examine(config: Config, module: Transformer, world: World, seed: int, law: exact.Policy) -> xr.Dataset:
+    """Everything that is asked of one trained network.
 
-    prompts = torch.stack([fresh.goal, fresh.start], 1)
-    shares = error_shares(module, mask, [world], prompts.unsqueeze(0), written)
-    found["training_edges"], found["training_plan"] = (float(share[0]) for share in shares)
-    start, goal, _ = draw_pairs(stream(seed, "wanderer", "path questions"), tests, distant_pairs(world))
-    shares = error_shares(module, mask, [world], torch.stack([goal, start], 1).unsqueeze(0), written)
-    found["edges"], found["plan"] = (float(share[0]) for share in shares)
-    found["distance"] = distance_to_law(module, mask, fresh, law, world)
+    ``edges``: share of greedy paths whose edges all exist; ``plans``: of those, the share that ends at the goal.
+    ``lengths``: how many paths have 0, 1, ... steps, those of training and right ones between the same pairs; ``mean_length``:
+    exactly, of the training law and of its likeliest steps; ``change``: by which share greedy right paths are longer than
+    the training law's mean. Then what `mechanism` finds.
+    """
+    words, pairs = world.words, world.pairs
+    mask, longest = mask_of(CAUSAL, 2), world.longest_path + 2
+    fresh = sample_paths(world, seed, "fresh training", config.tests, pairs.training_positive, law)
+    start, goal, _ = draw_pairs(stream(seed, "wanderer", "path questions"), config.tests, distant_pairs(world))
+    asked = {"training": torch.stack([fresh.goal, fresh.start], 1), "held out": torch.stack([goal, start], 1)}
+    shares = [greedy_shares(module, mask, [world], prompts.unsqueeze(0), longest)[0] for prompts in asked.values()]
+    edges, plans = torch.stack(shares, 1)
 
-    # lengths of the right paths it writes for training pairs, against the exact means of the same pairs
-    means = {name: exact.policy_lengths(exact.temper(law, tau)) for name, tau in (("data", 1.0), ("mode", 0.0))}
-    for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
-        asked = prompts.repeat(8, 1) if temperature else prompts
+    means = [exact.policy_lengths(exact.temper(law, temperature)) for temperature in (1.0, 0.0)]
+    lengths = [(fresh.targets >= 0).sum(1) - 1]
+    for temperature in (1.0, 0.0):
+        prompts = asked["training"].repeat(8, 1) if temperature else asked["training"]
         source = stream(seed, "wanderer", "lengths") if temperature else None
-        tokens = decode(
-            module, asked, mask, written, stop_token=words.end, temperature=temperature, stream=source
-        ).tokens[0]
-        goals, starts = asked.unbind(1)
-        edges, arrived = path_outcome(world.adjacency, starts, goals, tokens, words.end)
-        steps = (tokens != words.end).sum(-1)[edges & arrived]
-        expected = means["data"][starts, goals][edges & arrived]
-        # -1, as of paths without length, where no path is right
-        found[f"{name}_change"] = (steps.sum() / expected.sum().clamp(min=1.0) - 1).numpy()
-        found[f"{name}_histogram"] = length_histogram(steps)
-    found["data_histogram"] = length_histogram((fresh.targets >= 0).sum(1) - 1)
-    for name, lengths in means.items():
-        found[f"{name}_length"] = lengths[fresh.start, fresh.goal].mean().numpy()
-    return found | mechanism(module, world, fresh)
+        continuation = decode(
+            module, prompts, mask, longest, stop_token=words.end, temperature=temperature, stream=source
+        )
+        written = continuation.tokens[0]
+        goals, starts = prompts.unbind(1)
+        valid, arrived = path_outcome(world.adjacency, starts, goals, written, words.end)
+        lengths.append((written != words.end).sum(-1)[valid & arrived])
+    # -1, as of paths without length, where no greedy path is right
+    change = lengths[-1].sum() / means[0][starts, goals][valid & arrived].sum().clamp(min=1.0) - 1
+    histograms = [torch.bincount(steps, minlength=LONGEST_PLOTTED + 1)[: LONGEST_PLOTTED + 1] for steps in lengths]
+    return xr.Dataset(
+        {
+            "edges": labelled(edges, pairs=list(asked)),
+            "plans": labelled(plans, pairs=list(asked)),
+            "lengths": labelled(torch.stack(histograms), of=WRITTEN, steps=range(LONGEST_PLOTTED + 1)),
+            "mean_length": labelled(
+                [table[fresh.start, fresh.goal].mean() for table in means], mean=("training law", "greedy")
+            ),
+            "change": labelled(change),
+            **mechanism(module, world, fresh),
+        }
+    )
 
 
-def length_histogram(steps: Tensor) -> np.ndarray:
-    """How many paths have 0, 1, ..., `LONGEST_DRAWN` steps."""
-    return torch.bincount(steps, minlength=LONGEST_DRAWN + 1)[: LONGEST_DRAWN + 1].numpy()
+def mechanism(module: Transformer, world: World, fresh: Sequences) -> LabelledArrays:
+    """What the single head does.
 
-
-def mechanism(module: Transformer, world: World, fresh: Sequences) -> dict[str, np.ndarray]:
-    """What the single head does: where it looks, what its two main terms decide, what its goal table holds."""
-    nodes, tokens = world.words.nodes, fresh.tokens
-    length = tokens.shape[1]
-    record: dict[str, Tensor] = {}
+    ``to_goal``: attention to the goal in prefixes of three or more tokens; ``attention``: mean by token, up to
+    ``LONGEST_PLOTTED`` tokens. ``same``: share of steps whose likeliest token stays when only some terms are left.
+    ``table``, ``contrast``: correlation of the goal's table, and of its contrasts between two continuations, with three
+    readings; ``contrasts``: some of the latter, for plotting.
+    """
+    nodes, tokens, length = world.words.nodes, fresh.tokens, fresh.tokens.shape[1]
+    intermediates: dict[str, Tensor] = {}
     weight = {name: parameter[0].detach() for name, parameter in module.named_parameters()}
     with torch.no_grad():
-        logits = module(tokens.unsqueeze(0), masks.causal(length), record=record)[0]
-        weights = record["layers.0.attention.weights"][0, :, 0]
-        values = record["layers.0.attention.value"][0, :, 0]
-        to_goal, to_self = weights[:, :, :1], weights.diagonal(dim1=1, dim2=2).unsqueeze(-1)
+        logits = module(tokens.unsqueeze(0), masks.causal(length), record=intermediates)[0]
+        attention = intermediates["layers.0.attention.weights"][0, :, 0]
+        values = intermediates["layers.0.attention.value"][0, :, 0]
+        to_goal, to_self = attention[:, :, :1], attention.diagonal(dim1=1, dim2=2).unsqueeze(-1)
 
-        def read(update: Tensor) -> Tensor:
+        def likeliest(update: Tensor) -> Tensor:
             added = update @ weight["layers.0.attention.output.weight"] + weight["layers.0.attention.output.bias"]
-            return module.read((record["embedding"][0] + added).unsqueeze(0))[0]
+            return module.read((intermediates["embedding"][0] + added).unsqueeze(0))[0].argmax(-1)
 
-        own = to_self * values
-        two_terms, no_goal = read(to_goal * values[:, :1] + own).argmax(-1), read(own).argmax(-1)
+        kept = [likeliest(to_goal * values[:, :1] + to_self * values), likeliest(to_self * values)]
+    later = fresh.loss_mask & (torch.arange(length) >= 2)
+    same = [(words == logits.argmax(-1))[later].double().mean() for words in kept]
+
     # The table: what the goal token's value adds to the logits, up to the scale of the final norm.
     start = weight["embedding"][:nodes] + weight["positions"][0]
     gain, shift = (weight[f"layers.0.attention_norm.{name}"] for name in ("weight", "bias"))
@@ -214,36 +206,31 @@ def mechanism(module: Transformer, world: World, fresh: Sequences) -> dict[str, 
     value = (value + weight["layers.0.attention.value.bias"]) @ weight["layers.0.attention.output.weight"]
     centred = (value - value.mean(-1, keepdim=True)) * weight["final_norm.weight"]
     table = (centred @ weight["read_out.weight"])[:, :nodes].double()
-    place = torch.arange(length)
-    later = fresh.loss_mask & (place >= 2)
-    said = logits.argmax(-1)
-    adjacency = world.adjacency
-    counts = exact.path_counts(adjacency)
-    hits = exact.hitting_probabilities(adjacency)
-    log_counts, log_hits = (torch.where(t > 0, t.clamp(min=1e-300).log(), 0.0).T for t in (counts, hits))
-    nearness = -torch.where(counts > 0, exact.shortest_paths(adjacency), 0.0).T
-    taught = exact.suffix_coverage(adjacency, world.pairs.training_positive)[0]
-    contrasts = exact.sibling_contrasts(adjacency, taught)
-    own_contrasts, *others = (
-        exact.centred_contrasts(one, contrasts) for one in (table, log_counts, nearness, log_hits)
+
+    adjacency, counts = world.adjacency, exact.path_counts(world.adjacency)
+    log_counts, log_hits = (
+        torch.where(positive > 0, positive.clamp(min=1e-300).log(), 0.0).T
+        for positive in (counts, exact.hitting_probabilities(adjacency))
     )
+    nearness = -torch.where(counts > 0, exact.shortest_paths(adjacency), 0.0).T
+    readings = (log_counts, nearness, log_hits)
+    siblings = exact.sibling_contrasts(adjacency, exact.suffix_coverage(adjacency, world.pairs.training_positive)[0])
+    contrasts = torch.stack([exact.centred_contrasts(values, siblings) for values in (table, *readings)])
     connected = (counts > 0).T & ~torch.eye(nodes, dtype=torch.bool)
-    drawn = torch.full((3, CONTRASTS), torch.nan, dtype=torch.float64)
-    kept = torch.stack([own_contrasts, *others[:2]])[:, :CONTRASTS]
-    drawn[:, : kept.shape[1]] = kept
-    size = min(length, LONGEST_DRAWN)
-    attention = np.zeros((LONGEST_DRAWN, LONGEST_DRAWN))
-    seen = (fresh.loss_mask | (place < 2)).double()[:, :size].unsqueeze(-1)
-    attention[:size, :size] = ((weights[:, :size, :size].double() * seen).sum(0) / seen.sum(0).clamp(min=1)).numpy()
+
+    size = min(length, LONGEST_PLOTTED)
+    seen = (fresh.loss_mask | (torch.arange(length) < 2)).double()[:, :size].unsqueeze(-1)
+    means = (attention[:, :size, :size].double() * seen).sum(0) / seen.sum(0).clamp(min=1)
+    unseen, missing = LONGEST_PLOTTED - size, CONTRASTS - min(CONTRASTS, contrasts.shape[1])
     return {
-        "attention_two": (to_goal + to_self).squeeze(-1)[later].mean().numpy(),
-        "attention_goal": to_goal.squeeze(-1)[later].mean().numpy(),
-        "two_terms_agree": (two_terms == said)[later].double().mean().numpy(),
-        "no_goal_agree": (no_goal == said)[later].double().mean().numpy(),
-        "contrast_correlations": np.array([correlation(own_contrasts, one) for one in others]),
-        "raw_correlations": np.array([correlation(table[connected], one[connected]) for one in (log_counts, nearness)]),
-        "contrasts": drawn.numpy(),
-        "attention": attention,
+        "to_goal": labelled(to_goal.squeeze(-1)[later].mean()),
+        "attention": labelled(F.pad(means, (0, unseen, 0, unseen)), token=None, seen=None),
+        "same": labelled(same, terms=("goal and node", "node")),
+        "table": labelled([correlation(table[connected], values[connected]) for values in readings], reading=READINGS),
+        "contrast": labelled([correlation(contrasts[0], values) for values in contrasts[1:]], reading=READINGS),
+        "contrasts": labelled(
+            F.pad(contrasts[:, :CONTRASTS], (0, missing), value=torch.nan), quantity=("table", *READINGS), place=None
+        ),
     }
 
 
@@ -265,10 +252,10 @@ def correlation(first: Tensor, second: Tensor) -> float:
     controls=[control("goals not shuffled", law="uniform")],
 )
 def plans_need_goals(results: Results, law: str = "shuffled") -> Evidence:
-    found = results[one_layer_paths]
-    return Evidence.weakest(
-        Evidence.over_seeds(found[f"{law}_edges"], ">=", 0.9, "fixed beforehand", parts=2),
-        Evidence.over_seeds(found[f"{law}_plan"], "<=", 0.1, "fixed beforehand", parts=2),
+    greedy = results[one_layer_paths].sel(law=law, pairs="held out")
+    return Evidence.all(
+        Evidence.over_seeds(greedy["edges"], ">=", 0.9, "fixed beforehand"),
+        Evidence.over_seeds(greedy["plans"], "<=", 0.1, "fixed beforehand"),
     )
 
 
@@ -281,10 +268,8 @@ def plans_need_goals(results: Results, law: str = "shuffled") -> Evidence:
     controls=[control("goals shuffled in training", law="shuffled")],
 )
 def one_layer_suffices(results: Results, law: str = "uniform") -> Evidence:
-    found = results[one_layer_paths]
-    return Evidence.over_seeds(
-        found[f"{law}_training_edges"] * found[f"{law}_training_plan"], ">=", 0.9, "fixed beforehand"
-    )
+    greedy = results[one_layer_paths].sel(law=law, pairs="training")
+    return Evidence.over_seeds(greedy["edges"] * greedy["plans"], ">=", 0.9, "fixed beforehand")
 
 
 # %%
@@ -303,27 +288,22 @@ TASK.show(one_layer_suffices)
 
 # %%
 @TASK.figure
-def path_lengths(results: Results) -> Drawing:
-    """Lengths of training paths and of written ones, for two laws of paths; vertical lines are exact means."""
-    figure, axes = panels(1, 2)
-    found = results[one_layer_paths]
-    rows = []
-    x = np.arange(LONGEST_DRAWN + 1)
-    for place, law in enumerate(("uniform", "walk")):
-        panel = axes[0, place]
-        for key, style in (("data", "-"), ("sampled", "--"), ("greedy", ":")):
-            histogram = found[f"{law}_{key}_histogram"].astype(float)
-            share = (histogram / np.maximum(histogram.sum(1, keepdims=True), 1)).mean(0)
-            name = {"data": "training law", "sampled": "network, temperature 1", "greedy": "network, greedy"}[key]
-            panel.step(x, share, where="mid", linestyle=style, label=name)
-            rows.append(pd.DataFrame({"law": law, "curve": key, "x": x, "mean": share}))
-        for key, style in (("data", "-"), ("mode", ":")):
-            panel.axvline(found[f"{law}_{key}_length"].mean(), color="black", linestyle=style, linewidth=1)
-        panel.set_xlim(0.5, 10.5)
-        title = ("Uniform law: greedy paths are longer", "Walk law: greedy paths are shorter")[place]
-        label(panel, title, "steps (vertical: exact means, dotted greedy)", "share of paths")
-    axes[0, 0].legend()
-    return Drawing(figure, pd.concat(rows, ignore_index=True))
+def path_lengths(results: Results) -> Sheet:
+    """Lengths of training paths and of right ones that networks write, for two laws of paths; exact means are vertical."""
+    measured = results[one_layer_paths]
+    shares = measured["lengths"] / measured["lengths"].sum("steps").clip(min=1)
+    sheet = Sheet(columns=2)
+    for law, title in (
+        ("uniform", "Uniform law: greedy paths are longer"),
+        ("walk", "Walk law: greedy paths are shorter"),
+    ):
+        panel = sheet.panel(title, x="steps", y="share of paths", xlim=(0.5, 10.5))
+        for of in WRITTEN:
+            name = of if of == "training law" else f"network, {of}"
+            panel.curve(shares.sel(law=law, of=of), over="steps", name=name, steps=True)
+        for mean in measured["mean"].values:
+            panel.level(measured["mean_length"].sel(law=law, mean=mean).mean(), f"exact mean, {mean}", vertical=True)
+    return sheet
 
 
 @TASK.claim(
@@ -337,7 +317,7 @@ def path_lengths(results: Results) -> Drawing:
     controls=[control("trained on conditioned walks", law="walk")],
 )
 def greedy_shortens(results: Results, law: str = "uniform") -> Evidence:
-    change = results[one_layer_paths][f"{law}_greedy_change"]
+    change = results[one_layer_paths]["change"].sel(law=law)
     return Evidence.over_seeds(change, "<", 0.0, "the exact mean length of the training law")
 
 
@@ -350,10 +330,10 @@ def greedy_shortens(results: Results, law: str = "uniform") -> Evidence:
     controls=[control("the two laws exchanged", longer="walk", shorter="uniform")],
 )
 def law_decides_length(results: Results, longer: str = "uniform", shorter: str = "walk") -> Evidence:
-    found, origin = results[one_layer_paths], "the exact mean length of the same pairs"
-    return Evidence.weakest(
-        Evidence.over_seeds(found[f"{longer}_greedy_change"], ">", 0.0, origin, parts=2),
-        Evidence.over_seeds(found[f"{shorter}_greedy_change"], "<", 0.0, origin, parts=2),
+    change, origin = results[one_layer_paths]["change"], "the exact mean length of the same pairs"
+    return Evidence.all(
+        Evidence.over_seeds(change.sel(law=longer), ">", 0.0, origin),
+        Evidence.over_seeds(change.sel(law=shorter), "<", 0.0, origin),
     )
 
 
@@ -376,9 +356,8 @@ TASK.show(law_decides_length)
     controls=[control("goals shuffled in training", law="shuffled")],
 )
 def attends_to_goal(results: Results, law: str = "uniform") -> Evidence:
-    return Evidence.over_seeds(
-        results[one_layer_paths][f"{law}_attention_goal"], ">=", 1 / 3, "uniform attention to three tokens"
-    )
+    to_goal = results[one_layer_paths]["to_goal"].sel(law=law)
+    return Evidence.over_seeds(to_goal, ">=", 1 / 3, "uniform attention to three tokens")
 
 
 @TASK.claim(
@@ -387,10 +366,11 @@ def attends_to_goal(results: Results, law: str = "uniform") -> Evidence:
     kind="training",
     statement="Two terms decide: with all attention but that to the goal and to the current node dropped, the likeliest next "
     "token stays the same in more than $0.85$ of the steps.",
-    controls=[control("the goal's term dropped too", key="no_goal_agree")],
+    controls=[control("the goal's term dropped too", terms="node")],
 )
-def two_terms_decide(results: Results, key: str = "two_terms_agree") -> Evidence:
-    return Evidence.over_seeds(results[one_layer_paths][f"uniform_{key}"], ">=", 0.85, "fixed beforehand")
+def two_terms_decide(results: Results, terms: str = "goal and node") -> Evidence:
+    same = results[one_layer_paths]["same"].sel(law="uniform", terms=terms)
+    return Evidence.over_seeds(same, ">=", 0.85, "fixed beforehand")
 
 
 @TASK.claim(
@@ -403,45 +383,31 @@ def two_terms_decide(results: Results, key: str = "two_terms_agree") -> Evidence
     controls=[control("trained on conditioned walks, whose law holds hitting probabilities", law="walk")],
 )
 def table_counts_paths(results: Results, law: str = "uniform") -> Evidence:
-    counts, nearness, hits = results[one_layer_paths][f"{law}_contrast_correlations"].T
-    return Evidence.weakest(
-        Evidence.over_seeds(counts - nearness, ">", 0.0, "equal correlations", parts=2),
-        Evidence.over_seeds(counts - hits, ">", 0.0, "equal correlations", parts=2),
-    )
+    contrast = results[one_layer_paths]["contrast"].sel(law=law)
+    counts, *others = (contrast.sel(reading=reading) for reading in READINGS)
+    return Evidence.all(*(Evidence.over_seeds(counts - other, ">", 0.0, "equal correlations") for other in others))
 
 
 @TASK.figure
-def goal_table(results: Results) -> Drawing:
-    """What the goal's value vector adds to the logits, against two readings; where the head looks."""
-    figure, axes = panels(1, 3)
-    found = results[one_layer_paths]
-    table, counts, nearness = found["uniform_contrasts"][0]
-    correlations = found["uniform_contrast_correlations"].mean(0)
-    raw = found["uniform_raw_correlations"].mean(0)
-    readings = (
-        (counts, "log number of paths", correlations[0], raw[0]),
-        (nearness, "minus distance", correlations[1], raw[1]),
-    )
-    for place, (reading, name, correlation, plain) in enumerate(readings):
-        panel = axes[0, place]
-        panel.plot(reading, table, ".", color="#1f4e9e", alpha=0.5, markersize=3)
-        title = f"{name}: correlation {correlation:.2f}"
-        label(panel, title, f"contrast of {name} (one seed)", "contrast of the goal table (logits)")
-        panel.text(
-            0.03,
-            0.95,
-            f"mean of {len(found['uniform_contrast_correlations'])} seeds\nraw entries: {plain:.2f}",
-            transform=panel.transAxes,
-            va="top",
-            fontsize=8,
+def goal_table(results: Results) -> Sheet:
+    """What the goal's value vector adds to the logits, against two readings (one seed); where the head looks."""
+    measured = results[one_layer_paths].sel(law="uniform")
+    contrasts = measured["contrasts"].isel(seed=0)
+    sheet = Sheet(columns=3)
+    for reading in READINGS[:2]:
+        contrast, raw = (float(measured[name].sel(reading=reading).mean()) for name in ("contrast", "table"))
+        panel = sheet.panel(
+            f"{reading}: correlation {contrast:.2f}",
+            x=f"contrast of {reading} (one seed)",
+            y="contrast of the goal table (logits)",
         )
-    attention = found["uniform_attention"].mean(0)[:7, :7]
-    image = axes[0, 2].imshow(attention, cmap="Greys", vmin=0, vmax=1)
-    axes[0, 2].grid(False)
-    figure.colorbar(image, ax=axes[0, 2], label="attention")
-    label(axes[0, 2], "The head looks at the goal", "token seen (0 goal, 1 start)", "current token")
-    rows = pd.DataFrame({"table": table, "log_count": counts, "nearness": nearness}).dropna()
-    return Drawing(figure, rows)
+        panel.scatter(
+            contrasts.sel(quantity=reading), contrasts.sel(quantity="table"), name="two continuations and a goal"
+        )
+        panel.text(f"mean of {measured.sizes['seed']} seeds\nraw entries: {raw:.2f}", corner="upper left")
+    panel = sheet.panel("The head looks at the goal", x="token seen (0 goal, 1 start)", y="current token")
+    panel.heat(measured["attention"].isel(token=slice(7), seen=slice(7)), bar="attention", low=0.0, high=1.0)
+    return sheet
 
 
 # %%

@@ -29,23 +29,19 @@
 # %%
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 
 from lab import Evidence, Task, control
 from lab.domains.graphs import navigation as exact
 from lab.domains.graphs.navigation_prompts import split_by_distance
-from lab.figures import REFERENCES, THEORY, Drawing, label, panels
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.results import Results
-from lab.statistics import mean_band
 from lab.streams import stream
-from tasks.stepwise_graph_navigation._answers import PAPER_HIERARCHY, Hierarchy, references_of, train_answers
-from tasks.stepwise_graph_navigation._drawing import NAMES, STYLES
-from tasks.stepwise_graph_navigation._shared import PAPER, PAPER_NETWORK, SLUG, SMOKE_NETWORK, Network, World
+from tasks.stepwise_graph_navigation._answers import NAMES, PAPER_HIERARCHY, Hierarchy, references_of, train_answers
+from tasks.stepwise_graph_navigation._shared import PAPER_NETWORK, SMOKE_NETWORK, Network, World
 
 
 @dataclass(frozen=True)
@@ -64,13 +60,13 @@ class Config:
     """the networks"""
     graphs: int = 24
     """graphs whose closed forms are compared"""
-    trainings: int = 12
+    trainings: int = 16
     """independent graphs and trainings"""
 
 
 TASK = Task(
-    SLUG,
-    PAPER,
+    "stepwise-graph-navigation",
+    "khona-2024-stepwise",
     presets={
         "smoke": Config(questions=12, network=SMOKE_NETWORK, graphs=2, trainings=2),
         "ci": Config(),
@@ -92,38 +88,39 @@ def near_world(config: Config, limit: int, seed: int) -> World:
 
 
 @TASK.measurement(seeds=lambda config: config.graphs)
-def ideal_gaps(config: Config, seed: int) -> dict[str, np.ndarray]:
+def ideal_accuracies(config: Config, seed: int) -> LabelledArrays:
     """Balanced accuracies on pairs beyond each limit without any network: additive model, closure, composed pairs."""
     rows = []
     for limit in config.limits:
         world = near_world(config, limit, seed)
-        additive, closure = references_of(world)[:2]
+        references = references_of(world)
         composed = exact.transitive_closure(world.pairs.training_positive)[world.pairs.held_out_positive]
-        rows.append([additive, closure, (1 + composed.double().mean()) / 2])
-    additive, closure, compose = np.array(rows).T
-    return {"additive": additive, "closure": closure, "compose": compose}
+        rows.append([references.additive, references.closure, (1 + composed.double().mean()) / 2])
+    return {"accuracy": labelled(rows, limit=config.limits, answer=("additive", "closure", "compose"))}
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
-def short_paths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Final accuracies beyond the first and the last limit; ``fixed``: the last limit without random offsets."""
-    found: dict[str, np.ndarray] = {}
-    nearest, farthest = config.limits[0], config.limits[-1]
-    arms = (
-        ("stepwise", nearest, config.offset),
-        ("stepwise", farthest, config.offset),
-        ("fixed", farthest, 0),
-        ("direct", nearest, config.offset),
-        ("direct", farthest, config.offset),
-    )
-    for arm, limit, offset in arms:
-        worlds = {seed: near_world(config, limit, seed) for seed in seeds}
-        kind = "direct" if arm == "direct" else "stepwise"
-        trained = train_answers(
-            config.network, worlds, kind, f"{arm}-{limit}", questions=config.questions, offset=offset
-        )
-        found |= {f"{arm}_{limit}_{key}": trained[key][:, -1] for key in ("accuracy", "valid")}
-    return found
+def short_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Final accuracies beyond the first and the last limit, and shares of connected pairs with a valid path.
+
+    ``unshifted_accuracy``: stepwise answers beyond the last limit without random offsets.
+    """
+    ends = config.limits[0], config.limits[-1]
+    worlds = {limit: {seed: near_world(config, limit, seed) for seed in seeds} for limit in ends}
+
+    def final(kind: str, limit: int, offset: int, name: str) -> list[np.ndarray]:
+        sizes = {"questions": config.questions, "offset": offset}
+        last = train_answers(config.network, worlds[limit], kind, name, **sizes).isel(update=-1)
+        return [last["accuracy"].values, last["valid"].values]
+
+    kinds = ("stepwise", "direct")
+    trained = np.array([[final(kind, limit, config.offset, f"{kind}-{limit}") for limit in ends] for kind in kinds])
+    accuracy, valid = trained.transpose(2, 3, 0, 1)
+    return {
+        "accuracy": labelled(accuracy, seed=seeds, answer=kinds, limit=ends),
+        "valid": labelled(valid, seed=seeds, answer=kinds, limit=ends),
+        "unshifted_accuracy": labelled(final("stepwise", ends[1], 0, "unshifted")[0], seed=seeds),
+    }
 
 
 # %% [markdown]
@@ -132,56 +129,31 @@ def short_paths(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]
 
 # %%
 @TASK.figure
-def short_training_paths(results: Results) -> Drawing:
+def short_training_paths(results: Results) -> Sheet:
     """What is to be gained from steps, by the longest training path; and what networks make of it."""
-    figure, axes = panels(1, 2)
-    ideal, found, limits = results[ideal_gaps], results[short_paths], np.array(results.config.limits)
-    ends = limits[[0, -1]]
-    rows = []
-    panel = axes[0, 0]
-    for kind, style, name in (
-        ("closure", STYLES["stepwise"], "closure minus additive model"),
-        ("compose", STYLES["suffix"], "closure minus composed pairs"),
-    ):
-        gap = ideal["closure"] - ideal["additive" if kind == "closure" else "compose"]
-        rows.append(points(panel, limits, list(gap.T), style, name))
-    panel.set_ylim(bottom=-0.01)
-    panel.set_xticks(limits)
-    panel.legend()
-    label(
-        panel, "Ideal gap: shrinks as training paths grow", "longest training path (layers)", "difference of accuracies"
+    ideal, trained = results[ideal_accuracies]["accuracy"], results[short_paths]
+    limits = ideal["limit"].values
+    sheet = Sheet(columns=2)
+    x = "longest training path (layers)"
+    panel = sheet.panel(
+        "Ideal gap: shrinks as training paths grow",
+        x=x,
+        y="difference of accuracies",
+        ylim=(-0.01, None),
+        xticks=limits,
     )
-
-    panel = axes[0, 1]
-    for kind in ("stepwise", "direct"):
-        samples = [found[f"{kind}_{limit}_accuracy"] for limit in ends]
-        rows.append(points(panel, ends, samples, STYLES[kind], NAMES[kind]))
-    style = STYLES["suffix"] | {"linestyle": "none"}
-    fixed = [found[f"fixed_{ends[1]}_accuracy"]]
-    rows.append(points(panel, ends[1:] - 0.12, fixed, style, "path, positions not shifted"))
-    panel.plot(limits, ideal["additive"].mean(0), label="additive model", **THEORY)
-    panel.plot(limits, ideal["closure"].mean(0), color=REFERENCES[1], linewidth=0.8, label="closure")
-    panel.set_xticks(limits)
-    panel.set_ylim(0.3, 1.03)
-    panel.legend(loc="lower right")
-    label(
-        panel,
-        "Networks stitch if paths were long",
-        "longest training path (layers)",
-        "balanced accuracy, farther pairs",
+    for answer, name in (("additive", "closure minus additive model"), ("compose", "closure minus composed pairs")):
+        gap = ideal.sel(answer="closure") - ideal.sel(answer=answer)
+        panel.points(gap, over="limit", name=name, join=True)
+    panel = sheet.panel(
+        "Networks stitch if paths were long", x=x, y="balanced accuracy, farther pairs", ylim=(0.3, 1.03), xticks=limits
     )
-    return Drawing(figure, pd.concat(rows, ignore_index=True))
-
-
-def points(
-    axes: Axes, x: np.ndarray, samples: Sequence[np.ndarray], style: Mapping[str, str], name: str
-) -> pd.DataFrame:
-    """Means with 95 % intervals over seeds at single places."""
-    mean = np.array([one.mean() for one in samples])
-    ends = [mean_band(one) for one in samples]
-    low, high = np.array([end[0] for end in ends]), np.array([end[1] for end in ends])
-    axes.errorbar(x, mean, [mean - low, high - mean], label=name, capsize=3, **style)  # type: ignore[arg-type]
-    return pd.DataFrame({"curve": name, "x": x, "mean": mean, "low": low, "high": high})
+    for answer in trained["answer"].values:
+        panel.points(trained["accuracy"].sel(answer=answer), over="limit", name=NAMES[answer], join=True)
+    panel.points(trained["unshifted_accuracy"], x=limits[-1] - 0.12, name="path, positions not shifted")
+    for answer, name in (("additive", "additive model"), ("closure", "closure")):
+        panel.theory(limits, ideal.sel(answer=answer).mean("seed"), name=name)
+    return sheet
 
 
 @TASK.claim(
@@ -191,19 +163,13 @@ def points(
     statement=r"The gap shrinks as the longest training path grows: what separates a perfect stitcher of training paths from "
     r"the additive model of a direct answer, on pairs more than $\Delta$ layers apart, is smaller for $\Delta = 5$ than for "
     r"$\Delta = 2$.",
-    controls=[control("trained networks in place of ideal answers", trained=True)],
+    controls=[control("a direct answer that composes training pairs in place of the additive model", direct="compose")],
 )
-def gap_shrinks_with_length(results: Results, trained: bool = False) -> Evidence:
-    shortest, *_, longest = results.config.limits
-    if trained:
-        found = results[short_paths]
-        short, long = (
-            found[f"stepwise_{limit}_accuracy"] - found[f"direct_{limit}_accuracy"] for limit in (shortest, longest)
-        )
-    else:
-        found = results[ideal_gaps]
-        short, *_, long = (found["closure"] - found["additive"]).T
-    return Evidence.over_seeds(short - long, ">", 0.0, "no difference")
+def gap_shrinks_with_length(results: Results, direct: str = "additive") -> Evidence:
+    ideal = results[ideal_accuracies]["accuracy"]
+    gap = ideal.sel(answer="closure") - ideal.sel(answer=direct)
+    nearest, farthest = results.config.limits[0], results.config.limits[-1]
+    return Evidence.over_seeds(gap.sel(limit=nearest) - gap.sel(limit=farthest), ">", 0.0, "no difference")
 
 
 @TASK.claim(
@@ -215,11 +181,12 @@ def gap_shrinks_with_length(results: Results, trained: bool = False) -> Evidence
     controls=[control("a perfect stitcher of short paths in place of the network trained on them", perfect=True)],
 )
 def long_paths_help(results: Results, perfect: bool = False) -> Evidence:
-    found, limits = results[short_paths], results.config.limits
-    short, long = (found[f"stepwise_{limit}_valid"] for limit in (limits[0], limits[-1]))
+    nearest, farthest = results.config.limits[0], results.config.limits[-1]
+    valid = results[short_paths]["valid"].sel(answer="stepwise")
+    short, long = valid.sel(limit=nearest), valid.sel(limit=farthest)
     if perfect:
         # A balanced accuracy of 1, so that every connected pair is reached: the share of valid paths is 1 as well.
-        short = results[ideal_gaps]["closure"][: len(long), 0]
+        short = results[ideal_accuracies]["accuracy"].sel(answer="closure", limit=nearest, seed=short["seed"])
     return Evidence.over_seeds(long - short, ">", 0.0, "no difference")
 
 
@@ -232,9 +199,10 @@ def long_paths_help(results: Results, perfect: bool = False) -> Evidence:
     controls=[control("the additive model in place of the unshifted network", additive=True)],
 )
 def offsets_help(results: Results, additive: bool = False) -> Evidence:
-    found, limit = results[short_paths], results.config.limits[-1]
-    shifted, fixed = found[f"stepwise_{limit}_accuracy"], found[f"fixed_{limit}_accuracy"]
-    worse = results[ideal_gaps]["additive"][: len(shifted), -1] if additive else fixed
+    trained, farthest = results[short_paths], results.config.limits[-1]
+    shifted = trained["accuracy"].sel(answer="stepwise", limit=farthest)
+    additive_model = results[ideal_accuracies]["accuracy"].sel(answer="additive", limit=farthest, seed=shifted["seed"])
+    worse = additive_model if additive else trained["unshifted_accuracy"]
     return Evidence.over_seeds(shifted - worse, ">=", 0.1, "fixed beforehand")
 
 
@@ -249,7 +217,6 @@ TASK.show(short_training_paths)
 
 # %%
 TASK.show(gap_shrinks_with_length)
-# %%
 TASK.show(long_paths_help)
 TASK.show(offsets_help)
 

@@ -65,25 +65,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from lab import Evidence, Task, control
 from lab.domains.graphs.navigation_prompts import bernoulli_dag, split_pairs
-from lab.figures import REFERENCES, THEORY, Drawing, label, mean_curve, panels
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.streams import stream
-from tasks.stepwise_graph_navigation._answers import (
-    ADDITIVE,
-    CLOSURE,
-    COVERED,
-    PAPER_HIERARCHY,
-    REACHED,
-    Hierarchy,
-    references_of,
-    train_answers,
-)
-from tasks.stepwise_graph_navigation._drawing import NAMES, STYLES
-from tasks.stepwise_graph_navigation._shared import PAPER, PAPER_NETWORK, SLUG, SMOKE_NETWORK, Network, World
+from tasks.stepwise_graph_navigation._answers import NAMES, PAPER_HIERARCHY, Hierarchy, references_of, train_answers
+from tasks.stepwise_graph_navigation._shared import PAPER_NETWORK, SMOKE_NETWORK, Network, World
 
 
 @dataclass(frozen=True)
@@ -111,8 +101,8 @@ class Config:
 
 
 TASK = Task(
-    SLUG,
-    PAPER,
+    "stepwise-graph-navigation",
+    "khona-2024-stepwise",
     presets={
         "smoke": Config(
             questions=12, records=2, network=SMOKE_NETWORK, hierarchical_trainings=2, bernoulli_trainings=2
@@ -129,7 +119,6 @@ TASK = Task(
         ),
     },
 )
-KINDS = ("stepwise", "direct", "suffix")
 
 
 def graph_world(config: Config, family: str, seed: int) -> World:
@@ -142,26 +131,36 @@ def graph_world(config: Config, family: str, seed: int) -> World:
     return World(adjacency, layer, split_pairs(source.child("split"), adjacency, layer, config.training_fraction))
 
 
-def train_kinds(config: Config, seeds: tuple[int, ...], family: str, kinds: Sequence[str]) -> dict[str, np.ndarray]:
-    """Accuracies [seed, record] of all kinds of answer, each on the same graphs and questions, and the references."""
+def train_kinds(config: Config, seeds: tuple[int, ...], family: str, kinds: Sequence[str]) -> LabelledArrays:
+    """All kinds of answer, each on the same graphs and questions, beside the references.
+
+    ``learning``: balanced accuracy during the training; ``accuracy``: at its end, and of the references; ``reached``: share
+    of the held-out connected pairs for which the stepwise network writes a valid path, and that the references contain.
+    """
     worlds = {seed: graph_world(config, family, seed) for seed in seeds}
-    found: dict[str, np.ndarray] = {"references": np.stack([references_of(worlds[seed]) for seed in seeds])}
-    for kind in kinds:
-        trained = train_answers(
-            config.network, worlds, kind, f"{family}-{kind}", questions=config.questions, records=config.records
-        )
-        found |= {f"{kind}_{key}": value for key, value in trained.items()}
-    return found
+    sizes = {"questions": config.questions, "records": config.records}
+    trained = [train_answers(config.network, worlds, kind, f"{family}-{kind}", **sizes) for kind in kinds]
+    additive, closure, covered, reached = np.array([references_of(worlds[seed]) for seed in seeds]).T
+    learning = np.stack([history["accuracy"] for history in trained], 1)
+    valid = trained[kinds.index("stepwise")]["valid"].isel(update=-1)
+    accuracy = np.column_stack([learning[:, :, -1], additive, closure])
+    return {
+        "learning": labelled(learning, seed=seeds, kind=kinds, update=trained[0]["update"].values.tolist()),
+        "accuracy": labelled(accuracy, seed=seeds, answer=(*kinds, "additive", "closure")),
+        "reached": labelled(
+            np.column_stack([valid, covered, reached]), seed=seeds, by=("network", "suffixes", "closure")
+        ),
+    }
 
 
 @TASK.measurement(seeds=lambda config: config.hierarchical_trainings, ensemble=True, seeds_per_job=14)
-def hierarchical_answers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
+def hierarchical_answers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """All three kinds of answer on hierarchical graphs."""
-    return train_kinds(config, seeds, "hierarchical", KINDS)
+    return train_kinds(config, seeds, "hierarchical", ("stepwise", "direct", "suffix"))
 
 
 @TASK.measurement(seeds=lambda config: config.bernoulli_trainings, ensemble=True, seeds_per_job=14)
-def bernoulli_answers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
+def bernoulli_answers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Stepwise and direct answers on Bernoulli graphs."""
     return train_kinds(config, seeds, "bernoulli", ("stepwise", "direct"))
 
@@ -171,50 +170,24 @@ def bernoulli_answers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.nd
 
 
 # %%
-def final_accuracy(results: Results, family: str, kind: str) -> np.ndarray:
-    """Balanced accuracy of one kind of answer after training, or of a reference without a network [seed]."""
-    measured = results[hierarchical_answers if family == "hierarchical" else bernoulli_answers]
-    if kind in ("additive", "closure"):
-        return measured["references"][:, ADDITIVE if kind == "additive" else CLOSURE]
-    return measured[f"{kind}_accuracy"][:, -1]
-
-
 @TASK.figure
-def stepwise_gap(results: Results) -> Drawing:
-    """Balanced accuracy on held-out pairs during training; both graphs, three kinds of answer, two references."""
-    figure, axes = panels(1, 2)
-    steps, records = results.config.network.steps, results.config.records
-    shares = 100 * np.minimum(np.arange(1, records + 1) * -(-steps // records), steps) / steps
-    rows = []
-    for place, (family, measured) in enumerate(
-        (("hierarchical", results[hierarchical_answers]), ("bernoulli", results[bernoulli_answers]))
-    ):
-        panel = axes[0, place]
-        kinds = [kind for kind in KINDS if f"{kind}_accuracy" in measured]
-        for kind in kinds:
-            samples = measured[f"{kind}_accuracy"]
-            rows.append(mean_curve(panel, shares, samples, STYLES[kind], NAMES[kind]).assign(graph=family))
-        additive, closure = measured["references"][:, :2].mean(0)
-        panel.axhline(additive, label="additive baseline (no network)", **THEORY)
-        panel.axhline(closure, color=REFERENCES[1], linewidth=0.8, label="closure of training paths")
-        gap = (measured["stepwise_accuracy"] - measured["direct_accuracy"])[:, -1].mean()
-        name = "Hierarchical" if place == 0 else "Bernoulli"
-        label(panel, f"{name} graph: stepwise leads by {gap:.2f}", "share of training (%)", "balanced accuracy")
-        rows.append(
-            pd.DataFrame({"curve": ["additive", "closure"], "x": np.nan, "mean": [additive, closure], "graph": family})
-        )
-    for panel in axes[0]:
-        panel.set_ylim(0.5, 1.02)
-    axes[0, 0].legend(loc="lower right", ncols=2)
-    axes[0, 1].text(
-        0.98,
-        0.03,
-        "causal arm; with one layer the prefix arm\nis the same to the last digit",
-        transform=axes[0, 1].transAxes,
-        ha="right",
-        fontsize=8,
-    )
-    return Drawing(figure, pd.concat(rows, ignore_index=True))
+def stepwise_gap(results: Results) -> Sheet:
+    """Balanced accuracy on held-out pairs during training; both graphs, three kinds of answer, two references.
+
+    Networks are causal; with one layer the prefix arm is the same to the last digit.
+    """
+    sheet = Sheet(columns=2)
+    for family, measurement in (("Hierarchical", hierarchical_answers), ("Bernoulli", bernoulli_answers)):
+        learning, accuracy = results[measurement]["learning"], results[measurement]["accuracy"]
+        share = 100 * learning["update"] / results.config.network.steps
+        gap = float((accuracy.sel(answer="stepwise") - accuracy.sel(answer="direct")).mean())
+        title = f"{family} graph: stepwise leads by {gap:.2f}"
+        panel = sheet.panel(title, x="share of training (%)", y="balanced accuracy", ylim=(0.5, 1.02))
+        for kind in learning["kind"].values:
+            panel.curve(learning.sel(kind=kind), over="update", x=share, name=NAMES[kind])
+        for answer, name in (("additive", "additive model, no network"), ("closure", "closure of training paths")):
+            panel.level(accuracy.sel(answer=answer).mean(), name)
+    return sheet
 
 
 @TASK.claim(
@@ -226,17 +199,21 @@ def stepwise_gap(results: Results) -> Drawing:
     controls=[control("a perfect stitcher in place of the network that answers at once", second="closure")],
 )
 def stepwise_beats_direct(results: Results, second: str = "direct") -> Evidence:
-    parts = [
-        Evidence.over_seeds(
-            final_accuracy(results, family, "stepwise") - final_accuracy(results, family, second),
-            ">",
-            0.0,
-            f"no difference, {family} graph",
-            parts=2,
+    accuracies = {
+        "hierarchical": results[hierarchical_answers]["accuracy"],
+        "Bernoulli": results[bernoulli_answers]["accuracy"],
+    }
+    return Evidence.all(
+        *(
+            Evidence.over_seeds(
+                accuracy.sel(answer="stepwise") - accuracy.sel(answer=second),
+                ">",
+                0.0,
+                f"no difference, {family} graph",
+            )
+            for family, accuracy in accuracies.items()
         )
-        for family in ("hierarchical", "bernoulli")
-    ]
-    return Evidence.weakest(*parts)
+    )
 
 
 @TASK.claim(
@@ -245,13 +222,12 @@ def stepwise_beats_direct(results: Results, second: str = "direct") -> Evidence:
     kind="phenomenon",
     statement="A network that answers at once is hardly better than the additive logistic model $a_s + b_g + c$: it closes "
     "less than a quarter of what separates that model from the closure of the training edges.",
-    controls=[control("a perfect stitcher of training paths", kind="closure")],
+    controls=[control("a perfect stitcher of training paths", answer="closure")],
 )
-def direct_is_additive(results: Results, kind: str = "direct") -> Evidence:
-    additive, closure, network = (
-        final_accuracy(results, "hierarchical", name) for name in ("additive", "closure", kind)
-    )
-    share = (network - additive) / (closure - additive).mean()
+def direct_is_additive(results: Results, answer: str = "direct") -> Evidence:
+    accuracy = results[hierarchical_answers]["accuracy"]
+    additive, closure = accuracy.sel(answer="additive"), accuracy.sel(answer="closure")
+    share = (accuracy.sel(answer=answer) - additive) / (closure - additive).mean()
     return Evidence.over_seeds(share, "<=", 0.25, "a quarter, fixed beforehand")
 
 
@@ -261,14 +237,14 @@ def direct_is_additive(results: Results, kind: str = "direct") -> Evidence:
     kind="phenomenon",
     statement="Stitching is a cause of the gap: the share of held-out connected pairs for which a stepwise network writes a "
     "valid path exceeds the share $K_0$ that lies on training paths, and does not exceed the closure of their edges.",
-    controls=[control("the closure in place of $K_0$", lower=REACHED)],
+    controls=[control("the closure in place of $K_0$", lower="closure")],
 )
-def stepwise_stitches(results: Results, lower: int = COVERED) -> Evidence:
-    measured = results[hierarchical_answers]
-    valid, references = measured["stepwise_valid"][:, -1], measured["references"]
-    return Evidence.weakest(
-        Evidence.over_seeds(valid - references[:, lower], ">=", 0.0, "suffix coverage", parts=2),
-        Evidence.over_seeds(valid - references[:, REACHED], "<=", 0.0, "closure of the training edges", parts=2),
+def stepwise_stitches(results: Results, lower: str = "suffixes") -> Evidence:
+    reached = results[hierarchical_answers]["reached"]
+    network = reached.sel(by="network")
+    return Evidence.all(
+        Evidence.over_seeds(network - reached.sel(by=lower), ">=", 0.0, "suffix coverage"),
+        Evidence.over_seeds(network - reached.sel(by="closure"), "<=", 0.0, "closure of the training edges"),
     )
 
 
