@@ -24,7 +24,6 @@ TOO_LONG = {
     "proofs_check/causallm_icl.py",
     "proofs_check/icl_function_classes.py",
     "tasks/addition_length_generalization.py",
-    "tasks/causal_structure.py",
     "tasks/causallm_icl.py",
     "tasks/icl_function_classes.py",
     "tasks/induction_heads_markov.py",
