@@ -69,6 +69,7 @@ from tasks.causal_structure._shared import (
     ATTENTION_AXES,
     BLOCK,
     PAPER,
+    adjacency,
     by_arm,
     first_training,
     masks_of,
@@ -385,8 +386,7 @@ def two_heads(results: Results) -> Sheet:
     panels = {("causal", "causal"): own, ("prefix", "prefix"): own, ("same question", "causal"): same}
     sheet = Sheet(rows=2, columns=5, width=3.1, height=3.2)
     for head, parent in ((1, "first"), (2, "second")):
-        positions = truth["token"].rename(token="attended")
-        graph = (truth.sel(head=head) == positions).astype(float)
+        graph = adjacency(truth.sel(head=head))
         show_attention(sheet.panel(f"the {parent} parent", **ATTENTION_AXES), graph, of=SHOWN)
         for (name, arm), found in panels.items():
             weight, _ = own_parents(found["attention"], nodes)
@@ -413,8 +413,8 @@ SHOWN = "a hidden graph or one training"
 
 def counting_bars(panel: Panel, losses: xr.DataArray) -> None:
     """The losses of those who count."""
-    for counted in COUNTED:
-        panel.bars(losses.sel(counted=counted), x=f"count {counted}", name="counting", look=3)
+    names = {counted: f"count {counted}" for counted in COUNTED}
+    panel.bars({name: losses.sel(counted=counted) for counted, name in names.items()}, name="counting", look=3)
 
 
 # %% [markdown]
