@@ -229,8 +229,8 @@ def best_sharpness(config: Config, seed: int) -> LabelledArrays:
                     options={"xatol": 1e-3},
                 )
             )
-        sharpnesses.append([found.x for found in best])
-        losses.append([found.fun for found in best])
+        sharpnesses.append([minimum.x for minimum in best])
+        losses.append([minimum.fun for minimum in best])
     seen_graphs = ("parents", "grandparents")
     return {
         "sharpness": labelled(sharpnesses, length=config.lengths, graph=seen_graphs),
@@ -260,8 +260,8 @@ def growth_of_sharpness(results: Results, graph: str) -> xr.DataArray:
 @PROOFS.figure
 def sharpness_and_length(results: Results) -> Sheet:
     """The sharpness that serves the head best on chains of T tokens, and what it loses to the oracle (S = 3, alpha = 1)."""
-    found = results[best_sharpness]
-    lengths = found["length"].values
+    measured = results[best_sharpness]
+    lengths = measured["length"].values
     slope = float(growth_of_sharpness(results, "parents").mean())
     texts = {
         "sharpness": (
@@ -275,12 +275,12 @@ def sharpness_and_length(results: Results) -> Sheet:
     for quantity, (title, y, scale) in texts.items():
         panel = sheet.panel(title, x="tokens $T$", y=y, scale=("log2", scale))
         for graph, name in (("parents", "parent known"), ("grandparents", "grandparent instead")):
-            panel.curve(found[quantity].sel(graph=graph), over="length", name=name)
+            panel.curve(measured[quantity].sel(graph=graph), over="length", name=name)
         if quantity == "sharpness":
-            start = float(found[quantity].sel(graph="parents").mean()) - np.log(lengths).mean()
+            start = float(measured[quantity].sel(graph="parents").mean()) - np.log(lengths).mean()
             panel.theory(lengths, start + np.log(lengths), name=r"$\log T$ + constant")
         else:
-            panel.curve(found["excess_smoothed"], over="length", name=r"counts smoothed by $\alpha$")
+            panel.curve(measured["excess_smoothed"], over="length", name=r"counts smoothed by $\alpha$")
     return sheet
 
 

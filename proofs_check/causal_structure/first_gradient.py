@@ -88,7 +88,7 @@ def gradient_errors(config: Config, *, assumed_floor: float = GRADIENT_FLOOR) ->
     loss = soft_cross_entropy(data.target, law + GRADIENT_FLOOR).mean()
     automatic = torch.autograd.grad(loss, (pattern, score))
     by_hand = reduced_gradients(pattern.detach(), score.detach(), data.tokens, data.target, assumed_floor, mask)
-    return {"error": labelled(max((one - other).abs().max() for one, other in zip(automatic, by_hand, strict=True)))}
+    return {"error": labelled(max((left - right).abs().max() for left, right in zip(automatic, by_hand, strict=True)))}
 
 
 @PROOFS.claim(
@@ -133,9 +133,9 @@ FAMILY = (ROOT, 0, 1, 2, 1, ROOT, 5)  # 3 has a parent, a grandparent, a great-g
 QUOTIENTS = "rounding of quotients by mu >= min pi"
 
 
-def quotient_bound(found: xr.Dataset) -> float:
+def quotient_bound(measured: xr.Dataset) -> float:
     """Rounding of quotients by the smallest entry of a transition matrix, ``smallest``."""
-    return statistics.rounding_bound(60, 1 / float(found["smallest"].min()))
+    return statistics.rounding_bound(60, 1 / float(measured["smallest"].min()))
 
 
 @PROOFS.cases(claimed={}, information={"information": True})
@@ -163,11 +163,11 @@ def family_signals(config: Config, *, information: bool = False) -> LabelledArra
         "another tree": (6, 3, torch.zeros(200, dtype=torch.float64)),
     }
     errors = [(signal[:, i, j] - value).abs().max() for i, j, value in wanted.values()]
-    own = facts.diagonal(dim1=1, dim2=2)
+    of_itself = facts.diagonal(dim1=1, dim2=2)
     return {
         "error": labelled(torch.stack(errors), kin=list(wanted)),
         "most_information": labelled(facts.max()),
-        "own_information": labelled([float(own.min()), float(own.max())], end=("least", "most")),
+        "own_information": labelled([float(of_itself.min()), float(of_itself.max())], end=("least", "most")),
         "smallest": labelled(transition.min()),
     }
 
@@ -182,8 +182,8 @@ def family_signals(config: Config, *, information: bool = False) -> LabelledArra
     controls=[control("the information itself, also off the parent", case="information")],
 )
 def signal_by_kinship(results: Results, case: str = "claimed") -> Evidence:
-    found = results[family_signals].sel(case=case)
-    return Evidence.exact(found["error"].max(), "<=", quotient_bound(found), QUOTIENTS)
+    measured = results[family_signals].sel(case=case)
+    return Evidence.exact(measured["error"].max(), "<=", quotient_bound(measured), QUOTIENTS)
 
 
 @PROOFS.claim(
@@ -195,11 +195,11 @@ def signal_by_kinship(results: Results, case: str = "claimed") -> Evidence:
     controls=[control("S - 2 instead of S - 1", most=1)],
 )
 def information_is_bounded(results: Results, most: int = 2) -> Evidence:
-    found = results[family_signals].sel(case="claimed")
-    bound = quotient_bound(found)
+    measured = results[family_signals].sel(case="claimed")
+    bound = quotient_bound(measured)
     return Evidence.all(
-        Evidence.exact(found["most_information"] - most, "<=", bound, QUOTIENTS),
-        Evidence.exact(abs(found["own_information"] - most).max(), "<=", bound, QUOTIENTS),
+        Evidence.exact(measured["most_information"] - most, "<=", bound, QUOTIENTS),
+        Evidence.exact(abs(measured["own_information"] - most).max(), "<=", bound, QUOTIENTS),
     )
 
 
@@ -247,8 +247,8 @@ def finite_length(config: Config, seed: int) -> LabelledArrays:
         bias.append(float(off.diagonal()[rows].mean()))
         parent.append(float(off.diagonal(-1)[rows.start - 1 :].mean()))
         wrong.append(float(deviation(information).diagonal()[rows].mean()))
-    found = {"bias": bias, "parent": parent, "information": wrong}
-    return {name: labelled(values, length=config.lengths) for name, values in found.items()}
+    deviations = {"bias": bias, "parent": parent, "information": wrong}
+    return {name: labelled(values, length=config.lengths) for name, values in deviations.items()}
 
 
 @PROOFS.claim(
@@ -261,10 +261,10 @@ def finite_length(config: Config, seed: int) -> LabelledArrays:
     controls=[control("the limit is taken to be the information", limit="information")],
 )
 def bias_vanishes(results: Results, limit: str = "bias") -> Evidence:
-    found = results[finite_length]
-    lead = (abs(found[limit]) - abs(found["parent"])).min("length")
+    measured = results[finite_length]
+    lead = (abs(measured[limit]) - abs(measured["parent"])).min("length")
     return Evidence.all(
-        Evidence.equals(log_slope(found[limit]), -1, 0.25, "exponent -1 from u/T - mu = O(1/T)"),
+        Evidence.equals(log_slope(measured[limit]), -1, 0.25, "exponent -1 from u/T - mu = O(1/T)"),
         Evidence.over_seeds(lead, ">", 0, "as far from the limit at the parent"),
     )
 
@@ -283,10 +283,10 @@ def bias_vanishes(results: Results, limit: str = "bias") -> Evidence:
 def rival_margins(signal: Tensor, parents: tuple[int, ...], mask: Tensor) -> Tensor:
     """g at the parent minus the best other entry that the node may attend to, for each node with a parent."""
     children = [node for node, parent in enumerate(parents) if parent != ROOT]
-    own = [parents[child] for child in children]
+    their_parents = [parents[child] for child in children]
     rivals = signal.masked_fill(~mask, -torch.inf)[children]
-    at_parent = rivals[range(len(children)), own].clone()
-    rivals[range(len(children)), own] = -torch.inf
+    at_parent = rivals[range(len(children)), their_parents].clone()
+    rivals[range(len(children)), their_parents] = -torch.inf
     return at_parent - rivals.amax(-1)
 
 
@@ -343,9 +343,9 @@ def parent_attracts_most(results: Results, prior: str = "uniform") -> Evidence:
     controls=[control("the second inequality turned round", turned=True)],
 )
 def processing_bounds(results: Results, turned: bool = False) -> Evidence:
-    found = results[exact_signals]
+    measured = results[exact_signals]
     names = ("turned",) if turned else ("processing", "schwarz")
-    return Evidence.exact(max(float(found[name].max()) for name in names), "<=", quotient_bound(found), QUOTIENTS)
+    return Evidence.exact(max(float(measured[name].max()) for name in names), "<=", quotient_bound(measured), QUOTIENTS)
 
 
 # %% [markdown]
@@ -409,10 +409,10 @@ def sampled_gradients(config: Config, seed: int) -> LabelledArrays:
     ],
 )
 def sampled_gradient_finds_parents(results: Results, setting: str = "uniform") -> Evidence:
-    found = results[sampled_gradients].sel(setting=setting)
+    measured = results[sampled_gradients].sel(setting=setting)
     return Evidence.all(
-        Evidence.over_seeds(found["margin"], ">", 0, "the parent is the argmax of every row"),
-        Evidence.over_seeds(found["value"], ">", 0.05, "half of E I/S, the value in the limit"),
+        Evidence.over_seeds(measured["margin"], ">", 0, "the parent is the argmax of every row"),
+        Evidence.over_seeds(measured["value"], ">", 0.05, "half of E I/S, the value in the limit"),
     )
 
 
@@ -457,8 +457,8 @@ def both_directions(config: Config, *, states: int, matrices: int, seed: int) ->
     controls=[control("three symbols, where chains are not reversible", case="three_symbols")],
 )
 def edges_without_direction(results: Results, case: str = "two_symbols") -> Evidence:
-    found = results[both_directions].sel(case=case)
-    return Evidence.exact(abs(found["lead"]).max(), "<=", quotient_bound(found), QUOTIENTS)
+    measured = results[both_directions].sel(case=case)
+    return Evidence.exact(abs(measured["lead"]).max(), "<=", quotient_bound(measured), QUOTIENTS)
 
 
 @PROOFS.claim(
@@ -471,10 +471,10 @@ def edges_without_direction(results: Results, case: str = "two_symbols") -> Evid
     controls=[control("child and parent exchanged", exchanged=True)],
 )
 def parent_beats_child(results: Results, exchanged: bool = False) -> Evidence:
-    found = results[both_directions].sel(case="schur")
-    lead, bound = found["lead"], quotient_bound(found)
+    measured = results[both_directions].sel(case="schur")
+    lead, bound = measured["lead"], quotient_bound(measured)
     return Evidence.all(
-        Evidence.exact(found["trace_error"], "<=", bound, QUOTIENTS),
+        Evidence.exact(measured["trace_error"], "<=", bound, QUOTIENTS),
         Evidence.exact(lead.sel(end="most") if exchanged else -lead.sel(end="least"), "<=", bound, QUOTIENTS),
     )
 

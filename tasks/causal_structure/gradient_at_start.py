@@ -151,18 +151,18 @@ def start_gradient(config: Config, seed: int) -> LabelledArrays:
         everything, _ = kinship(data.transition, row - np.arange(length - 1))
         shift = everything[mask[row, :-1]].sum() / mask[row].sum()  # the mean over what the row sees
         values = {"measured": scaled[row - distances], "limit": signal - shift, "information": information}
-        for name, one in values.items():
-            rows[name].append(torch.where(visible, one, torch.nan))
+        for name, value in values.items():
+            rows[name].append(torch.where(visible, value, torch.nan))
     return {
-        name: labelled(torch.stack(one), setting=list(SETTINGS), distance=distances.tolist())
-        for name, one in rows.items()
+        name: labelled(torch.stack(values), setting=list(SETTINGS), distance=distances.tolist())
+        for name, values in rows.items()
     }
 
 
 @TASK.figure
 def gradient_rows(results: Results) -> Sheet:
     """The gradient of one row of the first layer before training, by distance to the token attended to (chain, S = 3)."""
-    found = results[start_gradient]
+    row = results[start_gradient]
     sheet = Sheet(columns=3, width=4.1)
     titles = {
         "uniform": "causal mask: the parent (1) wins",
@@ -170,7 +170,7 @@ def gradient_rows(results: Results) -> Sheet:
         "prefix": "prefix mask: the child (-1) competes",
     }
     for setting, title in titles.items():
-        seen = found.sel(setting=setting).dropna("distance")
+        seen = row.sel(setting=setting).dropna("distance")
         facts = seen["information"].where(seen["distance"] != 0)  # a token knows all about itself: S - 1
         limits = (None, None) if setting == "sticky" else (-0.03, 0.15)
         panel = sheet.panel(

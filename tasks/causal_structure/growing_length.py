@@ -101,7 +101,7 @@ def growing_length(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     attention, and ``head`` [seed, length] is the error outside the prior of a perfectly sharp head on the known graph.
     """
     sizes = config.training
-    found: dict[str, list[xr.DataArray]] = {}
+    by_length: dict[str, list[xr.DataArray]] = {}
     for length in config.lengths:
         graph = chain(length - 1)
         before, after, trained = train_in_stages(sizes, seeds, dict.fromkeys(seeds, graph))
@@ -122,14 +122,14 @@ def growing_length(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             "outside_untrained": before.study.untrained(seeds, torch.float64).ask(outside, largest_error),
             "head": labelled([error_of_a_sharp_head(outside[seed], graph) for seed in seeds], seed=seeds),
         }
-        for name, one in values.items():
-            found.setdefault(name, []).append(one)
+        for name, value in values.items():
+            by_length.setdefault(name, []).append(value)
     axes: dict[str, Any] = {"seed": seeds, "arm": ARM_NAMES}
     return {
         name: labelled(
             np.stack(parts, -1), **{axis: axes[axis] for axis in map(str, parts[0].dims)}, length=config.lengths
         )
-        for name, parts in found.items()
+        for name, parts in by_length.items()
     }
 
 
@@ -181,7 +181,7 @@ def counts_outside_the_prior(results: Results, trained: bool = True) -> Evidence
 @TASK.figure
 def growing_with_length(results: Results) -> Sheet:
     """Staged training on chains of growing length: loss, attention, and error on a matrix outside the prior."""
-    found = results[growing_length]
+    measured = results[growing_length]
     sheet = Sheet(columns=3, width=4.1)
     texts = {
         "excess": ("excess loss falls with length", "loss above the oracle (nats)"),
@@ -189,16 +189,16 @@ def growing_with_length(results: Results) -> Sheet:
         "outside": ("it counts outside the prior too", r"$\sup_k |f_k - \pi(s, k)|$"),
     }
     for name, (title, y) in texts.items():
-        values = found[name]
+        values = measured[name]
         slopes = log_slope(values.mean("seed"))
         said = ", ".join(f"{arm} {float(slopes.sel(arm=arm)):.2f}" for arm in ARM_NAMES)
         panel = sheet.panel(f"{title}: slopes {said}", x="tokens $T$", y=y, scale=("log2", "log"))
         for arm in ARM_NAMES:
             panel.curve(values.sel(arm=arm), over="length", arm=arm)
-        untrained = found[f"{name}_untrained"].sel(arm="causal")
+        untrained = measured[f"{name}_untrained"].sel(arm="causal")
         panel.curve(untrained, over="length", name="untrained: even attention", look=3)
         if name == "outside":
-            panel.curve(found["head"], over="length", name="sharp head, graph known")
+            panel.curve(measured["head"], over="length", name="sharp head, graph known")
     return sheet
 
 

@@ -277,7 +277,7 @@ def joint_training_finds_the_graph(results: Results, adam: bool = False) -> Evid
 
 
 def even_attention(like: xr.DataArray) -> xr.DataArray:
-    """Attention [..., token, attended] before training: the same to all tokens up to the own one."""
+    """Attention [..., token, attended] before training: the same to each token and all before it."""
     visible = (like["attended"] <= like["token"]).astype(float)
     return visible / visible.sum("attended") + xr.zeros_like(like)
 
@@ -311,10 +311,10 @@ def joint_training_counts(results: Results, adam: bool = False) -> Evidence:
     return Evidence.over_seeds(excess, "<=", 0.03, "0.03 nats for a softmax read-out that cannot take logarithms")
 
 
-def below_the_unigram(found: xr.Dataset, states: int, trained: bool) -> xr.DataArray:
+def below_the_unigram(measured: xr.Dataset, states: int, trained: bool) -> xr.DataArray:
     """By how much the loss of the causal arm, or of the uniform law before training, is below the unigram's."""
-    loss = found["loss"].sel(arm="causal") if trained else float(np.log(states))
-    return found["references"].sel(reference="unigram") - loss
+    loss = measured["loss"].sel(arm="causal") if trained else float(np.log(states))
+    return measured["references"].sel(reference="unigram") - loss
 
 
 @TASK.claim(
@@ -342,11 +342,11 @@ def joint_training_beats_the_unigram(results: Results, trained: bool = True) -> 
     ],
 )
 def low_loss_without_the_graph(results: Results, case: str = "adam") -> Evidence:
-    found = results[joint_pairs if case == "descent" else adam_on_pairs]
-    causal = found.sel(arm="causal")
+    measured = results[joint_pairs if case == "descent" else adam_on_pairs]
+    causal = measured.sel(arm="causal")
     weight, _ = parent_attention(causal["attention"], causal["parent"])
     even, _ = parent_attention(even_attention(causal["attention"]), causal["parent"])
-    gap = below_the_unigram(found, results.config.adaptive.states, trained=case != "untrained")
+    gap = below_the_unigram(measured, results.config.adaptive.states, trained=case != "untrained")
     return Evidence.all(
         Evidence.over_seeds(gap, ">", 0, "the unigram's loss"),
         Evidence.over_seeds(weight, "<", float(even.mean()), "even attention"),
@@ -366,9 +366,9 @@ def prefix_is_slower(results: Results, staged: bool = False) -> Evidence:
         [in_stages(results, staged_training.staged_pairs)] if staged else [results[joint_chain], results[joint_pairs]]
     )
     parts = []
-    for found in runs:
-        updates = found["update"]
-        early = found["on_parent"].sel(update=updates[: len(updates) // 2]).mean("update")
+    for measured in runs:
+        updates = measured["update"]
+        early = measured["on_parent"].sel(update=updates[: len(updates) // 2]).mean("update")
         lead = early.sel(arm="causal") - early.sel(arm="prefix")
         parts.append(Evidence.over_seeds(lead, ">", 0, "the causal arm's attention over the same steps"))
     return Evidence.all(*parts)
@@ -378,19 +378,21 @@ def prefix_is_slower(results: Results, staged: bool = False) -> Evidence:
 def written_weights(results: Results) -> Sheet:
     """Joint training from zero: the graph, the first layer's attention under both masks, and the blocks of A_2 and W."""
     sheet = Sheet(rows=2, columns=5, width=3.0, height=3.1)
-    one = "a hidden graph or one training"
+    shown = "a hidden graph or one training"
     for graph, run in {"chain": joint_chain, "pairs": joint_pairs}.items():
-        found = results[run]
-        single = first_training(found)
-        weight, _ = parent_attention(found["attention"], found["parent"])
-        show_attention(sheet.panel(f"{graph}: the hidden graph", **ATTENTION_AXES), adjacency(single["parent"]), of=one)
+        measured = results[run]
+        single = first_training(measured)
+        weight, _ = parent_attention(measured["attention"], measured["parent"])
+        show_attention(
+            sheet.panel(f"{graph}: the hidden graph", **ATTENTION_AXES), adjacency(single["parent"]), of=shown
+        )
         for arm in ARM_NAMES:
             panel = sheet.panel(f"{arm}: {float(weight.sel(arm=arm).mean()):.2f} on the parent", **ATTENTION_AXES)
-            show_attention(panel, single["attention"].sel(arm=arm), of=one)
+            show_attention(panel, single["attention"].sel(arm=arm), of=shown)
         panel = sheet.panel("$A_2$ (causal)", x="copied symbol", y="query symbol")
-        panel.heat(single["score"].sel(arm="causal"), signed=True, numbers=".1f", of=one)
+        panel.heat(single["score"].sel(arm="causal"), signed=True, numbers=".1f", of=shown)
         panel = sheet.panel("$W$ (causal)", x="predicted", y="read symbol")
-        panel.heat(single["readout"].sel(arm="causal"), signed=True, numbers=".1f", of=one)
+        panel.heat(single["readout"].sel(arm="causal"), signed=True, numbers=".1f", of=shown)
     return sheet
 
 
@@ -399,18 +401,18 @@ def joint_losses(results: Results) -> Sheet:
     """Loss of joint training against steps, beside the references, for both masks."""
     sheet = Sheet(columns=3, width=4.1)
     for graph, run in JOINT.items():
-        found = results[run]
-        levels = found["references"].mean("seed")
+        measured = results[run]
+        levels = measured["references"].mean("seed")
         smooth, symbols = (float(levels.sel(reference=name)) for name in ("smoothed counts", "unigram"))
-        arms = found["arm"].values.tolist()
+        arms = measured["arm"].values.tolist()
         if "prefix" in arms:
-            gap = float((found["loss"].sel(arm="prefix") - found["loss"].sel(arm="causal")).mean())
+            gap = float((measured["loss"].sel(arm="prefix") - measured["loss"].sel(arm="causal")).mean())
             finding = f"prefix ends {abs(gap):.3f} {'above' if gap > 0 else 'below'} causal"
         else:
-            finding = f"causal ends {float(found['loss'].mean()) - smooth:.3f} above counting"
+            finding = f"causal ends {float(measured['loss'].mean()) - smooth:.3f} above counting"
         panel = sheet.panel(f"{graph}: {finding}", x="steps", y="loss (nats)", ylim=(smooth - 0.08, symbols + 0.35))
         for arm in arms:
-            panel.curve(found["losses"].sel(arm=arm), over="update", arm=arm)
+            panel.curve(measured["losses"].sel(arm=arm), over="update", arm=arm)
         if graph == "pairs":
             adam = results[adam_on_pairs]["losses"].sel(arm="causal")
             panel.curve(adam, over="update", name="causal, Adam: no graph")
@@ -424,8 +426,8 @@ def attention_by_position(results: Results) -> Sheet:
     """Attention of each node to its parent over random forests, one a training: mean and 95 % band over graphs."""
     sheet = Sheet(columns=2)
     runs = {"staged": in_stages(results, staged_training.staged_forests), "joint": results[joint_forests]}
-    for name, found in runs.items():
-        attention, parent = found["attention"], found["parent"]
+    for name, measured in runs.items():
+        attention, parent = measured["attention"], measured["parent"]
         weight = attention.where(attention["attended"] == parent).sum("attended").where(parent != ROOT)
         # A node that is a root in all but one graph has no band.
         weight = weight.sel(token=(parent != ROOT).sum("seed") > 1)

@@ -366,10 +366,10 @@ def same_question_twice(config: Config, seeds: tuple[int, ...]) -> LabelledArray
     controls=[control("both heads are asked about the same token", same_question=True)],
 )
 def each_head_finds_its_parent(results: Results, same_question: bool = False) -> Evidence:
-    found = results[same_question_twice if same_question else two_heads_staged]
-    weight, hits = own_parents(found["attention"], results.config.staged.nodes)
+    measured = results[same_question_twice if same_question else two_heads_staged]
+    weight, hits = own_parents(measured["attention"], results.config.staged.nodes)
     parts = []
-    for arm in found["arm"].values:
+    for arm in measured["arm"].values:
         lesser_weight, lesser_hits = (values.sel(arm=arm).min("head") for values in (weight, hits))
         parts += [
             Evidence.over_seeds(lesser_weight, ">=", 0.95, "as for one parent, the lesser head"),
@@ -378,26 +378,30 @@ def each_head_finds_its_parent(results: Results, same_question: bool = False) ->
     return Evidence.all(*parts)
 
 
+SHOWN = "a hidden graph or one training"
+
+
 @TASK.figure
 def two_heads(results: Results) -> Sheet:
     """Staged training with two parents: both parents, both heads under both masks (one training), and losses."""
-    own, same, nodes = results[two_heads_staged], results[same_question_twice], results.config.staged.nodes
+    each, same = results[two_heads_staged], results[same_question_twice]
+    nodes = results.config.staged.nodes
     truth = parents_of_heads(nodes)
-    panels = {("causal", "causal"): own, ("prefix", "prefix"): own, ("same question", "causal"): same}
+    panels = {("causal", "causal"): each, ("prefix", "prefix"): each, ("same question", "causal"): same}
     sheet = Sheet(rows=2, columns=5, width=3.1, height=3.2)
     for head, parent in ((1, "first"), (2, "second")):
         graph = adjacency(truth.sel(head=head))
         show_attention(sheet.panel(f"the {parent} parent", **ATTENTION_AXES), graph, of=SHOWN)
-        for (name, arm), found in panels.items():
-            weight, _ = own_parents(found["attention"], nodes)
+        for (name, arm), measured in panels.items():
+            weight, _ = own_parents(measured["attention"], nodes)
             share = float(weight.sel(arm=arm, head=head).mean())
             panel = sheet.panel(f"{name}, head {head}: {share:.3f}", **ATTENTION_AXES)
-            show_attention(panel, first_training(found)["attention"].sel(arm=arm, head=head), of=SHOWN)
+            show_attention(panel, first_training(measured)["attention"].sel(arm=arm, head=head), of=SHOWN)
         if head == 1:
             panel = sheet.panel("staged: the graph, few counts", x="who predicts", y="loss (nats)", legend="none")
-            counting_bars(panel, own["references"])
+            counting_bars(panel, each["references"])
             for arm in ARM_NAMES:
-                panel.bars(own["loss"].sel(arm=arm), x=arm, arm=arm)
+                panel.bars(each["loss"].sel(arm=arm), x=arm, arm=arm)
         else:
             joint = results[two_parents]
             panel = sheet.panel("joint: one head beats one count", x="who predicts", y="loss (nats)", legend="none")
@@ -406,9 +410,6 @@ def two_heads(results: Results) -> Sheet:
                 name = f"{heads} head{'s' * (heads > 1)}"
                 panel.bars(joint["loss"].sel(heads=heads), x=name, name=f"causal, {name}", arm="causal")
     return sheet
-
-
-SHOWN = "a hidden graph or one training"
 
 
 def counting_bars(panel: Panel, losses: xr.DataArray) -> None:
@@ -484,9 +485,9 @@ def confined_loss(data: SeveralParentSequences, graph: Sequence[Sequence[int]], 
     controls=[control("a hand-set head that reads the counts with one parent and nothing else", confined=True)],
 )
 def one_head_is_one_parent(results: Results, confined: bool = False) -> Evidence:
-    found = results[two_parents]
-    level = found["count"].sel(counted=["first", "second"]).min("counted")
-    loss = found["confined"] if confined else found["loss"].sel(heads=1)
+    measured = results[two_parents]
+    level = measured["count"].sel(counted=["first", "second"]).min("counted")
+    loss = measured["confined"] if confined else measured["loss"].sel(heads=1)
     return Evidence.over_seeds(loss - level, ">=", -0.02, "a fiftieth of a nat below the reference")
 
 
