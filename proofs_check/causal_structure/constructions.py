@@ -192,10 +192,9 @@ def sharp_head_counts(results: Results, case: str = "parent") -> Evidence:
 
 
 # %% [markdown]
-# What is the best *finite* sharpness? Smoothing is worth $N/(e^\beta - 1)$ observations, and the worth that pays does not
-# depend on $N$ in first order, so $e^{\beta^*} \approx N / \text{const}$: the best sharpness grows like $\log T$ with
-# slope 1. On
-# the wrong graph there is nothing to sharpen and $\beta^*$ stays put.
+# What is the best *finite* sharpness? Smoothing is worth $N/(e^\beta - 1)$ observations, and the worth that pays does
+# not depend on $N$ in first order, so $e^{\beta^*} \approx N / \text{const}$: the best sharpness grows like $\log T$
+# with slope 1. On the wrong graph there is nothing to sharpen and $\beta^*$ stays put.
 
 
 # %%

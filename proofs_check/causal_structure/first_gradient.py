@@ -109,8 +109,7 @@ def gradients_by_hand(results: Results, case: str = "own_floor") -> Evidence:
 
 # %% [markdown]
 # At the start, $A_1 = 0$ and $A_2 = \beta_0 I$ with a small $\beta_0$. The output is then the unigram of the context;
-# moving one
-# score moves it by $\frac1T (e_{x_i} - u/T)$; and $u/T \to \mu$. What remains is
+# moving one score moves it by $\frac1T (e_{x_i} - u/T)$; and $u/T \to \mu$. What remains is
 # $$-\frac{\partial L}{\partial A_1[i,j]} = \frac{\beta_0}{T(i+1)}\Bigl(g_{ij} - \operatorname*{mean}_{j' \le i}
 # g_{ij'}\Bigr), \qquad
 # g_{ij} = \frac1S\,E_\pi \sum_{s,k}\frac{\pi(s,k)}{\mu(k)}\bigl[P(x_j = s, x_i = k) - \mu(s)\mu(k)\bigr].$$
@@ -272,11 +271,10 @@ def bias_vanishes(results: Results, limit: str = "bias") -> Evidence:
 # %% [markdown]
 # ## Why the parent wins
 #
-# Two conditions make the parent the largest entry of row $i$. *Data processing*: no earlier token knows more about $x_i$
-# than its parent, $I(x_i; x_j) \le I(x_i; x_{p(i)})$. *A prior without preference*, $E\pi = 11^T/S$: it makes
-# $g_{ii} = (E\,\mathrm{tr}\,\pi - 1)/S$ vanish, which data processing does not ($I(x_i; x_i) = S - 1$ is as large as can
-# be). With
-# a sticky prior, $\pi \leftarrow 0.4\,\pi + 0.6\,I$, every node is most attracted to itself.
+# Two conditions make the parent the largest entry of row $i$. *Data processing*: no earlier token knows more about
+# $x_i$ than its parent, $I(x_i; x_j) \le I(x_i; x_{p(i)})$. *A prior without preference*, $E\pi = 11^T/S$: it makes
+# $g_{ii} = (E\,\mathrm{tr}\,\pi - 1)/S$ vanish, which data processing does not ($I(x_i; x_i) = S - 1$ is as large as
+# can be). With a sticky prior, $\pi \leftarrow 0.4\,\pi + 0.6\,I$, every node is most attracted to itself.
 
 
 # %%
@@ -419,9 +417,9 @@ def sampled_gradient_finds_parents(results: Results, setting: str = "uniform") -
 # %% [markdown]
 # ## What a prefix mask changes
 #
-# Let the context be read in both directions. Then a node sees its children too, and $S g_{i,\text{child}} =
-# \mathrm{tr}(B^2)$. By
-# Schur's inequality $\mathrm{tr}(B^2) \le \lVert B\rVert^2$ with equality exactly for symmetric $B$, that is for
+# Let the context be read in both directions. Then a node sees its children too, and
+# $S g_{i,\text{child}} = \mathrm{tr}(B^2)$. By Schur's inequality $\mathrm{tr}(B^2) \le \lVert B\rVert^2$ with
+# equality exactly for symmetric $B$, that is for
 # *reversible* chains. The
 # parent still wins, but by irreversibility alone; and with two symbols, where every chain is reversible, it does not win
 # at all: at the start, pairs of tokens do not tell the direction of an edge. Roots, which a causal mask leaves alone, are

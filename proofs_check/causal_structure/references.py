@@ -12,9 +12,8 @@
 # # References, and when they are exact
 #
 # Counts smoothed by $\alpha$ are the posterior mean if the roots carry no information on $\pi$. Here roots follow
-# $\mu_\pi$, so they
-# carry some: the posterior is not conjugate, and smoothed counts lose a little, most where there are most roots. With two
-# symbols everything can be enumerated and integrated.
+# $\mu_\pi$, so they carry some: the posterior is not conjugate, and smoothed counts lose a little, most where there
+# are most roots. With two symbols everything can be enumerated and integrated.
 
 # %%
 from __future__ import annotations
