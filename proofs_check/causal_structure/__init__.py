@@ -1,0 +1,1 @@
+"""How attention finds a hidden causal graph, without training, in parts."""

@@ -1,0 +1,1 @@
+"""How gradient descent finds a hidden causal graph, in parts."""
