@@ -34,7 +34,7 @@ import xarray as xr
 from torch import Tensor
 
 from lab import Evidence, Task, control
-from lab.domains.chains.latent_graph_prompts import ROOT, CausalSequences, causal_sequences, chain, pairs
+from lab.domains.chains.latent_graph_prompts import CausalSequences, causal_sequences, chain, pairs
 from lab.figures import Sheet
 from lab.labels import LabelledArrays
 from lab.models.disentangled import Disentangled
@@ -44,6 +44,7 @@ from lab.study import Networks, Study
 from lab.tasks import Measurement
 from lab.training import Batch, Optimisation
 from tasks.causal_structure import staged_training
+from tasks.causal_structure._drawing import show_positions
 from tasks.causal_structure._shared import (
     ARM_NAMES,
     ATTENTION_AXES,
@@ -422,29 +423,17 @@ def joint_losses(results: Results) -> Sheet:
 
 
 @TASK.figure
-def attention_by_position(results: Results) -> Sheet:
-    """Attention of each node to its parent over random forests, one a training: mean and 95 % band over graphs."""
-    sheet = Sheet(columns=2)
-    runs = {"staged": in_stages(results, staged_training.staged_forests), "joint": results[joint_forests]}
-    for name, measured in runs.items():
-        attention, parent = measured["attention"], measured["parent"]
-        weight = attention.where(attention["attended"] == parent).sum("attended").where(parent != ROOT)
-        # A node that is a root in all but one graph has no band.
-        weight = weight.sel(token=(parent != ROOT).sum("seed") > 1)
-        arms = weight["arm"].values.tolist()
-        said = ", ".join(f"{arm} {float(weight.sel(arm=arm).mean()):.3f}" for arm in arms)
-        panel = sheet.panel(
-            f"{name}: {said} on the parent", x="position of the node", y="attention to its parent", ylim=(0, 1.05)
-        )
-        for arm in arms:
-            panel.curve(weight.sel(arm=arm), over="token", arm=arm)
+def joint_attention_by_position(results: Results) -> Sheet:
+    """Joint training on random forests, one a training: attention of each node to its parent."""
+    sheet = Sheet()
+    show_positions(sheet, "joint", results[joint_forests])
     return sheet
 
 
 # %%
 TASK.show(written_weights)
 TASK.show(joint_losses)
-TASK.show(attention_by_position)
+TASK.show(joint_attention_by_position)
 
 # %% [markdown]
 # ### Two things that the loss alone does not show

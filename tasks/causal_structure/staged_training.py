@@ -38,6 +38,7 @@ from lab.models.disentangled import reduced_law
 from lab.results import Results
 from lab.streams import stream
 from tasks.causal_structure import _staged
+from tasks.causal_structure._drawing import show_positions
 from tasks.causal_structure._shared import (
     ARM_NAMES,
     ATTENTION_AXES,
@@ -326,8 +327,17 @@ def staged_attention(results: Results) -> Sheet:
     return sheet
 
 
+@TASK.figure
+def staged_attention_by_position(results: Results) -> Sheet:
+    """Staged training on random forests, one a training: attention of each node to its parent."""
+    sheet = Sheet()
+    show_positions(sheet, "staged", results[staged_forests])
+    return sheet
+
+
 # %%
 TASK.show(staged_attention)
+TASK.show(staged_attention_by_position)
 TASK.show(writes_down_the_graph)
 TASK.show(counts_with_the_identity)
 TASK.show(nothing_without_the_graph)
