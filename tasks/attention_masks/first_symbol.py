@@ -224,7 +224,8 @@ def who_finds_the_first(results: Results) -> Sheet:
         "only two causal layers find the first",
         x="trained network, no positions",
         y="share of right answers",
-        ylim=(0, 1.3),
+        ylim=(0, 1.55),
+        yticks=(0, 0.2, 0.4, 0.6, 0.8, 1),
         legend="upper left",
     )
     layers = results.config.architecture.layers

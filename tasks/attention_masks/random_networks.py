@@ -66,7 +66,7 @@ from tasks.attention_masks._shared import SLUG
 class Config:
     """Random networks whose tokens are normal vectors."""
 
-    draws: int = 64
+    draws: int = 128
     """independent networks"""
     sequences: int = 96
     """prompts of each"""
@@ -85,6 +85,7 @@ TASK = Task(
         "smoke": Config(draws=2, sequences=8, length=8, architecture=Architecture(width=16, layers=3, heads=2)),
         "ci": Config(),
         "paper": Config(
+            draws=16,
             sequences=960,
             length=128,
             architecture=Architecture(width=768, layers=12, heads=12, initialisation="fan_in_uniform"),
@@ -146,23 +147,23 @@ def cosine_matrices(results: Results) -> Sheet:
     law = running_mean_cosine(results.config.length)
     pictures = [("law of running means", xr.DataArray(law.numpy()), float(adjacency_score(law)))]
     for title, mask, site in (
-        ("causal, attention output", "causal", ATTENTION),
-        ("causal, last residual", "causal", LAST),
-        ("all see all, attention output", "full", ATTENTION),
+        ("causal: attention output", "causal", ATTENTION),
+        ("causal: last residual", "causal", LAST),
+        ("all see all: attention output", "full", ATTENTION),
     ):
         score = float(at_gain_one(results, "score", mask, site).mean())
         pictures.append((title, at_gain_one(results, "cosine", mask, site), score))
     sheet = Sheet(
         columns=4,
-        width=3.1,
-        height=3.3,
+        width=3.7,
+        height=3.2,
         title="a random causal layer draws the order of its tokens; the residual stream covers most of it",
-        foot="greys reach the largest cosine of two different tokens; score: adjacency",
+        foot="greys reach the largest cosine of two different tokens",
     )
     for title, cosine, score in pictures:
         mean = cosine.mean("seed").values if "seed" in cosine.dims else cosine.values
         apart = mean[~np.eye(len(mean), dtype=bool)]
-        panel = sheet.panel(f"{title}: score {score:.2f}", x="token", y="token")
+        panel = sheet.panel(title, x=f"token (adjacency score {score:.2f})", y="token")
         panel.heat(cosine, bar="cosine", low=min(0.0, apart.min()), high=apart.max(), of="closed form (law)")
     return sheet
 

@@ -216,6 +216,7 @@ def adaptation_curves(results: Results) -> Sheet:
         x="further steps",
         y="mean squared query error",
         scale=("linear", "log"),
+        xticks=measured["update"].values,
     )
     for continuation, name, own_arm in zip(
         CONTINUATIONS,
