@@ -37,7 +37,16 @@ from lab.figures import Sheet
 from lab.labels import LabelledArrays
 from lab.results import Results
 from tasks.induction_heads_markov._attention import AttentionSizes, follow_attention
-from tasks.induction_heads_markov._shared import MIDDLE, PHASES, SLUG, bigram_time, nearest, plot_phases, share_of_gap
+from tasks.induction_heads_markov._shared import (
+    MIDDLE,
+    PHASES,
+    SLUG,
+    arrays,
+    bigram_time,
+    nearest,
+    plot_phases,
+    share_of_gap,
+)
 
 
 @dataclass(frozen=True)

@@ -167,12 +167,12 @@ def plot_plane(panel: Panel, p: float) -> None:
     weights, embedding = (torch.from_numpy(values) for values in grid)
     energy = conserved_energy(embedding, weights).numpy()
     panel.axes.contour(
-        *grid, energy, levels=np.linspace(-4, 4, 17), colors="#999999", linewidths=0.6, linestyles="solid"
+        *grid, energy, levels=np.linspace(-4, 4, 17), colors="#d5d5d5", linewidths=0.6, linestyles="solid"
     )
     e_dot, w_dot = (speed.numpy() for speed in canonical_flow(embedding, weights, p, p))
-    panel.axes.streamplot(*grid, w_dot, e_dot, color="#9a9a9a", density=0.7, linewidth=0.7, arrowsize=0.8)
+    panel.axes.streamplot(*grid, w_dot, e_dot, color="#777777", density=0.7, linewidth=0.7, arrowsize=0.8)
     panel.note(
-        f"p = q = {p}", [float("nan")], [float("nan")], words="thin lines: contours of the energy; arrows: the flow"
+        f"p = q = {p}", [float("nan")], [float("nan")], words="pale lines: contours of the energy; arrows: the flow"
     )
     # The minima e = ± sqrt(s / (1 + 2 w|w|)), where that is a square.
     w = np.linspace(-1.6, 1.0, 521)
@@ -212,8 +212,8 @@ def canonical_plane(results: Results) -> Sheet:
         # For p = q the best logits after 0 and 1 are opposite, so that the best bias is u (1/2 - (1 + 2 w|w|)/2).
         bias = product / 2 - product * (1 + 2 * 0.02**2) / 2
         above = pair_loss(product, attention, bias, chance, chance) - entropy_rate(binary_kernel(p, p))
-        panel.line(product.tolist(), above.numpy(), name=f"p = q = {p}", of="exact")
-        panel.scatter(kernel_slope(p, p) / (1 + 2 * 0.02**2), [0.0], name=f"its minimum, p = q = {p}")
+        panel.line(product.tolist(), above.numpy(), name=f"p = q = {p}", marks=False, of="exact")
+        panel.level(kernel_slope(p, p) / (1 + 2 * 0.02**2), "minimum, closed form", vertical=True)
     return sheet
 
 
@@ -484,7 +484,7 @@ def fixed_chain_losses(results: Results) -> Sheet:
     sheet = Sheet(columns=2, width=5.4)
     for title, groups in titles.items():
         panel = sheet.panel(title, x="network", y="excess loss [H(π) - h]")
-        panel.bars(groups, name="excess loss", look=3)
+        panel.bars({name.replace(", ", "\n"): values for name, values in groups.items()}, name="excess loss", look=3)
         panel.level(0, "entropy rate h")
         panel.level(1, "unigram H(π)")
     return sheet
