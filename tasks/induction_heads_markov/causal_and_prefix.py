@@ -233,11 +233,7 @@ def causal_and_prefix(results: Results) -> Sheet:
     history = results[two_masks]
     sheet = Sheet(columns=4, width=3.8, height=3.6)
     panel = sheet.panel(
-        "on one token the prefix stays unigram",
-        x="updates",
-        y="excess loss [unigram's]",
-        ylim=(0, 1.3),
-        legend="lower left",
+        "on one token the prefix stays unigram", x="updates", y="excess loss [unigram's]", ylim=(0, 1.3)
     )
     for place, (run, said) in enumerate(((two_masks, ""), (one_token, ", one token scored"))):
         share = share_of_gap(results[run])
