@@ -62,7 +62,7 @@ def main() -> None:
         ),
         10,
     )
-    task = find("induction-heads-markov")
+    task = find("induction-heads-markov/counting-in-context")
     config = replace(task.config("ci"), steps=STEPS, record_every=STEPS, test=8)
     training = task.measurements["phases"]
     report(

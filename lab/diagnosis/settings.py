@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lab.catalogue import discover, find
+from lab.catalogue import discover, find_parts
 from lab.checks import Check, regression_predictor_checks, token_predictor_checks
 from lab.diagnosis.algorithms import Candidate, Predictor, regression_candidates, token_candidates
 from lab.domains.chains.markov import true_law
@@ -348,7 +348,7 @@ SETTINGS: dict[str, Setting] = {"linear-regression": Regression(), "markov-chain
 
 
 def find_setting(name: str) -> Setting:
-    """The setting called ``name``, or the one that the task's file of that name (or path) holds at its top level.
+    """The setting called ``name``, or the one that the task of that name (or the file) holds at the top level of a part.
 
     Raises:
         LabError: there is no such setting or task, or the task offers no setting, or several.
@@ -356,14 +356,16 @@ def find_setting(name: str) -> Setting:
     if name in SETTINGS:
         return SETTINGS[name]
     if not name.endswith(".py"):
-        known = [*SETTINGS, *(task.key for task in discover() if task.place == "tasks")]
+        tasks = [task for task in discover() if task.place == "tasks"]
+        known = [*SETTINGS, *dict.fromkeys(name for task in tasks for name in (task.name, task.key))]
         if name not in known:
             raise LabError(f"unknown task {name!r}{nearest(name, known)}; tasks are {', '.join(known)}")
-    task = find(name)
-    own = [value for value in vars(sys.modules[task.module]).values() if isinstance(value, Regression | Chains)]
+    parts = find_parts(name)
+    values = [value for part in parts for value in vars(sys.modules[part.module]).values()]
+    own = [value for value in values if isinstance(value, Regression | Chains)]
     if len(own) != 1:
         raise LabError(
-            f"the task {task.key} offers {len(own)} settings to diagnose on but it must be one; give "
-            f"{' or '.join(SETTINGS)}, or put a lab.diagnosis.settings.Regression or Chains at the top level of {task.file.name}"
+            f"the task {name} offers {len(own)} settings to diagnose on but it must be one; give "
+            f"{' or '.join(SETTINGS)}, or put a lab.diagnosis.settings.Regression or Chains at the top level of {parts[0].file.name}"
         )
     return own[0]
