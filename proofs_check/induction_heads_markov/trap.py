@@ -276,7 +276,7 @@ def fates(config: NoConfig) -> LabelledArrays:
     """Losses after gradient flow, beside the entropy rate and H(pi)."""
     starts = torch.tensor(list(STARTS.values()), dtype=torch.float64).T
     kernels = torch.stack([binary_kernel(*KERNELS[name]) for name in FATES])
-    losses = [best_loss(*flow_to(starts, *KERNELS[name], 4000.0), *KERNELS[name]).numpy() for name in FATES]
+    losses = [best_loss(*flow_to(starts, *KERNELS[name], 4000.0), *KERNELS[name]).numpy() for name in FATES]  # type: ignore[call-arg]
     return {
         "loss": labelled(losses, kernel=FATES, start=list(STARTS)),
         "rate": labelled(entropy_rate(kernels), kernel=FATES),
@@ -291,7 +291,7 @@ def basin(config: NoConfig) -> LabelledArrays:
     weights = torch.tensor(EDGE_WEIGHTS, dtype=torch.float64)
     squares = basin_edge(weights).unsqueeze(-1) * torch.tensor(EDGE_FACTORS)
     starts = torch.stack([squares.sqrt(), weights.unsqueeze(-1).expand_as(squares)]).flatten(1)
-    losses = best_loss(*flow_to(starts, *kernel, 20_000.0), *kernel).view(squares.shape)
+    losses = best_loss(*flow_to(starts, *kernel, 20_000.0), *kernel).view(squares.shape)  # type: ignore[call-arg]
     return {
         "loss": labelled(losses, w=EDGE_WEIGHTS, factor=EDGE_FACTORS),
         "rate": float(entropy_rate(binary_kernel(*kernel))),
