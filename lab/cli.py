@@ -453,13 +453,11 @@ def _notebooks(options: Notebooks) -> int:
 def _reproduce(options: Reproduce) -> int:
     require_clone("lab reproduce")
     judgements = reproduce(_chosen(options.tasks), options.where.session())
-    write(dictionary.PAGE, dictionary.page().encode())
-    write(coverage.PAGE, coverage.page().encode())
-    for path, text in pages.pages().items():
+    _print_table(judgements, "claims at preset ci")
+    status = _notebooks(Notebooks(options.tasks, options.where))
+    for path, text in {dictionary.PAGE: dictionary.page(), coverage.PAGE: coverage.page(), **pages.pages()}.items():
         write(path, text.encode())
         print(f"wrote {path}")
-    _print_table(judgements, "all claims, preset ci")
-    status = _notebooks(Notebooks(options.tasks, options.where))
     return status if all(judgement.as_expected for judgement in judgements) else 1
 
 
