@@ -132,7 +132,7 @@ class Equation:
     """test trajectories during training"""
     test_trajectories: int = 1000
     """test trajectories"""
-    trainings: int = 5
+    trainings: int = 8
     """independent trainings an arm"""
 
 
