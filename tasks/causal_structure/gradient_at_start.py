@@ -26,7 +26,7 @@
 #    sharpens (`staged_training`);
 # 3. the same for growing length, and on a transition matrix that never occurs in training (`growing_length`);
 # 4. a whole two-layer transformer, all weights trained together from zero: plain gradient descent finds the
-#    graph, and Adam finds something else (`joint_training`);
+#    graph, and Adam finds something else (`joint_training`; `prefix_loses_time` compares the two arms);
 # 5. two parents: two heads, each with a question of its own, find one parent each (`two_parents`).
 #
 # The trainings are done twice, with a **causal mask** and with a **prefix mask** that lets all context tokens

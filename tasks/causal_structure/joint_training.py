@@ -41,9 +41,7 @@ from lab.models.disentangled import Disentangled
 from lab.results import Results
 from lab.streams import stream
 from lab.study import Networks, Study
-from lab.tasks import Measurement
 from lab.training import Batch, Optimisation
-from tasks.causal_structure import staged_training
 from tasks.causal_structure._drawing import show_positions
 from tasks.causal_structure._shared import (
     ARM_NAMES,
@@ -110,8 +108,6 @@ class Config:
         trainings=6, optimisation=Optimisation(steps=500, learning_rate=1e-2, schedule="cosine"), scale=1e-2
     )
     """on pairs with Adam, from small random attention matrices"""
-    staged: staged_training.Config = staged_training.Config()
-    """staged training, to compare with"""
 
 
 TINY = Joint(
@@ -143,7 +139,6 @@ TASK = Task(
             adaptive=replace(
                 TINY, optimisation=Optimisation(steps=12, learning_rate=1e-2, schedule="cosine"), scale=1e-2
             ),
-            staged=staged_training.TASK.presets["smoke"],
         ),
         "ci": Config(),
         "paper": Config(
@@ -159,7 +154,6 @@ TASK = Task(
                 optimisation=Optimisation(steps=2**13, learning_rate=1e-2, schedule="cosine"),
                 scale=1e-2,
             ),
-            staged_training.TASK.presets["paper"],
         ),
     },
 )
@@ -249,11 +243,6 @@ def adam_on_pairs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 
 
 JOINT = {"chain": joint_chain, "pairs": joint_pairs, "forests": joint_forests}
-
-
-def in_stages(results: Results, run: Measurement) -> xr.Dataset:
-    """What a staged training, which is another part's, has measured."""
-    return Results(staged_training.TASK, results.config.staged, results.session)[run]
 
 
 @TASK.claim(
@@ -354,27 +343,6 @@ def low_loss_without_the_graph(results: Results, case: str = "adam") -> Evidence
     )
 
 
-@TASK.claim(
-    "causal-structure/P2.joint",
-    where="derived: the same joint training under a mask that is bidirectional over the context",
-    kind="phenomenon",
-    statement=r"Trained together, the prefix arm is the slower one: on average over the first half of the steps it has "
-    r"less attention on the parents than the causal arm, on chain and on pairs.",
-    controls=[control("staged training, with rates that make up for the tokens a node sees", staged=True)],
-)
-def prefix_is_slower(results: Results, staged: bool = False) -> Evidence:
-    runs = (
-        [in_stages(results, staged_training.staged_pairs)] if staged else [results[joint_chain], results[joint_pairs]]
-    )
-    parts = []
-    for measured in runs:
-        updates = measured["update"]
-        early = measured["on_parent"].sel(update=updates[: len(updates) // 2]).mean("update")
-        lead = early.sel(arm="causal") - early.sel(arm="prefix")
-        parts.append(Evidence.over_seeds(lead, ">", 0, "the causal arm's attention over the same steps"))
-    return Evidence.all(*parts)
-
-
 @TASK.figure
 def written_weights(results: Results) -> Sheet:
     """Joint training from zero: the graph, the first layer's attention under both masks, and the blocks of A_2 and W."""
@@ -436,16 +404,11 @@ TASK.show(joint_losses)
 TASK.show(joint_attention_by_position)
 
 # %% [markdown]
-# ### Two things that the loss alone does not show
+# ### What the loss alone does not show
 #
 # **Adam takes another road.** From nearly the same start it lowers the loss well below the unigram while it
 # turns *away* from the parents: a small model has other ways to use which symbols stand where. So a threshold
 # on the loss does not certify that the graph was learnt; the attention has to be read.
-#
-# **The prefix arm loses time.** At first the gradient of a row is divided by the number of tokens that the
-# node sees, and an early node sees many more of them under a prefix mask. On pairs that is all there is to it
-# (no node has a parent *and* a child), and with rates that make up for it, as in the staged algorithm, the
-# lag is gone. On the chain the child competes as well, and some prefix trainings have not decided by the end.
 
 # %%
 TASK.show(joint_training_finds_the_graph)
@@ -453,7 +416,6 @@ TASK.show(joint_training_finds_forests)
 TASK.show(joint_training_counts)
 TASK.show(joint_training_beats_the_unigram)
 TASK.show(low_loss_without_the_graph)
-TASK.show(prefix_is_slower)
 
 # %%
 TASK.show()
