@@ -79,16 +79,16 @@ def identity(
         origin: where the bounds come from.
         controls: settings of the function with which it must come out the other way.
     """
-    cases = {re.sub(r"[^a-z0-9]+", "-", one.name.lower()): one for one in controls}
+    cases = {re.sub(r"[^a-z0-9]+", "-", wrong.name.lower()): wrong for wrong in controls}
 
     def register(function: Check) -> Callable[..., Evidence]:
-        measurement = task.cases(claimed={}, **{case: one.setting for case, one in cases.items()})(function)
+        measurement = task.cases(claimed={}, **{case: wrong.setting for case, wrong in cases.items()})(function)
 
         def check(results: Results, case: str = "claimed") -> Evidence:
             return within_bounds(results[measurement].sel(case=case), origin)
 
         check.__name__ = function.__name__  # by which the lab finds what a claim needs
-        renamed = [control(one.name, case=case) for case, one in cases.items()]
+        renamed = [control(wrong.name, case=case) for case, wrong in cases.items()]
         return task.claim(id, kind=kind, controls=renamed, **about)(check)
 
     return register

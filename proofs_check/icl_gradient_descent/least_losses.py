@@ -84,12 +84,12 @@ def tied_curvatures(
 ) -> LabelledArrays:
     """Curvature of the best tied filter by length, and by how much more one that is printed as the paper's leaves."""
     moments = normal_moments(VARIANCE) if law == "normal" else uniform_moments(half_width)
-    printed = list(READ_OFF.values())
+    read_off = list(READ_OFF.values())
     curvatures, excess = [], []
-    for length, one in zip(READ_OFF, printed[shift:] + printed[:shift], strict=True):
+    for length, printed in zip(READ_OFF, read_off[shift:] + read_off[:shift], strict=True):
         _, (curvature, _), least = best_filter(length, moments, "GD++, tied")
         curvatures.append(curvature)
-        excess.append(least_error_at(length, moments, nearest_rounding(curvature, one)) / least - 1)
+        excess.append(least_error_at(length, moments, nearest_rounding(curvature, printed)) / least - 1)
     return {"curvature": labelled(curvatures, length=list(READ_OFF)), "excess": labelled(excess, length=list(READ_OFF))}
 
 
@@ -168,7 +168,7 @@ def least_losses(results: Results, case: str = "uniform", part: float = 0.5) -> 
     ]
     return Evidence.all(
         Evidence.exact(max(off), "<=", 0.005, "a curve is read to half a hundredth"),
-        Evidence.exact(max(float(one.max()) for one in ratios), "<", 1.0, "each family contains the one before"),
+        Evidence.exact(max(float(ratio.max()) for ratio in ratios), "<", 1.0, "each family contains the one before"),
     )
 
 
@@ -183,11 +183,12 @@ def least_losses_by_length(results: Results) -> Sheet:
         y="least half of the mean squared error",
         scale=("log", "log"),
         xticks=(4, 10, 25, 50, 100),
-        legend="lower left",
     )
     for family in FAMILIES:
         panel.line(losses["length"].values, losses.sel(family=family), name=family, of="exact")
-    panel.scatter([10] * len(PLOTTED), list(PLOTTED.values()), name="read off the paper's plots")
+    lengths, plotted = [10] * len(PLOTTED), list(PLOTTED.values())
+    panel.axes.plot(lengths, plotted, "+", color="black", markersize=13)
+    panel.note("plotted", lengths, plotted, words="crosses: read off the paper's plots")
     return sheet
 
 

@@ -62,24 +62,24 @@ PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
     ),
     origin="rounding of two computations, a chain of 2d + N + 6 operations a layer",
     controls=[
-        control("the query among keys and values", pattern="query seen"),
-        control("a causal mask", pattern="causal"),
+        control("the query among keys and values", mask="query seen"),
+        control("a causal mask", mask="causal"),
         control("one step less", fewer=1),
     ],
 )
-def layers_are_steps(config: Config, *, pattern: str = "prefix", fewer: int = 0) -> LabelledArrays:
-    parts = []
+def layers_are_steps(config: Config, *, mask: str = "prefix", fewer: int = 0) -> LabelledArrays:
+    pairs = []
     for dimension, context in ((2, 3), (4, 12), (6, 4)):
         data = noisy_prompts(config, "T4", dimension, context)
-        step = 1 / float(gram_eigenvalues(torch.cat([data.x_context, data.x_query], dim=1)).max())
-        path = gradient_descent_path(data.x_context, data.y_context, step=step, steps=12)
+        step_size = 1 / float(gram_eigenvalues(torch.cat([data.x_context, data.x_query], dim=1)).max())
+        path = gradient_descent_path(data.x_context, data.y_context, step=step_size, steps=12)
         for layers in (1, 2, 5, 12):
-            network = network_predictor(gradient_descent_network(dimension, layers, step=step), MASKS[pattern])
-            found = network(data.x_context, data.y_context, data.x_query)
+            network = network_predictor(gradient_descent_network(dimension, layers, step=step_size), MASKS[mask])
+            predictions = network(data.x_context, data.y_context, data.x_query)
             expected = predict(path[layers - fewer], data.x_query)
             bound = query_bound(data.x_context, data.y_context, data.x_query, layers)
-            parts.append((greatest(found - expected), bound))
-    return deviations(parts)
+            pairs.append((greatest(predictions - expected), bound))
+    return deviations(pairs)
 
 
 # %%
@@ -96,12 +96,12 @@ PROOFS.show(layers_are_steps)
 
 
 # %%
-def curved_layer(dimension: int, step: float, curvature: float) -> dict[str, Tensor]:
+def curved_layer(dimension: int, step_size: float, curvature: float) -> dict[str, Tensor]:
     """One layer of GD++, W_0 = 0."""
     inputs = torch.eye(dimension + 1, dtype=torch.float64)
     inputs[-1, -1] = 0
     value, output = (torch.eye(dimension + 1, dtype=torch.float64), -curvature * torch.eye(dimension + 1).double())
-    value[-1, -1], output[-1, -1] = -1, step
+    value[-1, -1], output[-1, -1] = -1, step_size
     return {"query": inputs, "key": inputs, "value": value, "output": output}
 
 
@@ -119,37 +119,37 @@ def curved_layer(dimension: int, step: float, curvature: float) -> dict[str, Ten
     origin="rounding of two computations, a chain of 2d + N + 6 operations a layer",
     controls=[
         control("the first layer's eigenvalues in every layer", frozen=True),
-        control("a causal mask", pattern="causal"),
-        control("the query among keys and values", pattern="query seen"),
+        control("a causal mask", mask="causal"),
+        control("the query among keys and values", mask="query seen"),
     ],
 )
-def curved_layers_filter(config: Config, *, pattern: str = "prefix", frozen: bool = False) -> LabelledArrays:
-    parts = []
+def curved_layers_filter(config: Config, *, mask: str = "prefix", frozen: bool = False) -> LabelledArrays:
+    pairs = []
     for dimension, context in ((2, 3), (4, 12), (6, 4)):
         data = noisy_prompts(config, "T5", dimension, context)
         largest = float(gram_eigenvalues(torch.cat([data.x_context, data.x_query], dim=1)).max())
-        given = tokens(data)
+        prompt_tokens = tokens(data)
         for bend in (0.3, 0.0):
             steps = [0.9 / largest, 0.6 / largest, 0.8 / largest, 0.5 / largest]
             curvatures = [bend / largest, 1.2 * bend / largest, 0.7 * bend / largest, 0.4 * bend / largest]
             network = loaded(
-                dimension + 1, [curved_layer(dimension, *pair) for pair in zip(steps, curvatures, strict=True)]
+                dimension + 1, [curved_layer(dimension, *rates) for rates in zip(steps, curvatures, strict=True)]
             )
-            found = -apply(network, given, MASKS[pattern](context, 2))[:, context:, -1]
+            predictions = -apply(network, prompt_tokens, MASKS[mask](context, 2))[:, context:, -1]
             met = [0.0] * 4 if frozen else curvatures
             weights = gd_plus_plus_weights(data.x_context, data.y_context, steps=steps, curvatures=met)
-            error = greatest(found - predict(weights, data.x_query))
+            error = greatest(predictions - predict(weights, data.x_query))
             bound = query_bound(data.x_context, data.y_context, data.x_query, 4)
             if bend:
-                parts.append((error, bound))
+                pairs.append((error, bound))
             else:
                 rates = torch.tensor(steps, dtype=torch.float64)
                 descent = torch.zeros_like(data.weights)
                 for rate in rates:
                     residual = data.y_context - predict(descent, data.x_context)
                     descent = descent + rate * predict(residual, data.x_context.mT)
-                parts.append((greatest(predict(weights - descent, data.x_query)), bound))
-    return deviations(parts)
+                pairs.append((greatest(predict(weights - descent, data.x_query)), bound))
+    return deviations(pairs)
 
 
 @identity(
@@ -164,20 +164,20 @@ def curved_layers_filter(config: Config, *, pattern: str = "prefix", frozen: boo
     controls=[control("the factor not squared", power=1)],
 )
 def curvature_map(config: Config, *, power: int = 2) -> LabelledArrays:
-    parts = []
+    pairs = []
     for curvature in (0.029, 0.179, 1.0, 7.0):
         map_ = polynomial.polymul([0.0, 1.0], polynomial.polypow([1.0, -curvature], power))
         slope = polynomial.polyder(map_)
         scale = 1 / curvature
         top = scale / 3
-        parts += [
+        pairs += [
             (float(abs(polynomial.polyval(scale, map_))), rounding_bound(12, 4 * scale)),
             (float(abs(polynomial.polyval(top, slope))), rounding_bound(12, 4.0)),
             (float(abs(polynomial.polyval(top, map_) - 4 * scale / 27)), rounding_bound(12, scale)),
         ]
         met = curvature_sequence(torch.tensor([top, scale], dtype=torch.float64), [curvature, curvature])[1]
-        parts.append((abs(float(met[0]) - float(polynomial.polyval(top, map_))), rounding_bound(12, scale)))
-    return deviations(parts)
+        pairs.append((abs(float(met[0]) - float(polynomial.polyval(top, map_))), rounding_bound(12, scale)))
+    return deviations(pairs)
 
 
 @PROOFS.cases(claimed={}, beyond_two={"start": 2.0})
@@ -268,10 +268,10 @@ PROOFS.show(every_damping_diverges_somewhere)
         r"m(x) \cdot m(x')$ (5 steps)."
     ),
     origin="rounding of two computations, a chain of 2 features + N + 6 operations a layer",
-    controls=[control("the kernel of the raw inputs", raw=True), control("a causal mask", pattern="causal")],
+    controls=[control("the kernel of the raw inputs", raw=True), control("a causal mask", mask="causal")],
 )
-def features_give_kernel_descent(config: Config, *, raw: bool = False, pattern: str = "prefix") -> LabelledArrays:
-    parts = []
+def features_give_kernel_descent(config: Config, *, raw: bool = False, mask: str = "prefix") -> LabelledArrays:
+    pairs = []
     for dimension, hidden, features, context in ((1, 16, 8, 10), (3, 12, 5, 6)):
         data = noisy_prompts(config, "T7", dimension, context)
         first, second = (
@@ -279,17 +279,20 @@ def features_give_kernel_descent(config: Config, *, raw: bool = False, pattern: 
             normal(f"T7 second {dimension}", hidden, features) / math.sqrt(hidden),
         )
         examples, queries = (torch.tanh(torch.tanh(x @ first) @ second) for x in (data.x_context, data.x_query))
-        step = 1 / float(gram_eigenvalues(torch.cat([examples, queries], dim=1)).max())
-        network = network_predictor(gradient_descent_network(features, 5, step=step), MASKS[pattern])
-        found = network(examples, data.y_context, queries)
+        step_size = 1 / float(gram_eigenvalues(torch.cat([examples, queries], dim=1)).max())
+        network = network_predictor(gradient_descent_network(features, 5, step=step_size), MASKS[mask])
+        predictions = network(examples, data.y_context, queries)
         sides = (data.x_context, data.x_query) if raw else (examples, queries)
         kernel, cross = sides[0] @ sides[0].mT, sides[1] @ sides[0].mT
         fitted, answer = torch.zeros_like(data.y_context), torch.zeros_like(data.y_query)
         for _ in range(5):
             residual = data.y_context - fitted
-            fitted, answer = (fitted + step * predict(residual, kernel), answer + step * predict(residual, cross))
-        parts.append((greatest(found - answer), query_bound(examples, data.y_context, queries, 5)))
-    return deviations(parts)
+            fitted, answer = (
+                fitted + step_size * predict(residual, kernel),
+                answer + step_size * predict(residual, cross),
+            )
+        pairs.append((greatest(predictions - answer), query_bound(examples, data.y_context, queries, 5)))
+    return deviations(pairs)
 
 
 # %%

@@ -51,12 +51,12 @@ def alternating(data: RegressionPrompts) -> Tensor:
     """Tokens (x_1), (y_1), ..., (x_N), (y_N), (x_q), of content x and y and a one-hot position: [batch, n, d + 1 + n]."""
     batch, context, dimension = data.x_context.shape
     length = 2 * context + 1
-    found = torch.zeros(batch, length, dimension + 1 + length, dtype=torch.float64)
-    found[:, 0:-1:2, :dimension] = data.x_context
-    found[:, 1::2, dimension] = data.y_context
-    found[:, -1, :dimension] = data.x_query[:, 0]
-    found[:, :, dimension + 1 :] = torch.eye(length)
-    return found
+    alternated = torch.zeros(batch, length, dimension + 1 + length, dtype=torch.float64)
+    alternated[:, 0:-1:2, :dimension] = data.x_context
+    alternated[:, 1::2, dimension] = data.y_context
+    alternated[:, -1, :dimension] = data.x_query[:, 0]
+    alternated[:, :, dimension + 1 :] = torch.eye(length)
+    return alternated
 
 
 def copying_layer(content: int, length: int, offset: int, scale: float = 1.0) -> dict[str, Tensor]:
@@ -72,8 +72,8 @@ def copying_layer(content: int, length: int, offset: int, scale: float = 1.0) ->
     return {"query": query, "key": key, "value": value, "output": torch.eye(size, dtype=torch.float64)}
 
 
-def learning_layer(dimension: int, length: int, step: float, offset: int) -> dict[str, Tensor]:
-    """One gradient step from zero on pairs of content and copy, written with the plus sign into the query's label."""
+def learning_layer(dimension: int, length: int, step_size: float, offset: int) -> dict[str, Tensor]:
+    """One gradient step_size from zero on pairs of content and copy, written with the plus sign into the query's label."""
     content = dimension + 1
     size = content + length
     query, key, value = (torch.zeros(size, size, dtype=torch.float64) for _ in range(3))
@@ -82,52 +82,52 @@ def learning_layer(dimension: int, length: int, step: float, offset: int) -> dic
     query[:dimension, :dimension] = torch.eye(dimension)
     key[x_place : x_place + dimension, :dimension] = torch.eye(dimension)
     value[y_place, dimension] = 1
-    return {"query": query, "key": key, "value": value, "output": step * torch.eye(size, dtype=torch.float64)}
+    return {"query": query, "key": key, "value": value, "output": step_size * torch.eye(size, dtype=torch.float64)}
 
 
-def copied(given: Tensor, content: int, offset: int) -> Tensor:
+def copied(tokens: Tensor, content: int, offset: int) -> Tensor:
     """What an exact copy looks like at the tokens that have such a neighbour."""
     inner = slice(0, -1) if offset == 1 else slice(1, None)
     source = slice(1, None) if offset == 1 else slice(0, -1)
-    found = given[:, inner].clone()
-    found[:, :, content:] = 0
-    found[:, :, content : 2 * content] = given[:, source, :content]
-    return found
+    copies = tokens[:, inner].clone()
+    copies[:, :, content:] = 0
+    copies[:, :, content : 2 * content] = tokens[:, source, :content]
+    return copies
 
 
-PATTERNS = {"prefix": lambda length: masks.in_context_prefix(length - 1, 1), "full": masks.full, "causal": masks.causal}
+MASKS = {"prefix": lambda length: masks.in_context_prefix(length - 1, 1), "full": masks.full, "causal": masks.causal}
 RIGHT, LEFT = 1, -1
 CHAINS = "rounding of chains of 2n + content operations a layer"
 
 
 @PROOFS.cases(
     right={},
-    right_causal={"pattern": "causal"},
+    right_causal={"mask": "causal"},
     left_read_as_right={"copied_from": LEFT},
-    left_causal={"pattern": "causal", "copied_from": LEFT, "read_from": LEFT},
+    left_causal={"mask": "causal", "copied_from": LEFT, "read_from": LEFT},
 )
 def copies_and_answers(
-    config: Config, *, pattern: str = "full", copied_from: int = RIGHT, read_from: int = RIGHT
+    config: Config, *, mask: str = "full", copied_from: int = RIGHT, read_from: int = RIGHT
 ) -> LabelledArrays:
     """The first layer's tokens against exact copies, and the second one's answers against one gradient step."""
-    parts = []
+    pairs = []
     for dimension, context in ((1, 3), (2, 6), (4, 5)):
         data = noisy_prompts(config, "T8", dimension, context)
         length, content = 2 * context + 1, dimension + 1
-        tokens, mask = alternating(data), PATTERNS[pattern](length)
+        tokens, seen = alternating(data), MASKS[mask](length)
         step_size = 1 / float(gram_eigenvalues(data.x_context).max())
         layers = [copying_layer(content, length, copied_from), learning_layer(dimension, length, step_size, read_from)]
-        after = apply(loaded(content + length, layers[:1]), tokens, mask)
+        after = apply(loaded(content + length, layers[:1]), tokens, seen)
         inner = slice(0, -1) if read_from == RIGHT else slice(1, None)
         error = greatest(after[:, inner] - copied(tokens, content, read_from))
         bound = rounding_bound(4 * (content + 2 * length), max(greatest(tokens), 1.0))
-        parts.append((error, bound))
-        answer = apply(loaded(content + length, layers), tokens, mask)[:, -1, dimension]
+        pairs.append((error, bound))
+        answer = apply(loaded(content + length, layers), tokens, seen)[:, -1, dimension]
         weights = gradient_descent_path(data.x_context, data.y_context, step=step_size, steps=1)[1]
         expected = predict(weights, data.x_query)[:, 0]
         chain = query_bound(data.x_context, data.y_context, data.x_query, 2)
-        parts.append((greatest(answer - expected), chain + 4 * bound * context))
-    return deviations(parts)
+        pairs.append((greatest(answer - expected), chain + 4 * bound * context))
+    return deviations(pairs)
 
 
 @PROOFS.claim(
@@ -161,8 +161,8 @@ def copy_then_learn_causally(results: Results, case: str = "left_causal") -> Evi
     return within_bounds(results[copies_and_answers].sel(case=case), CHAINS)
 
 
-@PROOFS.cases(full={}, causal={"pattern": "causal"})
-def softmax_copies(config: Config, *, pattern: str = "full") -> LabelledArrays:
+@PROOFS.cases(full={}, causal={"mask": "causal"})
+def softmax_copies(config: Config, *, mask: str = "full") -> LabelledArrays:
     """Largest error of a copy by softmax, by the scale of its scores, and the largest value that is copied."""
     dimension, context, scales = 3, 10, (0.5, 1.0, 8.0, 11.0, 14.0, 17.0)
     tokens = alternating(noisy_prompts(config, "T8", dimension, context))
@@ -170,7 +170,7 @@ def softmax_copies(config: Config, *, pattern: str = "full") -> LabelledArrays:
     errors = []
     for scale in scales:
         layer = copying_layer(content, length, RIGHT, scale * math.sqrt(content + length))
-        after = apply(loaded(content + length, [layer], "softmax"), tokens, PATTERNS[pattern](length))
+        after = apply(loaded(content + length, [layer], "softmax"), tokens, MASKS[mask](length))
         errors.append(greatest(after[:, :-1] - copied(tokens, content, RIGHT)))
     return {
         "error": labelled(errors, scale=scales),
