@@ -265,13 +265,13 @@ def trained_matrices(results: Results) -> Sheet:
     panel = sheet.panel(
         r"$K^\top Q$ becomes the identity on inputs", x="coordinate of the query", y="coordinate of the key"
     )
-    panel.heat(score, signed=True, low=-1.1, high=1.1, bar="entry")
+    panel.heat(score, signed=True, low=-1.1, high=1.1, bar="entry", of="the first of the trained networks")
     panel = sheet.panel(
-        rf"$PV$: only the last row is read, {float(value[-1, -1]):.3f} (theory {-results.config.best_step():.3f})",
+        rf"and $PV$ ends in {float(value[-1, -1]):.3f} (theory {-results.config.best_step():.3f})",
         x="coordinate of the example",
         y="coordinate written",
     )
-    panel.heat(value, signed=True, low=-1.1, high=1.1, bar="entry")
+    panel.heat(value, signed=True, low=-1.1, high=1.1, bar="entry", of="the first of the trained networks")
     return sheet
 
 

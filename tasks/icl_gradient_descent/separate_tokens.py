@@ -212,14 +212,20 @@ def copy_then_learn(results: Results) -> Sheet:
     panel.level(config.step_loss(), "one gradient step")
     for arm in MASKS:
         panel = sheet.panel(
-            f"{arm}: what the first layer copies", x="update", y="norm of the mean derivative", ylim=(0, 1.9)
+            f"{arm}: what the first layer copies",
+            x="update",
+            y="norm of the mean derivative",
+            ylim=(0, 1.9),
+            legend="none" if arm == "prefix" else "auto",
         )
-        for output in ("x", "y"):
-            for content in ("left", "right", "all others"):
+        for variant, output in enumerate(("x", "y")):
+            for look, content in enumerate(("left", "right", "all others"), start=1):
                 panel.curve(
                     networks["reach"].sel(arm=arm, output=output, content=content),
                     over="update",
                     name=f"at {output}: {content}",
+                    look=look,
+                    variant=variant,
                 )
     return sheet
 

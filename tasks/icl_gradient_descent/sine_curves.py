@@ -215,7 +215,7 @@ def sine_fits(results: Results) -> Sheet:
         panel.scatter(shown["examples"].sel(coordinate="x"), shown["examples"].sel(coordinate="y"), name="examples")
     panel = sheet.panel("equally good", x="update", y=LOSS, scale=("linear", "log"), ylim=(1e-3, 1))
     for arm in (ATTENTION, STEP):
-        panel.curve(networks["history"].sel(arm=arm), over="update", name=arm, within=(1e-9, np.inf))
+        panel.curve(networks["history"].sel(arm=arm), over="update", name=arm, middle="geometric mean")
     return sheet
 
 

@@ -166,7 +166,9 @@ def heads_and_norms(results: Results) -> Sheet:
         "linear": "linear attention",
     }
     sheet = Sheet(columns=2, width=5.0, height=3.8)
-    panel = sheet.panel("one softmax head is behind the step", x="update", y=LOSS, ylim=(0.1, 0.46))
+    panel = sheet.panel(
+        "one softmax head is behind the step", x="update", y=LOSS, ylim=(0.05, 0.46), legend="lower left"
+    )
     for kind, name in names.items():
         if kind != "layer norm":
             panel.each(networks["history"].sel(arm=kind), over="update", name=name)

@@ -77,6 +77,8 @@ from tasks.icl_gradient_descent._shared import (
 class Config(Experiment):
     """Sizes of the training of two layers, and of the draws of spectra."""
 
+    trainings: int = 12
+    """independent trainings an arm"""
     initial_scale: float = 0.05
     """standard deviation of all initial weights of attention"""
     optimisation: Optimisation = Optimisation(
@@ -184,13 +186,12 @@ def two_tied_layers(results: Results) -> Sheet:
         y=r"curvature $\gamma$",
         scale=("log", "log"),
         xticks=lengths,
-        legend="lower left",
+        legend="upper right",
     )
     exact = [tied_optimum(config, CURVED, length).curvatures[0] for length in lengths]
     panel.theory(lengths, exact, name="best tied GD++, exact")
-    panel.line(
-        (10, 25, 50, 100), (0.179, 0.099, 0.056, 0.029), name="read off the paper's networks", of="the paper's numbers"
-    )
+    read_off = (0.179, 0.099, 0.056, 0.029)
+    panel.points(read_off, x=(10, 25, 50, 100), across=None, name="read off the paper's networks")
     for arm in MASKS:
         panel.points(networks["curvature"].sel(arm=arm), x=config.context_length, arm=arm, name=f"trained here, {arm}")
     return sheet
@@ -290,7 +291,9 @@ def folding_the_spectrum(results: Results) -> Sheet:
         mapped = curvature_sequence(torch.from_numpy(eigenvalues), [curvature, 0.0])[1]
         panel.line(eigenvalues, mapped, name=rf"$\gamma$ = {curvature:g}", marks=False, of="exact")
         if curvature:
-            panel.text("•", 1 / (3 * curvature), 4 / (27 * curvature), align="center")
+            peak = [1 / (3 * curvature)], [4 / (27 * curvature)]
+            panel.axes.plot(*peak, "o", color="black")
+            panel.note(rf"peak at $\gamma$ = {curvature:g}", *peak, words="dots: local maxima at $1/(3\\gamma)$")
     panel = sheet.panel(
         "conditioning improves, then collapses",
         x=r"curvature $\gamma$",
