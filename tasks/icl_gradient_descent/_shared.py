@@ -40,9 +40,14 @@ class Regression:
     context_length: int = 10
     """examples N"""
 
+    @property
+    def variance(self) -> float:
+        """Of a coordinate of an input, v."""
+        return self.half_width**2 / 3
+
     def law(self, scale: float = 1.0) -> dict[str, float]:
         """Variance and kurtosis of a coordinate of inputs that are ``scale`` times as large."""
-        return {"input_variance": scale**2 * (self.half_width**2 / 3), "kurtosis": UNIFORM_KURTOSIS}
+        return {"input_variance": scale**2 * self.variance, "kurtosis": UNIFORM_KURTOSIS}
 
     def best_step(self, length: int = 0) -> float:
         """The best step on the sum over ``length`` examples (0: those of this setting)."""
@@ -60,7 +65,7 @@ class Regression:
     @property
     def zero_loss(self) -> float:
         """Half the expected error of predicting 0."""
-        return self.dimension * self.law()["input_variance"] / 2
+        return self.dimension * self.variance / 2
 
 
 @dataclass(frozen=True)
@@ -273,11 +278,11 @@ def by_member(networks: Networks, values: Tensor, **axes: Sequence[Any] | None) 
 
 def for_each_seed(seeds: Sequence[int], measure: Callable[[int], Arrays]) -> dict[str, xr.DataArray]:
     """What ``measure`` gives for every seed, along a first axis of seeds."""
-    found = [measure(seed) for seed in seeds]
+    rows = [measure(seed) for seed in seeds]
     index = pd.Index(seeds, name="seed")
-    return {name: xr.concat([xr.DataArray(one[name]) for one in found], index) for name in found[0]}
+    return {name: xr.concat([xr.DataArray(row[name]) for row in rows], index) for name in rows[0]}
 
 
 def side_by_side(trainings: Sequence[Mapping[str, xr.DataArray]]) -> dict[str, xr.DataArray]:
     """What was measured in several trainings of the same seeds, along one axis of arms."""
-    return {name: xr.concat([one[name] for one in trainings], "arm") for name in trainings[0]}
+    return {name: xr.concat([training[name] for training in trainings], "arm") for name in trainings[0]}

@@ -224,16 +224,20 @@ def losses_on(prompts: RegressionPrompts, config: Config, layers: Mapping[str, P
         losses["midpoint"].append(layer_loss(towards_the_step(layer, step_size), examples))
     length = config.context_length
     examples = first_examples(prompts, length)
-    larger = [scaled(examples, scale) for scale in INPUT_SCALES]
-    pair = {KEPT: layers[arm_of(length)], SHIFTED: layers[SHIFTED]}
+    resized = [scaled(examples, scale) for scale in INPUT_SCALES]
+    layers_by_arm = {KEPT: layers[arm_of(length)], SHIFTED: layers[SHIFTED]}
     return {
         **{key: labelled(values, length=config.lengths) for key, values in losses.items()},
         "shifted loss": layer_loss(layers[SHIFTED], shifted(examples, length)),
         "descent of twice the length": descent_loss(examples, config.best_step(2 * length)),
         "loss by scale": labelled(
-            [[layer_loss(layer, one) for one in larger] for layer in pair.values()], arm=list(pair), scale=INPUT_SCALES
+            [[layer_loss(layer, larger) for larger in resized] for layer in layers_by_arm.values()],
+            arm=list(layers_by_arm),
+            scale=INPUT_SCALES,
         ),
-        "descent by scale": labelled([descent_loss(one, config.best_step()) for one in larger], scale=INPUT_SCALES),
+        "descent by scale": labelled(
+            [descent_loss(larger, config.best_step()) for larger in resized], scale=INPUT_SCALES
+        ),
     }
 
 

@@ -16,7 +16,7 @@
 # eigenvalues alone; up to $k = 4$ exactly (crosses).
 #
 # A context with $c\, s^* \lambda_{\max} > 2$ diverges, and however few there are, the mean over contexts follows
-# them in the end; the median does not. A sample mean of such losses says little: it hangs on the one worst
+# them in the end; the median does not. A sample mean of such losses says little: it depends on the one worst
 # context drawn. What can be judged is a *lower bound* on the mean that needs no rare event to be seen in its
 # size: if more than one context in $M$ has a loss of more than $M$ times that of predicting 0, then the mean is
 # above that of predicting 0. The claims take $M = 10^4$ or $10^6$ and judge the share by its exact binomial
@@ -64,7 +64,7 @@ class Config(Regression):
     @property
     def one_pass_loss(self) -> float:
         r"""$\frac12 v\,d\,(1 - 1/d)^N$: half the error of one noise-free pass of Kaczmarz."""
-        return self.law()["input_variance"] * self.dimension * (1 - 1 / self.dimension) ** self.context_length / 2
+        return self.variance * self.dimension * (1 - 1 / self.dimension) ** self.context_length / 2
 
 
 TASK = Task(
@@ -72,7 +72,7 @@ TASK = Task(
     PAPER,
     {"smoke": Config(spectra=4, contexts=200, causal_spectra=4), "ci": Config(), "paper": Config(contexts=100_000)},
 )
-DRAWS = "many contexts, their spectra"
+STREAM = "many contexts, their spectra"
 DAMPINGS = (1.0, 0.875, 0.75, 0.5, 2.0)  # the last, a step twice as long, for comparison
 REPEATS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 140, 200, 280, 400)
 CAUSAL_CONTEXTS = 3000  # of a draw, on which the recursion of the causal mask is run
@@ -89,13 +89,13 @@ def inputs(config: Config, source: Stream, name: str, length: int, count: int) -
 @TASK.measurement(seeds=lambda config: config.spectra)
 def loss_by_repeats(config: Config, seed: int) -> LabelledArrays:
     """Losses of repeated damped steps over many contexts, from their eigenvalues, and how many contexts have huge ones."""
-    x = inputs(config, stream(seed, DRAWS), "inputs", config.context_length, config.contexts)
+    x = inputs(config, stream(seed, STREAM), "inputs", config.context_length, config.contexts)
     eigenvalues, step_size = gram_eigenvalues(x), config.best_step()
     mean, median, huge = [], [], []
     for damping in DAMPINGS:
         shrinkage = (1 - damping * step_size * eigenvalues).abs().clamp_min(1e-300).log()
         losses = torch.stack([(2 * count * shrinkage).exp().sum(-1) for count in REPEATS])
-        losses = losses * config.law()["input_variance"] / 2
+        losses = losses * config.variance / 2
         mean.append(losses.mean(-1).tolist())
         median.append(losses.median(-1).values.tolist())
         huge.append([(losses > size * config.zero_loss).sum(-1).tolist() for size in HUGE])
@@ -109,7 +109,7 @@ def loss_by_repeats(config: Config, seed: int) -> LabelledArrays:
 @TASK.measurement(seeds=lambda config: config.causal_spectra)
 def causal_loss_by_repeats(config: Config, seed: int) -> LabelledArrays:
     """Mean loss of the same layer, undamped and under a causal mask, for weights and a query of their own."""
-    source, count = stream(seed, DRAWS), min(config.contexts, CAUSAL_CONTEXTS)
+    source, count = stream(seed, STREAM), min(config.contexts, CAUSAL_CONTEXTS)
     weights = torch.from_numpy(source.child("weights").rng().standard_normal((count, config.dimension)))
     x, query = inputs(config, source, "inputs", config.context_length, count), inputs(config, source, "query", 1, count)
     layers = causal_recursion(x, predict(weights, x), query, step=config.best_step(), layers=max(REPEATS))
@@ -144,7 +144,7 @@ def repeating_a_layer(results: Results) -> Sheet:
             )
             if statistic == "mean" and damping <= 1:
                 filters = [filter_polynomial([damping * config.best_step()] * count, [0.0] * count) for count in EXACT]
-                exact = [expected_filter_error(one, moments, config.law()["input_variance"]) / 2 for one in filters]
+                exact = [expected_filter_error(repeated, moments, config.variance) / 2 for repeated in filters]
                 panel.theory(EXACT, exact, name="prefix, exact")
         if statistic == "mean":
             panel.curve(

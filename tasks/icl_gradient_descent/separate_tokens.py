@@ -149,7 +149,7 @@ def reach(context: int, dimension: int, module: TwoKinds, batch: Batch, mask: Te
     for kind, place in enumerate((2 * (context // 2), 2 * (context // 2) + 1)):
         with torch.enable_grad():
             outputs = module.first(tokens, mask)[:, :, place].sum(1)
-            rows = [torch.autograd.grad(one.sum(), tokens, retain_graph=True)[0] for one in outputs.unbind(-1)]
+            rows = [torch.autograd.grad(row.sum(), tokens, retain_graph=True)[0] for row in outputs.unbind(-1)]
         jacobian = torch.stack(rows, dim=3)[:, :, :length, :, -dimension - 1 :].double().mean(1)
         size = torch.nn.functional.pad(jacobian.flatten(2).norm(dim=-1), (0, 1))
         others = [token for token in range(length) if abs(token - place) > 1]

@@ -109,8 +109,8 @@ class Update(nn.Module):
 
 def loss_by_scale(module: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
     """Losses on inputs of every scale, with labels that follow: [model, scale]."""
-    larger = [{key: scale * values for key, values in batch.items()} for scale in INPUT_SCALES]
-    return torch.stack([fresh_loss(module, one, mask) for one in larger], -1)
+    resized = [{key: scale * values for key, values in batch.items()} for scale in INPUT_SCALES]
+    return torch.stack([fresh_loss(module, larger, mask) for larger in resized], -1)
 
 
 def opposition(module: Update, batch: Batch, mask: Tensor) -> Tensor:

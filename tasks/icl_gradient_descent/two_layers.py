@@ -119,9 +119,9 @@ def tied_optimum(config: Config, kind: str, length: int = 0) -> Filter:
 
 def sensitivities(module: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
     """d prediction / d x_q by automatic differentiation: [model, prompt, query, dimension]."""
-    queries, given = batch["labels"].shape[-1], batch["tokens"].clone().requires_grad_()
+    queries, inputs = batch["labels"].shape[-1], batch["tokens"].clone().requires_grad_()
     with torch.enable_grad():
-        (slopes,) = torch.autograd.grad(-module(given, mask)[:, :, -queries:, -1].sum(), given)
+        (slopes,) = torch.autograd.grad(-module(inputs, mask)[:, :, -queries:, -1].sum(), inputs)
     return slopes[:, :, -queries:, :-1].double()
 
 
@@ -149,10 +149,10 @@ def two_layers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             for kind, best in optima.items()
         }
         slope = torch.from_numpy(slopes.sel(seed=seed).values)
-        cosines = [torch.cosine_similarity(slope, one[:, None], dim=-1).mean((1, 2)) for one in weights.values()]
+        cosines = [torch.cosine_similarity(slope, answer[:, None], dim=-1).mean((1, 2)) for answer in weights.values()]
         return {
             "descent": descent_loss(prompts, config.best_step()),
-            "filter loss": labelled([loss_of(one, prompts) for one in weights.values()], filter=list(optima)),
+            "filter loss": labelled([loss_of(answer, prompts) for answer in weights.values()], filter=list(optima)),
             "cosine": labelled(torch.stack(cosines, -1), arm=list(MASKS), filter=list(optima)),
         }
 
@@ -273,7 +273,9 @@ def conditioning(config: Config, seed: int) -> LabelledArrays:
     inputs = rng.uniform(-config.half_width, config.half_width, (config.contexts, LONG, config.dimension))
     eigenvalues = gram_eigenvalues(torch.from_numpy(inputs))
     mapped = [curvature_sequence(eigenvalues, [curvature, 0.0])[1] for curvature in CURVATURES]
-    return {"condition": labelled([(one.amax(-1) / one.amin(-1)).median() for one in mapped], curvature=CURVATURES)}
+    return {
+        "condition": labelled([(values.amax(-1) / values.amin(-1)).median() for values in mapped], curvature=CURVATURES)
+    }
 
 
 @TASK.figure
