@@ -16,11 +16,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from scipy import optimize
 
 from lab import Evidence, Task, control
@@ -32,14 +32,18 @@ from lab.domains.regression.optimal_steps import (
     optimal_filter,
     uniform_moments,
 )
-from lab.figures import REFERENCES, Drawing, label, panels
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.results import Results
+from lab.tasks import NoConfig
 from proofs_check.icl_gradient_descent._shared import HALF_WIDTH, PAPER, VARIANCE
 
 PROOFS = Task("icl-gradient-descent", PAPER)
 
-LENGTHS = (10, 25, 50, 100)
-READ_OFF = (0.179, 0.099, 0.056, 0.029)
+# The curvatures that the paper reads off its trained networks, by the number of examples.
+READ_OFF = {10: 0.179, 25: 0.099, 50: 0.056, 100: 0.029}
+# The least half-losses at N = d = 10 as they are read off the paper's plots.
+PLOTTED = {"one step": 0.205, "two steps": 0.155, "GD++, tied": 0.11}
 # Layers, curvature, tied: the families whose best members are compared.
 FAMILIES = {
     "one step": (1, False, True),
@@ -47,10 +51,11 @@ FAMILIES = {
     "GD++, tied": (2, True, True),
     "GD++, untied": (2, True, False),
 }
+Moments = tuple[float, ...]
 
 
 @functools.cache
-def best_filter(length: int, moments: tuple[float, ...], family: str) -> tuple[list[float], list[float], float]:
+def best_filter(length: int, moments: Moments, family: str) -> tuple[list[float], list[float], float]:
     """Steps, curvatures and expected squared error of the best filter of a family at d = 10."""
     layers, curved, tied = FAMILIES[family]
     return optimal_filter(length, 10, moments, layers=layers, curved=curved, tied=tied)
@@ -61,16 +66,31 @@ def nearest_rounding(value: float, printed: float) -> float:
     return float(np.clip(value, printed - 0.0005, printed + 0.0005))
 
 
-def least_error_at(length: int, moments: tuple[float, ...], curvature: float) -> float:
+def least_error_at(length: int, moments: Moments, curvature: float) -> float:
     """The error of two tied layers with this curvature and the step that is best for it, d = 10."""
     counted = gram_moments(8, length, 10, moments)
     edge = 2 * best_filter(length, moments, "GD++, tied")[0][0]
-    found = optimize.minimize_scalar(
+    best = optimize.minimize_scalar(
         lambda step: expected_filter_error(filter_polynomial([step] * 2, [curvature] * 2), counted, moments[1]),
         bounds=(0.0, edge),
         method="bounded",
     )
-    return float(found.fun)
+    return float(best.fun)
+
+
+@PROOFS.cases(uniform={}, twice_as_wide={"half_width": 1.0}, normal={"law": "normal"}, next_context={"shift": 1})
+def tied_curvatures(
+    config: NoConfig, *, half_width: float = HALF_WIDTH, law: str = "uniform", shift: int = 0
+) -> LabelledArrays:
+    """Curvature of the best tied filter by length, and by how much more one that is printed as the paper's leaves."""
+    moments = normal_moments(VARIANCE) if law == "normal" else uniform_moments(half_width)
+    read_off = list(READ_OFF.values())
+    curvatures, excess = [], []
+    for length, printed in zip(READ_OFF, read_off[shift:] + read_off[:shift], strict=True):
+        _, (curvature, _), least = best_filter(length, moments, "GD++, tied")
+        curvatures.append(curvature)
+        excess.append(least_error_at(length, moments, nearest_rounding(curvature, printed)) / least - 1)
+    return {"curvature": labelled(curvatures, length=list(READ_OFF)), "excess": labelled(excess, length=list(READ_OFF))}
 
 
 @PROOFS.claim(
@@ -83,21 +103,14 @@ def least_error_at(length: int, moments: tuple[float, ...], curvature: float) ->
         r"above that of the best tied two-layer GD++ that a test of $10^4$ prompts, as the paper takes, could not tell."
     ),
     controls=[
-        control("inputs uniform on [-1, 1], as the text says", half_width=1.0),
-        control("normal inputs of the same variance", normal_inputs=True),
-        control("the curvature of the next longer context", shift=1),
+        control("inputs uniform on [-1, 1], as the text says", case="twice_as_wide"),
+        control("normal inputs of the same variance", case="normal"),
+        control("the curvature of the next longer context", case="next_context"),
     ],
 )
-def curvatures_without_training(
-    results: Results, half_width: float = HALF_WIDTH, normal_inputs: bool = False, shift: int = 0
-) -> Evidence:
-    moments = normal_moments(VARIANCE) if normal_inputs else uniform_moments(half_width)
-    excess = []
-    for length, printed in zip(LENGTHS, READ_OFF[shift:] + READ_OFF[:shift], strict=True):
-        _, curvatures, least = best_filter(length, moments, "GD++, tied")
-        excess.append(least_error_at(length, moments, nearest_rounding(curvatures[0], printed)) / least - 1)
+def curvatures_without_training(results: Results, case: str = "uniform") -> Evidence:
     return Evidence.exact(
-        max(excess),
+        float(results[tied_curvatures]["excess"].sel(case=case).max()),
         "<=",
         math.sqrt(2 / 10_000),
         "relative standard error of a mean of 10^4 squares of normal numbers, the least there can be",
@@ -116,15 +129,20 @@ def curvatures_without_training(
     condition=(
         "at $N = 25$ and $50$; at $N = 10$ and $100$ the minimum is flat and the networks stopped up to 2.2 % away from it"
     ),
-    controls=[control("N = 25 and 50", places=(1, 2))],
+    controls=[control("N = 25 and 50", lengths=(25, 50))],
 )
-def curvatures_to_the_last_digit(results: Results, places: Sequence[int] = (0, 1, 2, 3)) -> Evidence:
-    moments = uniform_moments(HALF_WIDTH)
-    best = [best_filter(LENGTHS[place], moments, "GD++, tied")[1][0] for place in places]
-    printed = [READ_OFF[place] for place in places]
-    return Evidence.exact(
-        float(np.abs(np.array(best) - np.array(printed)).max()), "<=", 0.0005, "half a unit of the last digit printed"
-    )
+def curvatures_to_the_last_digit(results: Results, lengths: Sequence[int] = tuple(READ_OFF)) -> Evidence:
+    curvatures = results[tied_curvatures]["curvature"].sel(case="uniform")
+    off = [abs(float(curvatures.sel(length=length)) - READ_OFF[length]) for length in lengths]
+    return Evidence.exact(max(off), "<=", 0.0005, "half a unit of the last digit printed")
+
+
+@PROOFS.cases(uniform={}, twice_as_wide={"half_width": 1.0})
+def least_errors(config: NoConfig, *, half_width: float = HALF_WIDTH) -> LabelledArrays:
+    """Expected squared errors of the best filter of every family, by length."""
+    moments, lengths = uniform_moments(half_width), (4, 7, 10, 15, 25, 50, 100)
+    errors = [[best_filter(length, moments, family)[2] for family in FAMILIES] for length in lengths]
+    return {"error": labelled(errors, length=lengths, family=list(FAMILIES))}
 
 
 @PROOFS.claim(
@@ -137,49 +155,41 @@ def curvatures_to_the_last_digit(results: Results, places: Sequence[int] = (0, 1
         r"table each is below the one before."
     ),
     controls=[
-        control("inputs uniform on [-1, 1], as the text says", half_width=1.0),
-        control("mean squared error instead of half of it", halved=False),
+        control("inputs uniform on [-1, 1], as the text says", case="twice_as_wide"),
+        control("mean squared error instead of half of it", part=1.0),
     ],
 )
-def least_losses(results: Results, half_width: float = HALF_WIDTH, halved: bool = True) -> Evidence:
-    moments = uniform_moments(half_width)
-    losses = np.array(
-        [[best_filter(length, moments, family)[2] / (2 if halved else 1) for family in FAMILIES] for length in LENGTHS]
-    )
-    plotted = np.array([0.205, 0.155, 0.11])
-    return Evidence.weakest(
-        Evidence.exact(
-            float(np.abs(losses[0, :3] - plotted).max()), "<=", 0.005, "a curve is read to half a hundredth"
-        ),
-        Evidence.exact(float((losses[:, 1:] / losses[:, :-1]).max()), "<", 1.0, "each family contains the one before"),
+def least_losses(results: Results, case: str = "uniform", part: float = 0.5) -> Evidence:
+    losses = part * results[least_errors]["error"].sel(case=case)
+    off = [abs(float(losses.sel(length=10, family=family)) - value) for family, value in PLOTTED.items()]
+    ratios = [
+        losses.sel(length=list(READ_OFF), family=later) / losses.sel(length=list(READ_OFF), family=earlier)
+        for earlier, later in itertools.pairwise(FAMILIES)
+    ]
+    return Evidence.all(
+        Evidence.exact(max(off), "<=", 0.005, "a curve is read to half a hundredth"),
+        Evidence.exact(max(float(ratio.max()) for ratio in ratios), "<", 1.0, "each family contains the one before"),
     )
 
 
 @PROOFS.figure
-def least_losses_by_length(results: Results) -> Drawing:
+def least_losses_by_length(results: Results) -> Sheet:
     """The least half-losses of one and two layers against the number of examples, exactly."""
-    lengths, moments = (4, 7, 10, 15, 25, 50, 100), uniform_moments(HALF_WIDTH)
-    figure, axes = panels(1, 1, width=6.0, height=4.0)
-    panel, rows = axes[0, 0], []
-    looks = (("-", "o", 0), ("--", "s", 1), ("-.", "^", 2), (":", "D", 3))
-    for family, (line, marker, color) in zip(FAMILIES, looks, strict=True):
-        losses = [best_filter(length, moments, family)[2] / 2 for length in lengths]
-        panel.plot(lengths, losses, linestyle=line, marker=marker, color=REFERENCES[color], label=family)
-        rows += [{"family": family, "examples": n, "half_loss": loss} for n, loss in zip(lengths, losses, strict=True)]
-    panel.plot(
-        (10, 10, 10), (0.205, 0.155, 0.11), "+", color="black", markersize=11, label="read off the paper's plots"
-    )
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    panel.set_xticks((4, 10, 25, 50, 100), ("4", "10", "25", "50", "100"))
-    label(
-        panel,
+    losses = results[least_errors]["error"].sel(case="uniform") / 2
+    sheet = Sheet(width=6.0, height=4.0)
+    panel = sheet.panel(
         "the longer the context, the more curvature helps (d = 10, exact)",
-        "examples N",
-        "least half of the mean squared error",
+        x="examples N",
+        y="least half of the mean squared error",
+        scale=("log", "log"),
+        xticks=(4, 10, 25, 50, 100),
     )
-    panel.legend()
-    return Drawing(figure, pd.DataFrame(rows))
+    for family in FAMILIES:
+        panel.line(losses["length"].values, losses.sel(family=family), name=family, of="exact")
+    lengths, plotted = [10] * len(PLOTTED), list(PLOTTED.values())
+    panel.axes.plot(lengths, plotted, "+", color="black", markersize=13)
+    panel.note("plotted", lengths, plotted, words="crosses: read off the paper's plots")
+    return sheet
 
 
 # %%

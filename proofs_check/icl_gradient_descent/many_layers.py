@@ -28,6 +28,7 @@ from lab.domains.regression.optimal_steps import (
     optimal_step,
 )
 from lab.domains.regression.prompts import tokens
+from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.statistics import rounding_bound
 from proofs_check.icl_gradient_descent._shared import (
@@ -36,11 +37,13 @@ from proofs_check.icl_gradient_descent._shared import (
     PAPER,
     PRESETS,
     VARIANCE,
-    all_within,
+    Config,
     apply,
-    drawn,
+    deviations,
     greatest,
+    identity,
     loaded,
+    noisy_prompts,
     normal,
     query_bound,
 )
@@ -48,7 +51,8 @@ from proofs_check.icl_gradient_descent._shared import (
 PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
 
 
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/T4",
     where="Proposition 1, stacked",
     kind="construction",
@@ -56,25 +60,26 @@ PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
         r"$K$ layers with the weights of Proposition 1 predict with $K$ steps of gradient descent from zero "
         r"($K = 1, 2, 5, 12$), the query being no key."
     ),
+    origin="rounding of two computations, a chain of 2d + N + 6 operations a layer",
     controls=[
-        control("the query among keys and values", pattern="query seen"),
-        control("a causal mask", pattern="causal"),
+        control("the query among keys and values", mask="query seen"),
+        control("a causal mask", mask="causal"),
         control("one step less", fewer=1),
     ],
 )
-def layers_are_steps(results: Results, pattern: str = "prefix", fewer: int = 0) -> Evidence:
-    parts = []
+def layers_are_steps(config: Config, *, mask: str = "prefix", fewer: int = 0) -> LabelledArrays:
+    pairs = []
     for dimension, context in ((2, 3), (4, 12), (6, 4)):
-        data = drawn(results.config, "T4", dimension, context)
-        step = 1 / float(gram_eigenvalues(torch.cat([data.x_context, data.x_query], dim=1)).max())
-        path = gradient_descent_path(data.x_context, data.y_context, step=step, steps=12)
+        data = noisy_prompts(config, "T4", dimension, context)
+        step_size = 1 / float(gram_eigenvalues(torch.cat([data.x_context, data.x_query], dim=1)).max())
+        path = gradient_descent_path(data.x_context, data.y_context, step=step_size, steps=12)
         for layers in (1, 2, 5, 12):
-            network = network_predictor(gradient_descent_network(dimension, layers, step=step), MASKS[pattern])
-            found = network(data.x_context, data.y_context, data.x_query)
+            network = network_predictor(gradient_descent_network(dimension, layers, step=step_size), MASKS[mask])
+            predictions = network(data.x_context, data.y_context, data.x_query)
             expected = predict(path[layers - fewer], data.x_query)
             bound = query_bound(data.x_context, data.y_context, data.x_query, layers)
-            parts.append((greatest(found - expected), bound))
-    return all_within(parts, "rounding of two computations, a chain of 2d + N + 6 operations a layer")
+            pairs.append((greatest(predictions - expected), bound))
+    return deviations(pairs)
 
 
 # %%
@@ -91,16 +96,17 @@ PROOFS.show(layers_are_steps)
 
 
 # %%
-def curved_layer(dimension: int, step: float, curvature: float) -> dict[str, Tensor]:
+def curved_layer(dimension: int, step_size: float, curvature: float) -> dict[str, Tensor]:
     """One layer of GD++, W_0 = 0."""
     inputs = torch.eye(dimension + 1, dtype=torch.float64)
     inputs[-1, -1] = 0
     value, output = (torch.eye(dimension + 1, dtype=torch.float64), -curvature * torch.eye(dimension + 1).double())
-    value[-1, -1], output[-1, -1] = -1, step
+    value[-1, -1], output[-1, -1] = -1, step_size
     return {"query": inputs, "key": inputs, "value": value, "output": output}
 
 
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/T5",
     where="Appendix A.10, in closed form",
     kind="construction",
@@ -110,66 +116,75 @@ def curved_layer(dimension: int, step: float, curvature: float) -> dict[str, Ten
         r"\lambda_l)$, $\lambda_{l+1} = \lambda_l (1 - \gamma_l \lambda_l)^2$; $\gamma = 0$ is gradient "
         r"descent."
     ),
+    origin="rounding of two computations, a chain of 2d + N + 6 operations a layer",
     controls=[
         control("the first layer's eigenvalues in every layer", frozen=True),
-        control("a causal mask", pattern="causal"),
-        control("the query among keys and values", pattern="query seen"),
+        control("a causal mask", mask="causal"),
+        control("the query among keys and values", mask="query seen"),
     ],
 )
-def curved_layers_filter(results: Results, pattern: str = "prefix", frozen: bool = False) -> Evidence:
-    parts = []
+def curved_layers_filter(config: Config, *, mask: str = "prefix", frozen: bool = False) -> LabelledArrays:
+    pairs = []
     for dimension, context in ((2, 3), (4, 12), (6, 4)):
-        data = drawn(results.config, "T5", dimension, context)
+        data = noisy_prompts(config, "T5", dimension, context)
         largest = float(gram_eigenvalues(torch.cat([data.x_context, data.x_query], dim=1)).max())
-        given = tokens(data)
+        prompt_tokens = tokens(data)
         for bend in (0.3, 0.0):
             steps = [0.9 / largest, 0.6 / largest, 0.8 / largest, 0.5 / largest]
             curvatures = [bend / largest, 1.2 * bend / largest, 0.7 * bend / largest, 0.4 * bend / largest]
             network = loaded(
-                dimension + 1, [curved_layer(dimension, *pair) for pair in zip(steps, curvatures, strict=True)]
+                dimension + 1, [curved_layer(dimension, *rates) for rates in zip(steps, curvatures, strict=True)]
             )
-            found = -apply(network, given, MASKS[pattern](context, 2))[:, context:, -1]
+            predictions = -apply(network, prompt_tokens, MASKS[mask](context, 2))[:, context:, -1]
             met = [0.0] * 4 if frozen else curvatures
             weights = gd_plus_plus_weights(data.x_context, data.y_context, steps=steps, curvatures=met)
-            error = greatest(found - predict(weights, data.x_query))
+            error = greatest(predictions - predict(weights, data.x_query))
             bound = query_bound(data.x_context, data.y_context, data.x_query, 4)
             if bend:
-                parts.append((error, bound))
+                pairs.append((error, bound))
             else:
                 rates = torch.tensor(steps, dtype=torch.float64)
                 descent = torch.zeros_like(data.weights)
                 for rate in rates:
                     residual = data.y_context - predict(descent, data.x_context)
                     descent = descent + rate * predict(residual, data.x_context.mT)
-                parts.append((greatest(predict(weights - descent, data.x_query)), bound))
-    return all_within(parts, "rounding of two computations, a chain of 2d + N + 6 operations a layer")
+                pairs.append((greatest(predict(weights - descent, data.x_query)), bound))
+    return deviations(pairs)
 
 
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/T5.map",
     where="Appendix A.10",
-    kind="identity",
     statement=(
         r"The map $\lambda \mapsto \lambda (1 - \gamma \lambda)^2$ has zeros at $0$ and $1/\gamma$ and its "
         r"only local maximum, $4/(27\gamma)$, at $1/(3\gamma)$."
     ),
+    origin="rounding of polynomials of degree 3",
     controls=[control("the factor not squared", power=1)],
 )
-def curvature_map(results: Results, power: int = 2) -> Evidence:
-    parts = []
+def curvature_map(config: Config, *, power: int = 2) -> LabelledArrays:
+    pairs = []
     for curvature in (0.029, 0.179, 1.0, 7.0):
         map_ = polynomial.polymul([0.0, 1.0], polynomial.polypow([1.0, -curvature], power))
         slope = polynomial.polyder(map_)
         scale = 1 / curvature
         top = scale / 3
-        parts += [
+        pairs += [
             (float(abs(polynomial.polyval(scale, map_))), rounding_bound(12, 4 * scale)),
             (float(abs(polynomial.polyval(top, slope))), rounding_bound(12, 4.0)),
             (float(abs(polynomial.polyval(top, map_) - 4 * scale / 27)), rounding_bound(12, scale)),
         ]
         met = curvature_sequence(torch.tensor([top, scale], dtype=torch.float64), [curvature, curvature])[1]
-        parts.append((abs(float(met[0]) - float(polynomial.polyval(top, map_))), rounding_bound(12, scale)))
-    return all_within(parts, "rounding of polynomials of degree 3")
+        pairs.append((abs(float(met[0]) - float(polynomial.polyval(top, map_))), rounding_bound(12, scale)))
+    return deviations(pairs)
+
+
+@PROOFS.cases(claimed={}, beyond_two={"start": 2.0})
+def growth_beyond_the_zero(config: Config, *, start: float = 1.0) -> LabelledArrays:
+    """The least growth of an eigenvalue among 300 beyond ``start`` (units of 1/gamma)."""
+    eigenvalues = torch.linspace(start, start + 3, 301, dtype=torch.float64)[1:]
+    return {"least": labelled((curvature_sequence(eigenvalues, [1.0, 1.0])[1] / eigenvalues).min())}
 
 
 @PROOFS.claim(
@@ -182,12 +197,11 @@ def curvature_map(results: Results, power: int = 2) -> Evidence:
     ),
     expected="refuted",
     condition=r"beyond $2/\gamma$; between $1/\gamma$ and $2/\gamma$ the map still makes eigenvalues smaller",
-    controls=[control("eigenvalues beyond 2/gamma", start=2.0)],
+    controls=[control("eigenvalues beyond 2/gamma", case="beyond_two")],
 )
-def eigenvalues_beyond_blow_up(results: Results, start: float = 1.0) -> Evidence:
-    values = torch.linspace(start, start + 3, 301, dtype=torch.float64)[1:]
-    growth = curvature_sequence(values, [1.0, 1.0])[1] / values
-    return Evidence.exact(float(growth.min()), ">", 1.0, "1 is neither larger nor smaller (units of 1/gamma)")
+def eigenvalues_beyond_blow_up(results: Results, case: str = "claimed") -> Evidence:
+    least = results[growth_beyond_the_zero]["least"].sel(case=case)
+    return Evidence.exact(float(least), ">", 1.0, "1 is neither larger nor smaller (units of 1/gamma)")
 
 
 # %%
@@ -207,6 +221,15 @@ PROOFS.show(eigenvalues_beyond_blow_up)
 
 
 # %%
+@PROOFS.cases(claimed={})
+def largest_rates(config: Config) -> LabelledArrays:
+    """c s* times the largest eigenvalue there can be, that of equal inputs at a corner, by damping c."""
+    step_size = optimal_step(10, 10, input_variance=VARIANCE, kurtosis=UNIFORM_KURTOSIS)
+    corner = torch.full((1, 10, 10), HALF_WIDTH, dtype=torch.float64)
+    largest, dampings = gram_eigenvalues(corner).max(), (1.0, 0.875, 0.75, 0.5, 0.13)
+    return {"rate": labelled([damping * step_size * float(largest) for damping in dampings], damping=dampings)}
+
+
 @PROOFS.claim(
     "icl-gradient-descent/P1.support",
     where="Figure 10, derived",
@@ -219,10 +242,8 @@ PROOFS.show(eigenvalues_beyond_blow_up)
     controls=[control("a damping of 0.13", dampings=(0.13,))],
 )
 def every_damping_diverges_somewhere(results: Results, dampings: Sequence[float] = (1.0, 0.875, 0.75, 0.5)) -> Evidence:
-    step = optimal_step(10, 10, input_variance=VARIANCE, kurtosis=UNIFORM_KURTOSIS)
-    corner = torch.full((1, 10, 10), HALF_WIDTH, dtype=torch.float64)
-    largest = float(gram_eigenvalues(corner).max())
-    return Evidence.exact(min(damping * step * largest for damping in dampings), ">", 2.0, "the edge of stability")
+    rates = results[largest_rates]["rate"].sel(case="claimed", damping=list(dampings))
+    return Evidence.exact(float(rates.min()), ">", 2.0, "the edge of stability")
 
 
 # %%
@@ -237,37 +258,41 @@ PROOFS.show(every_damping_diverges_somewhere)
 
 
 # %%
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/T7",
     where="Proposition 2",
-    kind="identity",
     statement=(
         r"Linear attention over tokens $(m(x_j), y_j)$ with a random two-layer $m$ takes the steps $f "
         r"\leftarrow f + s \sum_i (y_i - f(x_i))\, k(x_i, \cdot)$ of kernel gradient descent, $k(x, x') = "
         r"m(x) \cdot m(x')$ (5 steps)."
     ),
-    controls=[control("the kernel of the raw inputs", raw=True), control("a causal mask", pattern="causal")],
+    origin="rounding of two computations, a chain of 2 features + N + 6 operations a layer",
+    controls=[control("the kernel of the raw inputs", raw=True), control("a causal mask", mask="causal")],
 )
-def features_give_kernel_descent(results: Results, raw: bool = False, pattern: str = "prefix") -> Evidence:
-    parts = []
+def features_give_kernel_descent(config: Config, *, raw: bool = False, mask: str = "prefix") -> LabelledArrays:
+    pairs = []
     for dimension, hidden, features, context in ((1, 16, 8, 10), (3, 12, 5, 6)):
-        data = drawn(results.config, "T7", dimension, context)
+        data = noisy_prompts(config, "T7", dimension, context)
         first, second = (
             normal(f"T7 first {dimension}", dimension, hidden),
             normal(f"T7 second {dimension}", hidden, features) / math.sqrt(hidden),
         )
         examples, queries = (torch.tanh(torch.tanh(x @ first) @ second) for x in (data.x_context, data.x_query))
-        step = 1 / float(gram_eigenvalues(torch.cat([examples, queries], dim=1)).max())
-        network = network_predictor(gradient_descent_network(features, 5, step=step), MASKS[pattern])
-        found = network(examples, data.y_context, queries)
+        step_size = 1 / float(gram_eigenvalues(torch.cat([examples, queries], dim=1)).max())
+        network = network_predictor(gradient_descent_network(features, 5, step=step_size), MASKS[mask])
+        predictions = network(examples, data.y_context, queries)
         sides = (data.x_context, data.x_query) if raw else (examples, queries)
         kernel, cross = sides[0] @ sides[0].mT, sides[1] @ sides[0].mT
         fitted, answer = torch.zeros_like(data.y_context), torch.zeros_like(data.y_query)
         for _ in range(5):
             residual = data.y_context - fitted
-            fitted, answer = (fitted + step * predict(residual, kernel), answer + step * predict(residual, cross))
-        parts.append((greatest(found - answer), query_bound(examples, data.y_context, queries, 5)))
-    return all_within(parts, "rounding of two computations, a chain of 2 features + N + 6 operations a layer")
+            fitted, answer = (
+                fitted + step_size * predict(residual, kernel),
+                answer + step_size * predict(residual, cross),
+            )
+        pairs.append((greatest(predictions - answer), query_bound(examples, data.y_context, queries, 5)))
+    return deviations(pairs)
 
 
 # %%

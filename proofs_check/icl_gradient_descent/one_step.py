@@ -44,7 +44,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab import Evidence, Task, control
+from lab import Task, control
 from lab.domains.regression.optimal_steps import (
     NORMAL_KURTOSIS,
     UNIFORM_KURTOSIS,
@@ -60,7 +60,7 @@ from lab.domains.regression.optimal_steps import (
     preconditioner,
     uniform_moments,
 )
-from lab.results import Results
+from lab.labels import LabelledArrays
 from lab.statistics import rounding_bound
 from proofs_check.icl_gradient_descent._shared import (
     HALF_WIDTH,
@@ -68,9 +68,11 @@ from proofs_check.icl_gradient_descent._shared import (
     PAPER,
     PRESETS,
     VARIANCE,
-    all_within,
+    Config,
     apply,
+    deviations,
     greatest,
+    identity,
     loaded,
     normal,
 )
@@ -81,7 +83,7 @@ PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
 SHAPES = ((2, 1, 3), (7, 3, 15), (5, 2, 4), (3, 1, 12))
 
 
-def step_layer(dimension: int, outputs: int, step: float, initial: Tensor, scale: float = 1.0) -> dict:
+def step_layer(dimension: int, outputs: int, step_size: float, initial: Tensor, scale: float = 1.0) -> dict:
     """The layer of Proposition 1 with W_K scaled up and P scaled down by ``scale``; initial [outputs, dimension]."""
     size = dimension + outputs
     inputs = torch.zeros(size, size, dtype=torch.float64)
@@ -89,11 +91,12 @@ def step_layer(dimension: int, outputs: int, step: float, initial: Tensor, scale
     value = torch.zeros(size, size, dtype=torch.float64)
     value[:dimension, dimension:] = initial.mT
     value[dimension:, dimension:] = -torch.eye(outputs)
-    output = step / scale * torch.eye(size, dtype=torch.float64)
+    output = step_size / scale * torch.eye(size, dtype=torch.float64)
     return {"query": inputs, "key": scale * inputs, "value": value, "output": output}
 
 
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/T1",
     where="Proposition 1",
     kind="construction",
@@ -102,34 +105,35 @@ def step_layer(dimension: int, outputs: int, step: float, initial: Tensor, scale
         r"= -\frac{\eta}{N} \sum_i (W_0 x_i - y_i)\, x_i^\top$, and the query's read-out is $(W_0 + \Delta "
         r"W)\, x_q$; also if a factor moves from $P$ to $W_K$."
     ),
+    origin="rounding of two computations, chains of 2(d + outputs + N) + 4 operations each",
     controls=[
-        control("the query among keys and values", pattern="query seen"),
-        control("a causal mask, at all tokens", pattern="causal"),
+        control("the query among keys and values", mask="query seen"),
+        control("a causal mask, at all tokens", mask="causal"),
         control("read-out without the minus sign", sign=1.0),
     ],
 )
-def one_layer_is_one_step(results: Results, pattern: str = "prefix", sign: float = -1.0) -> Evidence:
-    parts = []
+def one_layer_is_one_step(config: Config, *, mask: str = "prefix", sign: float = -1.0) -> LabelledArrays:
+    pairs = []
     for dimension, outputs, context in SHAPES:
-        count, name = results.config.prompts, f"T1 {dimension} {outputs} {context}"
+        count, name = config.prompts, f"T1 {dimension} {outputs} {context}"
         x, query = (normal(f"{name} x", count, context, dimension), normal(f"{name} q", count, 1, dimension))
         y, initial = normal(f"{name} y", count, context, outputs), normal(f"{name} W", outputs, dimension)
-        step = 0.5 / context
-        change = step * (y - x @ initial.mT).mT @ x
+        step_size = 0.5 / context
+        change = step_size * (y - x @ initial.mT).mT @ x
         expected = torch.cat([y - x @ change.mT, -query @ (initial + change).mT], dim=1)
-        given = torch.cat([torch.cat([x, y], dim=-1), torch.cat([query, -query @ initial.mT], dim=-1)], dim=1)
+        tokens = torch.cat([torch.cat([x, y], dim=-1), torch.cat([query, -query @ initial.mT], dim=-1)], dim=1)
         # Sizes: residuals times scores, summed over the examples; two computations of 2 (d + N) + 4 operations each.
         reach = float(torch.cat([x, query], dim=1).norm(dim=-1).max())
         residual = greatest(y) + float(initial.norm()) * reach
-        size = residual * (1 + step * context * reach**2) * math.sqrt(outputs)
+        size = residual * (1 + step_size * context * reach**2) * math.sqrt(outputs)
         bound = rounding_bound(2 * (2 * (dimension + outputs + context) + 4), size)
         for scale in (1.0, 3.0):
-            network = loaded(dimension + outputs, [step_layer(dimension, outputs, step, initial, scale)])
-            found = apply(network, given, MASKS[pattern](context, 1))
-            slots = found[..., dimension:]
+            network = loaded(dimension + outputs, [step_layer(dimension, outputs, step_size, initial, scale)])
+            after = apply(network, tokens, MASKS[mask](context, 1))
+            slots = after[..., dimension:]
             error = torch.cat([slots[:, :-1] - expected[:, :-1], sign * slots[:, -1:] + expected[:, -1:]], dim=1)
-            parts.append((max(greatest(error), greatest(found[..., :dimension] - given[..., :dimension])), bound))
-    return all_within(parts, "rounding of two computations, chains of 2(d + outputs + N) + 4 operations each")
+            pairs.append((max(greatest(error), greatest(after[..., :dimension] - tokens[..., :dimension])), bound))
+    return deviations(pairs)
 
 
 # %%
@@ -176,30 +180,33 @@ def error_of_step(x: Tensor, probability: Tensor, step: float, covariance: Tenso
     return float(probability @ (signal + spread))
 
 
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/L1",
     where="derived (the paper searches the learning rate on a grid)",
-    kind="identity",
     statement=(
         r"For independent symmetric coordinates of variance $v$ and kurtosis $\kappa$, one step from zero "
         r"has the error $d v [1 - 2 s N v + s^2 N v (v (N + d - 2 + \kappa) + \sigma^2)]$, least at $s^* = "
         r"1/(v (N + d - 2 + \kappa) + \sigma^2)$."
     ),
+    origin="rounding of a sum over all input matrices, or over the moments",
     controls=[
         control("the kurtosis of normal inputs, whatever they are", kurtosis=NORMAL_KURTOSIS),
         control("one example too many", extra=1),
     ],
 )
-def one_step_law(results: Results, kurtosis: float | None = None, extra: int = 0) -> Evidence:
-    parts = []
-    for (context, dimension), own, noise in itertools.product(((2, 2), (3, 2), (2, 3)), (1.0, 1.8, 4.0), (0.0, 0.7)):
-        x, probability = three_atoms(own, context, dimension)
-        law = {"kurtosis": own if kurtosis is None else kurtosis, "noise": noise}
+def one_step_law(config: Config, *, kurtosis: float | None = None, extra: int = 0) -> LabelledArrays:
+    pairs = []
+    for (context, dimension), true_kurtosis, noise in itertools.product(
+        ((2, 2), (3, 2), (2, 3)), (1.0, 1.8, 4.0), (0.0, 0.7)
+    ):
+        x, probability = three_atoms(true_kurtosis, context, dimension)
+        law = {"kurtosis": true_kurtosis if kurtosis is None else kurtosis, "noise": noise}
         best = optimal_step(context + extra, dimension, **law)
         for factor in (0.5, 1.0, 1.5):
-            found = error_of_step(x, probability, factor * best, torch.eye(dimension, dtype=x.dtype), noise)
+            error = error_of_step(x, probability, factor * best, torch.eye(dimension, dtype=x.dtype), noise)
             claimed = one_step_error(factor * best, context + extra, dimension, **law)
-            parts.append((abs(found - claimed), rounding_bound(len(x) + 40, 8 * dimension * own)))
+            pairs.append((abs(error - claimed), rounding_bound(len(x) + 40, 8 * dimension * true_kurtosis)))
     for moments, (context, dimension) in itertools.product(
         (uniform_moments(HALF_WIDTH), normal_moments(VARIANCE)), ((10, 10), (25, 10), (3, 7))
     ):
@@ -207,25 +214,26 @@ def one_step_law(results: Results, kurtosis: float | None = None, extra: int = 0
         best = optimal_step(context + extra, dimension, **law)
         counted = gram_moments(2, context, dimension, moments)
         for factor in (0.5, 1.0, 1.5):
-            found = expected_filter_error(filter_polynomial([factor * best], [0.0]), counted, moments[1])
+            error = expected_filter_error(filter_polynomial([factor * best], [0.0]), counted, moments[1])
             claimed = one_step_error(factor * best, context + extra, dimension, **law)
-            parts.append((abs(found - claimed), rounding_bound(40, 8 * dimension)))
-    return all_within(parts, "rounding of a sum over all input matrices, or over the moments")
+            pairs.append((abs(error - claimed), rounding_bound(40, 8 * dimension)))
+    return deviations(pairs)
 
 
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/L1.spectrum",
     where="derived",
-    kind="identity",
     statement=(
         r"For normal inputs of covariance $\Lambda$ the best plain step is $\mathrm{tr}\Lambda^2 / "
         r"((N+1)\,\mathrm{tr}\Lambda^3 + (\mathrm{tr}\Lambda + \sigma^2)\,\mathrm{tr}\Lambda^2)$ and leaves "
         r"the error $\mathrm{tr}\Lambda - N s^*\,\mathrm{tr}\Lambda^2$."
     ),
+    origin="rounding of a Gauss quadrature that is exact for these polynomials",
     controls=[control("an isotropic law of the same trace", isotropic=True)],
 )
-def one_step_law_of_spectrum(results: Results, isotropic: bool = False) -> Evidence:
-    parts = []
+def one_step_law_of_spectrum(config: Config, *, isotropic: bool = False) -> LabelledArrays:
+    pairs = []
     for spectrum, context, noise in (
         (np.array([2.0, 0.5]), 3, 0.3),
         (np.array([1.5, 0.2]), 2, 0.0),
@@ -235,13 +243,13 @@ def one_step_law_of_spectrum(results: Results, isotropic: bool = False) -> Evide
         claimed_spectrum = np.full(len(spectrum), spectrum.mean()) if isotropic else spectrum
         best = optimal_step_of_spectrum(claimed_spectrum, context, noise)
         for factor in (0.5, 1.0, 1.5):
-            found = error_of_step(x, probability, factor * best, torch.from_numpy(np.diag(spectrum)), noise)
+            error = error_of_step(x, probability, factor * best, torch.from_numpy(np.diag(spectrum)), noise)
             claimed = one_step_error_of_spectrum(factor * best, claimed_spectrum, context, noise)
-            parts.append((abs(found - claimed), rounding_bound(len(x) + 60, 40 * spectrum.sum())))
+            pairs.append((abs(error - claimed), rounding_bound(len(x) + 60, 40 * spectrum.sum())))
         least = claimed_spectrum.sum() - context * best * (claimed_spectrum**2).sum()
-        found = error_of_step(x, probability, best, torch.from_numpy(np.diag(spectrum)), noise)
-        parts.append((abs(found - least), rounding_bound(len(x) + 60, 40 * spectrum.sum())))
-    return all_within(parts, "rounding of a Gauss quadrature that is exact for these polynomials")
+        error = error_of_step(x, probability, best, torch.from_numpy(np.diag(spectrum)), noise)
+        pairs.append((abs(error - least), rounding_bound(len(x) + 60, 40 * spectrum.sum())))
+    return deviations(pairs)
 
 
 # %%
@@ -255,32 +263,33 @@ PROOFS.show(one_step_law_of_spectrum)
 
 
 # %%
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/L2",
     where="Figure 2 right, in closed form",
-    kind="identity",
     statement=(
         r"With the step kept at $s^*$ and inputs scaled by $\alpha$, the error is the one-step law at "
         r"variance $\alpha^2 v$; at $N = d = 10$ its half is $0.081, 0.206, 1.204, 8.40$ for $\alpha = "
         r"\frac12, 1, \frac32, 2$."
     ),
+    origin="rounding of the counted moments; half a unit of the last quoted digit",
     controls=[control("the step tuned again for each scale", tuned_again=True)],
 )
-def error_off_the_training_range(results: Results, tuned_again: bool = False) -> Evidence:
-    parts, halves = [], []
+def error_off_the_training_range(config: Config, *, tuned_again: bool = False) -> LabelledArrays:
+    pairs, halves = [], []
     law = {"kurtosis": UNIFORM_KURTOSIS}
     kept = optimal_step(10, 10, input_variance=VARIANCE, **law)
     for scale in (0.5, 1.0, 1.5, 2.0):
         variance = scale**2 * VARIANCE
-        step = optimal_step(10, 10, input_variance=variance, **law) if tuned_again else kept
+        step_size = optimal_step(10, 10, input_variance=variance, **law) if tuned_again else kept
         counted = gram_moments(2, 10, 10, uniform_moments(scale * HALF_WIDTH))
-        found = expected_filter_error(filter_polynomial([kept], [0.0]), counted, variance)
-        claimed = one_step_error(step, 10, 10, input_variance=variance, **law)
-        parts.append((abs(found - claimed), rounding_bound(40, 8 * found)))
-        halves.append(found / 2)
+        error = expected_filter_error(filter_polynomial([kept], [0.0]), counted, variance)
+        claimed = one_step_error(step_size, 10, 10, input_variance=variance, **law)
+        pairs.append((abs(error - claimed), rounding_bound(40, 8 * error)))
+        halves.append(error / 2)
     quoted = np.abs(np.array(halves) - np.array([0.0812, 0.2062, 1.204, 8.40]))
-    parts += zip(quoted.tolist(), (5e-5, 5e-5, 5e-4, 5e-3), strict=True)
-    return all_within(parts, "rounding of the counted moments; half a unit of the last quoted digit")
+    pairs += zip(quoted.tolist(), (5e-5, 5e-5, 5e-4, 5e-3), strict=True)
+    return deviations(pairs)
 
 
 # %%
@@ -297,23 +306,24 @@ PROOFS.show(error_off_the_training_range)
 
 
 # %%
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/T2",
     where="Ahn et al. 2023, Theorem 1; Zhang, Frei and Bartlett 2023, Theorem 4.1",
-    kind="identity",
     statement=(
         r"For normal inputs of covariance $\Lambda$ and label noise $\sigma$, the best $W$ in $\frac1N "
         r"\sum_j y_j\, x_j^\top W x_q$ is $[(1 + \frac1N) \Lambda + \frac{\mathrm{tr}\Lambda + \sigma^2}{N} "
         r"I]^{-1}$, with the error $\mathrm{tr}\Lambda - \mathrm{tr}(\Lambda W \Lambda)$, and $cW$ has "
         r"$\mathrm{tr}\Lambda - (2c - c^2)\,\mathrm{tr}(\Lambda W \Lambda)$."
     ),
+    origin="rounding of a Gauss quadrature that is exact here, times a condition number",
     controls=[
         control("plain gradient descent taken for the optimum", plain=True),
         control("label noise left out of W", ignore_noise=True),
     ],
 )
-def best_layer_is_preconditioned(results: Results, plain: bool = False, ignore_noise: bool = False) -> Evidence:
-    parts = []
+def best_layer_is_preconditioned(config: Config, *, plain: bool = False, ignore_noise: bool = False) -> LabelledArrays:
+    pairs = []
     for spectrum, context, noise in (
         (np.array([2.0, 0.5]), 3, 0.3),
         (np.array([2.0, 1.0, 0.25]), 2, 0.5),
@@ -329,41 +339,42 @@ def best_layer_is_preconditioned(results: Results, plain: bool = False, ignore_n
             claimed = context * optimal_step_of_spectrum(spectrum, context, noise) * identity
         condition = float(np.linalg.cond(square + noise**2 / context * covariance))
         bound = rounding_bound(4 * (len(x) + 40) * condition, float(np.abs(best).max()))
-        parts.append((float(np.abs(best - claimed).max()), bound))
+        pairs.append((float(np.abs(best - claimed).max()), bound))
         for scale in (0.9, 1.0, 1.1):
             left = identity - scale * mean_gram @ claimed
             loss = np.einsum("b,bji,bjk,ki->", probability.numpy(), left, left, covariance)
             loss += noise**2 / context * scale**2 * np.trace(claimed @ covariance @ claimed @ covariance)
             gap = abs(loss - preconditioned_error(spectrum, context, noise, scale))
-            parts.append((gap, rounding_bound(len(x) + 60, 40 * spectrum.sum())))
-    return all_within(parts, "rounding of a Gauss quadrature that is exact here, times a condition number")
+            pairs.append((gap, rounding_bound(len(x) + 60, 40 * spectrum.sum())))
+    return deviations(pairs)
 
 
-@PROOFS.claim(
+@identity(
+    PROOFS,
     "icl-gradient-descent/T2.isotropic",
     where="Ahn et al. 2023, Theorem 1, beyond normal inputs (derived)",
-    kind="identity",
     statement=(
         r"For independent symmetric coordinates of variance 1 and kurtosis $\kappa$ the best $W$ is "
         r"$\frac{N}{N + d - 2 + \kappa + \sigma^2} I$: no layer is better than the best gradient step."
     ),
+    origin="rounding of a sum over all input matrices, magnified by a condition number",
     controls=[control("the kurtosis of normal inputs for all", kurtosis=NORMAL_KURTOSIS)],
 )
-def best_isotropic_layer(results: Results, kurtosis: float | None = None) -> Evidence:
-    parts = []
+def best_isotropic_layer(config: Config, *, kurtosis: float | None = None) -> LabelledArrays:
+    pairs = []
     sizes = ((2, 2), (3, 2), (2, 3))
-    for (context, dimension), own, noise in itertools.product(sizes, (1.0, 1.8, 4.0), (0.0, 0.7)):
-        x, probability = three_atoms(own, context, dimension)
+    for (context, dimension), true_kurtosis, noise in itertools.product(sizes, (1.0, 1.8, 4.0), (0.0, 0.7)):
+        x, probability = three_atoms(true_kurtosis, context, dimension)
         mean_gram, identity = x.mT @ x / context, torch.eye(dimension, dtype=torch.float64)
         square = torch.einsum("b,bij,bjk->ik", probability, mean_gram, mean_gram)
         best = torch.linalg.inv(square + noise**2 / context * identity)
         claimed = context * optimal_step(
-            context, dimension, kurtosis=own if kurtosis is None else kurtosis, noise=noise
+            context, dimension, kurtosis=true_kurtosis if kurtosis is None else kurtosis, noise=noise
         )
         condition = float(torch.linalg.cond(square + noise**2 / context * identity))
         bound = rounding_bound(4 * (len(x) + 40) * condition, float(best.abs().max()))
-        parts.append((greatest(best - claimed * identity), bound))
-    return all_within(parts, "rounding of a sum over all input matrices, magnified by a condition number")
+        pairs.append((greatest(best - claimed * identity), bound))
+    return deviations(pairs)
 
 
 # %%

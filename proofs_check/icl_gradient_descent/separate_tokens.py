@@ -27,18 +27,21 @@ from lab import Evidence, Task, control
 from lab.domains.regression.gradient_descent import gradient_descent_path, gram_eigenvalues
 from lab.domains.regression.least_squares import predict
 from lab.domains.regression.prompts import RegressionPrompts
+from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.results import Results
 from lab.statistics import rounding_bound
 from proofs_check.icl_gradient_descent._shared import (
     PAPER,
     PRESETS,
-    all_within,
+    Config,
     apply,
-    drawn,
+    deviations,
     greatest,
     loaded,
+    noisy_prompts,
     query_bound,
+    within_bounds,
 )
 
 PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
@@ -48,12 +51,12 @@ def alternating(data: RegressionPrompts) -> Tensor:
     """Tokens (x_1), (y_1), ..., (x_N), (y_N), (x_q), of content x and y and a one-hot position: [batch, n, d + 1 + n]."""
     batch, context, dimension = data.x_context.shape
     length = 2 * context + 1
-    found = torch.zeros(batch, length, dimension + 1 + length, dtype=torch.float64)
-    found[:, 0:-1:2, :dimension] = data.x_context
-    found[:, 1::2, dimension] = data.y_context
-    found[:, -1, :dimension] = data.x_query[:, 0]
-    found[:, :, dimension + 1 :] = torch.eye(length)
-    return found
+    alternated = torch.zeros(batch, length, dimension + 1 + length, dtype=torch.float64)
+    alternated[:, 0:-1:2, :dimension] = data.x_context
+    alternated[:, 1::2, dimension] = data.y_context
+    alternated[:, -1, :dimension] = data.x_query[:, 0]
+    alternated[:, :, dimension + 1 :] = torch.eye(length)
+    return alternated
 
 
 def copying_layer(content: int, length: int, offset: int, scale: float = 1.0) -> dict[str, Tensor]:
@@ -69,8 +72,8 @@ def copying_layer(content: int, length: int, offset: int, scale: float = 1.0) ->
     return {"query": query, "key": key, "value": value, "output": torch.eye(size, dtype=torch.float64)}
 
 
-def learning_layer(dimension: int, length: int, step: float, offset: int) -> dict[str, Tensor]:
-    """One gradient step from zero on pairs of content and copy, written with the plus sign into the query's label."""
+def learning_layer(dimension: int, length: int, step_size: float, offset: int) -> dict[str, Tensor]:
+    """One gradient step_size from zero on pairs of content and copy, written with the plus sign into the query's label."""
     content = dimension + 1
     size = content + length
     query, key, value = (torch.zeros(size, size, dtype=torch.float64) for _ in range(3))
@@ -79,20 +82,52 @@ def learning_layer(dimension: int, length: int, step: float, offset: int) -> dic
     query[:dimension, :dimension] = torch.eye(dimension)
     key[x_place : x_place + dimension, :dimension] = torch.eye(dimension)
     value[y_place, dimension] = 1
-    return {"query": query, "key": key, "value": value, "output": step * torch.eye(size, dtype=torch.float64)}
+    return {"query": query, "key": key, "value": value, "output": step_size * torch.eye(size, dtype=torch.float64)}
 
 
-def copied(given: Tensor, content: int, offset: int) -> Tensor:
+def copied(tokens: Tensor, content: int, offset: int) -> Tensor:
     """What an exact copy looks like at the tokens that have such a neighbour."""
     inner = slice(0, -1) if offset == 1 else slice(1, None)
     source = slice(1, None) if offset == 1 else slice(0, -1)
-    found = given[:, inner].clone()
-    found[:, :, content:] = 0
-    found[:, :, content : 2 * content] = given[:, source, :content]
-    return found
+    copies = tokens[:, inner].clone()
+    copies[:, :, content:] = 0
+    copies[:, :, content : 2 * content] = tokens[:, source, :content]
+    return copies
 
 
-PATTERNS = {"prefix": lambda length: masks.in_context_prefix(length - 1, 1), "full": masks.full, "causal": masks.causal}
+MASKS = {"prefix": lambda length: masks.in_context_prefix(length - 1, 1), "full": masks.full, "causal": masks.causal}
+RIGHT, LEFT = 1, -1
+CHAINS = "rounding of chains of 2n + content operations a layer"
+
+
+@PROOFS.cases(
+    right={},
+    right_causal={"mask": "causal"},
+    left_read_as_right={"copied_from": LEFT},
+    left_causal={"mask": "causal", "copied_from": LEFT, "read_from": LEFT},
+)
+def copies_and_answers(
+    config: Config, *, mask: str = "full", copied_from: int = RIGHT, read_from: int = RIGHT
+) -> LabelledArrays:
+    """The first layer's tokens against exact copies, and the second one's answers against one gradient step."""
+    pairs = []
+    for dimension, context in ((1, 3), (2, 6), (4, 5)):
+        data = noisy_prompts(config, "T8", dimension, context)
+        length, content = 2 * context + 1, dimension + 1
+        tokens, seen = alternating(data), MASKS[mask](length)
+        step_size = 1 / float(gram_eigenvalues(data.x_context).max())
+        layers = [copying_layer(content, length, copied_from), learning_layer(dimension, length, step_size, read_from)]
+        after = apply(loaded(content + length, layers[:1]), tokens, seen)
+        inner = slice(0, -1) if read_from == RIGHT else slice(1, None)
+        error = greatest(after[:, inner] - copied(tokens, content, read_from))
+        bound = rounding_bound(4 * (content + 2 * length), max(greatest(tokens), 1.0))
+        pairs.append((error, bound))
+        answer = apply(loaded(content + length, layers), tokens, seen)[:, -1, dimension]
+        weights = gradient_descent_path(data.x_context, data.y_context, step=step_size, steps=1)[1]
+        expected = predict(weights, data.x_query)[:, 0]
+        chain = query_bound(data.x_context, data.y_context, data.x_query, 2)
+        pairs.append((greatest(answer - expected), chain + 4 * bound * context))
+    return deviations(pairs)
 
 
 @PROOFS.claim(
@@ -104,12 +139,12 @@ PATTERNS = {"prefix": lambda length: masks.in_context_prefix(length - 1, 1), "fu
         r"next token exactly, and a second one then predicts with one step of gradient descent."
     ),
     controls=[
-        control("a causal mask, under which the literal construction copies nothing", pattern="causal"),
-        control("copying from the left, which needs other weights in the second layer", offset=-1),
+        control("a causal mask, under which the literal construction copies nothing", case="right_causal"),
+        control("copying from the left, which needs other weights in the second layer", case="left_read_as_right"),
     ],
 )
-def copy_then_learn(results: Results, pattern: str = "full", offset: int = 1) -> Evidence:
-    return _copy_then_learn(results, pattern, copy_offset=offset, learn_offset=1)
+def copy_then_learn(results: Results, case: str = "right") -> Evidence:
+    return within_bounds(results[copies_and_answers].sel(case=case), CHAINS)
 
 
 @PROOFS.claim(
@@ -120,31 +155,28 @@ def copy_then_learn(results: Results, pattern: str = "full", offset: int = 1) ->
         r"Under a causal mask the label's token can copy the input to its left exactly, and a second layer "
         r"again predicts with one step of gradient descent."
     ),
-    controls=[control("copying from the right, as in the proposition", offset=1)],
+    controls=[control("copying from the right, as in the proposition", case="right_causal")],
 )
-def copy_then_learn_causally(results: Results, offset: int = -1) -> Evidence:
-    return _copy_then_learn(results, "causal", copy_offset=offset, learn_offset=offset)
+def copy_then_learn_causally(results: Results, case: str = "left_causal") -> Evidence:
+    return within_bounds(results[copies_and_answers].sel(case=case), CHAINS)
 
 
-def _copy_then_learn(results: Results, pattern: str, copy_offset: int, learn_offset: int) -> Evidence:
-    parts = []
-    for dimension, context in ((1, 3), (2, 6), (4, 5)):
-        data = drawn(results.config, "T8", dimension, context)
-        length, content = 2 * context + 1, dimension + 1
-        given, mask = alternating(data), PATTERNS[pattern](length)
-        step = 1 / float(gram_eigenvalues(data.x_context).max())
-        layers = [copying_layer(content, length, copy_offset), learning_layer(dimension, length, step, learn_offset)]
-        after = apply(loaded(content + length, layers[:1]), given, mask)
-        inner = slice(0, -1) if learn_offset == 1 else slice(1, None)
-        error = greatest(after[:, inner] - copied(given, content, learn_offset))
-        bound = rounding_bound(4 * (content + 2 * length), max(greatest(given), 1.0))
-        parts.append((error, bound))
-        answer = apply(loaded(content + length, layers), given, mask)[:, -1, dimension]
-        weights = gradient_descent_path(data.x_context, data.y_context, step=step, steps=1)[1]
-        expected = predict(weights, data.x_query)[:, 0]
-        chain = query_bound(data.x_context, data.y_context, data.x_query, 2)
-        parts.append((greatest(answer - expected), chain + 4 * bound * context))
-    return all_within(parts, "rounding of chains of 2n + content operations a layer")
+@PROOFS.cases(full={}, causal={"mask": "causal"})
+def softmax_copies(config: Config, *, mask: str = "full") -> LabelledArrays:
+    """Largest error of a copy by softmax, by the scale of its scores, and the largest value that is copied."""
+    dimension, context, scales = 3, 10, (0.5, 1.0, 8.0, 11.0, 14.0, 17.0)
+    tokens = alternating(noisy_prompts(config, "T8", dimension, context))
+    length, content = 2 * context + 1, dimension + 1
+    errors = []
+    for scale in scales:
+        layer = copying_layer(content, length, RIGHT, scale * math.sqrt(content + length))
+        after = apply(loaded(content + length, [layer], "softmax"), tokens, MASKS[mask](length))
+        errors.append(greatest(after[:, :-1] - copied(tokens, content, RIGHT)))
+    return {
+        "error": labelled(errors, scale=scales),
+        "largest value": max(greatest(tokens[..., :content]), 1.0),
+        "tokens": float(length),
+    }
 
 
 @PROOFS.claim(
@@ -156,30 +188,22 @@ def _copy_then_learn(results: Results, pattern: str, copy_offset: int, learn_off
         r"$e^{-\beta}$ in the scale $\beta$ of the scores and stays within $2 (n-1)\,e^{-\beta}$ times the "
         r"largest value."
     ),
-    controls=[control("a scale of 1, as written", scales=(0.5, 1.0)), control("a causal mask", pattern="causal")],
+    controls=[control("a scale of 1, as written", scales=(0.5, 1.0)), control("a causal mask", case="causal")],
 )
 def softmax_copies_in_the_limit(
-    results: Results, scales: Sequence[float] = (8.0, 11.0, 14.0, 17.0), pattern: str = "full"
+    results: Results, scales: Sequence[float] = (8.0, 11.0, 14.0, 17.0), case: str = "full"
 ) -> Evidence:
-    dimension, context = 3, 10
-    data = drawn(results.config, "T8", dimension, context)
-    length, content = 2 * context + 1, dimension + 1
-    given = alternating(data)
-    errors = []
-    for scale in scales:
-        layer = copying_layer(content, length, 1, scale * math.sqrt(content + length))
-        after = apply(loaded(content + length, [layer], "softmax"), given, PATTERNS[pattern](length))
-        errors.append(greatest(after[:, :-1] - copied(given, content, 1)))
-    largest = max(greatest(given[..., :content]), 1.0)
-    share = [(length - 1) / (math.exp(scale) + length - 1) for scale in scales]
-    over = max(error / (2 * largest * part) for error, part in zip(errors, share, strict=True))
-    slopes = np.diff(np.log(errors)) / np.diff(np.array(scales))
-    return Evidence.weakest(
-        Evidence.exact(over, "<=", 1.0, "the weight on all other tokens, twice the largest value"),
+    copies = results[softmax_copies].sel(case=case, scale=list(scales))
+    others = float(copies["tokens"]) - 1
+    share = others / (np.exp(copies["scale"]) + others)
+    over = copies["error"] / (2 * copies["largest value"] * share)
+    slopes = np.diff(np.log(copies["error"])) / np.diff(copies["scale"])
+    return Evidence.all(
+        Evidence.exact(float(over.max()), "<=", 1.0, "the weight on all other tokens, twice the largest value"),
         Evidence.exact(
             float(np.abs(slopes + 1).max()),
             "<=",
-            (length - 1) * math.exp(-8.0),
+            others * math.exp(-8.0),
             "the exact slope of log share at the smallest scale is -1 up to (n-1) exp(-beta)",
         ),
     )

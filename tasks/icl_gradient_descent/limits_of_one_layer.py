@@ -17,10 +17,11 @@
 # %%
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from lab import Evidence, Task, control
 from lab.results import Results
@@ -54,18 +55,18 @@ TASK = Task(
 )
 
 
-def trained(results: Results) -> dict[str, dict[str, np.ndarray]]:
-    """What the other parts have measured, by the names of their configurations."""
-    measured: dict[str, Any] = {
-        "one_layer": (one_layer.TASK, one_layer.one_layer),
-        "two_layers": (two_layers.TASK, two_layers.two_layers),
-        "softmax": (softmax_heads.TASK, softmax_heads.softmax_heads),
-        "sine": (sine_curves.TASK, sine_curves.sine),
-    }
-    return {
-        name: Results(task, getattr(results.config, name), results.session)[measurement]
-        for name, (task, measurement) in measured.items()
-    }
+PARTS = {
+    "one_layer": (one_layer.TASK, one_layer.one_layer),
+    "two_layers": (two_layers.TASK, two_layers.two_layers),
+    "softmax": (softmax_heads.TASK, softmax_heads.softmax_heads),
+    "sine": (sine_curves.TASK, sine_curves.sine),
+}
+
+
+def trained(results: Results, part: str) -> xr.Dataset:
+    """What another part has measured at the sizes named here."""
+    task, measurement = PARTS[part]
+    return Results(task, getattr(results.config, part), results.session)[measurement]
 
 
 @TASK.claim(
@@ -76,15 +77,14 @@ def trained(results: Results) -> dict[str, dict[str, np.ndarray]]:
         "For one layer the prefix and the causal mask are one function of the query: trained layers of linear attention, of "
         "softmax attention, behind a layer norm and behind a front end answer the same under both."
     ),
-    controls=[control("two layers", layers=2)],
+    controls=[control("two layers", parts=("two_layers",))],
 )
-def masks_agree_for_one_layer(results: Results, layers: int = 1) -> Evidence:
-    measured, config = trained(results), results.config
+def masks_agree_for_one_layer(results: Results, parts: Sequence[str] = ("one_layer", "softmax", "sine")) -> Evidence:
+    config = results.config
     # Chains of products over the width and sums over the tokens, in query, key, score, value, output, twice.
     chain = 2 * 4 * (config.sine.features + 1 + config.one_layer.context_length)
-    parts = ("one_layer", "softmax", "sine") if layers == 1 else ("two_layers",)
     return Evidence.exact(
-        max(float(measured[part]["mask difference"].max()) for part in parts),
+        max(float(trained(results, part)["mask difference"].max()) for part in parts),
         "<=",
         rounding_bound(chain, 1.0, np.float32),
         "rounding of the same sums in single precision, relative to the largest answer",
@@ -99,20 +99,14 @@ def masks_agree_for_one_layer(results: Results, layers: int = 1) -> Evidence:
         "Trained layers of linear attention do not have a loss below that of the best gradient step on the same fresh "
         "prompts, up to what a test of that size can tell."
     ),
-    controls=[control("two layers, to which the bound does not apply", layers=2)],
+    controls=[control("two layers, to which the bound does not apply", part="two_layers")],
 )
-def no_layer_beats_the_step(results: Results, layers: int = 1) -> Evidence:
-    measured = trained(results)
-    config, found = (
-        (results.config.one_layer, measured["one_layer"])
-        if layers == 1
-        else (results.config.two_layers, measured["two_layers"])
-    )
-    place = one_layer.main_arm(results.config.one_layer)
-    loss = found["loss"][:, place if layers == 1 else 0]
-    descent = found["descent"][:, place] if layers == 1 else found["descent"]
+def no_layer_beats_the_step(results: Results, part: str = "one_layer") -> Evidence:
+    losses, config = trained(results, part), getattr(results.config, part)
+    chosen = {"length": config.context_length} if part == "one_layer" else {"arm": "prefix"}
+    excess = (losses["loss"] / losses["descent"] - 1).sel(chosen)
     return Evidence.over_seeds(
-        loss / descent - 1,
+        excess,
         ">=",
         -float(np.sqrt(2 / config.test_prompts)),
         "least relative standard error of a mean of squares of normal numbers over the test; lower means a leak of labels",

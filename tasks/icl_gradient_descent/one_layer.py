@@ -62,50 +62,46 @@
 # %%
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
+import xarray as xr
 from torch import Tensor
 
 from lab import Evidence, Task, control
-from lab.domains.regression.optimal_steps import optimal_step
-from lab.domains.regression.prompts import RegressionPrompts, tokens
-from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, panels
+from lab.domains.regression.prompts import RegressionPrompts
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.models.transformer import Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
-from lab.training import Batch, Member, train
+from lab.streams import stream
+from lab.study import Arm, Networks, Study
 from tasks.icl_gradient_descent._shared import (
     INPUT_SCALES,
-    LAW,
-    LOOKS,
     LOSS,
     PAPER,
     SAME,
-    VARIANCE,
-    ZERO,
+    Arrays,
     Experiment,
+    Products,
     answers,
     attention_only,
-    curve,
-    evaluate_every,
-    fed,
-    fresh_batches,
-    gradient_weights,
-    half_error,
-    input_scale_law,
+    by_member,
+    descent_loss,
+    encode,
+    fit,
+    for_each_seed,
     longer,
+    loss_of,
     mask_difference,
-    optimal_half_loss,
-    points,
-    products,
-    prompts,
-    query_loss,
+    sample_prompts,
+    step_weights,
     tiny,
+    training_loss,
     weight_seeds,
 )
 
@@ -130,232 +126,192 @@ TASK = Task(
         "paper": longer(CI, initial_scale=0.0135, lengths=(2, 5, 10, 20, 30, 40, 50)),  # sqrt(0.002 / 11)
     },
 )
+POSITIVE = (1e-9, np.inf)  # what a logarithmic axis can show
+KEPT, SHIFTED = "labels kept", "labels shifted"
 
 
-def layer_weights(score: Tensor, value: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    r"""The w of $\hat y_q = w \cdot x_q$ that one layer of linear attention computes: [E, batch, dimension].
-
-    Args:
-        score: $K^\top Q$ [E, d + 1, d + 1].
-        value: $P V$ [E, d + 1, d + 1].
-        x: inputs of the examples [batch, N, d].
-        y: their labels [batch, N].
-    """
-    examples = torch.cat([x, y[..., None]], dim=-1).double()
-    second = (examples.mT @ examples)[None]
-    return -((value[:, None, -1:] @ second) @ score[:, None])[:, :, 0, :-1]
+def arm_of(length: int) -> str:
+    """The arm that is trained for this number of examples."""
+    return f"{length} examples"
 
 
-def rescaled(score: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The two products with the mean of the first d diagonal entries of $K^\top Q$ moved to the other one."""
-    beta = score.diagonal(dim1=-2, dim2=-1)[..., :-1].mean(-1)[..., None, None]
-    return score / beta, value * beta
+def first_examples(prompts: RegressionPrompts, length: int) -> RegressionPrompts:
+    """The same prompts with fewer examples."""
+    return replace(prompts, x_context=prompts.x_context[:, :length], y_context=prompts.y_context[:, :length])
 
 
-def midpoint(score: Tensor, value: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """The mean of the rescaled products and those of the construction."""
-    inputs = torch.eye(score.shape[-1], dtype=score.dtype)
+def shifted(prompts: RegressionPrompts, length: int) -> RegressionPrompts:
+    """The labels of the first examples moved by one place."""
+    labels = prompts.y_context
+    return replace(prompts, y_context=torch.cat([labels[:, :length].roll(1, -1), labels[:, length:]], dim=1))
+
+
+def scaled(prompts: RegressionPrompts, scale: float) -> RegressionPrompts:
+    """The same prompts with larger inputs, and labels that follow."""
+    return replace(
+        prompts, **{name: scale * getattr(prompts, name) for name in ("x_context", "y_context", "x_query", "y_query")}
+    )
+
+
+def towards_the_step(layer: Products, step_size: float) -> Products:
+    """The layer half-way between a trained one, rescaled, and the construction."""
+    inputs = torch.eye(layer.score.shape[-1], dtype=layer.score.dtype)
     inputs[-1, -1] = 0
     label_only = torch.zeros_like(inputs)
-    label_only[-1, -1] = -step
-    score, value = rescaled(score, value)
-    return (score + inputs) / 2, (value + label_only) / 2
-
-
-SHIFTED = "labels shifted"
-
-
-def main_arm(config: Config) -> int:
-    """Place, among `lengths`, of the length at which everything is looked at."""
-    return config.lengths.index(config.context_length)
-
-
-def shifted(given: RegressionPrompts, length: int) -> RegressionPrompts:
-    """The labels of the first examples moved by one place."""
-    moved = torch.cat([given.y_context[:, :length].roll(1, -1), given.y_context[:, length:]], dim=1)
-    return replace(given, y_context=moved)
+    label_only[-1, -1] = -step_size
+    score, value = layer.rescaled()
+    return Products((score + inputs) / 2, (value + label_only) / 2)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
-def one_layer(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
+def one_layer(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """One layer at every length, and with shifted labels: curves along training, products, and losses on test prompts."""
-    longest, own, name = max(config.lengths), config.context_length, "one layer, several lengths"
-    lengths = {str(length): length for length in config.lengths} | {SHIFTED: own}
-    members = [Member(seed, arm) for seed in seeds for arm in lengths]
+    name, longest, length = "one layer, several lengths", max(config.lengths), config.context_length
+    sizes = replace(config, context_length=longest)
     visible = masks.in_context_prefix(longest, config.queries)
-    patterns = {arm: visible & (torch.arange(len(visible)) < length) for arm, length in lengths.items()}
-    of_queries = query_loss(patterns, longest)
-    step = optimal_step(own, config.dimension, **LAW)
-    probe = prompts(config, stream(0, name, "probe"), 300)
-    reference = gradient_weights(probe.x_context, probe.y_context, step)
+    sees = {length: visible & (torch.arange(len(visible)) < length) for length in config.lengths}
+    study = Study(
+        build=lambda chosen: Transformer(attention_only(config.dimension + 1, config), weight_seeds(chosen)),
+        arms={arm_of(length): mask for length, mask in sees.items()}
+        | {SHIFTED: Arm(sees[length], lambda prompts: encode(shifted(prompts, length)))},
+        encode=encode,
+        loss=training_loss,
+    )
+    probe = sample_prompts(config, stream(0, name, "probe"), 300)
+    reference = step_weights(probe.x_context, probe.y_context, config.best_step())
 
-    def draw(source: Stream, count: int) -> Batch:
-        drawn = prompts(replace(config, context_length=longest), source, count)
-        return fed(drawn) | {"shifted": tokens(shifted(drawn, own))}
-
-    def loss(module: Transformer, given: Batch, arms: tuple[str, ...]) -> Tensor:
-        moved = torch.tensor([arm == SHIFTED for arm in arms])[:, None, None, None]
-        seen = torch.where(moved, given["shifted"], given["tokens"])
-        return of_queries(module, {"tokens": seen, "labels": given["labels"]}, arms)
-
-    def evaluate(module: Transformer, present: tuple[Member, ...]) -> dict[str, Tensor]:
-        found = layer_weights(*products(module), probe.x_context, probe.y_context)
+    def measure(networks: Networks) -> dict[str, Tensor]:
+        weights = Products.of(networks.module).weights(probe.x_context, probe.y_context)
         return {
-            "probe": half_error(answers(found, probe.x_query), probe.y_query),
-            "cosine": torch.cosine_similarity(found, reference, dim=-1).mean(-1),
-            "sensitivity": (found - reference).norm(dim=-1).mean(-1),
-            "difference": answers(found - reference, probe.x_query).abs().mean((-2, -1)),
+            "probe": loss_of(weights, probe),
+            "cosine": torch.cosine_similarity(weights, reference, dim=-1).mean(-1),
+            "sensitivity": (weights - reference).norm(dim=-1).mean(-1),
+            "difference": answers(weights - reference, probe.x_query).abs().mean((-2, -1)),
         }
 
-    trained = train(
-        lambda chosen: Transformer(attention_only(config.dimension + 1, config), weight_seeds(chosen)),
-        members,
-        fresh_batches(draw, name, config.batch),
-        loss,
-        config.optimisation,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every(config),
-        name="one layer",
-    )
-    # The length at which everything is looked at, and the same with shifted labels: [seeds, 2, ...].
-    chosen = [main_arm(config), len(lengths) - 1]
-    shape = (len(seeds), len(lengths))
-    found = {
-        key: trained.history[key].T.reshape(*shape, -1)[:, chosen]
-        for key in ("probe", "cosine", "sensitivity", "difference")
+    fitted = fit(study, config, seeds, name, partial(sample_prompts, sizes), measure=measure, name="one layer")
+    layers = Products.of(fitted.module)
+    tests = sample_prompts(config, stream(0, name, "masks"), config.test_prompts)
+
+    def test(seed: int) -> Arrays:
+        prompts = sample_prompts(sizes, stream(seed, name, "test"), config.test_prompts, queries=2)
+        return losses_on(prompts, config, {arm: layers.at(fitted.place(seed, arm)) for arm in study.arms})
+
+    def looked_at(array: xr.DataArray) -> xr.DataArray:
+        return array.sel(arm=[arm_of(length), SHIFTED]).assign_coords(arm=[KEPT, SHIFTED])
+
+    return {
+        **{key: looked_at(fitted.history[key]) for key in ("probe", "cosine", "sensitivity", "difference")},
+        "score": looked_at(by_member(fitted, layers.score, row=None, column=None)),
+        "value": looked_at(by_member(fitted, layers.value, row=None, column=None)),
+        **for_each_seed(seeds, test),
+        "mask difference": mask_difference(fitted, tests, length, [arm_of(length)]).sel(arm=arm_of(length)),
     }
-    found["steps"] = np.tile(trained.history["step"], (len(seeds), 1))
-    score, value = (matrix.unflatten(0, shape) for matrix in products(trained.module))
-    found |= {"score": score[:, chosen].numpy(), "value": value[:, chosen].numpy()}
-    rows = [_one_layer_test(config, name, seed, score[place], value[place]) for place, seed in enumerate(seeds)]
-    found |= {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    alone = trained.module.select([place * len(lengths) + chosen[0] for place in range(len(seeds))])
-    test = prompts(config, stream(0, name, "masks"), config.test_prompts)
-    return found | {"mask difference": mask_difference(alone, tokens(test)[None], own)}
 
 
-def _one_layer_test(config: Config, name: str, seed: int, score: Tensor, value: Tensor) -> dict[str, np.ndarray]:
-    """Half-losses on one seed's test prompts of every length's layer, gradient step, and midpoint; by the size of inputs."""
-    own = config.context_length
-    test = prompts(
-        replace(config, context_length=max(config.lengths)), stream(seed, name, "test"), config.test_prompts, queries=2
-    )
-    losses: dict[str, list[float]] = {key: [] for key in ("loss", "descent", "midpoint")}
-    for place, length in enumerate(config.lengths):
-        step, x, y = (
-            optimal_step(length, config.dimension, **LAW),
-            test.x_context[:, :length],
-            test.y_context[:, :length],
-        )
-        pair = score[place : place + 1], value[place : place + 1]
-        for key, weights in (
-            ("loss", layer_weights(*pair, x, y)[0]),
-            ("descent", gradient_weights(x, y, step)),
-            ("midpoint", layer_weights(*midpoint(*pair, step), x, y)[0]),
-        ):
-            losses[key].append(float(half_error(answers(weights, test.x_query), test.y_query)))
-    step, twice = (optimal_step(factor * own, config.dimension, **LAW) for factor in (1, 2))
-    place, x, y = main_arm(config), test.x_context[:, :own], test.y_context[:, :own]
-    moved = shifted(test, own).y_context[:, :own]
-    shift_loss = half_error(answers(layer_weights(score[-1:], value[-1:], x, moved)[0], test.x_query), test.y_query)
-    wrong = half_error(answers(gradient_weights(x, y, twice), test.x_query), test.y_query)
-    trained, plain = [], []
-    for scale in INPUT_SCALES:
-        target = scale * test.y_query
-        kept = layer_weights(score[[place, -1]], value[[place, -1]], scale * x, scale * y)
-        trained.append(half_error(answers(kept, scale * test.x_query), target).numpy())
-        descent = gradient_weights(scale * x, scale * y, step)
-        plain.append(float(half_error(answers(descent, scale * test.x_query), target)))
-    return {key: np.array(values) for key, values in losses.items()} | {
-        "loss, labels shifted": shift_loss.numpy(),
-        "descent, twice the length": wrong.numpy(),
-        "input scale": np.stack(trained, -1),
-        "input scale, descent": np.array(plain),
+def layer_loss(layer: Products, prompts: RegressionPrompts) -> float:
+    """The loss of one layer on these prompts."""
+    return float(loss_of(layer.weights(prompts.x_context, prompts.y_context), prompts))
+
+
+def losses_on(prompts: RegressionPrompts, config: Config, layers: Mapping[str, Products]) -> Arrays:
+    """Losses on one seed's test prompts of every length's layer, step and midpoint, and by the size of the inputs."""
+    losses: dict[str, list[float]] = {"loss": [], "descent": [], "midpoint": []}
+    for length in config.lengths:
+        examples, layer, step_size = first_examples(prompts, length), layers[arm_of(length)], config.best_step(length)
+        losses["loss"].append(layer_loss(layer, examples))
+        losses["descent"].append(descent_loss(examples, step_size))
+        losses["midpoint"].append(layer_loss(towards_the_step(layer, step_size), examples))
+    length = config.context_length
+    examples = first_examples(prompts, length)
+    resized = [scaled(examples, scale) for scale in INPUT_SCALES]
+    layers_by_arm = {KEPT: layers[arm_of(length)], SHIFTED: layers[SHIFTED]}
+    return {
+        **{key: labelled(values, length=config.lengths) for key, values in losses.items()},
+        "shifted loss": layer_loss(layers[SHIFTED], shifted(examples, length)),
+        "descent of twice the length": descent_loss(examples, config.best_step(2 * length)),
+        "loss by scale": labelled(
+            [[layer_loss(layer, larger) for larger in resized] for layer in layers_by_arm.values()],
+            arm=list(layers_by_arm),
+            scale=INPUT_SCALES,
+        ),
+        "descent by scale": labelled(
+            [descent_loss(larger, config.best_step()) for larger in resized], scale=INPUT_SCALES
+        ),
     }
 
 
 @TASK.figure
-def loss_and_alignment(results: Results) -> Drawing:
+def loss_and_alignment(results: Results) -> Sheet:
     """Loss, and alignment of predictions and sensitivities with one gradient step, along training."""
-    found, config = results[one_layer], results.config
-    figure, axes = panels(1, 2, width=5.0, height=3.6)
-    (left, right), steps = axes[0], found["steps"][0]
-    rows: list[dict] = []
-    arms: dict[str, dict[str, Any]] = {"trained": ARMS["prefix"], SHIFTED: LOOKS[0]}
-    for place, (arm, looks) in enumerate(arms.items()):
-        curve(rows, left, steps, found["probe"][:, place], arm, f"half loss, {arm}", markevery=2, **looks)
-    best = optimal_half_loss(config.context_length, config.dimension)
-    left.axhline(best, **THEORY, label=f"one gradient step, closed form {best:.4f}")
-    left.axhline(config.dimension * VARIANCE / 2, **ZERO)
-    left.set_ylim(0.15, 0.62)
-    label(left, "a trained layer ends at one gradient step", "training step", LOSS)
-    distances = {
-        "1 - cosine of sensitivities": 1 - found["cosine"][:, 0],
-        "distance of sensitivities": found["sensitivity"][:, 0],
-        "distance of predictions": found["difference"][:, 0],
-    }
-    for (text, values), looks in zip(distances.items(), LOOKS, strict=False):
-        curve(rows, right, steps, values, text, markevery=2, **looks)
-    right.set_yscale("log")
-    label(right, "and its answers become the step's", "training step", "distance from the gradient step")
-    for panel in (left, right):
-        panel.legend()
-    return Drawing(figure, pd.DataFrame(rows))
-
-
-@TASK.figure
-def trained_matrices(results: Results) -> Drawing:
-    """The two products of the first network after rescaling."""
-    found, config = results[one_layer], results.config
-    score, value = rescaled(*(torch.from_numpy(found[key][0, 0]) for key in ("score", "value")))
-    step = optimal_step(config.context_length, config.dimension, **LAW)
-    figure, axes = panels(1, 2, width=4.6, height=4.0)
-    rows = []
-    for panel, name, matrix in ((axes[0, 0], r"$K^\top Q$", score), (axes[0, 1], r"$P\,V$", value)):
-        picture = panel.imshow(matrix.numpy(), cmap="gray", vmin=-1.1, vmax=1.1)
-        panel.grid(False)
-        figure.colorbar(picture, ax=panel, shrink=0.8, label="entry")
-        rows += [
-            {"matrix": name.strip("$"), "row": i, "column": j, "entry": float(matrix[i, j])}
-            for i in range(len(matrix))
-            for j in range(len(matrix))
-        ]
-    label(axes[0, 0], r"$K^\top Q$ becomes the identity on inputs", "coordinate of the query", "coordinate of the key")
-    label(
-        axes[0, 1],
-        rf"$PV$: only the last row is read, {float(value[-1, -1]):.3f} (theory {-step:.3f})",
-        "coordinate of the example",
-        "coordinate written",
+    history, config = results[one_layer], results.config
+    trained = history.sel(arm=KEPT)
+    sheet = Sheet(columns=2, width=5.0, height=3.6)
+    panel = sheet.panel("a trained layer ends at one gradient step", x="update", y=LOSS, ylim=(0.15, 0.62))
+    panel.curve(trained["probe"], over="update", name="trained")
+    panel.curve(history["probe"].sel(arm=SHIFTED), over="update", name=SHIFTED)
+    panel.level(config.step_loss(), f"one gradient step, closed form {config.step_loss():.4f}")
+    panel.level(config.zero_loss, "predicting 0")
+    panel = sheet.panel(
+        "and its answers become the step's", x="update", y="distance from the gradient step", scale=("linear", "log")
     )
-    return Drawing(figure, pd.DataFrame(rows))
+    panel.curve(1 - trained["cosine"], over="update", name="1 - cosine of sensitivities", within=POSITIVE)
+    panel.curve(trained["sensitivity"], over="update", name="distance of sensitivities", within=POSITIVE)
+    panel.curve(trained["difference"], over="update", name="distance of predictions", within=POSITIVE)
+    return sheet
 
 
 @TASK.figure
-def lengths_and_ranges(results: Results) -> Drawing:
+def trained_matrices(results: Results) -> Sheet:
+    """The two products of the first network after rescaling."""
+    score, value = products_of(results, KEPT).at(0).rescaled()
+    sheet = Sheet(columns=2, width=4.6, height=4.0)
+    panel = sheet.panel(
+        r"$K^\top Q$ becomes the identity on inputs", x="coordinate of the query", y="coordinate of the key"
+    )
+    panel.heat(score, signed=True, low=-1.1, high=1.1, bar="entry", of="the first of the trained networks")
+    panel = sheet.panel(
+        rf"and $PV$ ends in {float(value[-1, -1]):.3f} (theory {-results.config.best_step():.3f})",
+        x="coordinate of the example",
+        y="coordinate written",
+    )
+    panel.heat(value, signed=True, low=-1.1, high=1.1, bar="entry", of="the first of the trained networks")
+    return sheet
+
+
+@TASK.figure
+def lengths_and_ranges(results: Results) -> Sheet:
     """Loss of one layer against the number of examples it was trained for, and on inputs of another size."""
-    found, config = results[one_layer], results.config
-    d = config.dimension
-    figure, axes = panels(1, 2, width=5.0, height=3.6)
-    (left, right) = axes[0]
-    rows: list[dict] = []
-    trained: dict[str, Any] = {"color": ARMS["prefix"]["color"], "marker": "o", "markersize": 8, "fillstyle": "none"}
-    grid, scales = np.arange(1, max(config.lengths) + 3), np.linspace(0.5, 2, 60)
-    left.plot(grid, [optimal_half_loss(int(n), d) for n in grid], **THEORY, label="one gradient step, closed form")
-    points(rows, left, config.lengths, found["loss"], "trained layer", "loss by length", **trained)
-    crosses: dict[str, Any] = {"color": "black", "marker": "x", "markersize": 6}
-    points(rows, left, config.lengths, found["midpoint"], "half-way to the construction", **crosses)
-    label(left, "a layer trained for each length finds its step", "examples N", LOSS)
-    step = optimal_step(config.context_length, d, **LAW)
-    law = [input_scale_law(config, step, scale) for scale in scales]
-    right.plot(scales, law, **THEORY, label="one gradient step, closed form")
-    tuned = optimal_half_loss(config.context_length, d) * scales**2
-    right.plot(scales, tuned, color=REFERENCES[1], linestyle="-.", label="step tuned again for each scale")
-    points(rows, right, INPUT_SCALES, found["input scale"][:, 0], "trained layer", "loss by input scale", **trained)
-    right.set_yscale("log")
-    label(right, "larger inputs break both alike", r"inputs uniform on $[-\alpha/2, \alpha/2]$: $\alpha$", LOSS)
-    for panel in (left, right):
-        panel.legend()
-    return Drawing(figure, pd.DataFrame(rows))
+    losses, config = results[one_layer], results.config
+    sheet = Sheet(columns=2, width=5.0, height=3.6)
+    panel = sheet.panel("a layer trained for each length finds its step", x="examples N", y=LOSS)
+    lengths = range(1, max(config.lengths) + 3)
+    panel.theory(lengths, [config.step_loss(length) for length in lengths], name="one gradient step, closed form")
+    panel.points(losses["loss"], over="length", name="trained layer")
+    panel.points(losses["midpoint"], over="length", name="half-way to the construction")
+    panel = sheet.panel(
+        "larger inputs break both alike",
+        x=r"inputs uniform on $[-\alpha/2, \alpha/2]$: $\alpha$",
+        y=LOSS,
+        scale=("linear", "log"),
+    )
+    scales = np.linspace(0.5, 2, 60)
+    panel.theory(scales, [config.step_loss_at(scale) for scale in scales], name="one gradient step, closed form")
+    panel.theory(scales, config.step_loss() * scales**2, name="step tuned again for each scale")
+    panel.points(losses["loss by scale"].sel(arm=KEPT), over="scale", name="trained layer")
+    return sheet
+
+
+def products_of(results: Results, arm: str) -> Products:
+    """The products of one arm's layers of all seeds."""
+    matrices = results[one_layer].sel(arm=arm)
+    return Products(*(torch.from_numpy(matrices[name].values) for name in Products._fields))
+
+
+def off_by(results: Results, trained: str, reference: str) -> xr.DataArray:
+    """How far a loss is from another one, as a share of it, at the number of examples that is looked at."""
+    losses = results[one_layer].sel(length=results.config.context_length)
+    return abs(losses[trained] / losses[reference] - 1)
 
 
 @TASK.claim(
@@ -367,15 +323,12 @@ def lengths_and_ranges(results: Results) -> Drawing:
         r"best step size, to within 2 % on the same test prompts."
     ),
     controls=[
-        control("labels of the context shifted by one place", trained="loss, labels shifted"),
-        control("the step of a context twice as long", reference="descent, twice the length"),
+        control("labels of the context shifted by one place", trained="shifted loss"),
+        control("the step of a context twice as long", reference="descent of twice the length"),
     ],
 )
-def one_layer_reaches_the_step(results: Results, trained: str = "", reference: str = "") -> Evidence:
-    found, place = results[one_layer], main_arm(results.config)
-    loss = found[trained] if trained else found["loss"][:, place]
-    descent = found[reference] if reference else found["descent"][:, place]
-    return Evidence.over_seeds(np.abs(loss / descent - 1), "<=", 0.02, SAME)
+def one_layer_reaches_the_step(results: Results, trained: str = "loss", reference: str = "descent") -> Evidence:
+    return Evidence.over_seeds(off_by(results, trained, reference), "<=", 0.02, SAME)
 
 
 @TASK.claim(
@@ -389,10 +342,10 @@ def one_layer_reaches_the_step(results: Results, trained: str = "", reference: s
     controls=[control("the layer of the next length in the list", shift=1)],
 )
 def every_length_has_its_step(results: Results, shift: int = 0) -> Evidence:
-    found = results[one_layer]
-    excess = np.abs(np.roll(found["loss"], shift, 1) / found["descent"] - 1)
-    return Evidence.weakest(
-        *(Evidence.over_seeds(column, "<=", 0.02, SAME, parts=excess.shape[1]) for column in excess.T)
+    losses = results[one_layer]
+    off = abs(losses["loss"].roll(length=shift) / losses["descent"] - 1)
+    return Evidence.all(
+        *(Evidence.over_seeds(off.sel(length=length), "<=", 0.02, SAME) for length in results.config.lengths)
     )
 
 
@@ -404,10 +357,10 @@ def every_length_has_its_step(results: Results, shift: int = 0) -> Evidence:
         r"The sensitivity $\partial \hat y_q / \partial x_q$ of a trained layer has a mean cosine above $0.99$ with the "
         r"weights of the gradient step."
     ),
-    controls=[control("labels of the context shifted by one place", arm=1)],
+    controls=[control("labels of the context shifted by one place", arm=SHIFTED)],
 )
-def sensitivities_align(results: Results, arm: int = 0) -> Evidence:
-    cosine = results[one_layer]["cosine"][:, arm, -1]
+def sensitivities_align(results: Results, arm: str = KEPT) -> Evidence:
+    cosine = results[one_layer]["cosine"].sel(arm=arm).isel(update=-1)
     return Evidence.over_seeds(cosine, ">", 0.99, "0.99, what counts as aligned")
 
 
@@ -421,22 +374,19 @@ def sensitivities_align(results: Results, arm: int = 0) -> Evidence:
         r"cosine above $0.99$ with the construction's."
     ),
     controls=[
-        control("labels of the context shifted by one place", arm=1),
+        control("labels of the context shifted by one place", arm=SHIFTED),
         control("the step of a context twice as long", longer=2),
     ],
 )
-def weights_are_the_construction(results: Results, arm: int = 0, longer: int = 1) -> Evidence:
-    found, config = results[one_layer], results.config
-    d = config.dimension
-    score, value = rescaled(*(torch.from_numpy(found[key][:, arm]) for key in ("score", "value")))
-    step = optimal_step(longer * config.context_length, d, **LAW)
-    entry = (value[:, -1, -1] / -step - 1).abs().numpy()
-    acting, written = score[:, :, :d], value[:, -1]
-    inputs = acting.diagonal(dim1=1, dim2=2).sum(1) / (np.sqrt(d) * acting.norm(dim=(1, 2)))
-    cosine = torch.minimum(inputs, -written[:, -1] / written.norm(dim=1)).numpy()
-    return Evidence.weakest(
-        Evidence.over_seeds(entry, "<=", 0.03, "three per cent of the step", parts=2),
-        Evidence.over_seeds(cosine, ">", 0.99, "0.99, what counts as aligned", parts=2),
+def weights_are_the_construction(results: Results, arm: str = KEPT, longer: int = 1) -> Evidence:
+    config, (score, value) = results.config, products_of(results, arm).rescaled()
+    written_by_labels = value[:, -1, -1] / -config.best_step(longer * config.context_length)
+    reads, writes = score[:, :, :-1], value[:, -1]
+    inputs = reads.diagonal(dim1=1, dim2=2).sum(1) / (np.sqrt(config.dimension) * reads.norm(dim=(1, 2)))
+    cosine = torch.minimum(inputs, -writes[:, -1] / writes.norm(dim=1))
+    return Evidence.all(
+        Evidence.over_seeds((written_by_labels - 1).abs(), "<=", 0.03, "three per cent of the step"),
+        Evidence.over_seeds(cosine, ">", 0.99, "0.99, what counts as aligned"),
     )
 
 
@@ -448,12 +398,10 @@ def weights_are_the_construction(results: Results, arm: int = 0, longer: int = 1
         "The layer half-way between the rescaled trained one and the construction has the loss of the gradient step, to "
         "within 2 %."
     ),
-    controls=[control("the step of a context twice as long", reference="descent, twice the length")],
+    controls=[control("the step of a context twice as long", reference="descent of twice the length")],
 )
-def midpoint_has_the_same_loss(results: Results, reference: str = "") -> Evidence:
-    found, place = results[one_layer], main_arm(results.config)
-    descent = found[reference] if reference else found["descent"][:, place]
-    return Evidence.over_seeds(np.abs(found["midpoint"][:, place] / descent - 1), "<=", 0.02, SAME)
+def midpoint_has_the_same_loss(results: Results, reference: str = "descent") -> Evidence:
+    return Evidence.over_seeds(off_by(results, "midpoint", reference), "<=", 0.02, SAME)
 
 
 @TASK.claim(
@@ -466,20 +414,17 @@ def midpoint_has_the_same_loss(results: Results, reference: str = "") -> Evidenc
     ),
     controls=[
         control("the step tuned again for the step that is kept", tuned_again=True),
-        control("labels of the context shifted by one place", arm=1),
+        control("labels of the context shifted by one place", arm=SHIFTED),
     ],
 )
-def trained_layer_breaks_like_the_step(results: Results, arm: int = 0, tuned_again: bool = False) -> Evidence:
-    found, config = results[one_layer], results.config
-    step = optimal_step(config.context_length, config.dimension, **LAW)
-    scales = (0.5, 1.5, 2.0)
-    places = [INPUT_SCALES.index(scale) for scale in scales]
-    kept = np.array([input_scale_law(config, step, scale) for scale in scales])
-    apart = np.log(kept / (optimal_half_loss(config.context_length, config.dimension) * np.array(scales) ** 2))
-    distance = np.log(found["input scale"][:, arm, places] / found["input scale, descent"][:, places])
-    distance = np.abs(distance + apart if tuned_again else distance)
+def trained_layer_breaks_like_the_step(results: Results, arm: str = KEPT, tuned_again: bool = False) -> Evidence:
+    config, scales = results.config, [0.5, 1.5, 2.0]
+    losses = results[one_layer].sel(arm=arm, scale=scales)
+    kept = labelled([config.step_loss_at(scale) for scale in scales], scale=scales)
+    apart = np.log(kept / (config.step_loss() * kept["scale"] ** 2))
+    distance = np.log(losses["loss by scale"] / losses["descent by scale"])
     return Evidence.over_seeds(
-        (2 * distance / apart).max(1),
+        (2 * abs(distance + apart if tuned_again else distance) / apart).max("scale"),
         "<",
         1.0,
         "half of the log ratio of the two closed forms, largest of three scales",

@@ -31,38 +31,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from lab import Evidence, Task, control
-from lab.domains.regression.optimal_steps import UNIFORM_KURTOSIS, one_step_error, optimal_step
 from lab.domains.regression.prompts import RegressionPrompts
-from lab.figures import ARMS, THEORY, Drawing, label, panels
+from lab.figures import Sheet
+from lab.labels import LabelledArrays
 from lab.models.transformer import Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
-from lab.training import Batch, Member, Optimisation, train
+from lab.streams import stream
+from lab.study import Mask, Networks, Study
+from lab.training import Batch, Optimisation
 from tasks.icl_gradient_descent._shared import (
     FORTY_THOUSAND,
-    LOOKS,
     LOSS,
+    MASKS,
     PAPER,
-    PATTERNS,
-    ZERO,
     Experiment,
     attention_only,
-    curve,
-    evaluate_every,
-    fresh_batches,
+    fit,
     longer,
-    prompts,
-    query_loss,
+    masks_by_name,
+    sample_prompts,
+    side_by_side,
     tiny,
+    training_loss,
     weight_seeds,
 )
 
@@ -115,164 +114,126 @@ class TwoKinds(nn.Module):
         super().__init__()
         self.first, self.second, self.width = first, second, first.width
 
-    def forward(self, given: Tensor, mask: Tensor) -> Tensor:
-        return self.second(self.first(given, mask), mask)
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.second(self.first(tokens, mask), mask)
 
     def select(self, models: Sequence[int]) -> TwoKinds:
         """The models at these places of the model axis."""
         return TwoKinds(self.first.select(models), self.second.select(models))
 
 
-def alternating(config: Config, given: RegressionPrompts) -> Tensor:
+def encode(config: Config, prompts: RegressionPrompts) -> Batch:
     """Tokens (x_1), (y_1), ..., (x_N), (y_N), then queries (x): [batch, 2 N + queries, positions + d + 1], label slot last."""
-    batch, context, d = given.x_context.shape
-    length, queries = 2 * context, given.x_query.shape[1]
+    batch, context, dimension = prompts.x_context.shape
+    length, queries = 2 * context, prompts.x_query.shape[1]
     places = torch.cat([torch.arange(length), torch.full((queries,), length)])
     positions = torch.eye(length + 1)[places]
     if config.position_size:
         frequencies = 10_000.0 ** -(torch.arange(0, config.position_size, 2) / config.position_size)
         angles = places[:, None] * frequencies
         positions = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
-    content = torch.zeros(batch, length + queries, d + 1)
-    content[:, 0:length:2, :d], content[:, 1:length:2, d] = given.x_context, given.y_context
-    content[:, length:, :d] = given.x_query
-    return torch.cat([positions.expand(batch, -1, -1), content], dim=-1)
+    content = torch.zeros(batch, length + queries, dimension + 1)
+    content[:, 0:length:2, :dimension], content[:, 1:length:2, dimension] = prompts.x_context, prompts.y_context
+    content[:, length:, :dimension] = prompts.x_query
+    return {"tokens": torch.cat([positions.expand(batch, -1, -1), content], dim=-1), "labels": prompts.y_query}
 
 
-COPY_ARMS = ("prefix", "causal", "linear first layer")
+LINEAR_FIRST = "linear first layer"
 NEIGHBOURS = ("own", "left", "right", "all others")
 
 
-def first_layer_reach(module: TwoKinds, given: Tensor, mask: Tensor, context: int, d: int) -> Tensor:
-    """Norms of the mean of d (first layer's output at x | y) / d (content of which token) over prompts: [E, 2, 4]."""
-    models, length = module.first.models, 2 * context
-    found = torch.zeros(models, 2, len(NEIGHBOURS), dtype=torch.float64)
-    seen = given[None].expand(models, *given.shape).clone().requires_grad_()
+def reach(context: int, dimension: int, module: TwoKinds, batch: Batch, mask: Tensor) -> Tensor:
+    """Norms of the mean over prompts of d (first layer's output at x | y) / d (content of which token): [model, 2, 4]."""
+    tokens, length = batch["tokens"].clone().requires_grad_(), 2 * context
+    norms = torch.zeros(len(tokens), 2, len(NEIGHBOURS), dtype=torch.float64)
     for kind, place in enumerate((2 * (context // 2), 2 * (context // 2) + 1)):
         with torch.enable_grad():
-            output = module.first(seen, mask)[:, :, place].sum(1)
-            rows = [torch.autograd.grad(one.sum(), seen, retain_graph=True)[0] for one in output.unbind(-1)]
-        jacobian = torch.stack(rows, dim=3)[:, :, :length, :, -d - 1 :].double().mean(1)
+            outputs = module.first(tokens, mask)[:, :, place].sum(1)
+            rows = [torch.autograd.grad(row.sum(), tokens, retain_graph=True)[0] for row in outputs.unbind(-1)]
+        jacobian = torch.stack(rows, dim=3)[:, :, :length, :, -dimension - 1 :].double().mean(1)
         size = torch.nn.functional.pad(jacobian.flatten(2).norm(dim=-1), (0, 1))
         others = [token for token in range(length) if abs(token - place) > 1]
-        found[:, kind] = torch.stack(
+        norms[:, kind] = torch.stack(
             [size[:, place], size[:, place - 1], size[:, place + 1], size[:, others].sum(1)], -1
         )
-    return found
+    return norms
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
-def copying(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
+def copying(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Two layers on alternating tokens in three arms: losses and reach of the first layer along training."""
-    name = "inputs and labels apart"
-    context, d = 2 * config.context_length, config.dimension
-    patterns = {arm: pattern(context, config.queries) for arm, pattern in PATTERNS.items()}
-    patterns["linear first layer"] = patterns["prefix"]
-    size = d + 1 + (config.position_size or context + 1)
-    loss = query_loss(patterns, context, sign=1.0)
+    name, context = "inputs and labels apart", config.context_length
+    probe = sample_prompts(config, stream(0, name, "probe"), 64)
+    tests = {seed: sample_prompts(config, stream(seed, name, "test"), config.test_prompts) for seed in seeds}
+    strangers = {seed: replace(prompts, y_query=prompts.y_query.roll(1, 0)) for seed, prompts in tests.items()}
+    size = config.dimension + 1 + (config.position_size or 2 * context + 1)
+    loss = partial(training_loss, sign=1.0)
 
-    def draw(source: Stream, count: int) -> Batch:
-        given = prompts(config, source, count)
-        return {"tokens": alternating(config, given), "labels": given.y_query}
-
-    probe = draw(stream(0, name, "probe"), 64)["tokens"]
-    tests = [draw(stream(seed, name, "test"), config.test_prompts) for seed in seeds]
-
-    def evaluate(module: TwoKinds, present: tuple[Member, ...]) -> dict[str, Tensor]:
-        mask = torch.stack([patterns[member.arm] for member in present])
-        return {"reach": first_layer_reach(module, probe, mask, config.context_length, d)}
-
-    found: dict[str, list[np.ndarray]] = {key: [] for key in ("history", "reach", "loss", "loss, strangers")}
-    for arms, kind in ((COPY_ARMS[:2], "softmax"), (COPY_ARMS[2:], "linear")):
-
-        def build(chosen: Sequence[int], kind: str = kind) -> TwoKinds:
-            layers = (attention_only(size, config, attention=one) for one in (kind, "linear"))
+    def measured(first: str, arms: dict[str, Mask]) -> dict[str, xr.DataArray]:
+        def build(chosen: Sequence[int]) -> TwoKinds:
+            layers = (attention_only(size, config, attention=kind) for kind in (first, "linear"))
             seeds_of = ([2 * seed + layer for seed in weight_seeds(chosen)] for layer in (0, 1))
             return TwoKinds(*map(Transformer, layers, seeds_of))
 
-        members = [Member(seed, arm) for seed in seeds for arm in arms]
-        trained = train(
-            build,
-            members,
-            fresh_batches(draw, name, config.batch),
-            loss,
-            config.optimisation,
-            evaluate=evaluate,
-            evaluate_every=evaluate_every(config),
-            name=f"copying {kind}",
+        def measure(networks: Networks) -> dict[str, Tensor]:
+            return {"reach": networks.numbers(probe, partial(reach, context, config.dimension))}
+
+        fitted = fit(
+            Study(build=build, arms=arms, encode=partial(encode, config), loss=loss),
+            config,
+            seeds,
+            name,
+            partial(sample_prompts, config),
+            measure=measure,
+            axes={"reach": {"output": ("x", "y"), "content": NEIGHBOURS}},
+            name=f"{first} first layer",
         )
-        test = {key: torch.stack([one[key] for one in tests for _ in arms]) for key in ("tokens", "labels")}
-        with torch.no_grad():
-            named = tuple(member.arm for member in members)
-            final = loss(trained.module, test, named)
-            strangers = loss(trained.module, test | {"labels": test["labels"].roll(1, 1)}, named)
-        for key, values in {
-            "history": trained.history["loss"].T,
-            "reach": np.moveaxis(trained.history["reach"], 0, 1),
-            "loss": final.double().numpy(),
-            "loss, strangers": strangers.double().numpy(),
-        }.items():
-            found[key].append(values.reshape(len(seeds), len(arms), *values.shape[1:]))
-    steps = np.tile(trained.history["step"], (len(seeds), 1))
-    return {key: np.concatenate(values, 1) for key, values in found.items()} | {"steps": steps}
+        return {
+            "history": fitted.history["loss"],
+            "reach": fitted.history["reach"],
+            "loss": fitted.ask(tests, loss).astype(float),
+            "loss on strangers": fitted.ask(strangers, loss).astype(float),
+        }
 
-
-def copying_levels(config: Experiment) -> tuple[float, float]:
-    """Half-losses of predicting zero and of one gradient step, exactly."""
-    law = {"input_variance": config.half_width**2 / 3, "kurtosis": UNIFORM_KURTOSIS}
-    step = optimal_step(config.context_length, config.dimension, **law)
-    one = one_step_error(step, config.context_length, config.dimension, **law) / 2
-    return config.dimension * law["input_variance"] / 2, one
+    seen = masks_by_name(2 * context, config.queries)
+    return side_by_side([measured("softmax", seen), measured("linear", {LINEAR_FIRST: seen["prefix"]})])
 
 
 @TASK.figure
-def copy_then_learn(results: Results) -> Drawing:
+def copy_then_learn(results: Results) -> Sheet:
     """Loss along training by arm, and whose content the first layer's output depends on."""
-    found, config = results[copying], results.config
-    figure, axes = panels(1, 3, width=4.4, height=3.8)
-    steps, (zero, one), left = found["steps"][0], copying_levels(config), axes[0, 0]
-    rows: list[dict] = []
-    styles: list[dict[str, Any]] = [*ARMS.values(), LOOKS[4]]
-    for place, (arm, looks) in enumerate(zip(COPY_ARMS, styles, strict=True)):
-        values = found["history"][:, place]
-        left.plot(steps, values.mean(0), label=arm, markevery=2, **looks)
-        left.fill_between(steps, values.min(0), values.max(0), color=looks["color"], alpha=0.15, linewidth=0)
-        rows += [
-            {"quantity": f"half loss, {arm}, seed {seed}", "x": a, "value": b}
-            for seed, each in enumerate(values)
-            for a, b in zip(steps[4::5], each[4::5], strict=True)
-        ]
-    left.axhline(zero, **ZERO)
-    left.axhline(one, **THEORY, label="one gradient step, closed form")
-    left.set_ylim(0, 0.6)
-    label(left, "a plateau, then a drop (mean, least and greatest)", "training step", LOSS)
-    for place, arm in enumerate(PATTERNS):
-        panel = axes[0, 1 + place]
-        for kind, (token, line) in enumerate((("x", "-"), ("y", "--"))):
-            for column, looks in zip((1, 2, 3), LOOKS, strict=False):
-                text = f"at {token}: {NEIGHBOURS[column]}"
-                values = found["reach"][:, place, :, kind, column]
-                curve(
-                    rows,
-                    panel,
-                    steps,
-                    values,
-                    text,
-                    f"reach, {arm}, {text}",
-                    **(looks | {"linestyle": line, "markevery": 2}),
+    networks, config = results[copying], results.config
+    sheet = Sheet(columns=3, width=4.4, height=3.8)
+    panel = sheet.panel("a plateau, then a drop", x="update", y=LOSS, ylim=(0, 0.6))
+    for arm in MASKS:
+        panel.curve(networks["history"].sel(arm=arm), over="update", arm=arm, band="range")
+    panel.curve(networks["history"].sel(arm=LINEAR_FIRST), over="update", name=LINEAR_FIRST, band="range")
+    panel.level(config.zero_loss, "predicting 0")
+    panel.level(config.step_loss(), "one gradient step")
+    for arm in MASKS:
+        panel = sheet.panel(
+            f"{arm}: what the first layer copies",
+            x="update",
+            y="norm of the mean derivative",
+            ylim=(0, 1.9),
+            legend="none" if arm == "prefix" else "auto",
+        )
+        for variant, output in enumerate(("x", "y")):
+            for look, content in enumerate(("left", "right", "all others"), start=1):
+                panel.curve(
+                    networks["reach"].sel(arm=arm, output=output, content=content),
+                    over="update",
+                    name=f"at {output}: {content}",
+                    look=look,
+                    variant=variant,
                 )
-        label(panel, f"{arm}: what the first layer copies", "training step", "norm of the mean derivative")
-        panel.set_ylim(0, 1.9)
-    for panel in axes[0]:
-        panel.legend(fontsize=7, ncols=2, loc="upper right")
-    return Drawing(figure, pd.DataFrame(rows))
+    return sheet
 
 
-def way_to_one_step(results: Results, arm: str, strangers: bool) -> np.ndarray:
+def way_to_one_step(results: Results, arm: str, loss: str) -> xr.DataArray:
     """Which share of the way from predicting 0 to one gradient step a training has gone, by its loss on test prompts."""
-    found = results[copying]["loss, strangers" if strangers else "loss"][:, COPY_ARMS.index(arm)]
-    zero, one = copying_levels(results.config)
-    return (zero - found) / (zero - one)
+    config = results.config
+    return (config.zero_loss - results[copying][loss].sel(arm=arm)) / (config.zero_loss - config.step_loss())
 
 
 PLATEAU = "the loss of predicting 0, closed form (share of the way from it to one gradient step)"
@@ -286,10 +247,10 @@ PLATEAU = "the loss of predicting 0, closed form (share of the way from it to on
         "On alternating tokens two layers, softmax in the first, learn to answer under the prefix mask: the mean loss over "
         "trainings gets below the plateau of predicting 0."
     ),
-    controls=[control("judged on the labels of other prompts", strangers=True)],
+    controls=[control("judged on the labels of other prompts", loss="loss on strangers")],
 )
-def copying_is_learned(results: Results, strangers: bool = False) -> Evidence:
-    return Evidence.over_seeds(way_to_one_step(results, "prefix", strangers), ">", 0.0, PLATEAU)
+def copying_is_learned(results: Results, loss: str = "loss") -> Evidence:
+    return Evidence.over_seeds(way_to_one_step(results, "prefix", loss), ">", 0.0, PLATEAU)
 
 
 @TASK.claim(
@@ -297,10 +258,10 @@ def copying_is_learned(results: Results, strangers: bool = False) -> Evidence:
     where="Figure 5, under the other mask (derived)",
     kind="training",
     statement="They also learn to answer under the causal mask, where only the label's token can fetch its input.",
-    controls=[control("judged on the labels of other prompts", strangers=True)],
+    controls=[control("judged on the labels of other prompts", loss="loss on strangers")],
 )
-def copying_is_learned_causally(results: Results, strangers: bool = False) -> Evidence:
-    return Evidence.over_seeds(way_to_one_step(results, "causal", strangers), ">", 0.0, PLATEAU)
+def copying_is_learned_causally(results: Results, loss: str = "loss") -> Evidence:
+    return Evidence.over_seeds(way_to_one_step(results, "causal", loss), ">", 0.0, PLATEAU)
 
 
 @TASK.claim(
@@ -315,11 +276,10 @@ def copying_is_learned_causally(results: Results, strangers: bool = False) -> Ev
     condition=(
         "only at other sizes, if at all: with one-hot positions and weights that do not start tiny, the linear first layer learns"
     ),
-    controls=[control("judged on the labels of other prompts", strangers=True)],
+    controls=[control("judged on the labels of other prompts", loss="loss on strangers")],
 )
-def linear_first_layer_never_learns(results: Results, strangers: bool = False) -> Evidence:
-    gone = way_to_one_step(results, "linear first layer", strangers)
-    return Evidence.over_seeds(gone, "<", 0.0, PLATEAU)
+def linear_first_layer_never_learns(results: Results, loss: str = "loss") -> Evidence:
+    return Evidence.over_seeds(way_to_one_step(results, LINEAR_FIRST, loss), "<", 0.0, PLATEAU)
 
 
 @TASK.claim(
@@ -330,11 +290,12 @@ def linear_first_layer_never_learns(results: Results, strangers: bool = False) -
         "Under the causal mask the trained first layer's output at a label's token depends more on the input to its left "
         "than on all tokens that are not its neighbours together."
     ),
-    controls=[control("at the input's token, whose left neighbour is a stranger", kind=0)],
+    controls=[control("at the input's token, whose left neighbour is a stranger", output="x")],
 )
-def first_layer_copies(results: Results, record: int = -1, kind: int = 1) -> Evidence:
-    reach = results[copying]["reach"][:, COPY_ARMS.index("causal"), record, kind]
-    return Evidence.over_seeds(np.log(reach[:, 1] / reach[:, 3]), ">", 0.0, "no preference (log ratio)")
+def first_layer_copies(results: Results, output: str = "y") -> Evidence:
+    norms = results[copying]["reach"].sel(arm="causal", output=output).isel(update=-1)
+    ratio = np.log(norms.sel(content="left") / norms.sel(content="all others"))
+    return Evidence.over_seeds(ratio, ">", 0.0, "no preference (log ratio)")
 
 
 # %%

@@ -24,35 +24,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from lab import Evidence, Task, control
-from lab.figures import THEORY, Drawing, label, panels
-from lab.models import masks
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
 from lab.streams import Stream, stream
-from lab.training import Batch, Member, Optimisation, train
+from lab.study import Study
+from lab.training import Batch, Optimisation
 from tasks.icl_gradient_descent._shared import (
     FORTY_THOUSAND,
-    LOOKS,
     LOSS,
     PAPER,
     Experiment,
-    answered,
     attention_only,
-    curve,
-    evaluate_every,
-    fresh_batches,
+    by_member,
+    fit,
+    fresh_loss,
     half_error,
     longer,
     mask_difference,
-    query_loss,
+    masks_by_name,
+    predictions,
+    side_by_side,
     tiny,
+    training_loss,
     weight_seeds,
 )
 
@@ -100,10 +103,10 @@ class FeatureRegression(nn.Module):
         super().__init__()
         self.front, self.layer, self.width = front, layer, front.width
 
-    def forward(self, given: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Minus the predictions [E, batch, token, 1], from tokens [E, batch, token, 2] of x and y (0 for a query)."""
-        labels = given[..., 1:]
-        features = self.front(given[..., :1], torch.zeros_like(mask))
+        labels = tokens[..., 1:]
+        features = self.front(tokens[..., :1], torch.zeros_like(mask))
         if self.layer is not None:
             return self.layer(torch.cat([features, labels], dim=-1), mask)[..., -1:] - labels
         seen = mask if mask.dim() == 2 else mask[:, None]
@@ -136,93 +139,84 @@ def feature_regression(config: Config, seeds: Sequence[int], attends: bool) -> F
     return FeatureRegression(front, layer)
 
 
-def sine_curves(config: Config, source: Stream, count: int, asked: np.ndarray | None = None) -> Batch:
-    """Tokens [count, N + queries, 2] of x and y (0 for queries), and the labels [count, queries]; x asked or drawn."""
-    rng = source.rng()
+def sine_curves(config: Config, source: Stream, count: int, x_query: Sequence[float] = ()) -> Batch:
+    """Tokens [count, N + queries, 2] of x and y (0 for queries), and the labels [count, queries]; queries are drawn if none."""
+    rng, ends = source.rng(), (-config.half_width, config.half_width)
     amplitude, phase = rng.uniform(*config.amplitude, (count, 1)), rng.uniform(0, np.pi, (count, 1))
-    x = rng.uniform(-config.half_width, config.half_width, (count, config.context_length))
-    if asked is None:
-        asked = rng.uniform(-config.half_width, config.half_width, (count, config.queries))
-    asked = np.broadcast_to(asked, (count, asked.shape[-1]))
-    y, wanted = amplitude * np.sin(x + phase), amplitude * np.sin(asked + phase)
-    given = np.concatenate([np.stack([x, y], -1), np.stack([asked, np.zeros_like(asked)], -1)], axis=1)
-    return {"tokens": torch.from_numpy(given).float(), "labels": torch.from_numpy(wanted).float()}
+    x = rng.uniform(*ends, (count, config.context_length))
+    asked = np.tile(x_query, (count, 1)) if x_query else rng.uniform(*ends, (count, config.queries))
+    y, labels = amplitude * np.sin(x + phase), amplitude * np.sin(asked + phase)
+    tokens = np.concatenate([np.stack([x, y], -1), np.stack([asked, np.zeros_like(asked)], -1)], axis=1)
+    return {"tokens": torch.from_numpy(tokens).float(), "labels": torch.from_numpy(labels).float()}
 
 
-GRID = np.linspace(-5, 5, 41)
+GRID = np.linspace(-5, 5, 41).tolist()
+ATTENTION, STEP = "trained attention", "hard-wired step"
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
-def sine(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Half-losses [seeds, 2] of the two networks on sine curves, cosine of their predicted functions, and three fits."""
-    name = "curves and features"
-    context = config.context_length
-    patterns = {"prefix": masks.in_context_prefix(context, config.queries)}
-    batch = fresh_batches(lambda source, count: sine_curves(config, source, count), name, config.batch)
-    tests = [sine_curves(config, stream(seed, name, "test"), config.test_prompts, GRID) for seed in seeds]
-    given, wanted = (torch.stack([test[key] for test in tests]) for key in ("tokens", "labels"))
-    functions, differences, histories = [], [], []
-    for attends in (True, False):
-        trained = train(
-            lambda chosen, attends=attends: feature_regression(config, weight_seeds(chosen), attends),  # type: ignore[misc]
-            [Member(seed, "prefix") for seed in seeds],
-            batch,
-            query_loss(patterns, context),
-            config.optimisation,
-            evaluate_every=evaluate_every(config),
-            name=f"sine, attention {attends}",
+def sine(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Losses of the two networks on sine curves, cosine of their predicted functions, and three fits."""
+    name, context = "curves and features", config.context_length
+    tests = {seed: sine_curves(config, stream(seed, name, "test"), config.test_prompts, GRID) for seed in seeds}
+    few = {seed: {key: values[:100] for key, values in batch.items()} for seed, batch in tests.items()}
+    labels = torch.stack([batch["labels"] for batch in tests.values()])
+
+    def measured(arm: str) -> dict[str, xr.DataArray]:
+        study = Study(
+            build=lambda chosen: feature_regression(config, weight_seeds(chosen), arm == ATTENTION),
+            arms={arm: masks_by_name(context, config.queries)["prefix"]},
+            encode=None,
+            loss=training_loss,
         )
-        functions.append(answered(trained.module, given, context).double())
-        differences.append(mask_difference(trained.module, given[:, :100], context))
-        histories.append(trained.history["loss"].T)
-    both = torch.stack(functions, dim=1)
-    one, other = functions
+        fitted = fit(study, config, seeds, name, partial(sine_curves, config), name=arm)
+        seen = masks_by_name(context, len(GRID))["prefix"]
+        functions = fitted.numbers(tests, predictions, read=seen)
+        return {
+            "history": fitted.history["loss"],
+            "loss": by_member(fitted, fitted.numbers(tests, fresh_loss, read=seen)),
+            "functions": by_member(fitted, functions, prompt=None, x=GRID),
+            "mask difference": mask_difference(fitted, few, context),
+        }
+
+    networks = side_by_side([measured(arm) for arm in (ATTENTION, STEP)])
+    functions = networks.pop("functions")
+    attention, step = (torch.from_numpy(functions.sel(arm=arm).values).double() for arm in (ATTENTION, STEP))
+    examples = torch.stack([batch["tokens"] for batch in tests.values()])[:, :3, :context]
     return {
-        "loss": half_error(both, wanted[:, None]).numpy(),
-        "zero": half_error(torch.zeros_like(wanted), wanted).numpy(),
-        "cosine": torch.cosine_similarity(one, other, dim=-1).mean(1).numpy(),
+        **networks,
+        "zero loss": labelled(half_error(torch.zeros_like(labels), labels), seed=seeds),
+        "cosine": labelled(torch.cosine_similarity(attention, step, dim=-1).mean(1), seed=seeds),
         # Between curves of different prompts, for comparison.
-        "cosine apart": torch.cosine_similarity(one, other.roll(1, 1), dim=-1).mean(1).numpy(),
-        "mask difference": np.array(differences).max(0),
-        "history": np.array(histories).swapaxes(0, 1),
-        "steps": np.tile(trained.history["step"], (len(seeds), 1)),
-        "fits": both[:, :, :3].numpy(),
-        "targets": wanted[:, :3].numpy(),
-        "examples": given[:, :3, :context].numpy(),
+        "cosine apart": labelled(torch.cosine_similarity(attention, step.roll(1, 1), dim=-1).mean(1), seed=seeds),
+        "fits": functions.isel(prompt=slice(3)),
+        "targets": labelled(labels[:, :3], seed=seeds, prompt=None, x=GRID),
+        "examples": labelled(examples, seed=seeds, prompt=None, example=None, coordinate=("x", "y")),
     }
 
 
 @TASK.figure
-def sine_fits(results: Results) -> Drawing:
+def sine_fits(results: Results) -> Sheet:
     """Three curves as both networks of the first seed predict them, and the two losses along training."""
-    found = results[sine]
-    figure, axes = panels(1, 4, width=3.4, height=3.4)
-    rows: list[dict] = []
-    names = ("trained attention", "hard-wired step")
-    for place, panel in enumerate(axes[0, :3]):
-        panel.plot(GRID, found["targets"][0, place], **THEORY, label="target")
-        for fit, text, looks in zip(found["fits"][0, :, place], names, LOOKS[1:], strict=False):
-            panel.plot(GRID, fit, **(looks | {"marker": ""}), label=text)
-            rows += [
-                {"quantity": f"prompt {place + 1}, {text}", "x": x, "value": value}
-                for x, value in zip(GRID, fit, strict=True)
-            ]
-        panel.plot(*found["examples"][0, place].T, "o", color="black", label="examples")
-        label(panel, f"prompt {place + 1}", "x", "y")
-    low, high = axes[0, 0].get_ylim()
-    axes[0, 0].set_ylim(low, high + 0.45 * (high - low))
-    axes[0, 0].legend(fontsize=7, loc="upper right", ncols=2)
-    last = axes[0, 3]
-    for values, text, looks in zip(found["history"].swapaxes(0, 1), names, LOOKS[1:], strict=False):
-        curve(rows, last, found["steps"][0], values, text, f"half loss, {text}", markevery=3, **looks)
-    last.set_yscale("log")
-    last.set_ylim(1e-3, 1)
-    last.legend()
-    label(last, "equally good", "training step", LOSS)
-    figure.suptitle(
-        "attention behind a front end fits sine curves as a gradient step on features does", x=0.01, ha="left"
+    networks = results[sine]
+    sheet = Sheet(
+        columns=4,
+        width=3.4,
+        height=3.4,
+        title="attention behind a front end fits sine curves as a gradient step on features does",
     )
-    return Drawing(figure, pd.DataFrame(rows))
+    first = networks.sel(seed=0)
+    for prompt in range(first.sizes["prompt"]):
+        shown = first.isel(prompt=prompt)
+        panel = sheet.panel(f"prompt {prompt + 1}", x="x", y="y", legend="none" if prompt else "auto")
+        panel.theory(GRID, shown["targets"], name="target")
+        for arm in (ATTENTION, STEP):
+            panel.line(GRID, shown["fits"].sel(arm=arm), name=arm, marks=False, of="the first seed's fits")
+        panel.scatter(shown["examples"].sel(coordinate="x"), shown["examples"].sel(coordinate="y"), name="examples")
+    panel = sheet.panel("equally good", x="update", y=LOSS, scale=("linear", "log"), ylim=(1e-3, 1))
+    for arm in (ATTENTION, STEP):
+        panel.curve(networks["history"].sel(arm=arm), over="update", name=arm, middle="geometric mean")
+    return sheet
 
 
 @TASK.claim(
@@ -234,18 +228,18 @@ def sine_fits(results: Results) -> Drawing:
         "losses whose ratio lies between $0.7$ and $1.4$, and predict functions with a mean cosine above $0.8$."
     ),
     controls=[
-        control("predicting zero for the hard-wired step", reference="zero"),
-        control("functions of different prompts", pairing="cosine apart"),
+        control("predicting zero for the hard-wired step", reference="zero loss"),
+        control("functions of different prompts", cosine="cosine apart"),
     ],
 )
-def attention_is_a_step_on_features(results: Results, reference: str = "loss", pairing: str = "cosine") -> Evidence:
-    found = results[sine]
-    other = found["loss"][:, 1] if reference == "loss" else found["zero"]
-    ratio = np.log(found["loss"][:, 0] / other)
-    return Evidence.weakest(
-        Evidence.over_seeds(ratio, ">", float(np.log(0.7)), "a ratio of 0.7 (logarithm)", parts=3),
-        Evidence.over_seeds(ratio, "<", float(np.log(1.4)), "a ratio of 1.4 (logarithm)", parts=3),
-        Evidence.over_seeds(found[pairing], ">", 0.8, "a cosine of 0.8", parts=3),
+def attention_is_a_step_on_features(results: Results, reference: str = "loss", cosine: str = "cosine") -> Evidence:
+    networks = results[sine]
+    step = networks["loss"].sel(arm=STEP) if reference == "loss" else networks[reference]
+    ratio = np.log(networks["loss"].sel(arm=ATTENTION) / step)
+    return Evidence.all(
+        Evidence.over_seeds(ratio, ">", np.log(0.7), "a ratio of 0.7 (logarithm)"),
+        Evidence.over_seeds(ratio, "<", np.log(1.4), "a ratio of 1.4 (logarithm)"),
+        Evidence.over_seeds(networks[cosine], ">", 0.8, "a cosine of 0.8"),
     )
 
 

@@ -28,44 +28,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from lab import Evidence, Task, control
-from lab.domains.regression.optimal_steps import optimal_step
-from lab.domains.regression.prompts import tokens
-from lab.figures import THEORY, Drawing, label, panels
-from lab.models import masks
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.models.transformer import Transformer
 from lab.results import Results
-from lab.streams import stream
-from lab.training import Member, Optimisation, train
+from lab.streams import Stream, stream
+from lab.study import Study
+from lab.training import Batch, Optimisation
 from tasks.icl_gradient_descent._shared import (
     INPUT_SCALES,
-    LAW,
-    LOOKS,
     LOSS,
     PAPER,
-    VARIANCE,
-    ZERO,
     Experiment,
-    answered,
-    answers,
     attention_only,
-    curve,
-    evaluate_every,
-    fed,
-    fresh_batches,
-    gradient_weights,
-    half_error,
-    input_scale_law,
+    descent_loss,
+    encode,
+    fit,
+    fresh_loss,
     longer,
     mask_difference,
-    optimal_half_loss,
-    prompts,
-    query_loss,
+    masks_by_name,
+    sample_prompts,
+    side_by_side,
     tiny,
+    training_loss,
     weight_seeds,
 )
 
@@ -104,121 +95,106 @@ class Update(nn.Module):
         super().__init__()
         self.layer, self.width = layer, layer.width
 
-    def forward(self, given: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         if self.layer.architecture.norm == "none":
-            return self.layer(given, mask) - given
-        record: dict[str, Tensor] = {}
-        self.layer(given, mask, record=record)
-        return record["layers.0.attention.output"]
+            return self.layer(tokens, mask) - tokens
+        intermediates: dict[str, Tensor] = {}
+        self.layer(tokens, mask, record=intermediates)
+        return intermediates["layers.0.attention.output"]
 
     def select(self, models: Sequence[int]) -> Update:
         """The models at these places of the model axis."""
         return Update(self.layer.select(models))
 
 
+def loss_by_scale(module: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
+    """Losses on inputs of every scale, with labels that follow: [model, scale]."""
+    resized = [{key: scale * values for key, values in batch.items()} for scale in INPUT_SCALES]
+    return torch.stack([fresh_loss(module, larger, mask) for larger in resized], -1)
+
+
+def opposition(module: Update, batch: Batch, mask: Tensor) -> Tensor:
+    """What each head writes into the label slot from labels, as the product of two heads' over the larger squared: [model]."""
+    weights = {name.split(".")[-2]: value for name, value in module.named_parameters() if "attention." in name}
+    heads = -1, module.layer.architecture.size_of_head
+    read, written = weights["value"][:, -1].unflatten(-1, heads), weights["output"][..., -1].unflatten(-1, heads)
+    entry = (read * written).sum(-1)
+    return entry[:, 0] * entry[:, -1] / entry.abs().amax(-1).square()
+
+
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=16)
-def softmax_heads(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Softmax attention of one and two heads, linear attention with and without a layer norm before it: losses
-    [seeds, kinds, ...]."""
-    name = "softmax heads, layer norm"
-    context, d = config.context_length, config.dimension
-    patterns = {"prefix": masks.in_context_prefix(context, config.queries)}
-    batch = fresh_batches(lambda source, count: fed(prompts(config, source, count)), name, config.batch)
-    tests = [prompts(config, stream(seed, name, "test"), config.test_prompts, queries=2) for seed in seeds]
-    step, wanted = optimal_step(context, d, **LAW), torch.stack([test.y_query for test in tests])
-    found: dict[str, list] = {key: [] for key in ("history", "input scale", "mask difference", "opposed")}
+def softmax_heads(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Softmax attention of one and two heads, linear attention with and without a layer norm before it."""
+    name, context = "softmax heads, layer norm", config.context_length
+    tests = {seed: sample_prompts(config, stream(seed, name, "test"), config.test_prompts, queries=2) for seed in seeds}
+    batches = {seed: encode(prompts) for seed, prompts in tests.items()}
+    few = {seed: {key: values[:100] for key, values in batch.items()} for seed, batch in batches.items()}
 
-    def initial(chosen: Sequence[int]) -> list[int]:
-        # Apart from the initial weights of the other measurements.
-        return weight_seeds([10_000 + seed for seed in chosen])
+    def sample(source: Stream, count: int) -> Batch:
+        return encode(sample_prompts(config, source, count))
 
-    for kind, changes in KINDS.items():
-        architecture = attention_only(d + 1, config, **changes)
-        trained = train(
-            lambda chosen, architecture=architecture: Update(Transformer(architecture, initial(chosen))),  # type: ignore[misc]
-            [Member(seed, "prefix") for seed in seeds],
-            batch,
-            query_loss(patterns, context),
-            config.optimisation,
-            evaluate_every=evaluate_every(config),
-            name=kind,
+    def measured(kind: str) -> dict[str, xr.DataArray]:
+        architecture = attention_only(config.dimension + 1, config, **KINDS[kind])
+        study = Study(
+            # Apart from the initial weights of the other measurements.
+            build=lambda chosen: Update(Transformer(architecture, weight_seeds([10_000 + seed for seed in chosen]))),
+            arms={kind: masks_by_name(context, config.queries)["prefix"]},
+            encode=None,
+            loss=training_loss,
         )
-        found["history"].append(trained.history["loss"].T)
-        given = torch.stack([tokens(test) for test in tests])
-        losses = [
-            half_error(answered(trained.module, scale * given, context), scale * wanted) for scale in INPUT_SCALES
-        ]
-        found["input scale"].append(torch.stack(losses, -1).numpy())
-        found["mask difference"].append(mask_difference(trained.module, given[:, :100], context))
-        # What each head writes into the label slot from labels, as the product of two heads' over the larger squared.
-        weights = {
-            key.split(".")[-2]: value.detach()
-            for key, value in trained.module.named_parameters()
-            if "attention." in key
+        fitted = fit(study, config, seeds, name, sample, name=kind)
+        seen = masks_by_name(context, 2)["prefix"]
+        return {
+            "history": fitted.history["loss"],
+            "loss": fitted.ask(batches, loss_by_scale, read=seen, scale=INPUT_SCALES),
+            "opposition": fitted.ask(few, opposition, read=seen),
+            "mask difference": mask_difference(fitted, few, context),
         }
-        value, output = (
-            weights["value"][:, -1].unflatten(-1, (-1, architecture.size_of_head)),
-            weights["output"][..., -1],
-        )
-        entry = (value * output.unflatten(-1, (-1, architecture.size_of_head))).sum(-1)
-        found["opposed"].append((entry[:, 0] * entry[:, -1] / entry.abs().amax(-1).square()).numpy())
-    descent = [
-        half_error(answers(gradient_weights(test.x_context, test.y_context, step), test.x_query), test.y_query).numpy()
-        for test in tests
-    ]
-    arrays = {key: np.swapaxes(np.array(values), 0, 1) for key, values in found.items()}
-    steps = np.tile(trained.history["step"], (len(seeds), 1))
-    return {**arrays, "descent": np.array(descent), "steps": steps}
+
+    descent = [descent_loss(prompts, config.best_step()) for prompts in tests.values()]
+    return {**side_by_side([measured(kind) for kind in KINDS]), "descent": labelled(descent, seed=seeds)}
 
 
 @TASK.figure
-def heads_and_norms(results: Results) -> Drawing:
+def heads_and_norms(results: Results) -> Sheet:
     """Loss of softmax heads along training, and of heads and a layer norm away from the training range."""
-    found, config = results[softmax_heads], results.config
-    figure, axes = panels(1, 2, width=5.0, height=3.8)
-    (left, right), steps = axes[0], found["steps"][0]
-    rows: list[dict] = []
-    for place, (kind, looks) in enumerate(zip(KINDS, LOOKS, strict=False)):
-        text = f"softmax, {kind}" if "head" in kind else {"linear": "linear attention"}.get(kind, kind)
-        values = found["history"][:, place]
+    networks, config = results[softmax_heads], results.config
+    names = {
+        "one head": "softmax, one head",
+        "two heads": "softmax, two heads",
+        "layer norm": "layer norm",
+        "linear": "linear attention",
+    }
+    sheet = Sheet(columns=2, width=5.0, height=3.8)
+    panel = sheet.panel(
+        "one softmax head is behind the step", x="update", y=LOSS, ylim=(0.05, 0.46), legend="lower left"
+    )
+    for kind, name in names.items():
         if kind != "layer norm":
-            thin = looks | {"linewidth": 1.0, "markevery": 4, "markersize": 3}
-            left.plot(steps, values.T, **thin, label=[text] + [""] * (len(values) - 1))
-        rows += [
-            {"quantity": f"half loss, {kind}, seed {seed}", "x": a, "value": b}
-            for seed, one in enumerate(values)
-            for a, b in zip(steps[4::5], one[4::5], strict=True)
-        ]
-        curve(rows, right, INPUT_SCALES, found["input scale"][:, place], text, f"loss by input scale, {kind}", **looks)
-    left.axhline(
-        optimal_half_loss(config.context_length, config.dimension), **THEORY, label="one gradient step, closed form"
-    )
-    left.axhline(config.dimension * VARIANCE / 2, **ZERO)
-    left.set_ylim(0.1, 0.46)
-    left.legend(loc="lower left", ncols=2)
-    label(left, "one softmax head is behind the step", "training step", LOSS)
-    step, grid = optimal_step(config.context_length, config.dimension, **LAW), np.linspace(0.5, 2, 40)
-    law = [input_scale_law(config, step, scale) for scale in grid]
-    right.plot(grid, law, **THEORY, label="one gradient step, closed form")
-    right.set_yscale("log")
-    right.legend()
-    label(
-        right,
+            panel.each(networks["history"].sel(arm=kind), over="update", name=name)
+    panel.level(config.step_loss(), "one gradient step, closed form")
+    panel.level(config.zero_loss, "predicting 0")
+    panel = sheet.panel(
         "none of them breaks as the plain step does",
-        r"inputs uniform on $[-\alpha/2, \alpha/2]$: $\alpha$",
-        LOSS,
+        x=r"inputs uniform on $[-\alpha/2, \alpha/2]$: $\alpha$",
+        y=LOSS,
+        scale=("linear", "log"),
     )
-    return Drawing(figure, pd.DataFrame(rows))
+    for kind, name in names.items():
+        panel.curve(networks["loss"].sel(arm=kind), over="scale", name=name)
+    scales = np.linspace(0.5, 2, 40)
+    panel.theory(scales, [config.step_loss_at(scale) for scale in scales], name="one gradient step, closed form")
+    return sheet
 
 
 CLOSE = 0.9
 NOT_CLOSE = "a tenth, five times the two per cent that count as the same loss"
 
 
-def closeness(results: Results, kind: str) -> np.ndarray:
+def closeness(results: Results, kind: str) -> xr.DataArray:
     """Loss of the gradient step over that of a trained layer on the same prompts, by seed: 1 is the step, 0.49 predicts 0."""
-    found = results[softmax_heads]
-    return found["descent"] / found["input scale"][:, list(KINDS).index(kind), INPUT_SCALES.index(1.0)]
+    losses = results[softmax_heads]
+    return losses["descent"] / losses["loss"].sel(arm=kind, scale=1.0)
 
 
 @TASK.claim(
@@ -256,9 +232,9 @@ def two_softmax_heads_do_better(results: Results, better: str = "two heads", wor
     controls=[control("signs left out", signed=False)],
 )
 def heads_are_opposed(results: Results, signed: bool = True) -> Evidence:
-    opposed = results[softmax_heads]["opposed"][:, list(KINDS).index("two heads")]
+    opposition = results[softmax_heads]["opposition"].sel(arm="two heads")
     return Evidence.over_seeds(
-        opposed if signed else np.abs(opposed),
+        opposition if signed else abs(opposition),
         "<",
         0.0,
         "no preference for a sign (product of both over the larger squared)",
@@ -279,12 +255,10 @@ def heads_are_opposed(results: Results, signed: bool = True) -> Evidence:
     ],
 )
 def layer_norm_is_worse_and_safer(results: Results, kind: str = "layer norm", scale: float = 2.0) -> Evidence:
-    found, config = results[softmax_heads], results.config
-    law = input_scale_law(config, optimal_step(config.context_length, config.dimension, **LAW), scale)
-    far = law / found["input scale"][:, list(KINDS).index("layer norm"), INPUT_SCALES.index(scale)]
-    return Evidence.weakest(
-        Evidence.over_seeds(closeness(results, kind), "<", CLOSE, NOT_CLOSE, parts=2),
-        Evidence.over_seeds(far, ">", 1.0, "the step's loss at that range, closed form, over the layer's", parts=2),
+    far = results.config.step_loss_at(scale) / results[softmax_heads]["loss"].sel(arm="layer norm", scale=scale)
+    return Evidence.all(
+        Evidence.over_seeds(closeness(results, kind), "<", CLOSE, NOT_CLOSE),
+        Evidence.over_seeds(far, ">", 1.0, "the step's loss at that range, closed form, over the layer's"),
     )
 
 
@@ -299,13 +273,12 @@ def layer_norm_is_worse_and_safer(results: Results, kind: str = "layer norm", sc
     controls=[control("the two exchanged", slow="two heads", fast="one head")],
 )
 def plateau_of_one_head(results: Results, slow: str = "one head", fast: str = "two heads") -> Evidence:
-    history, config = results[softmax_heads]["history"], results.config
-    middle = history[:, :, history.shape[-1] // 2 - 1]
-    losses = {kind: middle[:, place] for place, kind in enumerate(KINDS)}
-    between = (optimal_half_loss(config.context_length, config.dimension) + config.dimension * VARIANCE / 2) / 2
-    return Evidence.weakest(
-        Evidence.over_seeds(losses[slow] - losses[fast], ">", 0.0, "no difference between the losses", parts=2),
-        Evidence.over_seeds(losses[slow], ">", between, "half-way between the step and predicting 0", parts=2),
+    config = results.config
+    losses = results[softmax_heads]["history"].sel(update=config.optimisation.steps // 2)
+    between = (config.step_loss() + config.zero_loss) / 2
+    return Evidence.all(
+        Evidence.over_seeds(losses.sel(arm=slow) - losses.sel(arm=fast), ">", 0.0, "no difference between the losses"),
+        Evidence.over_seeds(losses.sel(arm=slow), ">", between, "half-way between the step and predicting 0"),
     )
 
 

@@ -25,14 +25,13 @@
 # %%
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lab import Evidence, Task, control
 from lab.domains.regression.gradient_descent import gram_eigenvalues
@@ -40,38 +39,36 @@ from lab.domains.regression.optimal_steps import (
     curvature_sequence,
     gd_plus_plus_weights,
     optimal_filter,
-    optimal_step,
     uniform_moments,
 )
-from lab.domains.regression.prompts import tokens
-from lab.figures import ARMS, REFERENCES, THEORY, Drawing, label, panels
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
 from lab.models.transformer import Transformer
 from lab.results import Results
 from lab.streams import stream
-from lab.training import Member, Optimisation, train
+from lab.study import Study
+from lab.training import Batch, Optimisation
 from tasks.icl_gradient_descent._shared import (
-    HALF_WIDTH,
-    LAW,
-    LOOKS,
     LOSS,
+    MASKS,
     PAPER,
-    PATTERNS,
+    Arrays,
     Experiment,
-    answers,
+    Products,
     attention_only,
-    curve,
-    evaluate_every,
-    fed,
-    fresh_batches,
-    gradient_weights,
-    half_error,
+    by_member,
+    descent_loss,
+    encode,
+    fit,
+    for_each_seed,
+    fresh_loss,
     longer,
+    loss_of,
     mask_difference,
-    points,
-    products,
-    prompts,
-    query_loss,
+    masks_by_name,
+    sample_prompts,
     tiny,
+    training_loss,
     weight_seeds,
 )
 
@@ -80,6 +77,8 @@ from tasks.icl_gradient_descent._shared import (
 class Config(Experiment):
     """Sizes of the training of two layers, and of the draws of spectra."""
 
+    trainings: int = 12
+    """independent trainings an arm"""
     initial_scale: float = 0.05
     """standard deviation of all initial weights of attention"""
     optimisation: Optimisation = Optimisation(
@@ -99,108 +98,103 @@ TASK = Task(
 )
 
 
-@functools.cache
-def tied_optima(length: int, dimension: int) -> dict[str, tuple[list[float], list[float], float]]:
-    """Exact optima (steps, curvatures, error) of two tied layers without and with curvature."""
-    moments = uniform_moments(HALF_WIDTH)
-    return {
-        name: optimal_filter(length, dimension, moments, layers=2, curved=curved)
-        for name, curved in (("GD", False), ("GD++", True))
-    }
+DESCENT, CURVED = "GD", "GD++"
 
 
-def sensitivities(module: Transformer, given: Tensor, mask: Tensor, context: int) -> Tensor:
-    """d prediction / d x_q by automatic differentiation: [E, batch, query, dimension]."""
-    given = given.clone().requires_grad_()
+class Filter(NamedTuple):
+    """The best filter of two tied layers: its steps, its curvatures, and the error it leaves."""
+
+    steps: list[float]
+    curvatures: list[float]
+    error: float
+
+
+@cache
+def tied_optimum(config: Config, kind: str, length: int = 0) -> Filter:
+    """The exact optimum without curvature (GD) or with it (GD++), for ``length`` examples (0: those of ``config``)."""
+    moments = uniform_moments(config.half_width)
+    length = length or config.context_length
+    return Filter(*optimal_filter(length, config.dimension, moments, layers=2, curved=kind == CURVED))
+
+
+def sensitivities(module: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
+    """d prediction / d x_q by automatic differentiation: [model, prompt, query, dimension]."""
+    queries, inputs = batch["labels"].shape[-1], batch["tokens"].clone().requires_grad_()
     with torch.enable_grad():
-        output = module(given, mask)[:, :, context:, -1]
-        (found,) = torch.autograd.grad(-output.sum(), given)
-    return found[:, :, context:, :-1].double()
+        (slopes,) = torch.autograd.grad(-module(inputs, mask)[:, :, -queries:, -1].sum(), inputs)
+    return slopes[:, :, -queries:, :-1].double()
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
-def two_layers(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Two tied layers in both arms: loss along training, test losses and cosines [seeds, arms], and the references."""
-    name = "two layers, one set of weights"
-    context, d = config.context_length, config.dimension
-    patterns = {arm: pattern(context, config.queries) for arm, pattern in PATTERNS.items()}
-    members = [Member(seed, arm) for seed in seeds for arm in patterns]
-    trained = train(
-        lambda chosen: Transformer(attention_only(d + 1, config, layers=2), weight_seeds(chosen)),
-        members,
-        fresh_batches(lambda source, count: fed(prompts(config, source, count)), name, config.batch),
-        query_loss(patterns, context),
-        config.optimisation,
-        evaluate_every=evaluate_every(config),
-        name="two layers",
+def two_layers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Two tied layers in both arms: loss along training, losses and cosines on test prompts, and the references."""
+    name, context = "two layers, one set of weights", config.context_length
+    study = Study(
+        build=lambda chosen: Transformer(attention_only(config.dimension + 1, config, layers=2), weight_seeds(chosen)),
+        arms=masks_by_name(context, config.queries),
+        encode=encode,
+        loss=training_loss,
     )
-    tests = [prompts(config, stream(seed, name, "test"), config.test_prompts, queries=2) for seed in seeds]
-    given = torch.stack([tokens(test) for test in tests for _ in patterns])
-    wanted = torch.stack([test.y_query for test in tests])
-    places = torch.arange(len(members)) % len(patterns)
-    own = torch.stack([pattern(context, 2) for pattern in PATTERNS.values()])[places]
-    with torch.no_grad():
-        output = -trained.module(given, own)[:, :, context:, -1].unflatten(0, (len(seeds), len(patterns)))
-    slope = sensitivities(trained.module, given, own, context).unflatten(0, (len(seeds), len(patterns)))
-    optima, step = tied_optima(context, d), optimal_step(context, d, **LAW)
-    found: dict[str, list] = {key: [] for key in ("descent", "GD", "GD++", "cosine")}
-    for place, test in enumerate(tests):
-        x, y = test.x_context.double(), test.y_context.double()
+    fitted = fit(study, config, seeds, name, partial(sample_prompts, config), name="two layers")
+    tests = {seed: sample_prompts(config, stream(seed, name, "test"), config.test_prompts, queries=2) for seed in seeds}
+    shown = masks_by_name(context, 2)
+    slopes = fitted.ask(tests, sensitivities, read=shown, prompt=None, query=None, coordinate=None)
+    optima = {kind: tied_optimum(config, kind) for kind in (DESCENT, CURVED)}
+
+    def test(seed: int) -> Arrays:
+        prompts = tests[seed]
+        examples = prompts.x_context.double(), prompts.y_context.double()
         weights = {
-            key: gd_plus_plus_weights(x, y, steps=steps, curvatures=curvatures)
-            for key, (steps, curvatures, _) in optima.items()
+            kind: gd_plus_plus_weights(*examples, steps=best.steps, curvatures=best.curvatures)
+            for kind, best in optima.items()
         }
-        for key, value in (weights | {"descent": gradient_weights(x, y, step)}).items():
-            found[key].append(float(half_error(answers(value, test.x_query), test.y_query)))
-        found["cosine"].append(
-            [
-                [float(torch.cosine_similarity(one, weights[key][:, None], dim=-1).mean()) for key in optima]
-                for one in slope[place]
-            ]
-        )
-    score, value = products(trained.module)
-    beta = score.diagonal(dim1=1, dim2=2)[:, :-1].mean(1)
-    shape = (len(seeds), len(patterns))
-    prefix = trained.module.select(trained.indices("prefix"))
+        slope = torch.from_numpy(slopes.sel(seed=seed).values)
+        cosines = [torch.cosine_similarity(slope, answer[:, None], dim=-1).mean((1, 2)) for answer in weights.values()]
+        return {
+            "descent": descent_loss(prompts, config.best_step()),
+            "filter loss": labelled([loss_of(answer, prompts) for answer in weights.values()], filter=list(optima)),
+            "cosine": labelled(torch.stack(cosines, -1), arm=list(MASKS), filter=list(optima)),
+        }
+
+    layer = Products.of(fitted.module)
     return {
-        **{key: np.array(values) for key, values in found.items()},
-        "loss": half_error(output, wanted[:, None]).numpy(),
-        "mask difference": mask_difference(prefix, given[:: len(patterns)], context),
-        "history": trained.history["loss"].T.reshape(*shape, -1),
-        "steps": np.tile(trained.history["step"], (len(seeds), 1)),
-        "curvature": (-value.diagonal(dim1=1, dim2=2)[:, :-1].mean(1) * beta).reshape(shape).numpy(),
+        **for_each_seed(seeds, test),
+        "loss": fitted.ask(tests, fresh_loss, read=shown),
+        "history": fitted.history["loss"],
+        "mask difference": mask_difference(fitted, tests, context, ["prefix"]).sel(arm="prefix"),
+        "curvature": by_member(fitted, -layer.value.diagonal(dim1=1, dim2=2)[:, :-1].mean(1) * layer.scale),
     }
 
 
 @TASK.figure
-def two_tied_layers(results: Results) -> Drawing:
+def two_tied_layers(results: Results) -> Sheet:
     """Loss of two tied layers along training under both masks, with the exact optima; curvatures by length (CI stops early)."""
-    found, config = results[two_layers], results.config
-    figure, axes = panels(1, 2, width=5.0, height=3.8)
-    (left, right) = axes[0]
-    rows: list[dict] = []
-    two, curved = (tied_optima(config.context_length, config.dimension)[key][2] / 2 for key in ("GD", "GD++"))
-    lengths = np.array((5, 10, 25, 50, 100))
-    exact = [tied_optima(int(n), config.dimension)["GD++"][1][0] for n in lengths]
-    right.plot(lengths, exact, **(THEORY | {"marker": "."}), label="best tied GD++, exact")
-    printed = {"color": REFERENCES[2], "fillstyle": "none", "markersize": 9}
-    right.plot((10, 25, 50, 100), (0.179, 0.099, 0.056, 0.029), "o", **printed, label="read off the paper's networks")
-    for place, (arm, looks) in enumerate(ARMS.items()):
-        history, curvature = found["history"][:, place], found["curvature"][:, place, None]
-        curve(rows, left, found["steps"][0], history, f"trained, {arm}", f"half loss, {arm}", markevery=2, **looks)
-        points(rows, right, [config.context_length], curvature, f"trained here, {arm}", f"curvature, {arm}", **looks)
-    rows += [{"quantity": "curvature, exact", "x": n, "value": g} for n, g in zip(lengths, exact, strict=True)]
-    left.axhline(two, **(THEORY | {"linestyle": (0, (6, 2))}), label=f"two steps of GD, exact {two:.4f}")
-    left.axhline(curved, **THEORY, label=f"GD++ tied, exact {curved:.4f}")
-    left.set_ylim(0.08, 0.45)
-    label(left, "prefix passes two gradient steps, causal does not", "training step", LOSS)
-    right.set_xscale("log")
-    right.set_yscale("log")
-    right.set_xticks((5, 10, 25, 50, 100), ("5", "10", "25", "50", "100"))
-    label(right, "curvatures need no training to be known", "examples N", r"curvature $\gamma$")
-    for panel in (left, right):
-        panel.legend()
-    return Drawing(figure, pd.DataFrame(rows))
+    networks, config = results[two_layers], results.config
+    two, curved = (tied_optimum(config, kind).error / 2 for kind in (DESCENT, CURVED))
+    sheet = Sheet(columns=2, width=5.0, height=3.8)
+    panel = sheet.panel(
+        "prefix passes two gradient steps, causal does not", x="update", y=LOSS, ylim=(0.08, 0.45), legend="upper right"
+    )
+    for arm in MASKS:
+        panel.curve(networks["history"].sel(arm=arm), over="update", arm=arm, name=f"trained, {arm}")
+    panel.level(two, f"two steps of GD, exact {two:.4f}")
+    panel.level(curved, f"GD++ tied, exact {curved:.4f}")
+    lengths = (5, 10, 25, 50, 100)
+    panel = sheet.panel(
+        "curvatures need no training to be known",
+        x="examples N",
+        y=r"curvature $\gamma$",
+        scale=("log", "log"),
+        xticks=lengths,
+        legend="upper right",
+    )
+    exact = [tied_optimum(config, CURVED, length).curvatures[0] for length in lengths]
+    panel.theory(lengths, exact, name="best tied GD++, exact")
+    read_off = (0.179, 0.099, 0.056, 0.029)
+    panel.points(read_off, x=(10, 25, 50, 100), across=None, name="read off the paper's networks")
+    for arm in MASKS:
+        panel.points(networks["curvature"].sel(arm=arm), x=config.context_length, arm=arm, name=f"trained here, {arm}")
+    return sheet
 
 
 @TASK.claim(
@@ -211,12 +205,16 @@ def two_tied_layers(results: Results) -> Drawing:
         "Two trained layers with shared weights under the prefix mask have a smaller loss than two steps of gradient "
         "descent with the best step size, on the same prompts."
     ),
-    controls=[control("trained under the causal mask", arm=1), control("gradient descent of one step", one_step=True)],
+    controls=[
+        control("trained under the causal mask", arm="causal"),
+        control("gradient descent of one step", one_step=True),
+    ],
 )
-def two_layers_beat_two_steps(results: Results, arm: int = 0, one_step: bool = False) -> Evidence:
-    found = results[two_layers]
-    loss = found["descent"] if one_step else found["loss"][:, arm]
-    return Evidence.over_seeds(np.log(loss / found["GD"]), "<", 0.0, "log ratio to the loss of the best two steps")
+def two_layers_beat_two_steps(results: Results, arm: str = "prefix", one_step: bool = False) -> Evidence:
+    losses = results[two_layers]
+    loss = losses["descent"] if one_step else losses["loss"].sel(arm=arm)
+    ratio = np.log(loss / losses["filter loss"].sel(filter=DESCENT))
+    return Evidence.over_seeds(ratio, "<", 0.0, "log ratio to the loss of the best two steps")
 
 
 @TASK.claim(
@@ -227,11 +225,13 @@ def two_layers_beat_two_steps(results: Results, arm: int = 0, one_step: bool = F
         "The sensitivities of the two trained prefix layers are closer in direction to the best tied GD++ than to the "
         "best two gradient steps."
     ),
-    controls=[control("trained under the causal mask", arm=1)],
+    controls=[control("trained under the causal mask", arm="causal")],
 )
-def two_layers_point_to_the_curved_filter(results: Results, arm: int = 0) -> Evidence:
-    cosine = results[two_layers]["cosine"][:, arm]
-    return Evidence.over_seeds(cosine[:, 1] - cosine[:, 0], ">", 0.0, "no difference between the mean cosines")
+def two_layers_point_to_the_curved_filter(results: Results, arm: str = "prefix") -> Evidence:
+    cosine = results[two_layers]["cosine"].sel(arm=arm)
+    return Evidence.over_seeds(
+        cosine.sel(filter=CURVED) - cosine.sel(filter=DESCENT), ">", 0.0, "no difference between the mean cosines"
+    )
 
 
 @TASK.claim(
@@ -239,13 +239,12 @@ def two_layers_point_to_the_curved_filter(results: Results, arm: int = 0) -> Evi
     where="derived",
     kind="training",
     statement="Two layers trained under the causal mask keep a larger loss than two trained under the prefix mask.",
-    controls=[control("the two arms exchanged", ahead="causal")],
+    controls=[control("the two arms exchanged", ahead="causal", behind="prefix")],
 )
-def causal_two_layers_are_behind(results: Results, ahead: str = "prefix") -> Evidence:
-    place, loss = list(PATTERNS).index(ahead), results[two_layers]["loss"]
-    return Evidence.over_seeds(
-        np.log(loss[:, 1 - place] / loss[:, place]), ">", 0.0, "no difference between the losses (log ratio)"
-    )
+def causal_two_layers_are_behind(results: Results, ahead: str = "prefix", behind: str = "causal") -> Evidence:
+    loss = results[two_layers]["loss"]
+    ratio = np.log(loss.sel(arm=behind) / loss.sel(arm=ahead))
+    return Evidence.over_seeds(ratio, ">", 0.0, "no difference between the losses (log ratio)")
 
 
 # %%
@@ -263,58 +262,50 @@ TASK.show(causal_two_layers_are_behind)
 
 
 # %%
-CURVATURES = tuple(np.round(np.linspace(0.0, 0.3, 31), 3))
+CURVATURES = tuple(np.round(np.linspace(0.0, 0.3, 31), 3).tolist())
 LONG = 50  # examples where spectra are wide enough apart from zero to have a condition number
 
 
 @TASK.measurement(seeds=lambda config: config.spectra)
-def conditioning(config: Config, seed: int) -> dict[str, np.ndarray]:
+def conditioning(config: Config, seed: int) -> LabelledArrays:
     """Median condition number of many contexts after the map, by curvature."""
     rng = stream(seed, "many contexts, their spectra").child("long inputs").rng()
-    x = rng.uniform(-HALF_WIDTH, HALF_WIDTH, (config.contexts, LONG, config.dimension))
-    values = gram_eigenvalues(torch.from_numpy(x))
-    mapped = [curvature_sequence(values, [float(curvature), 0.0])[1] for curvature in CURVATURES]
-    return {"condition": np.array([float((met.amax(-1) / met.amin(-1)).median()) for met in mapped])}
+    inputs = rng.uniform(-config.half_width, config.half_width, (config.contexts, LONG, config.dimension))
+    eigenvalues = gram_eigenvalues(torch.from_numpy(inputs))
+    mapped = [curvature_sequence(eigenvalues, [curvature, 0.0])[1] for curvature in CURVATURES]
+    return {
+        "condition": labelled([(values.amax(-1) / values.amin(-1)).median() for values in mapped], curvature=CURVATURES)
+    }
 
 
 @TASK.figure
-def folding_the_spectrum(results: Results) -> Drawing:
+def folding_the_spectrum(results: Results) -> Sheet:
     """The map of eigenvalues by one curved layer, and what it does to condition numbers."""
-    figure, axes = panels(1, 2, width=5.0, height=3.6)
-    (left, right) = axes[0]
-    rows: list[dict] = []
-    grid = np.linspace(0, 8, 81)
-    for curvature, looks in zip((0.1, 0.176, 0.25, 0.0), LOOKS, strict=False):
-        mapped = curvature_sequence(torch.from_numpy(grid), [curvature, 0.0])[1].numpy()
-        left.plot(grid, mapped, **(looks | {"marker": ""}), label=rf"$\gamma$ = {curvature:g}")
-        rows += [
-            {"quantity": f"mapped, gamma {curvature:g}", "x": float(a), "value": float(b)}
-            for a, b in zip(grid[::4], mapped[::4], strict=True)
-        ]
-        if curvature:
-            left.plot([1 / (3 * curvature)], [4 / (27 * curvature)], "o", color="black")
-    left.set_ylim(0, 3)
-    label(
-        left,
+    sheet = Sheet(columns=2, width=5.0, height=3.6)
+    panel = sheet.panel(
         r"a curved layer folds eigenvalues beyond $1/(3\gamma)$ back",
-        r"eigenvalue $\lambda$ of $X^\top X$",
-        r"next layer's eigenvalue $\lambda (1 - \gamma \lambda)^2$",
+        x=r"eigenvalue $\lambda$ of $X^\top X$",
+        y=r"next layer's eigenvalue $\lambda (1 - \gamma \lambda)^2$",
+        ylim=(0, 3),
     )
-    text = f"N = {LONG}, median over contexts"
-    dots: dict[str, Any] = {"color": REFERENCES[0], "marker": "o", "markevery": 3}
-    curve(rows, right, CURVATURES, results[conditioning]["condition"], text, "condition number", **dots)
-    best = tied_optima(LONG, results.config.dimension)["GD++"][1][0]
-    right.axvline(best, **THEORY, label=rf"best tied GD++, exact $\gamma$ = {best:.3f}")
-    right.set_yscale("log")
-    label(
-        right,
+    eigenvalues = np.linspace(0, 8, 81)
+    for curvature in (0.1, 0.176, 0.25, 0.0):
+        mapped = curvature_sequence(torch.from_numpy(eigenvalues), [curvature, 0.0])[1]
+        panel.line(eigenvalues, mapped, name=rf"$\gamma$ = {curvature:g}", marks=False, of="exact")
+        if curvature:
+            peak = [1 / (3 * curvature)], [4 / (27 * curvature)]
+            panel.axes.plot(*peak, "o", color="black")
+            panel.note(rf"peak at $\gamma$ = {curvature:g}", *peak, words="dots: local maxima at $1/(3\\gamma)$")
+    panel = sheet.panel(
         "conditioning improves, then collapses",
-        r"curvature $\gamma$",
-        r"$\lambda_{\max} / \lambda_{\min}$ after the map",
+        x=r"curvature $\gamma$",
+        y=r"$\lambda_{\max} / \lambda_{\min}$ after the map",
+        scale=("linear", "log"),
     )
-    for panel in (left, right):
-        panel.legend()
-    return Drawing(figure, pd.DataFrame(rows))
+    panel.curve(results[conditioning]["condition"], over="curvature", name=f"N = {LONG}, median over contexts")
+    best = tied_optimum(results.config, CURVED, LONG).curvatures[0]
+    panel.level(best, rf"best tied GD++, exact $\gamma$ = {best:.3f}", vertical=True)
+    return sheet
 
 
 @TASK.claim(
@@ -328,10 +319,10 @@ def folding_the_spectrum(results: Results) -> Drawing:
     controls=[control("five times the curvature", factor=5.0)],
 )
 def curvature_improves_conditioning(results: Results, factor: float = 1.0) -> Evidence:
-    chosen = factor * tied_optima(LONG, results.config.dimension)["GD++"][1][0]
-    found = results[conditioning]["condition"]
-    place = int(np.abs(np.array(CURVATURES) - chosen).argmin())
-    return Evidence.over_seeds(np.log(found[:, place] / found[:, 0]), "<", 0.0, "no change (log ratio)")
+    curvature = factor * tied_optimum(results.config, CURVED, LONG).curvatures[0]
+    condition = results[conditioning]["condition"]
+    ratio = np.log(condition.sel(curvature=curvature, method="nearest") / condition.sel(curvature=0.0))
+    return Evidence.over_seeds(ratio, "<", 0.0, "no change (log ratio)")
 
 
 # %%
