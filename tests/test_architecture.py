@@ -28,7 +28,6 @@ TOO_LONG = {
     "tasks/causallm_icl.py",
     "tasks/icl_function_classes.py",
     "tasks/induction_heads_markov.py",
-    "tasks/next_token_pitfalls.py",
     "tasks/regression_mixtures.py",
 }
 
