@@ -305,7 +305,7 @@ class Comparison:
         values["curve"] = self._carried_on(fitted.history["accuracy"])
         values["training loss"] = self._carried_on(fitted.history["loss"])
         axes: dict[str, dict[str, Sequence[Any]]] = {
-            **dict.fromkeys(("step", "fed the truth"), {"step": range(1, size.length)}),
+            **dict.fromkeys(("step accuracy", "fed the truth"), {"step": range(1, size.length)}),
             **dict.fromkeys(("curve", "training loss"), {"update": training.checks}),
         }
         shape = {"seed": seeds, "objective": self.objectives, "mask": self.masks}
@@ -322,11 +322,11 @@ class Comparison:
     def examine(self, fitted: Fitted[Transformer], graphs: Mapping[int, PathStars]) -> dict[str, Tensor]:
         """What trained networks do on test graphs, means [E, ...] over them.
 
-        "exact": the written answer is right. "step" [E, l - 1]: each step is right when the network is fed what it was
-        trained on. "fed the truth" [E, l - 1]: the same when all are fed the true answer from the start on (the first
-        graphs only). "test loss": of the next node. "any arm but its end": what is written from start to goal follows
-        some arm of the graph to the node before its leaf. "any arm or goal": it does, and the last node is that leaf or
-        the goal.
+        "exact": the written answer is right. "step accuracy" [E, l - 1]: each step is right when the network is fed what
+        it was trained on. "fed the truth" [E, l - 1]: the same when all are fed the true answer from the start on (the
+        first graphs only). "test loss": of the next node. "any arm but its end": what is written from start to goal
+        follows some arm of the graph to the node before its leaf. "any arm or goal": it does, and the last node is that
+        leaf or the goal.
         """
         values: dict[str, list[Tensor]] = {}
         objectives = [member.arm.partition(",")[0] for member in fitted.members]
@@ -342,7 +342,7 @@ class Comparison:
             goal = (written[..., -1] == truth[..., -1]).unsqueeze(2)
             measured = {
                 "exact": (written == truth).all(-1),
-                "step": named == truth,
+                "step accuracy": named == truth,
                 "test loss": fitted.numbers(part, self.next_node_losses),
                 "any arm but its end": same[..., :-1].all(-1).any(-1),
                 "any arm or goal": (same[..., :-1].all(-1) & (same[..., -1] | goal)).any(-1),

@@ -121,7 +121,7 @@ def fixed_graphs_are_learnt_by_heart(results: Results, fresh: bool = False) -> E
     controls=[control("targets of the graph itself", targets="teacherless")],
 )
 def shuffled_hops_teach_nothing(results: Results, targets: str = "shuffled") -> Evidence:
-    steps = results[fresh_graphs]["step"].sel(objective=targets, mask="prefix")
+    steps = results[fresh_graphs]["step accuracy"].sel(objective=targets, mask="prefix")
     return is_a_guess(steps.sel(step=1), results.config.size.arms)
 
 
@@ -155,7 +155,9 @@ def loss_on_fixed_graphs(results: Results) -> Sheet:
     for place, (objective, name) in enumerate(
         (("teacherless", "own targets"), ("shuffled", "middle ones of other graphs"))
     ):
-        panel.bars(fresh["step"].sel(objective=objective), over="step", name=name, slot=(place, 2), within=(0, 1))
+        panel.bars(
+            fresh["step accuracy"].sel(objective=objective), over="step", name=name, slot=(place, 2), within=(0, 1)
+        )
     panel.level(1 / config.size.arms, "a guess, 1/d")
     return sheet
 

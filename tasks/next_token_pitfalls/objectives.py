@@ -212,7 +212,7 @@ TASK.show(accuracy_over_training)
 def is_the_cheat(measured: xr.Dataset, size: Size) -> Evidence:
     """Accuracy, later steps, what is written, and loss of one arm are those of the cheat."""
     start, floor = np.log(size.labels), cheat_loss(size.arms, size.length)
-    later = measured["step"].sel(step=slice(2, None)).min("step")
+    later = measured["step accuracy"].sel(step=slice(2, None)).min("step")
     way = (start - measured["test loss"]) / (start - floor)
     return Evidence.all(
         is_a_guess(measured["exact"], size.arms),
@@ -281,7 +281,7 @@ def accuracy_of_each_step(results: Results) -> Sheet:
             title, x="step of the answer", y="share right", ylim=(0, 1.05), xticks=range(1, config.size.length)
         )
         for place, objective in enumerate(OBJECTIVES):
-            steps = judged(results, objective, mask)["step"]
+            steps = judged(results, objective, mask)["step accuracy"]
             panel.bars(steps, over="step", name=objective, slot=(place, len(OBJECTIVES)), within=(0, 1))
         panel.level(1 / config.size.arms, "a guess, 1/d")
     return sheet
@@ -452,7 +452,7 @@ TASK.show(what_the_prefix_changes)
 def the_first_step_alone_is_not_learnt(
     results: Results, objective: str = "first-step", masks: tuple[str, ...] = MASKS
 ) -> Evidence:
-    shares = [judged(results, objective, mask)["step"].sel(step=1) for mask in masks]
+    shares = [judged(results, objective, mask)["step accuracy"].sel(step=1) for mask in masks]
     return Evidence.all(*(is_a_guess(share, results.config.size.arms) for share in shares))
 
 
