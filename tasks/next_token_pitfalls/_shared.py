@@ -269,7 +269,7 @@ class Comparison:
         """Mean loss of the next node [E, B]."""
         return cross_entropies(self.logits(module, batch, mask)[..., 0, :], batch["answer"]).mean(-1)
 
-    def fit(self, seeds: Sequence[int], name: str) -> xr.Dataset:
+    def fit(self, seeds: Sequence[int], name: str) -> dict[str, xr.DataArray]:
         """Train every arm for every seed and judge it: arrays [seed, objective, mask, ...].
 
         To what `examine` finds on test graphs are added "updates", how many the training took (an accuracy of
@@ -308,16 +308,12 @@ class Comparison:
             **dict.fromkeys(("step accuracy", "fed the truth"), {"step": range(1, size.length)}),
             **dict.fromkeys(("curve", "training loss"), {"update": training.checks}),
         }
-        shape = {"seed": seeds, "objective": self.objectives, "mask": self.masks}
-        lengths = tuple(map(len, shape.values()))
-        return xr.Dataset(
-            {
-                key: labelled(
-                    array.reshape(*lengths, *map(len, axes.get(key, {}).values())), **shape, **axes.get(key, {})
-                )
-                for key, array in values.items()
-            }
-        )
+        shape: dict[str, Sequence[Any]] = {"seed": seeds, "objective": self.objectives, "mask": self.masks}
+        measured = {}
+        for key, array in values.items():
+            own = shape | axes.get(key, {})
+            measured[key] = labelled(array.reshape([len(labels) for labels in own.values()]), **own)
+        return measured
 
     def examine(self, fitted: Fitted[Transformer], graphs: Mapping[int, PathStars]) -> dict[str, Tensor]:
         """What trained networks do on test graphs, means [E, ...] over them.

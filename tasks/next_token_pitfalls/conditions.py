@@ -26,11 +26,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import xarray as xr
-
 from lab import Evidence, Task, control
 from lab.domains.graphs.path_star import cheat_loss
 from lab.figures import Sheet
+from lab.labels import LabelledArrays
 from lab.results import Results
 from tasks.next_token_pitfalls._shared import (
     PAPER,
@@ -76,13 +75,13 @@ LEARNT = ("standard", "teacherless")
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
-def fresh_graphs(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
+def fresh_graphs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Training on fresh graphs, with the graphs' own targets and with middle ones of other graphs."""
     return Comparison((*LEARNT, "shuffled"), ("prefix",), config.size, config.training).fit(seeds, "fresh")
 
 
 @TASK.measurement(seeds=lambda config: config.pool_trainings, ensemble=True, seeds_per_job=5)
-def fixed_graphs(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
+def fixed_graphs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Training on a small fixed set of graphs, judged on new ones."""
     training = replace(config.training, steps=config.pool_steps)
     return Comparison(LEARNT, ("prefix",), config.size, training, pool=config.pool).fit(seeds, "fixed")

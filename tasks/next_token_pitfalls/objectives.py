@@ -71,6 +71,7 @@ import xarray as xr
 from lab import Evidence, Task, control
 from lab.domains.graphs.path_star import cheat_loss
 from lab.figures import Sheet
+from lab.labels import LabelledArrays
 from lab.results import Results
 from tasks.next_token_pitfalls._shared import (
     MARGIN,
@@ -130,32 +131,32 @@ PARENTS = 3  # nodes of an arm that needs one hop of look-ahead
 
 # %%
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
-def main_comparison(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
+def main_comparison(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Standard training against teacherless training."""
     return Comparison(("standard", "teacherless"), MASKS, config.size, config.training).fit(seeds, "main")
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
-def first_step_alone(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
+def first_step_alone(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Training on the first step alone."""
     return Comparison(("first-step",), MASKS, config.size, config.training).fit(seeds, "first step")
 
 
 @TASK.measurement(seeds=lambda config: config.other_trainings, ensemble=True, seeds_per_job=5)
-def other_objectives(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
+def other_objectives(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """The other two remedies on the same graphs from the same initial weights."""
     return Comparison(("multi-token", "reversed"), MASKS, config.size, config.training).fit(seeds, "others")
 
 
 @TASK.measurement(seeds=lambda config: config.other_trainings, ensemble=True, seeds_per_job=5)
-def too_shallow(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
+def too_shallow(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Teacherless training of a network with fewer layers than the plan has steps."""
     training = replace(config.training, layers=config.shallow_layers)
     return Comparison(("teacherless",), ("prefix",), config.size, training).fit(seeds, "shallow")
 
 
 @TASK.measurement(seeds=lambda config: config.other_trainings, ensemble=True, seeds_per_job=5)
-def one_hop(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
+def one_hop(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Standard training on arms that need one hop of look-ahead."""
     training = replace(config.training, steps=config.easy_steps)
     size = config.size.resized(length=PARENTS)

@@ -22,15 +22,16 @@
 # %%
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 import xarray as xr
 
 from lab import Evidence, Task, control
 from lab.domains.graphs import path_star as theory
 from lab.figures import Sheet
+from lab.labels import LabelledArrays
 from lab.results import Results
 from tasks.next_token_pitfalls._shared import (
     PAPER,
@@ -74,34 +75,34 @@ TASK = Task(
 )
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
-def by_arms(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
-    """Standard training on graphs with two arms and more, causal mask: arrays [seed, arms, ...]."""
-    arms = np.array([config.size.arms, *config.more_arms])
-    measured = [
-        Comparison(("standard",), ("causal",), config.size.resized(arms=int(many)), config.training)
-        .fit(seeds, f"arms{many}")
-        .sel(objective="standard", mask="causal", drop=True)
-        for many in arms
+def at_sizes(
+    axis: str, sizes: Mapping[int, Size], mask: str, training: Training, seeds: Sequence[int]
+) -> LabelledArrays:
+    """Standard training at several sizes: arrays [seed, ``axis``, ...], NaN at steps that shorter arms do not have."""
+    trained = [
+        xr.Dataset(Comparison(("standard",), (mask,), size, training).fit(seeds, f"{axis}{place}")).sel(
+            objective="standard", mask=mask, drop=True
+        )
+        for place, size in sizes.items()
     ]
-    return xr.concat(measured, xr.DataArray(arms, dims="arms", name="arms")).transpose("seed", "arms", ...)
+    places = xr.DataArray(list(sizes), dims=axis, name=axis)
+    together = xr.concat(trained, places, join="outer").transpose("seed", axis, ...)
+    return {str(key): values for key, values in together.items()}
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+def by_arms(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Graphs with two arms and more, causal mask."""
+    sizes = {arms: config.size.resized(arms=arms) for arms in (config.size.arms, *config.more_arms)}
+    return at_sizes("arms", sizes, "causal", config.training, seeds)
 
 
 @TASK.measurement(seeds=lambda config: config.other_trainings, ensemble=True, seeds_per_job=5)
-def by_length(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
-    """Standard training on shorter and longer arms, prefix mask: arrays [seed, length, ...].
-
-    Steps that shorter arms do not have are NaN.
-    """
-    lengths = np.array(sorted([config.size.length, *config.more_lengths]))
-    measured = [
-        Comparison(("standard",), ("prefix",), config.size.resized(length=int(length)), config.training)
-        .fit(seeds, f"length{length}")
-        .sel(objective="standard", mask="prefix", drop=True)
-        for length in lengths
-    ]
-    places = xr.DataArray(lengths, dims="length", name="length")
-    return xr.concat(measured, places, join="outer").transpose("seed", "length", ...)
+def by_length(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Graphs with shorter and longer arms, prefix mask."""
+    lengths = sorted([config.size.length, *config.more_lengths])
+    sizes = {length: config.size.resized(length=length) for length in lengths}
+    return at_sizes("length", sizes, "prefix", config.training, seeds)
 
 
 @TASK.claim(

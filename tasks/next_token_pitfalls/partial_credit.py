@@ -27,8 +27,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-import xarray as xr
-
 from lab import Evidence, Task, control
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
@@ -129,7 +127,7 @@ TASK.show(fewer_edges_give_no_credit)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
-def looking_ahead(config: Config, seeds: tuple[int, ...]) -> xr.Dataset:
+def looking_ahead(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """All heads, the first head at the first step alone, and the first head at every step; prefix mask.
 
     Training s starts from the weights of seed 5000 + s, and its graphs come from a stream of their own: none of them
