@@ -418,7 +418,7 @@ def what_the_prefix_changes(results: Results) -> Sheet:
     )
     for place, mask in enumerate(MASKS):
         updates = {objective: judged(results, objective, mask)["updates"].values for objective in OBJECTIVES}
-        panel.points(updates, arm=mask, slot=(place, len(MASKS)))
+        panel.points(updates, arm=mask, slot=(place, len(MASKS)), within=(0, training.steps))
     panel.level(training.steps, "the budget")
     return sheet
 
