@@ -25,7 +25,6 @@ TOO_LONG = {
     "tasks/addition_length_generalization.py",
     "tasks/causallm_icl.py",
     "tasks/icl_function_classes.py",
-    "tasks/next_token_pitfalls.py",
     "tasks/regression_mixtures.py",
 }
 
