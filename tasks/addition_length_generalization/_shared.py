@@ -22,7 +22,7 @@ from lab.domains.addition.column_addition import (
     right_by_columns,
 )
 from lab.domains.addition.prompts import NO_TARGET, WINDOW_LENGTH, WINDOW_PROMPT, WINDOW_VOCABULARY, column_window
-from lab.labels import labelled
+from lab.labels import Label, labelled
 from lab.models.masks import causal, prefix_lm
 from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream
@@ -108,7 +108,7 @@ class Sampled:
             digits = torch.from_numpy(stream(seed, "sampled").rng().integers(0, 10, (2, self.number, self.digits)))
             right = right_by_columns(table, digits[0], digits[1])
             shares.append(right[..., self.lengths - 1].double().mean(-2).numpy())
-        return labelled(shares, seed=list(tables), digits=self.lengths)
+        return labelled(shares, seed=list(tables), digits=self.lengths.tolist())
 
 
 def answer_loss(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
@@ -180,8 +180,12 @@ def kept_to_the_end(fitted: Fitted[Transformer], name: str, machine: Machine) ->
     last = np.searchsorted(machine.enumerations, fitted.updates.values)[..., None]
     record = np.minimum(np.arange(len(machine.enumerations)), last)
     kept = np.take_along_axis(values.values, record.reshape(*record.shape, *[1] * (values.ndim - 3)), axis=2)
-    labels = {axis: values[axis].values if axis in values.coords else None for axis in map(str, values.dims)}
-    return labelled(kept, **labels | {"update": machine.enumerations})
+    return labelled(kept, **labels_of(values) | {"update": machine.enumerations.tolist()})
+
+
+def labels_of(values: xr.DataArray) -> dict[str, list[Label] | None]:
+    """The axes of an array with their labels."""
+    return {axis: values[axis].values.tolist() if axis in values.coords else None for axis in map(str, values.dims)}
 
 
 def wrong(answers: xr.DataArray) -> xr.DataArray:
@@ -198,13 +202,11 @@ def wrong_after(answers: xr.DataArray) -> xr.DataArray:
     """How many of the 100 windows after each previous sum are answered wrongly, along "previous_sum"."""
     later = wrong(answers).isel(window=slice(FIRST_WINDOWS, None)).transpose(..., "window")
     counts = later.values.reshape(*later.shape[:-1], SUMS, 100).sum(-1)
-    labels = {axis: later[axis].values if axis in later.coords else None for axis in map(str, later.dims[:-1])}
-    return labelled(counts, **labels, previous_sum=range(SUMS))
+    return labelled(counts, **labels_of(later.isel(window=0)), previous_sum=range(SUMS))
 
 
 def laws_of(tables: xr.DataArray, columns: int) -> xr.DataArray:
     """The probability that each table adds n-digit numbers correctly, along "digits" for n = 1 .. ``columns``."""
     tables = tables.transpose(..., "window")
     laws = accuracy_law(torch.from_numpy(tables.values.astype(np.int64)), columns).numpy()
-    labels = {axis: tables[axis].values if axis in tables.coords else None for axis in map(str, tables.dims[:-1])}
-    return labelled(laws, **labels, digits=range(1, columns + 1))
+    return labelled(laws, **labels_of(tables.isel(window=0)), digits=range(1, columns + 1))

@@ -316,7 +316,7 @@ def wrong_by_previous_sum(results: Results) -> Sheet:
             columns=[*(str(update) for update in enumerations[chosen[:-1]]), "end"],
             numbers=".3g",
             low=0,
-            high=100,
+            high=130,  # grey enough for black lines to show
         )
         panel.level(SUMS - 10.5, "a carry comes in above")
         if shown < SUMS:
