@@ -229,8 +229,8 @@ def accuracy_by_length(results: Results) -> Sheet:
             panel.intervals(
                 lengths,
                 middle,
-                middle - half,
-                middle + half,
+                np.clip(middle - half, 0, 1),
+                np.clip(middle + half, 0, 1),
                 words="95 % Student intervals of sampled minus law, {n} networks",
                 n=shares.sizes["seed"],
                 name=f"{name}: sampled",
