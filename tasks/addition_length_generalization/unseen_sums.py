@@ -309,7 +309,7 @@ def wrong_by_previous_sum(results: Results) -> Sheet:
         missed = wrong_after(answers.isel(update=chosen))
         at_the_end = missed.isel(update=-1).mean("seed").sum().item()
         panel = sheet.panel(
-            f"{name}: {at_the_end:,.1f} of 2,000 wrong at the end", x="update", y="previous sum s", legend="none"
+            f"{name}: {at_the_end:.4g} of 2,000 wrong at the end", x="update", y="previous sum s", legend="none"
         )
         panel.heat(
             missed.transpose("seed", "previous_sum", "update").isel(previous_sum=slice(None, None, -1)),
