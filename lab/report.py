@@ -143,6 +143,7 @@ def same_findings(one: Record, other: Record) -> bool:
 
     - a number over samples: the intervals overlap, where both records have one;
     - a residue, whose bound covers rounding: nothing more, as the same verdict puts both on the same side of the bound;
+    - a p-value, whose bound is its part of the false-alarm share: nothing more, as under the law it lies anywhere above;
     - an extreme over trainings (a least, a largest) that takes no interval: nothing more, as it has no stable digits;
     - any other exact number: equal to ``EXACT``, relative to the largest of both numbers and the bound.
     """
@@ -154,13 +155,15 @@ def same_findings(one: Record, other: Record) -> bool:
         (low, high), (lower, higher) = (map(float, record["interval"]) for record in (one, other))
         return low <= higher and lower <= high
     trained = (one.get("kind") or other.get("kind")) in TRAINED
-    if trained or max(one["samples"], other["samples"]) > 1 or _is_residue(one) or _is_residue(other):
+    if trained or max(one["samples"], other["samples"]) > 1 or any(map(_has_no_digits, (one, other))):
         return True
     first, second = float(one["measured"]), float(other["measured"])
     return math.isclose(first, second, rel_tol=EXACT, abs_tol=EXACT * abs(float(one["bound"])))
 
 
-def _is_residue(record: Record) -> bool:
-    """Whether the bound covers rounding: it says so, or it is too small for anything else."""
-    upper = record["relation"] in ("<=", "<")
-    return upper and ("rounding" in record["bound_origin"] or 0 < abs(float(record["bound"])) < RESIDUE)
+def _has_no_digits(record: Record) -> bool:
+    """Whether the number is a p-value or a residue: its bound says so, or is too small for anything else."""
+    origin = record["bound_origin"]
+    if record["relation"] in (">=", ">"):
+        return "false-alarm share" in origin
+    return record["relation"] in ("<=", "<") and ("rounding" in origin or 0 < abs(float(record["bound"])) < RESIDUE)

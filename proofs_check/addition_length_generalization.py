@@ -1,3 +1,13 @@
+# ---
+# jupyter:
+#   jupytext:
+#     comment_magics: false
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
 # %% [markdown]
 # # Addition of any length is 2,100 facts
 #
@@ -45,9 +55,9 @@ from lab.domains.addition.column_addition import (
     window_number,
     window_parts,
 )
+from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.streams import stream
-from lab.tasks import NoConfig
 
 PROOFS = Task("addition-length-generalization", paper="patriota-2024-addition")
 
@@ -68,32 +78,28 @@ def all_sums(columns: int, base: int = 10) -> tuple[Tensor, Tensor]:
 
 
 # %%
-@PROOFS.measurement()
-def integer_sums(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
+@PROOFS.cases(
+    exact={}, corrupted={"table": "corrupted"}, carryless={"table": "carryless"}, left_to_right={"left_to_right": True}
+)
+def integer_sums(_: object, *, table: str = "exact", left_to_right: bool = False) -> LabelledArrays:
     """Wrong sums among 2,000 pairs of 1 to 60 digits, for four ways to run the loop."""
-    draw = stream(seed, "integers")
-    lengths = draw.child("lengths").rng().integers(1, 61, (2_000, 2))
-    digits = draw.child("digits").rng().integers(0, 10, (2_000, 2, 60))
+    source = stream(0, "integers")
+    lengths = source.child("lengths").rng().integers(1, 61, (2_000, 2))
+    digits = source.child("digits").rng().integers(0, 10, (2_000, 2, 60))
     pairs = [
         ["".join(map(str, row[:n])) for row, n in zip(both, size, strict=True)]
         for both, size in zip(digits, lengths, strict=True)
     ]
     first, second = (parse_numbers([pair[side] for pair in pairs], 60) for side in (0, 1))
     truth = [str(int(a) + int(b)) for a, b in pairs]
-
-    def errors(table: Tensor, one: Tensor, other: Tensor, flip: bool = False) -> int:
-        found = add_by_table(table, one, other)
-        found = found[:, :-1].flip(1) if flip else found
-        return sum(a != b for a, b in zip(format_numbers(found), truth, strict=True))
-
-    exact, corrupted = exact_table(), exact_table()
-    corrupted[window_number(torch.tensor(9), torch.tensor(4), torch.tensor(5))] = 19
-    return {
-        "exact": np.array(errors(exact, first, second)),
-        "corrupted": np.array(errors(corrupted, first, second)),
-        "carryless": np.array(errors(carryless_table(), first, second)),
-        "left_to_right": np.array(errors(exact, first.flip(1), second.flip(1), flip=True)),
-    }
+    answers = carryless_table() if table == "carryless" else exact_table()
+    if table == "corrupted":
+        answers[window_number(torch.tensor(9), torch.tensor(4), torch.tensor(5))] = 19
+    if left_to_right:
+        written = add_by_table(answers, first.flip(1), second.flip(1))[:, :-1].flip(1)
+    else:
+        written = add_by_table(answers, first, second)
+    return {"wrong": labelled(sum(a != b for a, b in zip(format_numbers(written), truth, strict=True)))}
 
 
 @PROOFS.claim(
@@ -103,13 +109,14 @@ def integer_sums(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     statement=r"The correct table of 2,100 windows, applied to the columns of two numbers from right to left with its "
     r"own previous answer in the next window, gives their integer sum (2,000 pairs of 1 to 60 digits).",
     controls=[
-        control("one of the 2,100 windows is wrong", machine="corrupted"),
-        control("the carry is dropped", machine="carryless"),
-        control("the loop walks from left to right", machine="left_to_right"),
+        control("one of the 2,100 windows is wrong", case="corrupted"),
+        control("the carry is dropped", case="carryless"),
+        control("the loop walks from left to right", case="left_to_right"),
     ],
 )
-def table_is_addition(results: Results, machine: str = "exact") -> Evidence:
-    return Evidence.exact(results[integer_sums][machine].max(), "<=", 0, "wrong sums among 2,000")
+def table_is_addition(results: Results, case: str = "exact") -> Evidence:
+    wrong = results[integer_sums]["wrong"].sel(case=case)
+    return Evidence.exact(wrong.item(), "<=", 0, "wrong sums among 2,000")
 
 
 # %%
@@ -122,8 +129,8 @@ PROOFS.show(table_is_addition)
 
 
 # %%
-@PROOFS.measurement()
-def witnesses(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
+@PROOFS.cases(all_windows={})
+def witnesses(_: object) -> LabelledArrays:
     """For each window the columns of the shortest sum that ends with it, and whether each wrong answer spoils that sum."""
     needed = np.zeros(WINDOWS, dtype=int)
     spoilt = np.zeros(WINDOWS, dtype=bool)
@@ -139,7 +146,7 @@ def witnesses(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
             one, other = first[[example]], second[[example]]
             needed[window] = columns
             spoilt[window] = bool((add_by_table(tables, one, other) != add(one, other)).any(-1).all())
-    return {"columns": needed, "spoilt": spoilt}
+    return {"columns": labelled(needed, window=None), "spoilt": labelled(spoilt, window=None)}
 
 
 @PROOFS.claim(
@@ -152,9 +159,9 @@ def witnesses(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     controls=[control("two columns, which never show s = 19", columns=2)],
 )
 def every_window_counts(results: Results, columns: int = 3) -> Evidence:
-    found = results[witnesses]
-    useful = found["spoilt"][0] & (found["columns"][0] <= columns)
-    return Evidence.exact((~useful).sum(), "<=", 0, "windows without a sum that shows each of their errors")
+    sums = results[witnesses]
+    useful = sums["spoilt"] & (sums["columns"] <= columns)
+    return Evidence.exact((~useful).sum().item(), "<=", 0, "windows without a sum that shows each of their errors")
 
 
 # %%
@@ -175,12 +182,11 @@ PROOFS.show(every_window_counts)
 
 
 # %%
-def imperfect_tables(seed: int) -> dict[str, Tensor]:
+def imperfect_tables() -> dict[str, Tensor]:
     """Three tables with random wrong answers, one whose errors undo each other, one that falls silent."""
-    draw = stream(seed, "tables")
     tables = {}
     for wrong in (5, 20, 60):
-        rng = draw.child(wrong).rng()
+        rng = stream(0, "tables").child(wrong).rng()
         windows = torch.from_numpy(rng.choice(WINDOWS, wrong, replace=False))
         tables[f"random_{wrong}"] = exact_table()
         tables[f"random_{wrong}"][windows] = torch.from_numpy(rng.integers(-1, SUMS, wrong))
@@ -192,22 +198,22 @@ def imperfect_tables(seed: int) -> dict[str, Tensor]:
     return {**tables, "undone": undone, "silent": avoiding(tables["random_60"])}
 
 
-@PROOFS.measurement()
-def enumerated_accuracy(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
-    """Share of right sums among all sums of 1, 2 and 3 columns, beside both laws [table, columns]."""
-    tables = imperfect_tables(seed)
-    shares = np.zeros((len(tables), 3))
-    for columns in (1, 2, 3):
+@PROOFS.cases(imperfect_tables={})
+def enumerated_accuracy(_: object) -> LabelledArrays:
+    """Share of right sums among all sums of 1, 2 and 3 columns, beside both laws."""
+    tables, lengths = imperfect_tables(), (1, 2, 3)
+    shares = np.zeros((len(tables), len(lengths)))
+    for columns in lengths:
         first, second = all_sums(columns)
         truth = add(first, second)
         for place, table in enumerate(tables.values()):
             right = (add_by_table(table, first, second) == truth).all(-1)
             shares[place, columns - 1] = float(right.double().mean())
     stacked = torch.stack(list(tables.values()))
+    laws = {"law": accuracy_law(stacked, 3), "avoiding": accuracy_law(avoiding(stacked), 3)}
     return {
-        "enumerated": shares,
-        "law": accuracy_law(stacked, 3).numpy(),
-        "avoiding": accuracy_law(avoiding(stacked), 3).numpy(),
+        name: labelled(values, table=list(tables), columns=lengths)
+        for name, values in ({"enumerated": shares} | laws).items()
     }
 
 
@@ -225,10 +231,10 @@ EXACT_SHARES = statistics.rounding_bound(3 * 100, 1.0)
     controls=[control("wrong windows yield no number, so nothing can be undone", silent=True)],
 )
 def avoiding_law(results: Results, silent: bool = False) -> Evidence:
-    found = results[enumerated_accuracy]
-    error = np.abs(found["enumerated"] - found["avoiding"])[0]
-    worst = error[-1:] if silent else error
-    return Evidence.exact(worst.max(), "<=", EXACT_SHARES, "rounding of 3 steps over 100 digit pairs")
+    shares = results[enumerated_accuracy]
+    error = np.abs(shares["enumerated"] - shares["avoiding"])
+    worst = error.sel(table="silent") if silent else error
+    return Evidence.exact(worst.max().item(), "<=", EXACT_SHARES, "rounding of 3 steps over 100 digit pairs")
 
 
 @PROOFS.claim(
@@ -240,9 +246,9 @@ def avoiding_law(results: Results, silent: bool = False) -> Evidence:
     controls=[control("the 20-state law, which forgets that errors can undo each other", law="avoiding")],
 )
 def pair_law(results: Results, law: str = "law") -> Evidence:
-    found = results[enumerated_accuracy]
-    error = np.abs(found["enumerated"] - found[law]).max()
-    return Evidence.exact(error, "<=", EXACT_SHARES, "rounding of 3 steps over 100 digit pairs")
+    shares = results[enumerated_accuracy]
+    error = np.abs(shares["enumerated"] - shares[law]).max()
+    return Evidence.exact(error.item(), "<=", EXACT_SHARES, "rounding of 3 steps over 100 digit pairs")
 
 
 # %%
@@ -257,14 +263,32 @@ PROOFS.show(pair_law)
 
 
 # %%
-@PROOFS.measurement()
-def enumerated_carries(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
-    """Carry probabilities by enumeration: base 10 with 3 columns, base 3 with 6, base 2 with 8."""
-    shares = []
-    for base, columns in ((10, 3), (3, 6), (2, 8)):
-        sums = column_sums(*all_sums(columns, base), base)
-        shares.append(np.pad((sums >= base).double().mean(0).numpy(), (0, 8 - columns)))
-    return {"shares": np.stack(shares)}
+CARRY_LAWS = ("passed on", "never passed on")
+
+
+@PROOFS.cases(ten={"base": 10, "columns": 3}, three={"base": 3, "columns": 6}, two={"base": 2, "columns": 8})
+def enumerated_carries(_: object, *, base: int, columns: int) -> LabelledArrays:
+    """The largest error, over columns, of two laws of the carry against the enumeration of all sums."""
+    shares = (column_sums(*all_sums(columns, base), base) >= base).double().mean(0)
+    alone = torch.full_like(shares, (base - 1) / (2 * base))  # g
+    errors = [(shares - law).abs().max() for law in (carry_probability(columns + 1, base)[1:], alone)]
+    return {"error": labelled(torch.stack(errors), law=CARRY_LAWS)}
+
+
+@PROOFS.cases(decimal={})
+def stationary_sums(_: object) -> LabelledArrays:
+    """By how much one more column changes two laws of the sum of a column: carries passed on, or brought in with g alone."""
+    previous, _, _ = window_parts()
+    later = torch.arange(FIRST_WINDOWS, WINDOWS)
+    # Pairs of digits with each sum; none has the sum 19.
+    pairs = torch.minimum(torch.arange(SUMS), SUMS - 2 - torch.arange(SUMS)).clamp(min=-1).double() + 1
+    alone = (0.55 * pairs + 0.45 * pairs.roll(1)) / 100
+    changes = []
+    for law in (column_sum_law(), alone):
+        following = torch.zeros(SUMS, dtype=torch.float64)
+        following.index_add_(0, exact_table()[later], law[previous[later]] / 100)
+        changes.append((following - law).abs().max())
+    return {"change": labelled(torch.stack(changes), law=CARRY_LAWS)}
 
 
 @PROOFS.claim(
@@ -274,24 +298,14 @@ def enumerated_carries(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     statement=r"The carry into column $i$ of two uniform numbers in base $B$ has probability $(1 - B^{-i})/2$ "
     r"(all sums of 3 columns in base 10, 6 in base 3, 8 in base 2); far from the first column the sum of a column is $s$ "
     r"with probability $(2\min(s, 19 - s) + 1)/200$, which is $0.005$ for $s = 19$.",
-    controls=[control("carries are never passed on: probability g", passed_on=False)],
+    controls=[control("carries are never passed on: probability g", law="never passed on")],
 )
-def carry_rate(results: Results, passed_on: bool = True) -> Evidence:
-    shares, errors = results[enumerated_carries]["shares"][0], []
-    for row, (base, columns) in zip(shares, ((10, 3), (3, 6), (2, 8)), strict=True):
-        law = carry_probability(columns + 1, base)[1:].numpy()
-        law = law if passed_on else np.full(columns, (base - 1) / (2 * base))
-        errors.append(np.abs(row[:columns] - law).max())
-    stationary = column_sum_law()
-    previous, _, _ = window_parts()
-    later = torch.arange(FIRST_WINDOWS, WINDOWS)
-    following = torch.zeros(SUMS, dtype=torch.float64)
-    following.index_add_(0, exact_table()[later], stationary[previous[later]] / 100)
-    return Evidence.weakest(
-        Evidence.exact(max(errors), "<=", statistics.rounding_bound(12), "rounding of a mean and a power"),
-        Evidence.exact(
-            float((following - stationary).abs().max()), "<=", statistics.rounding_bound(200), "rounding of 200 terms"
-        ),
+def carry_rate(results: Results, law: str = "passed on") -> Evidence:
+    errors = results[enumerated_carries]["error"].sel(law=law)
+    change = results[stationary_sums]["change"].sel(law=law)
+    return Evidence.all(
+        Evidence.exact(errors.max().item(), "<=", statistics.rounding_bound(12), "rounding of a mean and a power"),
+        Evidence.exact(change.max().item(), "<=", statistics.rounding_bound(200), "rounding of 200 terms"),
     )
 
 
@@ -309,20 +323,19 @@ def carry_rate(results: Results, passed_on: bool = True) -> Evidence:
 
 
 # %%
-DECADES = {10: (3, 4, 5, 6, 7), 2: (3, 7)}
+DECADES, HARMONICS = (3, 4, 5, 6, 7), (0, 4)
 
 
-@PROOFS.measurement()
-def chain_expectations(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
-    """Exact E[L_n] less its asymptote, with 0 and 4 harmonics, over whole decades of n [decade, point]."""
-    found = {}
-    for base, decades in DECADES.items():
-        lengths = [np.geomspace(10**k, 10 ** (k + 1), 7).astype(int).tolist() for k in decades]
-        exact = torch.stack([expected_longest_chain(some, base) for some in lengths])
-        for harmonics in (0, 4):
-            law = torch.stack([longest_chain_asymptote(some, base, harmonics) for some in lengths])
-            found[f"base_{base}_harmonics_{harmonics}"] = (exact - law).numpy()
-    return found
+@PROOFS.cases(ten={"base": 10}, two={"base": 2})
+def chain_expectations(_: object, *, base: int) -> LabelledArrays:
+    """Exact E[L_n] less its asymptote with 0 and 4 harmonics, at seven n in each decade of n."""
+    decades = [np.geomspace(10**k, 10 ** (k + 1), 7).astype(int).tolist() for k in DECADES]
+    exact = torch.stack([expected_longest_chain(lengths, base) for lengths in decades])
+    laws = [
+        torch.stack([longest_chain_asymptote(lengths, base, harmonics) for lengths in decades])
+        for harmonics in HARMONICS
+    ]
+    return {"deviation": labelled(exact - torch.stack(laws), harmonics=HARMONICS, decade=DECADES, point=None)}
 
 
 @PROOFS.claim(
@@ -333,11 +346,13 @@ def chain_expectations(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     r"$10^7 \le n \le 10^8$ is at most half of that over $10^3 \le n \le 10^4$.",
     expected="refuted",
     condition="up to a term of size 0.018 that is periodic in log10 n",
-    controls=[control("base 2, where the periodic term is 1.6e-6", base=2)],
+    controls=[control("base 2, where the periodic term is 1.6e-6", case="two")],
 )
-def asymptote_without_wave(results: Results, base: int = 10) -> Evidence:
-    deviation = np.abs(results[chain_expectations][f"base_{base}_harmonics_0"][0]).max(1)
-    return Evidence.exact(deviation[-1] / deviation[0], "<=", 0.5, "anything that vanishes at a power of n")
+def asymptote_without_wave(results: Results, case: str = "ten") -> Evidence:
+    deviation = np.abs(results[chain_expectations]["deviation"].sel(case=case, harmonics=0)).max("point")
+    return Evidence.exact(
+        (deviation.sel(decade=7) / deviation.sel(decade=3)).item(), "<=", 0.5, "anything that vanishes at a power of n"
+    )
 
 
 @PROOFS.claim(
@@ -349,8 +364,9 @@ def asymptote_without_wave(results: Results, base: int = 10) -> Evidence:
     controls=[control("without the periodic term", harmonics=0)],
 )
 def asymptote_with_wave(results: Results, harmonics: int = 4) -> Evidence:
-    deviation = np.abs(results[chain_expectations][f"base_10_harmonics_{harmonics}"][0]).max(1)[:4]
-    slope = statistics.slope([10.0**k for k in DECADES[10][:4]], deviation)
+    deviation = np.abs(results[chain_expectations]["deviation"].sel(case="ten", harmonics=harmonics)).max("point")
+    decades = DECADES[:4]
+    slope = statistics.slope([10.0**k for k in decades], deviation.sel(decade=list(decades)).values)
     return Evidence.exact(slope, "<=", -1 + 1 / np.log(10**3), "log-log slope of (ln n)/n at n = 1,000")
 
 
@@ -375,21 +391,33 @@ PROOFS.show(asymptote_with_wave)
 
 
 # %%
-@PROOFS.measurement()
-def enumerated_shortcuts(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
-    """All sums of three columns: accuracy without carry, and errors of the look-ahead rule for each view."""
+VIEWS = range(5)
+
+
+@PROOFS.cases(three_columns={})
+def enumerated_shortcuts(_: object) -> LabelledArrays:
+    """All sums of three columns: how often they are right without carry, and from a view of so many columns; and on how many
+    sums that differs from "the longest chain is at most so many columns long", or one column less."""
     first, second = all_sums(3)
     truth = add(first, second)
     bare = torch.cat([(first + second) % 10, torch.zeros_like(first[:, :1])], dim=1)
     right = bare == truth
     chain = longest_chain(first, second)
-    able = torch.stack([(add_with_lookahead(first, second, w) == truth).all(-1) for w in range(5)])
+    able = torch.stack([(add_with_lookahead(first, second, view) == truth).all(-1) for view in VIEWS])
+    differ = [[int((able[view] != (chain <= view - shorter)).sum()) for view in VIEWS] for shorter in (0, 1)]
     return {
-        "digit": right[:, :3].double().mean(0).numpy(),
-        "whole": np.array(float(right.all(-1).double().mean())),
-        "disagree": np.stack([[int((able[w] != (chain <= w + shift)).sum()) for w in range(5)] for shift in (0, -1)]),
-        "able": able.double().mean(-1).numpy(),
+        "digit": labelled(right[:, :3].double().mean(0), column=range(3)),
+        "whole": labelled(right.all(-1).double().mean()),
+        "able": labelled(able.double().mean(-1), view=VIEWS),
+        "differ": labelled(differ, shorter=(0, 1), view=VIEWS),
     }
+
+
+@PROOFS.cases(carryless={}, carrying={"carry": True})
+def accuracy_without_carry(_: object, *, carry: bool = False) -> LabelledArrays:
+    """The law of a table at 1 to 60 digits."""
+    law = accuracy_law(exact_table() if carry else carryless_table(), 60)
+    return {"law": labelled(law, digits=range(1, 61))}
 
 
 @PROOFS.claim(
@@ -398,18 +426,17 @@ def enumerated_shortcuts(config: NoConfig, seed: int) -> dict[str, np.ndarray]:
     kind="rate",
     statement=r"Adding digit by digit without carry gets column $i$ right with probability $\frac12 + \frac12 10^{-i}$ and "
     r"a whole $n$-digit sum with $0.55^n$, or $0.55^{n-1}$ if the top column may write two digits.",
-    controls=[control("the table that does carry", carry=True)],
+    controls=[control("the table that does carry", case="carrying")],
 )
-def without_carry(results: Results, carry: bool = False) -> Evidence:
-    found = results[enumerated_shortcuts]
-    columns = torch.arange(60, dtype=torch.float64)
-    table = exact_table() if carry else carryless_table()
+def without_carry(results: Results, case: str = "carryless") -> Evidence:
+    shares, law = results[enumerated_shortcuts].sel(case="three_columns"), results[accuracy_without_carry]["law"]
     errors = [
-        np.abs(found["digit"][0] - (0.5 + 0.5 * 10.0 ** -np.arange(3))).max(),
-        abs(float(found["whole"][0]) - 0.55**3),
-        float((accuracy_law(table, 60) - 0.55**columns).abs().max()),
+        shares["digit"] - (0.5 + 0.5 * 10.0 ** -shares["column"]),
+        shares["whole"] - 0.55**3,
+        law.sel(case=case) - 0.55 ** (law["digits"] - 1),
     ]
-    return Evidence.exact(max(errors), "<=", statistics.rounding_bound(60 * 100), "rounding of 60 matrix products")
+    worst = max(np.abs(error).max().item() for error in errors)
+    return Evidence.exact(worst, "<=", statistics.rounding_bound(60 * 100), "rounding of 60 matrix products")
 
 
 @PROOFS.claim(
@@ -422,12 +449,27 @@ def without_carry(results: Results, carry: bool = False) -> Evidence:
     controls=[control("a view one column shorter", shorter=1)],
 )
 def lookahead_is_chain_length(results: Results, shorter: int = 0) -> Evidence:
-    found = results[enumerated_shortcuts]
-    law = longest_chain_law([3], 4)[0].numpy()
-    mismatch = Evidence.exact(found["disagree"][0][shorter].max(), "<=", 0, "sums on which the two differ")
-    share = np.abs(found["able"][0] - law).max()
-    rounding = statistics.rounding_bound(3 * 25)
-    return Evidence.weakest(mismatch, Evidence.exact(share, "<=", rounding, "rounding of 3 matrix products"))
+    shares = results[enumerated_shortcuts].sel(case="three_columns")
+    law = longest_chain_law([3], max(VIEWS) - shorter)[0].numpy()
+    law = np.append(np.zeros(shorter), law)  # P(L_n <= w - shorter)
+    return Evidence.all(
+        Evidence.exact(shares["differ"].sel(shorter=shorter).max().item(), "<=", 0, "sums on which the two differ"),
+        Evidence.exact(
+            np.abs(shares["able"] - law).max().item(),
+            "<=",
+            statistics.rounding_bound(3 * 25),
+            "rounding of 3 matrix products",
+        ),
+    )
+
+
+@PROOFS.cases(seen={}, unseen={"look": False})
+def carries_read(_: object, *, look: bool = True) -> LabelledArrays:
+    """Wrongly read carries among all digits and carries."""
+    first, second, carry = torch.cartesian_prod(torch.arange(10), torch.arange(10), torch.arange(2)).unbind(1)
+    sums = first + second + carry
+    shown = sums % 10 if look else torch.full_like(sums, 9)
+    return {"wrong": labelled((carry_from_digit(first, second, shown) != (sums >= 10)).sum())}
 
 
 @PROOFS.claim(
@@ -436,14 +478,10 @@ def lookahead_is_chain_length(results: Results, shorter: int = 0) -> Evidence:
     kind="identity",
     statement=r"The carry out of a column is a function of its two digits and its digit of the result: 1 if "
     r"$a + b \ge 10$, 0 if $a + b \le 8$, and if $a + b = 9$ it is 1 exactly where the digit is 0 (all 200 cases).",
-    controls=[control("without looking at the digit written", look=False)],
+    controls=[control("without looking at the digit written", case="unseen")],
 )
-def carry_is_readable(results: Results, look: bool = True) -> Evidence:
-    first, second, carry = torch.cartesian_prod(torch.arange(10), torch.arange(10), torch.arange(2)).unbind(1)
-    sums = first + second + carry
-    shown = sums % 10 if look else torch.full_like(sums, 9)
-    wrong = carry_from_digit(first, second, shown) != (sums >= 10)
-    return Evidence.exact(wrong.sum().item(), "<=", 0, "wrong among 200 cases")
+def carry_is_readable(results: Results, case: str = "seen") -> Evidence:
+    return Evidence.exact(results[carries_read]["wrong"].sel(case=case).item(), "<=", 0, "wrong among 200 cases")
 
 
 # %%

@@ -22,7 +22,6 @@ LONGEST = 800
 TOO_LONG = {
     "proofs_check/causallm_icl.py",
     "proofs_check/icl_function_classes.py",
-    "tasks/addition_length_generalization.py",
     "tasks/causallm_icl.py",
     "tasks/icl_function_classes.py",
     "tasks/regression_mixtures.py",

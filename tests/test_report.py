@@ -52,6 +52,7 @@ def test_drift_is_told_from_noise(changes: dict, same: bool) -> None:
     [
         {"bound": 1.0, "bound_origin": "the rounding error of both"},
         {"bound": 1e-12},
+        {"relation": ">=", "bound": 1e-20, "bound_origin": "false-alarm share over 15 binomial tests"},
         {"kind": "training"},
         {"samples": 9},
         {"controls": [{"name": "c", "measured": 99.0, "rejected": True}]},
