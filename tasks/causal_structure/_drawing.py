@@ -20,4 +20,4 @@ def show_positions(sheet: Sheet, training: str, forests: xr.Dataset) -> None:
         f"{training}: {said} on the parent", x="position of the node", y="attention to its parent", ylim=(0, 1.05)
     )
     for arm in arms:
-        panel.curve(weight.sel(arm=arm), over="token", arm=arm)
+        panel.curve(weight.sel(arm=arm), over="token", arm=arm, within=(0.0, 1.0))
