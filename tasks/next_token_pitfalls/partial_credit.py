@@ -119,10 +119,11 @@ TASK.show(fewer_edges_give_no_credit)
 # linear heads predict, from each position, all nodes that follow, while the network reads the true answer as
 # in standard training.
 #
-# When the parity breaks is a matter of luck: most trainings are finished long before the budget ends, a few
-# are caught by its end, and one that is caught is far from finished. A mean over few trainings would depend on
-# how many of these there are, and that changes with the last digit of the processor's sums. So the sentence is
-# about the **median** of two dozen trainings, prefix mask, from weights and graphs that are used nowhere else.
+# When the parity breaks is a matter of luck: most trainings answer every graph well before the budget ends, others
+# are still short of it by a fraction of a percent, and now and then one is caught on its way. A mean over few trainings
+# would depend on how many of the last kind there are, and that changes with the last digit of the processor's sums. So
+# the sentence is about the **median** of two dozen trainings, prefix mask, from weights and graphs that are used
+# nowhere else.
 # %%
 
 
@@ -159,9 +160,9 @@ def accuracy_of_each_training(results: Results) -> Sheet:
     config, measured = results.config, results[looking_ahead].sel(mask="prefix")
     sheet = Sheet(columns=2, width=4.8)
     for title, quantity, words in (
-        ("Heads that look ahead solve it, now and then late", "exact", "share of written answers right"),
+        ("Heads that look ahead solve it", "exact", "share of written answers right"),
         (
-            "They rarely need the whole budget",
+            "Most of them before the budget ends",
             "updates",
             f"updates of {config.training.batch} graphs until all are right",
         ),
