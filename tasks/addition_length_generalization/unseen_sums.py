@@ -48,7 +48,7 @@ from tasks.addition_length_generalization._shared import (
 class Config:
     """Sizes of the trainings that are not shown all windows."""
 
-    trainings: int = 6
+    trainings: int = 9
     """independent trainings that never see the sum 19, and as many that see no sum of two digits"""
     machine: Machine = Machine()
     """the network"""

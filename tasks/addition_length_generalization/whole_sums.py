@@ -63,7 +63,7 @@ from tasks.addition_length_generalization._shared import ARMS, PAPER, SLUG, laws
 class Config:
     """Sizes of the trainings on whole sums."""
 
-    trainings: int = 5
+    trainings: int = 7
     """independent trainings, in each format with both attention patterns"""
     base: int = 3
     """base of the digits"""
