@@ -28,7 +28,7 @@ from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.tasks import PRESETS
 from tasks.icl_gradient_descent import one_layer, sine_curves, softmax_heads, two_layers
-from tasks.icl_gradient_descent._shared import PAPER
+from tasks.icl_gradient_descent._shared import PAPER, Experiment
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Config:
     """one layer of linear attention"""
     two_layers: two_layers.Config = two_layers.CI
     """two layers, for the controls"""
-    softmax: softmax_heads.Config = softmax_heads.CI
+    softmax: Experiment = softmax_heads.CI
     """softmax attention, and linear attention behind a layer norm"""
     sine: sine_curves.Config = sine_curves.CI
     """linear attention behind a front end"""

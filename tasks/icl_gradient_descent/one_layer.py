@@ -112,11 +112,9 @@ class Config(Experiment):
 
     lengths: tuple[int, ...] = (5, 10)
     """numbers of examples at which one layer is trained, `context_length` among them"""
-    trainings: int = 10
-    """independent trainings an arm"""
 
 
-CI = Config()
+CI = Config(trainings=10)
 TASK = Task(
     "icl-gradient-descent",
     PAPER,

@@ -70,30 +70,23 @@ from tasks.icl_gradient_descent._shared import (
 class Config(Experiment):
     """Sizes of the trainings of two layers on alternating tokens of inputs and labels."""
 
-    dimension: int = 2
-    """dimension d of the inputs, uniform on [-half_width, half_width]^d"""
-    half_width: float = 1.0
-    """half the side of the cube of inputs"""
-    context_length: int = 4
-    """examples N"""
-    queries: int = 4
-    """queries a prompt"""
-    batch: int = 16
-    """prompts a step"""
-    initial_scale: float = 0.2
-    """standard deviation of all initial weights of attention"""
-    head_ratio: int = 2
-    """size of a head over size of a token"""
-    optimisation: Optimisation = Optimisation(
-        steps=600, learning_rate=1e-2, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
-    )
-    trainings: int = 12
-    """independent trainings an arm"""
     position_size: int = 0
     """size of the sinusoidal positions of alternating tokens; 0 for one-hot positions"""
 
 
-CI = Config()
+CI = Config(
+    dimension=2,
+    half_width=1.0,
+    context_length=4,
+    queries=4,
+    batch=16,
+    initial_scale=0.2,
+    head_ratio=2,
+    optimisation=Optimisation(
+        steps=600, learning_rate=1e-2, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
+    ),
+    trainings=12,
+)
 PAPER_SIZES = longer(
     CI,
     dimension=10,

@@ -64,19 +64,6 @@ from tasks.icl_gradient_descent._shared import (
 class Config(Experiment):
     """Sizes of the trainings on sine curves."""
 
-    dimension: int = 1
-    """dimension of the inputs, uniform on [-half_width, half_width]"""
-    half_width: float = 5.0
-    """half the range of inputs"""
-    batch: int = 16
-    """prompts a step"""
-    head_ratio: int = 1
-    """size of a head over size of a token"""
-    optimisation: Optimisation = Optimisation(
-        steps=600, learning_rate=3e-3, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
-    )
-    test_prompts: int = 400
-    """prompts of the test"""
     features: int = 39
     """features of the front end"""
     hidden: int = 160
@@ -85,7 +72,16 @@ class Config(Experiment):
     """range of amplitudes (as plotted in the paper; its text says up to 5)"""
 
 
-CI = Config()
+CI = Config(
+    dimension=1,
+    half_width=5.0,
+    batch=16,
+    head_ratio=1,
+    optimisation=Optimisation(
+        steps=600, learning_rate=3e-3, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
+    ),
+    test_prompts=400,
+)
 TASK = Task(
     "icl-gradient-descent", PAPER, {"smoke": tiny(CI), "ci": CI, "paper": longer(CI, optimisation=FORTY_THOUSAND)}
 )

@@ -25,7 +25,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -60,23 +59,14 @@ from tasks.icl_gradient_descent._shared import (
     weight_seeds,
 )
 
-
-@dataclass(frozen=True)
-class Config(Experiment):
-    """Sizes of the trainings of softmax attention of one and two heads, and of linear attention behind a layer norm."""
-
-    batch: int = 16
-    """prompts a step"""
-    optimisation: Optimisation = Optimisation(
+CI = Experiment(
+    batch=16,
+    optimisation=Optimisation(
         steps=400, learning_rate=1e-2, warmup=0.1, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3
-    )
-    trainings: int = 16
-    """independent trainings a kind of layer"""
-    test_prompts: int = 1000
-    """prompts of the test"""
-
-
-CI = Config()
+    ),
+    trainings=16,
+    test_prompts=1000,
+)
 TASK = Task("icl-gradient-descent", PAPER, {"smoke": tiny(CI), "ci": CI, "paper": longer(CI, initial_scale=0.0135)})
 
 
@@ -123,7 +113,7 @@ def opposition(module: Update, batch: Batch, mask: Tensor) -> Tensor:
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=16)
-def softmax_heads(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+def softmax_heads(config: Experiment, seeds: tuple[int, ...]) -> LabelledArrays:
     """Softmax attention of one and two heads, linear attention with and without a layer norm before it."""
     name, context = "softmax heads, layer norm", config.context_length
     tests = {seed: sample_prompts(config, stream(seed, name, "test"), config.test_prompts, queries=2) for seed in seeds}

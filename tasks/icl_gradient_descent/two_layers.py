@@ -77,20 +77,17 @@ from tasks.icl_gradient_descent._shared import (
 class Config(Experiment):
     """Sizes of the training of two layers, and of the draws of spectra."""
 
-    trainings: int = 12
-    """independent trainings an arm"""
-    initial_scale: float = 0.05
-    """standard deviation of all initial weights of attention"""
-    optimisation: Optimisation = Optimisation(
-        steps=1000, learning_rate=1e-2, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3
-    )
     spectra: int = 10
     """independent draws of contexts"""
     contexts: int = 2000
     """contexts a draw"""
 
 
-CI = Config()
+CI = Config(
+    trainings=12,
+    initial_scale=0.05,
+    optimisation=Optimisation(steps=1000, learning_rate=1e-2, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3),
+)
 TASK = Task(
     "icl-gradient-descent",
     PAPER,
