@@ -35,6 +35,7 @@ from lab.statistics import rounding_bound
 from lab.streams import stream
 from proofs_check.causallm_icl._shared import (
     LAYERS,
+    MASKS,
     NOISE,
     PAPER,
     SAMPLED,

@@ -94,7 +94,7 @@ class Softmax:
     batch: int = 32
     """prompts a step"""
     optimisation: Optimisation = Optimisation(
-        steps=400,
+        steps=500,
         learning_rate=5e-3,
         warmup=0.1,
         schedule="cosine",
@@ -104,7 +104,7 @@ class Softmax:
     )
     pool: int = 0
     """training prompts drawn once and used again and again; 0 for fresh prompts at every step"""
-    test_prompts: int = 1000
+    test_prompts: int = 500
     """prompts of the test"""
 
 

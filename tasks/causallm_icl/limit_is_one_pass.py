@@ -53,9 +53,9 @@ class Config(Numerics):
     """numbers of examples at which two limits are compared"""
     noises: tuple[float, ...] = (0.0, 0.1, 0.5)
     """standard deviations of the label noise, for inputs of the first mean"""
-    law: Numerics = field(default_factory=lambda: Numerics(sequences=1600))
+    law: Numerics = field(default_factory=lambda: Numerics(sequences=1000))
     """sizes of the draws that the exact law is held against: the longer the context, the more do few prompts decide a mean"""
-    law_lengths: tuple[int, ...] = (20, 40, 60, 100, 150)
+    law_lengths: tuple[int, ...] = (20, 40, 60, 80, 100)
     """numbers of examples there"""
     layers: int = 200
     """layers of the iteration in the last figure"""

@@ -51,7 +51,7 @@ class Config:
     """depths trained; layers share their weights"""
     batch: int = 64
     """prompts a step"""
-    optimisation: Optimisation = Optimisation(steps=300, learning_rate=2e-2, schedule="cosine")
+    optimisation: Optimisation = Optimisation(steps=500, learning_rate=2e-2, schedule="cosine")
     test_prompts: int = 1000
     """prompts of the test"""
     trainings: int = 12
@@ -64,7 +64,7 @@ TASK = Task(
     {
         "smoke": Config(batch=8, optimisation=Optimisation(steps=10, learning_rate=2e-3), test_prompts=20, trainings=2),
         "ci": Config(),
-        "paper": Config(optimisation=Optimisation(steps=500, learning_rate=2e-2, schedule="cosine")),
+        "paper": Config(trainings=20),
     },
 )
 

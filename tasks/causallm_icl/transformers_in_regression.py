@@ -61,19 +61,21 @@ class Config:
     """networks and prompts"""
     trainings: int = 12
     """independent trainings an arm"""
-    pools: tuple[int, ...] = (32,)
+    pools: tuple[int, ...] = (16,)
     """numbers of training prompts in the memorisation experiment"""
-    pool_batch: int = 32
+    pool_batch: int = 16
     """prompts a step there"""
     pool_steps: int = 350
     """its steps"""
+    pool_trainings: int = 16
+    """independent trainings an arm there"""
 
 
 TASK = Task(
     SLUG,
     PAPER,
     {
-        "smoke": Config(SMOKE_SOFTMAX, trainings=2, pools=(4,), pool_batch=4, pool_steps=6),
+        "smoke": Config(SMOKE_SOFTMAX, trainings=2, pools=(4,), pool_batch=4, pool_steps=6, pool_trainings=2),
         "ci": Config(),
         "paper": Config(PAPER_SOFTMAX, pools=(640, 1920, 6400), pool_batch=64, pool_steps=100_000),
     },
@@ -266,7 +268,7 @@ TASK.show(prefix_is_ahead_on_shorter_contexts)
 
 
 # %%
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+@TASK.measurement(seeds=lambda config: config.pool_trainings, ensemble=True, seeds_per_job=8)
 def few_prompts(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Errors of networks trained on a fixed pool of prompts, on new prompts (``test``) and on the pool (``training``); and of the
     smallest pool with its contexts permuted at every step."""

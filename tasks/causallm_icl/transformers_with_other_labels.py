@@ -17,7 +17,7 @@
 # %%
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import xarray as xr
 
@@ -27,6 +27,7 @@ from lab.domains.regression.kaczmarz import kaczmarz
 from lab.domains.regression.least_squares import ridge
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
+from lab.models.transformer import Architecture
 from lab.results import Results
 from lab.streams import stream
 from tasks.causallm_icl._shared import (
@@ -49,10 +50,18 @@ from tasks.causallm_icl._shared import (
 class Config:
     """Sizes of this part."""
 
-    logistic: Softmax = Softmax()
+    logistic: Softmax = replace(Softmax(), optimisation=replace(Softmax().optimisation, steps=300))
     """the task with labels passed through a logistic function"""
-    classification: Softmax = Softmax()
-    """the task with classes"""
+    classification: Softmax = replace(
+        Softmax(),
+        dimension=4,
+        context_length=10,
+        queries=5,
+        architecture=Architecture(width=24, layers=2, heads=2, mlp_ratio=2.0, norm="none"),
+        optimisation=replace(Softmax().optimisation, steps=400),
+        test_prompts=1000,
+    )
+    """the task with classes, where masks differ by less: more examples, fewer layers, a larger test"""
     trainings: int = 12
     """independent trainings an arm"""
 
