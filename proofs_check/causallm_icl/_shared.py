@@ -271,3 +271,31 @@ def pass_bound(x: Tensor, y: Tensor) -> Tensor:
 
 
 SOLVE = "rounding of the substitution (componentwise, times the inverse of T) and of n projections"
+
+
+def late_rate(error_map: Tensor, error: Tensor, doublings: int = 11) -> Tensor:
+    r"""$(|e_{2l}| / |e_l|)^{1/l}$ at $l = 2^{\text{doublings}}$ for $e \leftarrow e E$, scaled at every squaring, which would underflow."""
+    power, logarithm = error_map, torch.zeros(len(error_map)).to(error_map)
+    for _ in range(doublings):
+        power, logarithm = power @ power, 2 * logarithm
+        norm = torch.linalg.matrix_norm(power)
+        power, logarithm = power / norm[:, None, None], logarithm + norm.log()
+    once = (error[:, None] @ power)[:, 0]
+    twice = (once[:, None] @ power)[:, 0]
+    return ((logarithm + (twice.norm(dim=-1) / once.norm(dim=-1)).log()) / 2**doublings).exp()
+
+
+def rate_tolerance(error_map: Tensor, error: Tensor, doublings: int = 11) -> Tensor:
+    r"""How far `late_rate` may lie from the spectral radius $\rho$, in logarithms.
+
+    With $E = U \Lambda U^{-1}$ and $v$ the eigenvector of the largest $|\lambda|$: $|e_{2l}| \le \kappa(U) \rho^l |e_l|$, and
+    $|e_{2l}| \ge \rho^{2l} |e_0 \cdot v| / |v|$ while $|e_l| \le \kappa(U) \rho^l |e_0|$. The l-th root of both sides.
+    """
+    values, vectors = torch.linalg.eig(error_map)
+    condition = torch.linalg.cond(vectors)
+    leading = vectors[torch.arange(len(values)), :, values.abs().argmax(-1)]
+    share = (error.to(leading.dtype) * leading).sum(-1).abs() / (error.norm(dim=-1) * leading.norm(dim=-1))
+    return (condition / share).log() / 2**doublings
+
+
+RATE = r"the l-th root of the condition number of the eigenvectors over the share of the leading one, l = 2048"
