@@ -188,7 +188,8 @@ def transient(config: Sampled, seed: int) -> LabelledArrays:
             for name, values in zip(names, (growth, excess, rate, rounding), strict=True):
                 measured[name][row, column] = values
     return {
-        name: labelled(values, input_mean=TRANSIENT_MEANS, mask=MASKS, prompt=None) for name, values in measured.items()
+        name: labelled(values, input_mean=TRANSIENT_MEANS, mask=list(MASKS), prompt=None)
+        for name, values in measured.items()
     }
 
 
@@ -219,7 +220,7 @@ def transient_growth(results: Results, mean: float = 1.0) -> Evidence:
 )
 def linear_from_the_start(results: Results, pattern: str = "causal") -> Evidence:
     prompts = results[transient].sel(input_mean=1.0, mask=pattern).stack(every=("seed", "prompt"))
-    worst = prompts.isel(every=int((prompts.excess - prompts.rounding).argmax()))
+    worst = prompts.isel(every=int((prompts.excess - prompts.rounding).argmax("every")))
     return Evidence.exact(
         float(worst.excess),
         "<=",

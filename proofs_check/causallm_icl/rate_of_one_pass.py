@@ -44,7 +44,7 @@ class Config:
 
     draws: int = 32
     """independent draws behind every sampled mean"""
-    sequences: int = 768
+    sequences: int = 1536
     """prompts a draw that a closed form is held against"""
     long_sequences: int = 128
     """prompts a draw of long contexts"""

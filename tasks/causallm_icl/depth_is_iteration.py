@@ -110,7 +110,9 @@ def convergence(config: Config, seed: int) -> LabelledArrays:
         input_variance=UNIFORM_VARIANCE,
     ).mean(-1)
     return {
-        **{place: labelled(torch.stack(values), arm=RECURSIONS, layer=layers) for place, values in errors.items()},
+        **{
+            place: labelled(torch.stack(values), arm=list(RECURSIONS), layer=layers) for place, values in errors.items()
+        },
         "predicted": labelled(predicted, layer=layers),
         "zero": float(prompts.y_query.square().mean()),
     }
@@ -128,7 +130,7 @@ def convergence_by_layer(results: Results) -> Sheet:
     layers = errors.layer.values[1:]
     for arm, title in titles.items():
         panel = sheet.panel(
-            title, x="layer", y="mean squared error", scale=("linear", "log"), ylim=(1e-6, 1e2), legend="upper right"
+            title, x="layer", y="mean squared error", scale=("linear", "log"), ylim=(1e-6, 1e4), legend="upper right"
         )
         panel.curve(errors.context.sel(arm=arm, layer=layers), over="layer", arm=arm, name="context error", variant=1)
         panel.curve(errors["query"].sel(arm=arm, layer=layers), over="layer", arm=arm, name="query error")

@@ -47,6 +47,8 @@ TRANSIENTS = ((0.0, 0.04), (0.0, 0.2), (1.0, 0.04), (1.0, 0.01))
 class Config(Numerics):
     """Sizes of this part."""
 
+    draws: int = 16
+    """independent draws (seeds)"""
     means: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
     """mean of every coordinate of the inputs"""
     lengths: tuple[int, ...] = (20, 40, 60, 100, 200, 300)
@@ -289,6 +291,7 @@ def transient_growth(results: Results) -> Sheet:
         y="largest error of the weights, relative to the start",
         scale=("linear", "log"),
         ylim=(1e-10, 1e8),
+        legend="outside",
     )
     for setting in found.setting.values:
         rate = float(found.rate.sel(setting=setting).mean())

@@ -36,11 +36,12 @@ from tasks.causallm_icl._shared import (
     SLUG,
     SMOKE_SOFTMAX,
     Softmax,
-    errors_where_masks_cannot_differ,
+    class_errors,
+    exchanged_labels_errors,
     fit_both_sharings,
     log_ratio,
-    misclassified,
     new_prompts,
+    one_layer_errors,
     sample,
     squared_error,
 )
@@ -59,7 +60,7 @@ class Config:
         queries=5,
         architecture=Architecture(width=24, layers=2, heads=2, mlp_ratio=2.0, norm="none"),
         optimisation=replace(Softmax().optimisation, steps=400),
-        test_prompts=1000,
+        test_prompts=4000,
     )
     """the task with classes, where masks differ by less: more examples, fewer layers, a larger test"""
     trainings: int = 12
@@ -84,26 +85,34 @@ def logistic_labels(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     trained = fit_both_sharings(sizes, "sigmoid", seeds)
     tests = new_prompts(sizes, "sigmoid", seeds)
     errors = by_sharing({name: fitted.ask(tests, squared_error) for name, fitted in trained.items()})
-    return {"error": errors, **errors_where_masks_cannot_differ(sizes, "sigmoid", seeds)}
+    return {
+        "error": errors,
+        "one_layer": one_layer_errors(sizes, "sigmoid", seeds),
+        "exchanged": exchanged_labels_errors(sizes, "sigmoid", seeds),
+    }
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
 def classes(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Test errors where labels are classes, squared and as shares misclassified: of full trainings, and where masks cannot differ."""
+    """Test errors where labels are classes, squared and as shares misclassified: of full trainings, and of one layer."""
     sizes = config.classification
     trained = fit_both_sharings(sizes, "classes", seeds)
     tests = new_prompts(sizes, "classes", seeds)
+    scores = ("squared", "misclassified")
+    found = by_sharing({name: fitted.ask(tests, class_errors, score=scores) for name, fitted in trained.items()})
     return {
-        "error": by_sharing({name: fitted.ask(tests, squared_error) for name, fitted in trained.items()}),
-        "misclassified": by_sharing({name: fitted.ask(tests, misclassified) for name, fitted in trained.items()}),
-        **errors_where_masks_cannot_differ(sizes, "classes", seeds),
+        "error": found.sel(score="squared"),
+        "misclassified": found.sel(score="misclassified"),
+        "one_layer": one_layer_errors(sizes, "classes", seeds),
     }
 
 
 def by_sharing(errors: dict[str, xr.DataArray]) -> xr.DataArray:
     """Errors of networks with shared layers and of the others, [seed, layers, arm]."""
     return (
-        xr.concat(list(errors.values()), "layers").assign_coords(layers=list(errors)).transpose("seed", "layers", "arm")
+        xr.concat(list(errors.values()), "layers")
+        .assign_coords(layers=list(errors))
+        .transpose("seed", "layers", "arm", ...)
     )
 
 
@@ -119,7 +128,7 @@ def references(config: Config, seed: int) -> LabelledArrays:
         "one pass of Kaczmarz": one_hot_regression(kaczmarz()),
     }
     wrong = [float(class_error(one(*shown), prompts.y_query).mean()) for one in classifiers.values()]
-    return {"misclassified": labelled(wrong, predictor=classifiers)}
+    return {"misclassified": labelled(wrong, predictor=list(classifiers))}
 
 
 @TASK.figure
@@ -131,7 +140,7 @@ def trained_errors(results: Results) -> Sheet:
         ("logistic labels: prefix is ahead", results[logistic_labels].error, "mean squared query error"),
         ("three classes: prefix is ahead", results[classes].misclassified, "share of queries misclassified"),
     ):
-        panel = sheet.panel(title, x="layers share their weights", y=name)
+        panel = sheet.panel(title, x="weights of the layers", y=name)
         for slot, arm in enumerate(("prefix", "causal")):
             samples = {sharing: errors.sel(arm=arm, layers=sharing) for sharing in errors.layers.values}
             panel.bars(samples, arm=arm, slot=(slot, 2), dots=True)
