@@ -143,12 +143,13 @@ def test_show_knows_tasks_claims_and_papers(capsys) -> None:
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        (["--numerics.context-length", "0"], "context_length is 0 but must be at least 1"),
-        (["--numerics.step", "0.5"], "The step 0.5 is outside (0, 2/lambda_max)"),
+        (["--context-length", "0"], "context_length is 0 but must be at least 1"),
+        (["--step-size", "0.5"], "The step 0.5 is outside (0, 2/lambda_max)"),
     ],
 )
 def test_impossible_sizes_are_one_sentence(option: list[str], sentence: str, tmp_path: Path, capsys) -> None:
-    arguments = ["run", "causallm-icl", "--preset", "smoke", "--workers", "1", "--results", str(tmp_path), *option]
+    task = "causallm-icl/depth-is-iteration"
+    arguments = ["run", task, "--preset", "smoke", "--workers", "1", "--results", str(tmp_path), *option]
     assert main(arguments) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in last

@@ -1,0 +1,1 @@
+"""CausalLM is not optimal for in-context learning: what follows without training, a part an idea."""
