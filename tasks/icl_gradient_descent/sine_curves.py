@@ -208,7 +208,8 @@ def sine_fits(results: Results) -> Sheet:
         panel.theory(GRID, shown["targets"], name="target")
         for arm in (ATTENTION, STEP):
             panel.line(GRID, shown["fits"].sel(arm=arm), name=arm, marks=False, of="the first seed's fits")
-        panel.scatter(shown["examples"].sel(coordinate="x"), shown["examples"].sel(coordinate="y"), name="examples")
+        x, y = (shown["examples"].sel(coordinate=name).values for name in ("x", "y"))
+        panel.points(y, x=x, across=None, name="examples", look=3)
     panel = sheet.panel("equally good", x="update", y=LOSS, scale=("linear", "log"), ylim=(1e-3, 1))
     for arm in (ATTENTION, STEP):
         panel.curve(networks["history"].sel(arm=arm), over="update", name=arm, middle="geometric mean")
