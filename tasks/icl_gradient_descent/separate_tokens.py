@@ -212,7 +212,7 @@ def copy_then_learn(results: Results) -> Sheet:
             legend="none" if arm == "prefix" else "auto",
         )
         for variant, output in enumerate(("x", "y")):
-            for look, content in enumerate(("left", "right", "all others"), start=1):
+            for look, content in ((1, "left"), (2, "right"), (5, "all others")):
                 panel.curve(
                     networks["reach"].sel(arm=arm, output=output, content=content),
                     over="update",
