@@ -110,7 +110,7 @@ class Config:
     """sizes of the fixed training sets"""
     set_steps: int = 400
     """updates on a fixed training set"""
-    set_trainings: int = 5
+    set_trainings: int = 9
     """independent trainings on each"""
     learning_sets: tuple[int, ...] = (4, 16, 64, 512)
     """sizes of the sets that expectation-maximisation learns from"""

@@ -40,6 +40,11 @@ def test_findings_name_claims_and_pictures_that_exist() -> None:
         assert (claims[finding.claim], finding.picture) in pictures
 
 
+def test_pictures_of_a_sheet_have_names_of_their_own() -> None:
+    names = [(task.name, figure) for task in discover() for figure in task.figures]
+    assert len(names) == len(set(names))
+
+
 def test_every_figure_has_a_caption() -> None:
     bare = [
         f"{task.key}: {figure}" for task in discover() for figure in task.figures if not pages.caption(task, figure)

@@ -132,7 +132,7 @@ def references(config: Config, seed: int) -> LabelledArrays:
 
 
 @TASK.figure
-def trained_errors(results: Results) -> Sheet:
+def errors_with_other_labels(results: Results) -> Sheet:
     """Test errors of transformers trained on logistic labels and on classes: under the prefix mask they are smaller."""
     closed_forms = results[references].misclassified.mean("seed")
     sheet = Sheet(columns=2, width=5.2, height=3.8)
@@ -184,7 +184,7 @@ def prefix_is_ahead_in_classification(results: Results, trained: str = "fully") 
 
 
 # %%
-TASK.show(trained_errors)
+TASK.show(errors_with_other_labels)
 TASK.show(prefix_is_ahead_with_logistic_labels)
 TASK.show(prefix_is_ahead_in_classification)
 
