@@ -70,7 +70,7 @@ class Config:
     """its steps"""
     pool_heads: int = 1
     """heads of the networks there, which memorise the order of examples better with one"""
-    pool_trainings: int = 12
+    pool_trainings: int = 20
     """independent trainings an arm there"""
 
 
@@ -274,7 +274,7 @@ TASK.show(prefix_is_ahead_on_shorter_contexts)
 
 
 # %%
-@TASK.measurement(seeds=lambda config: config.pool_trainings, ensemble=True, seeds_per_job=6)
+@TASK.measurement(seeds=lambda config: config.pool_trainings, ensemble=True, seeds_per_job=10)
 def few_prompts(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Errors of networks trained on a fixed pool of prompts, on new prompts (``test``) and on the pool (``training``); and of the
     smallest pool with its contexts permuted at every step."""
