@@ -53,8 +53,8 @@ def introduction(file: Path) -> tuple[str, str]:
     for kind, body in zip(cells[1::2], cells[2::2], strict=True):
         if "[markdown]" in kind:
             lines = [line.removeprefix("#").removeprefix(" ") for line in body.strip().splitlines()]
-            if lines and lines[0].startswith("# "):
-                return lines[0].removeprefix("# ").strip(), "\n".join(lines[1:]).strip()
+            if lines and lines[0].startswith("#"):
+                return lines[0].lstrip("# ").strip(), "\n".join(lines[1:]).strip()
             break
     raise LabError(f"{file} has no title; begin its first Markdown cell with a line '# Title'")
 
