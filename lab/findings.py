@@ -72,7 +72,8 @@ FINDINGS = (
     Finding(
         "causal-structure/M1.head",
         "two_heads",
-        "**Refuted: one head cannot serve two parents.** Counting with one head gains {measured} nats on the best single parent.",
+        "**Refuted: one head cannot serve two parents.** Its loss, less that of counting with the best single parent, is {measured} "
+        "nats.",
     ),
     Finding(
         "stepwise-graph-navigation/P5",

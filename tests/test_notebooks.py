@@ -53,7 +53,7 @@ def test_notebook_executes(results: dict, task: Task, monkeypatch) -> None:
 def assert_shows_results(task: Task, notebook: Any) -> None:
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = "".join("".join(output.get("data", {}).get("text/markdown", "")) for output in outputs)
-    assert "measured" in shown
+    assert shown  # figures, verdicts, or both
     assert not task.figures or "](../" in shown  # pictures are links
     assert len(nbformat.writes(notebook)) < 300_000
 
