@@ -258,8 +258,8 @@ class Comparison:
         return losses.sum(1) / (batch["targets"] != NO_TARGET).flatten(1).sum(1)
 
     def named(self, module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
-        """Most likely next nodes [E, B, l - 1], given what the objective reads."""
-        return self.logits(module, batch, mask)[..., 0, :].argmax(-1)
+        """Most likely next nodes [E, B, l - 1], given what the objective reads; a metric has floating-point values."""
+        return self.logits(module, batch, mask)[..., 0, :].argmax(-1).double()
 
     def all_right(self, module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
         """Share of graphs whose every node is named [E]; greedy writing is right throughout exactly there."""
