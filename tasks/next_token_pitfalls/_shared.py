@@ -363,7 +363,7 @@ class Comparison:
             with torch.no_grad():
                 reader = by_tokens(networks.module, self.training.embedding_scale, size)
                 continuation = decode(reader, prompts.to(device), size.masks[mask].to(device), size.length - 1)
-            answers[[fitted.place(seed, arm) for seed in networks.seeds]] = continuation.tokens.cpu()
+            answers[[fitted.place(seed, arm) for seed in networks.seeds]] = continuation.tokens.cpu().double()
         return answers
 
     def _carried_on(self, history: xr.DataArray) -> np.ndarray:
