@@ -230,8 +230,8 @@ def one_head_is_the_cheat(results: Results, case: str = "cheat") -> Evidence:
 
 
 def within_rounding(*ratios: xr.DataArray) -> Evidence:
-    """Evidence that errors over their bounds, one number a size each, are at most 1."""
-    return Evidence.all(*(Evidence.exact(float(ratio.max()), "<=", 1.0, ORIGIN) for ratio in ratios))
+    """Evidence that errors over their bounds, one number a size each, are at most 1: the largest speaks for all."""
+    return Evidence.exact(max(float(ratio.max()) for ratio in ratios), "<=", 1.0, ORIGIN)
 
 
 @PROOFS.claim(
@@ -378,15 +378,16 @@ def snowball_and_cheat(results: Results) -> Sheet:
         x="nodes of an arm l",
         y="probability of the right arm",
         ylim=(0, 0.75),
+        legend="outside",
     )
     lengths = torch.arange(2, 21)
-    for arms in (2, 3, 5):
+    for arms in sorted({size.arms for size in SIZES}):
         snowball = theory.cheat_as_snowball(torch.full_like(lengths, arms), lengths)
         panel.line(lengths.tolist(), snowball.numpy(), name=f"spread evenly, d = {arms}", of="exact")
         panel.theory(lengths.tolist(), [1 / arms] * len(lengths), name="1/d")
     # Both masks: what lies furthest below 1/d.
     measured = results[networks]["least right"].sel(case="cheat").min("mask")
-    panel.scatter(LENGTHS.values, measured.values, name="cheat, network of one head", look=3)
+    panel.points(measured.values, x=LENGTHS.values, across=None, name="cheat, network of one head", look=6)
     return sheet
 
 

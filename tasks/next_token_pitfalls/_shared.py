@@ -258,8 +258,8 @@ class Comparison:
         return losses.sum(1) / (batch["targets"] != NO_TARGET).flatten(1).sum(1)
 
     def named(self, module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
-        """Most likely next nodes [E, B, l - 1], given what the objective reads."""
-        return self.logits(module, batch, mask)[..., 0, :].argmax(-1)
+        """Most likely next nodes [E, B, l - 1], given what the objective reads; a metric has floating-point values."""
+        return self.logits(module, batch, mask)[..., 0, :].argmax(-1).double()
 
     def all_right(self, module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
         """Share of graphs whose every node is named [E]; greedy writing is right throughout exactly there."""
@@ -363,7 +363,7 @@ class Comparison:
             with torch.no_grad():
                 reader = by_tokens(networks.module, self.training.embedding_scale, size)
                 continuation = decode(reader, prompts.to(device), size.masks[mask].to(device), size.length - 1)
-            answers[[fitted.place(seed, arm) for seed in networks.seeds]] = continuation.tokens.cpu()
+            answers[[fitted.place(seed, arm) for seed in networks.seeds]] = continuation.tokens.cpu().double()
         return answers
 
     def _carried_on(self, history: xr.DataArray) -> np.ndarray:

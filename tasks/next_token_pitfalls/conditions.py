@@ -149,7 +149,7 @@ def loss_on_fixed_graphs(results: Results) -> Sheet:
         y="share right",
         ylim=(0, 1.05),
         xticks=range(1, config.size.length),
-        legend="lower right",
+        legend="outside",
     )
     for place, (objective, name) in enumerate(
         (("teacherless", "own targets"), ("shuffled", "middle ones of other graphs"))
