@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from lab.errors import LabError
 
 Verdict = Literal["holds", "refuted", "inconclusive", "not reproduced"]
 Relation = Literal["<=", ">=", "<", ">", "="]
-Number = float | int | np.number
+Number = SupportsFloat  # a number, or an array of one
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
