@@ -275,9 +275,9 @@ class Evidence:
     def weakest_part(self) -> Part:
         """The part furthest from holding; it stands for all in records and tables."""
 
-        def strength(part: Part) -> tuple[int, float, str, float]:
+        def strength(part: Part) -> tuple[int, float, str, str, float, float]:
             rank = 2 if part.clears(statistics.SHARE) else 0 if part.misses(statistics.SHARE / self.ways) else 1
-            return rank, part.margin(self.share), part.bound_origin, part.measured
+            return rank, part.margin(self.share), part.bound_origin, part.relation, part.bound, part.measured
 
         return min(self.parts, key=strength)
 

@@ -4,7 +4,7 @@ from lab.progress import open_progress
 
 
 def test_plain_lines_where_nobody_watches(capsys) -> None:
-    with open_progress(2, quiet=False) as progress:
+    with open_progress({"one": None, "other": 0.5}, quiet=False) as progress:
         for label in ("one", "other"):
             progress.start(label)
             progress.update(label, 0.5)
@@ -16,14 +16,14 @@ def test_plain_lines_where_nobody_watches(capsys) -> None:
 
 
 def test_failures_are_always_told(capsys) -> None:
-    with open_progress(2, quiet=False) as progress:
+    with open_progress({"one": None, "other": 0.5}, quiet=False) as progress:
         progress.start("one")
         progress.fail("one")
     assert "one: FAILED" in capsys.readouterr().err
 
 
 def test_quiet_is_quiet(capsys) -> None:
-    with open_progress(1, quiet=True) as progress:
+    with open_progress({"one": None}, quiet=True) as progress:
         progress.start("one")
         progress.finish("one")
     assert capsys.readouterr().err == ""

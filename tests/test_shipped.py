@@ -158,16 +158,16 @@ def test_what_was_not_measured_cannot_be_shipped(tmp_path: Path) -> None:
 
 def test_only_the_projects_own_tasks_are_reproduced(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="is not the project's.*`lab run`"):
-        reproduction.reproduce(task, Session(tmp_path, quiet=True))
+        reproduction.reproduce([task], Session(tmp_path, quiet=True))
 
 
 def test_reproducing_writes_evidence_figures_and_verdicts(tmp_path: Path, monkeypatch) -> None:
     """With a folder of its own in the place of the project's."""
     monkeypatch.setattr(type(task), "place", "tasks")
-    monkeypatch.setattr("lab.reproduction.PROJECT", tmp_path)
+    monkeypatch.setattr("lab.pages.PROJECT", tmp_path)
     monkeypatch.setattr("lab.report.PROJECT", tmp_path)
     monkeypatch.setattr("lab.shipped.FOLDER", tmp_path / "evidence")
-    reproduction.reproduce(task, Session(tmp_path / "results", quiet=True))
+    reproduction.reproduce([task], Session(tmp_path / "results", quiet=True))
     assert sorted(path.name for path in (tmp_path / "figures").rglob("*.*")) == ["scatter.csv", "scatter.png"]
     assert {path.stem for path in (tmp_path / "evidence").rglob("*.safetensors")} == set(task.measurements)
     (records,) = (tmp_path / "evidence").rglob("claims.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import seaborn
@@ -17,7 +17,7 @@ from lab.figures.looks import Looks, plain, styled
 from lab.figures.summaries import Band, Label, Middle, Samples, Summary, label, summary, table
 
 Limits = tuple[float | None, float | None]
-Ticks = Sequence[float] | Mapping[float, str]
+Ticks = Sequence[float] | np.ndarray | Mapping[float, str]
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "++", "**")
 # Curves with more points than this carry a marker at some of them.
 MARKED = 16
@@ -292,7 +292,7 @@ class Panel:
     @styled
     def level(
         self,
-        value: float,
+        value: SupportsFloat,
         name: str | None = None,
         *,
         vertical: bool = False,

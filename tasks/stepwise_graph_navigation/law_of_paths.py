@@ -426,7 +426,7 @@ def temperature(results: Results) -> Sheet:
     panel = sheet.panel("... and diversity rises, then falls", x="temperature", y="different right paths / all paths")
     for source in measured["source"].values:
         panel.curve(share.sel(source=source), over="temperature", name=source)
-    expected = np.mean([exact.expected_distinct(paths, samples) / paths for paths in measured["paths"].values])
+    expected = np.mean([exact.expected_distinct(paths, samples) / paths for paths in measured["paths"].values.tolist()])
     panel.line([1.0], [expected], name="exact law at 1: $1 - (1 - 1/C)^S$", of="exact")
     panel = sheet.panel("One logit gap makes the missteps", x="temperature", y="probability of a misstep")
     panel.curve(measured["misstep"].sel(by="network"), over="hot", name="network")
