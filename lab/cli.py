@@ -54,12 +54,11 @@ class Where:
     shipped: bool = True
     """use the measurements that come with the lab where they fit, instead of taking them again"""
 
-    def session(self) -> Session:
+    def session(self, root: int | None = None) -> Session:
         if self.workers < 1:
             raise LabError(f"--workers {self.workers} is below 1; name the number of processes to use")
-        return Session(
-            self.results, self.device, self.workers, self.cluster, evidence=shipped.FOLDER if self.shipped else None
-        )
+        evidence = shipped.FOLDER if self.shipped else None
+        return Session(self.results, self.device, self.workers, self.cluster, evidence=evidence, root=root)
 
 
 Located = Annotated[Where, tyro.conf.arg(name="")]
@@ -93,6 +92,8 @@ class Run:
     """smoke (seconds), ci (about a minute) or paper (the paper's sizes)"""
     seeds: tuple[int, ...] = ()
     """the seeds to measure, instead of the preset's number of them"""
+    fresh: int | None = None
+    """draw the seeds below this root (1, 2, …) instead of the one that the evidence was drawn below"""
     where: Located = Where()
 
 
@@ -104,6 +105,8 @@ class Check:
     """claim ids with shell wildcards, or paths of files with claims; all claims if left out"""
     preset: str = "ci"
     """smoke, ci or paper"""
+    fresh: int | None = None
+    """judge on seeds below this root (1, 2, …) instead of those that the evidence was drawn from"""
     json: bool = False
     """machine-readable output"""
     where: Located = Where()
@@ -273,8 +276,12 @@ def _print_table(judgements: Sequence[Judgement], title: str) -> None:
 
 
 def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
-    session = options.where.session()
+    session = options.where.session(options.fresh)
     seeds = options.seeds or None
+    if seeds and options.fresh is not None:
+        raise LabError(
+            f"--seeds {' '.join(map(str, seeds))} and --fresh {options.fresh} both say which seeds to measure; name one of them"
+        )
     results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]
     # The proofs of a paper are judged with its task.
     proofs = [
@@ -292,7 +299,7 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
 
 
 def _check(options: Check) -> int:
-    session = options.where.session()
+    session = options.where.session(options.fresh)
     chosen = find_claims(options.patterns)
     tasks: dict[str, tuple[Task, list[Claim]]] = {}
     for task, claim in chosen:

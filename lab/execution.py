@@ -59,6 +59,7 @@ class Session:
         workers: processes on this machine; 1 measures in this process.
         cluster: ``local``, a scheduler's address, or a batch system (``slurm``, ``pbs`` …); empty for none.
         quiet: no progress lines.
+        root: draw all seeds below this root (``lab.tasks.seeds_below``) instead of the one of the task.
     """
 
     results: Path = field(default_factory=results_folder)
@@ -67,6 +68,7 @@ class Session:
     cluster: str = ""
     quiet: bool = False
     evidence: Path | None = shipped.FOLDER
+    root: int | None = None
 
     @property
     def store(self) -> Store:

@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.execution import Session, run
 from lab.labels import Measured, join
 from lab.runs import Job
-from lab.tasks import Measurement, Task
+from lab.tasks import Measurement, Task, seeds_below
 
 
 class Results:
@@ -69,7 +69,8 @@ class Results:
         """The seeds that stand along the first axis of a measurement's arrays; none where there are cases."""
         if measurement.cases:
             return ()
-        return self._seeds if self._seeds is not None else tuple(range(measurement.seeds(self.config)))
+        root = self.task.root if self.session.root is None else self.session.root
+        return self._seeds if self._seeds is not None else seeds_below(root, measurement.seeds(self.config))
 
     def jobs(self, measurements: Sequence[Measurement]) -> list[Job]:
         """The calls that these measurements take."""

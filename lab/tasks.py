@@ -42,6 +42,7 @@ if typing.TYPE_CHECKING:
 
 Preset = Literal["smoke", "ci", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
+SEEDS_OF_A_ROOT = 1_000_000
 
 # A mapping of names to plain arrays (all with numbers), or to labelled ones (xarray.DataArray) and numbers.
 Data = Mapping[str, Any]
@@ -118,6 +119,20 @@ class Measurement:
         return fingerprint(self.file, self.name)
 
 
+def seeds_below(root: int, number: int) -> tuple[int, ...]:
+    """The first ``number`` seeds of a root: a million seeds belong to each, so no two roots share one.
+
+    >>> seeds_below(3, 2)
+    (3000000, 3000001)
+    """
+    if not 0 <= number <= SEEDS_OF_A_ROOT or root < 0:
+        raise LabError(
+            f"{number} seeds below the root {root} cannot be had; roots are 0, 1, 2 and so on, and each has "
+            f"{SEEDS_OF_A_ROOT} seeds"
+        )
+    return tuple(range(root * SEEDS_OF_A_ROOT, root * SEEDS_OF_A_ROOT + number))
+
+
 class Task:
     """The parts of one file, gathered by its decorators.
 
@@ -126,13 +141,16 @@ class Task:
         paper: what the task is about: the paper's key in ``papers.toml``, or a `Paper` in a file of your own.
         presets: the configurations ``smoke`` (seconds), ``ci`` (about a minute on two cores) and ``paper`` (the
             paper's own sizes); all instances of one frozen dataclass. Leave out for a file without configuration.
+        root: below which root the evidence draws its seeds (``seeds_below``). Sizes and bounds are chosen below other
+            roots; where one of them changes after its evidence was seen, the evidence moves to a root nobody has used.
     """
 
     # How a notebook shows a part; set by `lab.notebooks`, which stands above this file.
     display: typing.ClassVar[Callable[[Any, Any], None] | None] = None
 
-    def __init__(self, name: str, paper: Paper | str, presets: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, name: str, paper: Paper | str, presets: Mapping[str, Any] | None = None, root: int = 0) -> None:
         self.name = name
+        self.root = root
         self.paper: Paper = papers.paper(paper) if isinstance(paper, str) else paper
         self.presets: Mapping[str, Any] = {preset: NoConfig() for preset in PRESETS} if presets is None else presets
         self.measurements: dict[str, Measurement] = {}

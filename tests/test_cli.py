@@ -38,6 +38,16 @@ def test_config_fields_and_seeds_are_options(tiny: list[str], tmp_path: Path, ca
     ]
 
 
+def test_a_fresh_root_draws_seeds_that_no_other_root_has(tiny: list[str], tmp_path: Path, capsys) -> None:
+    assert main(["check", *tiny, "--fresh", "3"]) == 0
+    seeds = {file.stem for file in (tmp_path / "results" / "tiny" / "means").rglob("*.safetensors")}
+    assert seeds == {f"seeds-{3_000_000 + seed}" for seed in range(6)}
+    assert main(["run", *tiny, "--fresh", "3", "--seeds", "1"]) == 2
+    assert "name one of them" in capsys.readouterr().err
+    assert main(["check", *tiny, "--fresh", "-1"]) == 2
+    assert "below the root -1 cannot be had" in capsys.readouterr().err
+
+
 def test_check_prints_the_promised_fields(tiny: list[str], capsys) -> None:
     assert main(["check", *tiny, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
