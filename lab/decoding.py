@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lab.errors import LabError
 from lab.models.transformer import KeyValueCache, Transformer
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def decode(
     *,
     stop_token: int | None = None,
     temperature: float = 0.0,
-    stream: Stream | None = None,
+    stream: RandomStream | None = None,
     allowed: Bool[Tensor, " vocabulary"] | Bool[Tensor, "step vocabulary"] | None = None,
     cached: bool = True,
 ) -> Continuation:
@@ -108,7 +108,9 @@ def decode(
     return Continuation(tokens[..., prompt:], lengths, scores)
 
 
-def _draw(log_probabilities: Float[Tensor, "model batch vocabulary"], stream: Stream) -> Int[Tensor, "model batch"]:
+def _draw(
+    log_probabilities: Float[Tensor, "model batch vocabulary"], stream: RandomStream
+) -> Int[Tensor, "model batch"]:
     """Inverse distribution function at one uniform number a prompt, shared by the models."""
     uniform = torch.from_numpy(stream.rng().random(log_probabilities.shape[1]))
     cumulative = log_probabilities.double().exp().cumsum(-1)
@@ -123,7 +125,7 @@ def _check(
     mask: Bool[Tensor, "total total"],
     steps: int,
     temperature: float,
-    stream: Stream | None,
+    stream: RandomStream | None,
     allowed: Bool[Tensor, "*step vocabulary"] | None,
 ) -> None:
     architecture, prompt = module.architecture, prompts.shape[-1]

@@ -1,9 +1,9 @@
 """Random streams, spawned by name from one root seed.
 
-A stream is a path of names below a root seed, e.g. ``Stream(0, "data", 17, "inputs")``. Its generator is
+A stream is a path of names below a root seed, e.g. ``RandomStream(0, "data", 17, "inputs")``. Its generator is
 Philox keyed by a hash of that path, so two different paths never share numbers, and a stream can be
 re-opened anywhere (another arm, another worker, after a restart) without having drawn what came before it.
-Data of training step ``t`` come from ``Stream(seed, "data", t)``: resuming needs no saved generator state.
+Data of training step ``t`` come from ``RandomStream(seed, "data", t)``: resuming needs no saved generator state.
 Global random state is never used.
 """
 
@@ -18,7 +18,7 @@ Name = str | int
 
 
 @dataclass(frozen=True)
-class Stream:
+class RandomStream:
     """A named source of random numbers.
 
     Args:
@@ -29,9 +29,9 @@ class Stream:
     seed: int
     path: tuple[Name, ...] = ()
 
-    def child(self, *names: Name) -> Stream:
+    def child(self, *names: Name) -> RandomStream:
         """The stream called ``names`` below this one; independent of it and of every other child."""
-        return Stream(self.seed, self.path + names)
+        return RandomStream(self.seed, self.path + names)
 
     def rng(self) -> np.random.Generator:
         """A fresh generator at the beginning of this stream (calling twice repeats the same numbers)."""
@@ -39,7 +39,7 @@ class Stream:
         return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
-def stream(seed: int, *names: Name) -> Stream:
+def stream(seed: int, *names: Name) -> RandomStream:
     """The stream ``names`` below the root ``seed``.
 
     >>> bool(stream(0, "data").rng().random() == stream(0, "data").rng().random())
@@ -47,4 +47,4 @@ def stream(seed: int, *names: Name) -> Stream:
     >>> bool(stream(0, "data").rng().random() == stream(0, "weights").rng().random())
     False
     """
-    return Stream(seed, names)
+    return RandomStream(seed, names)

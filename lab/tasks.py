@@ -255,14 +255,14 @@ class Task:
         """Register a figure, drawn in the house style; the function's name is the picture's, its docstring the caption."""
 
         @functools.wraps(function)
-        def draw(results: Any) -> Drawing | Sheet:
+        def plot(results: Any) -> Drawing | Sheet:
             from lab.figures import style
 
             with style():
                 return function(results)
 
-        self.figures[draw.__name__] = draw
-        return draw
+        self.figures[plot.__name__] = plot
+        return plot
 
     def claim(
         self,

@@ -72,7 +72,8 @@ class Optimisation:
         steps: number of updates.
         learning_rate: the peak of the schedule.
         warmup: share of the steps (0 to 1) over which the rate rises linearly from 0.
-        schedule: what follows the warm-up: "constant", or down to 0 by "cosine" or "linear".
+        schedule: what follows the warm-up: "constant", or down to ``floor`` by "cosine" or "linear".
+        floor: the rate at which "cosine" and "linear" end, as a share of the peak.
         optimiser: "adam" (weight decay as an L2 penalty), "adamw" (decoupled weight decay) or "sgd".
         betas, epsilon: of Adam and AdamW.
         weight_decay: of all three.
@@ -87,6 +88,7 @@ class Optimisation:
     learning_rate: float
     warmup: float = 0.0
     schedule: str = "constant"
+    floor: float = 0.0
     optimiser: str = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
@@ -100,6 +102,7 @@ class Optimisation:
             ("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "positive and finite"),
             ("warmup", self.warmup, 0 <= self.warmup <= 1, "a share of the steps between 0 and 1"),
             ("schedule", self.schedule, self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            ("floor", self.floor, 0 <= self.floor <= 1, "a share of the peak between 0 and 1"),
             ("optimiser", self.optimiser, self.optimiser in OPTIMISERS, f"one of {', '.join(OPTIMISERS)}"),
             ("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)"),
             ("epsilon", self.epsilon, self.epsilon > 0, "positive"),
@@ -115,7 +118,8 @@ class Optimisation:
 def learning_rate(optimisation: Optimisation, step: int) -> float:
     """Rate of update ``step``: peak * (step + 1) / w below w, then peak * decay((step - w) / (steps - w)).
 
-    w = round(warmup * steps) is the length of the warm-up, decay(s) = 1, (1 + cos(pi s)) / 2 or 1 - s.
+    w = round(warmup * steps) is the length of the warm-up; decay(s) = 1, or floor + (1 - floor) f(s) with
+    f(s) = (1 + cos(pi s)) / 2 or 1 - s.
 
     >>> learning_rate(Optimisation(steps=10, learning_rate=1.0, warmup=0.4), 0)
     0.25
@@ -124,8 +128,9 @@ def learning_rate(optimisation: Optimisation, step: int) -> float:
     if step < warm:
         return optimisation.learning_rate * (step + 1) / warm
     passed = (step - warm) / max(1, optimisation.steps - warm)
-    decay = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * passed)), "linear": 1 - passed}
-    return optimisation.learning_rate * decay[optimisation.schedule]
+    fall = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * passed)), "linear": 1 - passed}
+    floor = optimisation.floor
+    return optimisation.learning_rate * (floor + (1 - floor) * fall[optimisation.schedule])
 
 
 def clip_per_model(parameters: Sequence[nn.Parameter], limit: float) -> Float[Tensor, " model"]:

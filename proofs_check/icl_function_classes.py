@@ -33,8 +33,8 @@ from lab.domains.regression.function_class_prompts import (
     FunctionClass,
     FunctionPrompts,
     Shift,
-    draw_functions,
     function_prompts,
+    sample_functions,
     shifted_prompts,
 )
 from lab.domains.regression.least_squares import expected_query_error, least_squares, ridge
@@ -286,7 +286,7 @@ def covariances(config: Config, seed: int) -> dict[str, np.ndarray]:
         "tree": (theory.tree_kernel(DEPTH), theory.tree_kernel(DEPTH + 1)),
     }
     for name, kernels in compared.items():
-        labels = draw_functions(stream(seed, "covariance", name), len(given), name, 5)(given)
+        labels = sample_functions(stream(seed, "covariance", name), len(given), name, 5)(given)
         product = (labels[:, :PAIRS] * labels[:, PAIRS:]).mean(0)
         for suffix, kernel in zip(("", " other"), kernels, strict=True):
             found[name + suffix] = product - kernel(first, second)[:, 0, 0].numpy()

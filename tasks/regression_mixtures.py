@@ -60,7 +60,7 @@ from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
 from lab.statistics import mean_band
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.training import Batch, Member, Optimisation, Trained, train
 
 # %% [markdown]
@@ -322,7 +322,7 @@ def answers(module: Transformer, arm: str, prompts: MixturePrompts, pairs: Seque
 def train_networks(
     config: Config,
     seeds: Sequence[int],
-    sources: Mapping[str, Callable[[int, Stream], MixturePrompts]],
+    sources: Mapping[str, Callable[[int, RandomStream], MixturePrompts]],
     *,
     steps: int,
     prefix: bool = False,
@@ -369,7 +369,7 @@ def the_set(config: Config, seed: int, name: str = "its regressions") -> Tensor:
 
 
 def mixture(
-    config: Config, seed: int, source: Stream, count: int, dtype: torch.dtype = torch.float64, **changes: Any
+    config: Config, seed: int, source: RandomStream, count: int, dtype: torch.dtype = torch.float64, **changes: Any
 ) -> MixturePrompts:
     """Prompts of one seed's set, as in training unless changed."""
     settings: dict[str, Any] = {"length": config.length, "noise": config.noise} | changes
@@ -479,7 +479,7 @@ def changed_world(
 def trained_arms(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Both arms of every seed, trained on a new prompt of the seed's set every time: `compare` and `changed_world`."""
 
-    def prompts(seed: int, source: Stream) -> MixturePrompts:
+    def prompts(seed: int, source: RandomStream) -> MixturePrompts:
         return mixture(config, seed, source, config.batch, torch.float32)
 
     trained = {
@@ -498,7 +498,7 @@ def trained_arms(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray
 def trained_without_a_set(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Causal networks trained on a new w ~ N(0, I/d) in every prompt, where ridge regression is best: `compare`."""
 
-    def prompts(seed: int, source: Stream) -> MixturePrompts:
+    def prompts(seed: int, source: RandomStream) -> MixturePrompts:
         return fresh_regression(
             source,
             config.batch,
@@ -797,8 +797,8 @@ def fixed_sets(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
         seed: mixture(config, seed, stream(seed, "repeated prompts"), max(config.sets), torch.float32) for seed in seeds
     }
 
-    def source(size: int) -> Callable[[int, Stream], MixturePrompts]:
-        def prompts(seed: int, step: Stream) -> MixturePrompts:
+    def source(size: int) -> Callable[[int, RandomStream], MixturePrompts]:
+        def prompts(seed: int, step: RandomStream) -> MixturePrompts:
             rows = torch.from_numpy(step.child("rows").rng().integers(0, size, config.batch))
             return replace(pools[seed], **{name: value[rows] for name, value in vars(pools[seed]).items()})
 

@@ -117,7 +117,7 @@ def test_a_closed_form_is_recognised_as_itself(name: str, unchecked: None) -> No
     assert match.name == name
     assert match.kind == "identical"
     # Whatever is tied with it is the same function on these prompts: the same answers up to fitting.
-    prompts = PLAIN.draw(stream(5, "other"), 30)
+    prompts = PLAIN.sample(stream(5, "other"), 30)
     for one in fitted:
         if one.name in match.tied:
             answers = PLAIN.answers(one.predictor, prompts)
@@ -185,7 +185,7 @@ def trained_layer() -> Transformer:
         initial_scale=0.1,
     )
     mask = masks.in_context_prefix(SMALL.context_length, SMALL.queries)
-    drawn = SMALL.draw(stream(0, "data"), 8192)
+    drawn = SMALL.sample(stream(0, "data"), 8192)
     given = {"tokens": tokens(drawn).float(), "labels": drawn.y_query.float()}
 
     def batch(seed: int, step: int) -> dict[str, Tensor]:
@@ -246,7 +246,7 @@ def test_no_change_is_not_reported_as_one(few: None) -> None:
 
 
 def test_derivatives_are_those_of_calculus() -> None:
-    prompts = PLAIN.draw(stream(0, "derivatives"), 3)
+    prompts = PLAIN.sample(stream(0, "derivatives"), 3)
     x, y, query = PLAIN.given(prompts)
     query = query[:, :1].clone().requires_grad_()
     (exact,) = torch.autograd.grad(ridge(1.0)(x, y, query).sum(), query)
@@ -268,7 +268,7 @@ def test_the_record_is_json_and_the_figure_is_tidy(of_kaczmarz: Diagnosis, tmp_p
     presentation.store(of_kaczmarz, tmp_path)
     record = json.loads((tmp_path / "diagnosis.json").read_text(encoding="utf-8"))
     assert record["match"]["name"] == "one-pass Kaczmarz"
-    drawing = presentation.draw(of_kaczmarz, of_kaczmarz.match)
+    drawing = presentation.plot(of_kaczmarz, of_kaczmarz.match)
     assert set(drawing.data["panel"]) == {"algorithms", "lengths", "errors", "shifts"}
     assert all(axes.get_title(loc="left") and axes.get_xlabel() for axes in drawing.figure.axes)
 
@@ -467,7 +467,7 @@ def test_a_token_checkpoint_is_asked_under_its_mask(few: None) -> None:
     architecture = Architecture(width=8, layers=1, vocabulary=3, output_size=3, positions="rotary")
     transformer = Transformer(architecture, [0])
     setting = Chains(length=12, prefix_length=4)
-    prompts = setting.given(setting.draw(stream(0, "tokens"), 3))
+    prompts = setting.given(setting.sample(stream(0, "tokens"), 3))
     answers = {mask: setting.stored(StoredModel(transformer, mask))(*prompts) for mask in ("causal", "prefix")}
     assert not torch.allclose(answers["causal"][:, 0], answers["prefix"][:, 0])
     stored = StoredModel(transformer, "prefix")

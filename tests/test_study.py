@@ -17,7 +17,7 @@ from lab.models import masks
 from lab.models.checkpoint import load_model
 from lab.models.transformer import Architecture, Transformer
 from lab.runs import Job, Store
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Arm, Fitted, Networks, Study
 from lab.training import Batch, Member, Optimisation, Trained, in_blocks, train
 
@@ -28,7 +28,7 @@ PATTERNS = {"prefix": masks.in_context_prefix(EXAMPLES, QUERIES), "causal": mask
 HOW = Optimisation(steps=6, learning_rate=1e-2)
 
 
-def prompts(source: Stream, count: int = 8) -> RegressionPrompts:
+def prompts(source: RandomStream, count: int = 8) -> RegressionPrompts:
     return linear_regression(
         source, count, dimension=2, context_length=EXAMPLES, query_length=QUERIES, dtype=torch.float32
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -233,6 +234,18 @@ def test_schedule_rises_then_never_rises(steps: int, warmup: float, schedule: st
     assert (np.diff(rates[warm:]) <= 0).all()
     if schedule == "linear" and warm < steps:
         assert rates[-1] == pytest.approx(0.3 / (steps - warm))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_schedule_ends_at_its_floor(schedule: str) -> None:
+    """As in released training scripts: floor + (peak - floor) (1 + cos(pi s)) / 2, and the same of 1 - s."""
+    optimisation = Optimisation(steps=40, learning_rate=6e-4, warmup=0.1, schedule=schedule, floor=0.1)
+    for step in range(4, 41):
+        share = (step - 4) / 36
+        fall = (1 + math.cos(math.pi * share)) / 2 if schedule == "cosine" else 1 - share
+        assert learning_rate(optimisation, step) == pytest.approx(6e-5 + (6e-4 - 6e-5) * fall)
+    with pytest.raises(LabError, match="floor = 1.5 of an optimisation must be a share of the peak"):
+        Optimisation(steps=1, learning_rate=0.1, floor=1.5)
 
 
 def test_gradients_are_clipped_per_model() -> None:

@@ -24,7 +24,7 @@ from lab.diagnosis.settings import Answer, Setting
 from lab.diagnosis.subject import Failed, Finding, Subject, answer_needed, contract_findings, settle_precision
 from lab.errors import LabError
 from lab.models.checkpoint import StoredModel
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 
 Kind = Literal["identical", "closest", "none"]
 Part = TypeVar("Part")
@@ -180,7 +180,12 @@ def cosine(first: Answer, second: Answer) -> Tensor:
 
 
 def with_cosines(
-    match: Match, subject: Subject, algorithms: Sequence[Algorithm], setting: Setting, prompts: Any, source: Stream
+    match: Match,
+    subject: Subject,
+    algorithms: Sequence[Algorithm],
+    setting: Setting,
+    prompts: Any,
+    source: RandomStream,
 ) -> Match:
     """The match with the agreement of derivatives in every row."""
     own = setting.sensitivities(subject, prompts, source)
@@ -204,7 +209,7 @@ def identify(
     if prompts < FEWEST_PROMPTS:
         raise LabError(f"{prompts} prompts are too few for an interval; ask for at least {FEWEST_PROMPTS}")
     # Prompts are Any: a setting takes those that it draws itself.
-    halves: list[Any] = [setting.draw(stream(seed, "diagnosis", half), prompts // 2) for half in ("fit", "judge")]
+    halves: list[Any] = [setting.sample(stream(seed, "diagnosis", half), prompts // 2) for half in ("fit", "judge")]
     fitted_on, judged_on = halves
     algorithms = fit(setting.answers(predictor, fitted_on), setting, fitted_on)
     return compare(setting.answers(predictor, judged_on), algorithms, setting, judged_on), algorithms
@@ -237,7 +242,7 @@ def diagnose(
     call = setting.stored(made) if isinstance(made, StoredModel) else made
     source = stream(seed, "diagnosis")
     subject = Subject(name, call, setting.shape, setting.log_answers)
-    some: Any = setting.draw(source.child("judge"), max(1, prompts // 2))
+    some: Any = setting.sample(source.child("judge"), max(1, prompts // 2))
     findings = answer_needed(call, setting.arguments)
     if not findings:
         findings += settle_precision(subject, setting.given(some))

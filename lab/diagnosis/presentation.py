@@ -121,7 +121,7 @@ def _matches(first: str, caption: str, diagnosis: Diagnosis, matches: Any) -> Ta
     return table
 
 
-def draw(diagnosis: Diagnosis, match: Match) -> Drawing:
+def plot(diagnosis: Diagnosis, match: Match) -> Drawing:
     """Distance to every algorithm, to the nearest ones by context length, the error by length, and the shifts."""
     with style():
         figure, axes = panels(2, 2, width=6.4, height=4.2)
@@ -243,4 +243,4 @@ def store(diagnosis: Diagnosis, folder: Path) -> list[Path]:
     write(file, (json.dumps(plain(diagnosis.record()), indent=1, allow_nan=False) + "\n").encode())
     if diagnosis.match is None:
         return [file]
-    return [file, save(draw(diagnosis, diagnosis.match), folder, "diagnosis")]
+    return [file, save(plot(diagnosis, diagnosis.match), folder, "diagnosis")]

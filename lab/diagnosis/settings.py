@@ -35,7 +35,7 @@ from lab.errors import LabError, nearest
 from lab.evaluation import as_regression_predictor, as_token_predictor, kullback_leibler, last_coordinate
 from lab.models import masks
 from lab.models.checkpoint import StoredModel
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 # Inputs are moved by this share of their spread: the error is of its square, and float32 rounding stays below it.
 DIFFERENCE = 1e-3
@@ -69,7 +69,7 @@ class Regression:
     error_unit = "squared error"
     log_answers = False
 
-    def draw(self, source: Stream, batch: int) -> RegressionPrompts:
+    def sample(self, source: RandomStream, batch: int) -> RegressionPrompts:
         """Fresh prompts."""
         return linear_regression(
             source,
@@ -128,31 +128,33 @@ class Regression:
         """The same prompts with another number of examples."""
         return dataclasses.replace(self, context_length=length)
 
-    def shifts(self, source: Stream, batch: int) -> dict[str, RegressionPrompts]:
+    def shifts(self, source: RandomStream, batch: int) -> dict[str, RegressionPrompts]:
         """Prompts of laws that differ from this one in one respect."""
-        base = self.draw(source, batch)
+        base = self.sample(source, batch)
         found = {
             "inputs x 2": _scaled(base, 2 * torch.ones(self.dimension).double()),
             "inputs x 1/2": _scaled(base, torch.ones(self.dimension).double() / 2),
             "labels x 3": dataclasses.replace(
                 base, y_context=3 * base.y_context, y_query=3 * base.y_query, weights=3 * base.weights
             ),
-            f"noise {self.noise + 0.5:g}": dataclasses.replace(self, noise=self.noise + 0.5).draw(source, batch),
+            f"noise {self.noise + 0.5:g}": dataclasses.replace(self, noise=self.noise + 0.5).sample(source, batch),
         }
         if self.dimension > 1:
             skewed = torch.from_numpy(np.geomspace(2, 0.25, self.dimension))
             found["covariance skewed, 64 to 1"] = _scaled(base, skewed)
         if self.noise:
-            found["no noise"] = dataclasses.replace(self, noise=0.0).draw(source, batch)
+            found["no noise"] = dataclasses.replace(self, noise=0.0).sample(source, batch)
         for length in {max(1, self.context_length // 2), 2 * self.context_length}:
-            found[f"{length} examples"] = self.at_length(length).draw(source, batch)
+            found[f"{length} examples"] = self.at_length(length).sample(source, batch)
         return found
 
-    def reordered(self, prompts: RegressionPrompts, source: Stream) -> RegressionPrompts:
+    def reordered(self, prompts: RegressionPrompts, source: RandomStream) -> RegressionPrompts:
         """The same examples in another order."""
         return permute_context(prompts, another_order(source, prompts.x_context.shape[1]))
 
-    def sensitivities(self, predictor: Predictor, prompts: RegressionPrompts, source: Stream) -> dict[str, Answer]:
+    def sensitivities(
+        self, predictor: Predictor, prompts: RegressionPrompts, source: RandomStream
+    ) -> dict[str, Answer]:
         """Derivatives of the first answer by central differences: in the query, and along random directions of the context."""
         x, y, query = (value[:MOVED_PROMPTS] for value in self.given(prompts))
         query = query[:, :1]
@@ -198,7 +200,7 @@ class Regression:
         )
 
 
-def another_order(source: Stream, length: int) -> Int[Tensor, " length"]:
+def another_order(source: RandomStream, length: int) -> Int[Tensor, " length"]:
     """A random order that is not the one things stand in, of more than one thing."""
     order = random_orders(source, 1, length)[0]
     return order.roll(1) if torch.equal(order, torch.arange(length)) else order
@@ -240,7 +242,7 @@ class Chains:
     error_unit = "divergence from the true law (nats)"
     log_answers = True
 
-    def draw(self, source: Stream, batch: int) -> MarkovSequences:
+    def sample(self, source: RandomStream, batch: int) -> MarkovSequences:
         """Fresh sequences."""
         return dirichlet_chains(
             source, batch, states=self.states, length=self.length, order=self.order, concentration=self.concentration
@@ -288,26 +290,26 @@ class Chains:
         """The same sequences with another number of tokens."""
         return dataclasses.replace(self, length=length)
 
-    def shifts(self, source: Stream, batch: int) -> dict[str, MarkovSequences]:
+    def shifts(self, source: RandomStream, batch: int) -> dict[str, MarkovSequences]:
         """Sequences of laws that differ from this one in one respect."""
         sizes: dict[str, Any] = {"states": self.states, "length": self.length}
         order = 2 if self.order == 1 else 1
         return {
-            "peaked rows": dataclasses.replace(self, concentration=self.concentration / 4).draw(source, batch),
-            "flat rows": dataclasses.replace(self, concentration=4 * self.concentration).draw(source, batch),
-            f"chains of order {order}": dataclasses.replace(self, order=order).draw(source, batch),
+            "peaked rows": dataclasses.replace(self, concentration=self.concentration / 4).sample(source, batch),
+            "flat rows": dataclasses.replace(self, concentration=4 * self.concentration).sample(source, batch),
+            f"chains of order {order}": dataclasses.replace(self, order=order).sample(source, batch),
             "useless symbol counts": doubly_stochastic_chains(source, batch, **sizes),
             "useless transitions": unigram_chains(source, batch, **sizes),
-            f"{self.length // 2} tokens": self.at_length(max(self.length // 2, self.order + 1)).draw(source, batch),
+            f"{self.length // 2} tokens": self.at_length(max(self.length // 2, self.order + 1)).sample(source, batch),
         }
 
-    def reordered(self, prompts: MarkovSequences, source: Stream) -> MarkovSequences:
+    def reordered(self, prompts: MarkovSequences, source: RandomStream) -> MarkovSequences:
         """The tokens before the last in another order."""
         order = another_order(source, prompts.tokens.shape[1] - 1)
         tokens = torch.cat([prompts.tokens[:, :-1][:, order], prompts.tokens[:, -1:]], dim=1)
         return dataclasses.replace(prompts, tokens=tokens)
 
-    def sensitivities(self, predictor: Predictor, prompts: MarkovSequences, source: Stream) -> dict[str, Answer]:
+    def sensitivities(self, predictor: Predictor, prompts: MarkovSequences, source: RandomStream) -> dict[str, Answer]:
         """How the law of the next token changes if one token becomes the next symbol: the last one, and each before it."""
         tokens = prompts.tokens[:MOVED_PROMPTS]
         batch, length = tokens.shape

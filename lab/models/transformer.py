@@ -25,6 +25,7 @@ F = round(mlp_ratio * D), one entry for each l = 0 .. layers - 1 (l = 0 alone wh
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,9 +37,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 CHOICES = {
     "attention": ("softmax", "linear", "kernel"),
     "attention_matrices": ("factored", "merged"),
@@ -49,7 +54,7 @@ CHOICES = {
 }
 LONGEST_WAVE = 10_000.0  # of sinusoidal and rotary positions, in tokens (over 2 pi)
 
-Record = dict[str, Tensor]
+Intermediates = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Architecture:
     mlp_ratio: float = 4.0
     """hidden size of the MLP over width; 0 leaves attention only"""
     activation: str = "gelu"
-    """of the MLP: "gelu" (exact) or "relu" """
+    """of the MLP: "gelu" (exact), "gelu_tanh" (its approximation by tanh, which most released networks use) or "relu" """
     norm: str = "pre"
     """layer norm: "none"; "pre": before attention, before the MLP, before the read-out; "stream": before
     attention and the MLP, replacing the residual stream itself, none before the read-out"""
@@ -107,6 +112,8 @@ class Architecture:
     """standard deviation of "normal"; None: 1 / sqrt(rows) of a matrix, 1 / sqrt(width) of a table"""
     dropout: float = 0.0
     """share of numbers dropped from the embedding and from what each attention and MLP adds, in training"""
+    attention_dropout: float = 0.0
+    """share of attention weights dropped, in training; what is kept is divided by one minus it"""
 
     def __post_init__(self) -> None:
         def require(name: str, valid: bool, limit: str) -> None:
@@ -119,6 +126,7 @@ class Architecture:
         require("layers", self.layers >= 0, "at least 0")
         require("mlp_ratio", self.mlp_ratio >= 0, "at least 0")
         require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        require("attention_dropout", 0 <= self.attention_dropout < 1, "in [0, 1)")
         require("initial_scale", (self.initial_scale or 0) >= 0, "at least 0 or None")
         for name in ("width", "heads", "head_size", "input_size", "vocabulary", "output_size", "maximum_length"):
             value = getattr(self, name)
@@ -230,8 +238,10 @@ class Attention(nn.Module):
         turns: Tensor | None,
         depth: int,
         cache: KeyValueCache | None,
-        record: Record | None,
+        intermediates: Intermediates | None,
+        thin: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "model batch token width"]:
+        """What attention adds; ``thin`` drops some of the weights."""
         query = self._heads(self.query(x))
         key = self._heads(x if self.key is None else self.key(x))
         value = self._heads(x if self.value is None else self.value(x))
@@ -239,7 +249,7 @@ class Attention(nn.Module):
             query, key = _turn(query, turns), _turn(key, turns)
         if cache is not None:
             key, value = cache.extend(depth, key, value)
-        if self.kind == "softmax" and record is None:
+        if self.kind == "softmax" and intermediates is None and thin is None:
             attended = F.scaled_dot_product_attention(
                 query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), attn_mask=visible.fused
             ).view(query.shape)
@@ -247,11 +257,11 @@ class Attention(nn.Module):
                 attended = attended.masked_fill(visible.empty, 0.0)
         else:
             weights = self._weights(query, key, visible)
-            attended = weights @ value
-            if record is not None:
+            attended = (weights if thin is None else thin(weights)) @ value
+            if intermediates is not None:
                 name = f"layers.{depth}.attention."
-                record |= {name + "query": query, name + "key": key, name + "value": value}
-                record[name + "weights"] = weights
+                intermediates |= {name + "query": query, name + "key": key, name + "value": value}
+                intermediates[name + "weights"] = weights
         return self.output(attended.transpose(2, 3).flatten(3))
 
     def _heads(self, x: Tensor) -> Float[Tensor, "model batch head token size"]:
@@ -283,11 +293,11 @@ class MLP(nn.Module):
         self.output = Linear(models, hidden, width, architecture.bias)
 
     def forward(
-        self, x: Float[Tensor, "model batch token width"], depth: int, record: Record | None
+        self, x: Float[Tensor, "model batch token width"], depth: int, intermediates: Intermediates | None
     ) -> Float[Tensor, "model batch token width"]:
         hidden = self.activation(self.hidden(x))
-        if record is not None:
-            record[f"layers.{depth}.mlp.hidden"] = hidden
+        if intermediates is not None:
+            intermediates[f"layers.{depth}.mlp.hidden"] = hidden
         return self.output(hidden)
 
 
@@ -307,7 +317,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """An ensemble of E = len(seeds) transformers with independent weights.
 
-    The initial weights of model e come from ``Stream(seeds[e], ("weights", name of the parameter))`` alone: two
+    The initial weights of model e come from ``RandomStream(seeds[e], ("weights", name of the parameter))`` alone: two
     models of one seed start equal, and no model depends on its neighbours.
 
     Args:
@@ -361,7 +371,7 @@ class Transformer(nn.Module):
         tokens: Float[Tensor, "#model batch token input"] | Int[Tensor, "#model batch token"],
         mask: Bool[Tensor, "*pattern token seen"],
         positions: Int[Tensor, "*numbered token"] | None = None,
-        record: Record | None = None,
+        intermediates: Intermediates | None = None,
         cache: KeyValueCache | None = None,
         dropout: Sequence[int] | Int[Tensor, " model"] | None = None,
     ) -> Float[Tensor, "_ batch token output"]:
@@ -374,7 +384,7 @@ class Transformer(nn.Module):
                 the cache, then the new ones.
             positions: position ids [token], [batch, token] or [E, batch, token]; None counts from 0, or from the
                 length of the cache.
-            record: if a dictionary, every intermediate is entered under its name: "embedding",
+            intermediates: if a dictionary, every intermediate is entered under its name: "embedding",
                 "layers.l.attention.{query, key, value, weights, output}", "layers.l.mlp.{hidden, output}",
                 "layers.l.residual" (after block l; see `read` for probing it), "output".
             cache: keys and values of the tokens fed before; the new ones are added to it.
@@ -389,17 +399,17 @@ class Transformer(nn.Module):
         architecture, start = self.architecture, 0 if cache is None else cache.length
 
         def note(name: str, value: Tensor) -> Tensor:
-            if record is not None:
-                record[name] = value
+            if intermediates is not None:
+                intermediates[name] = value
             return value
 
-        def drop(value: Tensor, site: str) -> Tensor:
-            if dropout is None or architecture.dropout == 0:
+        def drop(value: Tensor, site: str, share: float = architecture.dropout) -> Tensor:
+            if dropout is None or share == 0:
                 return value
-            streams = [Stream(int(seed), ("dropout", site)) for seed in dropout]
+            streams = [RandomStream(int(seed), ("dropout", site)) for seed in dropout]
             draws = np.stack([stream.rng().random(value.shape[1:], np.float32) for stream in streams])
-            kept = torch.from_numpy(draws >= architecture.dropout).to(value.device)
-            return value * kept / (1 - architecture.dropout)
+            kept = torch.from_numpy(draws >= share).to(value.device)
+            return value * kept / (1 - share)
 
         x = self._embed(tokens, positions, start)
         visible = self._visible(mask.to(x.device), x.shape[1], x.shape[2], start + x.shape[2])
@@ -414,12 +424,15 @@ class Transformer(nn.Module):
             assert isinstance(block, Block)
             y = x if block.attention_norm is None else block.attention_norm(x)
             x = y if architecture.norm == "stream" else x
-            y = block.attention(y, visible, turns, depth, cache, record)
+            thin = None
+            if dropout is not None and architecture.attention_dropout > 0:
+                thin = functools.partial(drop, site=f"{name}.attention.weights", share=architecture.attention_dropout)
+            y = block.attention(y, visible, turns, depth, cache, intermediates, thin)
             x = x + drop(note(f"{name}.attention.output", y), f"{name}.attention")
             if block.mlp is not None:
                 y = x if block.mlp_norm is None else block.mlp_norm(x)
                 x = y if architecture.norm == "stream" else x
-                x = x + drop(note(f"{name}.mlp.output", block.mlp(y, depth, record)), f"{name}.mlp")
+                x = x + drop(note(f"{name}.mlp.output", block.mlp(y, depth, intermediates)), f"{name}.mlp")
             x = note(f"{name}.residual", x)
         if cache is not None:
             cache.length += x.shape[2]
@@ -569,10 +582,10 @@ def stack(ensembles: Sequence[Transformer]) -> Transformer:
 
 
 def initial_weight(architecture: Architecture, seed: int, name: str, shape: Sequence[int]) -> np.ndarray:
-    """Initial value of one model's parameter `name`, from ``Stream(seed, ("weights", name))`` alone."""
+    """Initial value of one model's parameter `name`, from ``RandomStream(seed, ("weights", name))`` alone."""
     if "norm." in name:
         return np.full(shape, float(name.endswith("weight")))
-    rng, rows = Stream(seed, ("weights", name)).rng(), shape[0]
+    rng, rows = RandomStream(seed, ("weights", name)).rng(), shape[0]
     if architecture.initialisation == "fan_in_uniform":
         return rng.uniform(-(rows**-0.5), rows**-0.5, shape)
     if name.endswith("bias"):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lab.domains.chains.latent_graph_prompts import ROOT, chain, dirichlet_rows, pairs, random_forest, star
 from lab.domains.chains.latent_graphs import row_of, transition_counts
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 
 PAPER = "nichani-2024-causal-structure"
 FLOOR = 1e-3  # added to probabilities before the logarithm, wherever an output can be exactly 0
@@ -19,7 +19,7 @@ def grandparents(parents: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(ROOT if parent == ROOT else parents[parent] for parent in parents)
 
 
-def graphs(nodes: int, source: Stream) -> dict[str, tuple[int, ...]]:
+def graphs(nodes: int, source: RandomStream) -> dict[str, tuple[int, ...]]:
     """A chain, pairs, a star and two random forests."""
     return {
         "chain": chain(nodes),

@@ -52,7 +52,7 @@ from lab.labels import LabelledArrays, labelled
 from lab.models.masks import prefix_lm
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Study
 from lab.training import Batch, Optimisation
 from tasks.addition_length_generalization import every_window
@@ -139,7 +139,7 @@ FORMATS = ("plain", "reversed", "zero-padded", "index-hints", "scratchpad")
 TESTED = 100  # sums a length
 
 
-def whole_sums(config: Config, source: Stream, number: int, format: str, columns: int) -> tuple[Tensor, int]:
+def whole_sums(config: Config, source: RandomStream, number: int, format: str, columns: int) -> tuple[Tensor, int]:
     """Sums of exactly so many columns, [number, time], and how many tokens stand before the answer."""
     sums = whole_sum(source, number, format=format, columns=(columns, columns), width=config.widest, base=config.base)
     prompt = int(sums.prefix_length[0])

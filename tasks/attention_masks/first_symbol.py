@@ -36,9 +36,9 @@ from lab.domains.attention.position_tasks import FirstTokenPrompts, first_token_
 from lab.figures import Sheet
 from lab.labels import LabelledArrays
 from lab.models import masks
-from lab.models.transformer import Architecture, Record, Transformer
+from lab.models.transformer import Architecture, Intermediates, Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Study
 from lab.training import Batch, Optimisation
 from tasks.attention_masks._shared import ARMS, LARGE, SLUG, three_errors
@@ -102,18 +102,18 @@ def answer_accuracy(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
 
 def first_output_adjacency(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
     """Adjacency score of what the first attention adds to the symbols."""
-    record: Record = {}
-    module(batch["tokens"], mask, record=record)
-    states = record["layers.0.attention.output"][:, :, :-1].double()
+    intermediates: Intermediates = {}
+    module(batch["tokens"], mask, intermediates=intermediates)
+    states = intermediates["layers.0.attention.output"][:, :, :-1].double()
     return adjacency_score(cosines(states @ states.mT).mean(1))
 
 
 def question_norms(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
     """Mean norm of the question's state after the embedding and each layer, [model, layers + 1]."""
-    record: Record = {}
-    module(batch["tokens"], mask, record=record)
+    intermediates: Intermediates = {}
+    module(batch["tokens"], mask, intermediates=intermediates)
     names = ["embedding", *(f"layers.{depth}.residual" for depth in range(module.architecture.layers))]
-    return torch.stack([record[name][:, :, -1].norm(dim=-1).mean(1) for name in names], -1)
+    return torch.stack([intermediates[name][:, :, -1].norm(dim=-1).mean(1) for name in names], -1)
 
 
 def first_token_study(config: Config, layers: int, arms: tuple[str, ...]) -> Study[Transformer]:
@@ -135,7 +135,7 @@ def first_token(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Accuracies by network, and of the deep ones the adjacency score of the trained first attention output on distinct
     symbols, and the mean norm of the question's state before and after training, by depth."""
 
-    def sample(source: Stream, count: int, distinct: bool = False) -> FirstTokenPrompts:
+    def sample(source: RandomStream, count: int, distinct: bool = False) -> FirstTokenPrompts:
         return first_token_prompts(source, count, symbols=config.symbols, length=config.length, distinct=distinct)
 
     def training_prompts(seed: int, step: int) -> FirstTokenPrompts:

@@ -56,7 +56,7 @@ from lab.domains.attention.causal_averaging import adjacency_score, cosines, run
 from lab.figures import Sheet
 from lab.labels import Label, LabelledArrays, labelled
 from lab.models import masks
-from lab.models.transformer import Architecture, Record, Transformer
+from lab.models.transformer import Architecture, Intermediates, Transformer
 from lab.results import Results
 from lab.streams import stream
 from tasks.attention_masks._shared import SLUG
@@ -96,11 +96,13 @@ ATTENTION, LAST = "attention output, first layer", "residual, last layer"
 SITES = (ATTENTION, "residual, first layer", "residual, middle layer", LAST)
 
 
-def states_by_site(record: Record) -> list[Tensor]:
+def states_by_site(intermediates: Intermediates) -> list[Tensor]:
     """States [model, batch, token, width] at the places named by SITES."""
-    layers = sum(name.endswith(".residual") for name in record)
+    layers = sum(name.endswith(".residual") for name in intermediates)
     depths = [0, layers // 2, layers - 1]
-    return [record["layers.0.attention.output"]] + [record[f"layers.{depth}.residual"] for depth in depths]
+    return [intermediates["layers.0.attention.output"]] + [
+        intermediates[f"layers.{depth}.residual"] for depth in depths
+    ]
 
 
 @TASK.measurement(seeds=lambda config: config.draws)
@@ -117,10 +119,10 @@ def initial_cosines(config: Config, seed: int) -> LabelledArrays:
                 if "attention.query" in name or "attention.key" in name:
                     weight.mul_(gain)
         for pattern in patterns.values():
-            record: Record = {}
+            intermediates: Intermediates = {}
             with torch.no_grad():
-                network(inputs, pattern, record=record)
-            of_prompts = torch.stack([cosines(states[0] @ states[0].mT) for states in states_by_site(record)])
+                network(inputs, pattern, intermediates=intermediates)
+            of_prompts = torch.stack([cosines(states[0] @ states[0].mT) for states in states_by_site(intermediates)])
             mean = of_prompts.mean(1)
             rows["cosine"].append(mean.numpy())
             rows["score"].append(adjacency_score(mean).numpy())

@@ -47,7 +47,7 @@ from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Arm, Study
 from lab.training import Batch, Optimisation
 from tasks.attention_masks._shared import ARMS, LARGE, SLUG
@@ -136,7 +136,7 @@ def adaptation(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     prefix = masks.in_context_prefix(config.context_length, config.queries)
     causal = masks.in_context_causal(config.context_length, config.queries)
 
-    def sample(source: Stream, count: int) -> RegressionPrompts:
+    def sample(source: RandomStream, count: int) -> RegressionPrompts:
         return linear_regression(
             source,
             count,

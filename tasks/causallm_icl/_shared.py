@@ -24,7 +24,7 @@ from lab.domains.regression.prompts import (
 from lab.labels import labelled
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Fitted, Networks, Study
 from lab.training import Batch, Optimisation
 
@@ -136,7 +136,7 @@ PAPER_SOFTMAX = Softmax(
 )
 
 
-def sample(sizes: Softmax, labelling: Labelling, source: Stream, count: int, length: int = 0) -> Any:
+def sample(sizes: Softmax, labelling: Labelling, source: RandomStream, count: int, length: int = 0) -> Any:
     """Prompts with labels of one kind and ``length`` examples (0: as in training)."""
     shape: dict[str, Any] = {
         "dimension": sizes.dimension,
@@ -263,7 +263,7 @@ def probe_errors(
 
     def read_out_error(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
         intermediates: dict[str, Tensor] = {}
-        module(batch["tokens"], mask, record=intermediates)
+        module(batch["tokens"], mask, intermediates=intermediates)
         labels = batch["labels"].double()
         prompts, queries = labels.shape[1:3]
         half = max(prompts // 2, 1)

@@ -31,7 +31,7 @@ from lab.domains.regression.prompts import RegressionPrompts, linear_regression,
 from lab.labels import LabelledArrays
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Study
 from lab.training import Batch, Optimisation
 from tasks.causallm_icl._shared import PAPER, SLUG, arm_masks, log_ratio
@@ -94,7 +94,7 @@ def linear_attention(config: Config, layers: int, seeds: Sequence[int]) -> Trans
     return networks
 
 
-def sample(config: Config, source: Stream, count: int) -> RegressionPrompts:
+def sample(config: Config, source: RandomStream, count: int) -> RegressionPrompts:
     """Prompts in the precision of the networks."""
     return linear_regression(
         source,

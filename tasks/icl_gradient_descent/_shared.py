@@ -17,7 +17,7 @@ from lab.domains.regression.prompts import RegressionPrompts, linear_regression,
 from lab.labels import labelled
 from lab.models import masks
 from lab.models.transformer import Architecture
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Fitted, Networks, Study
 from lab.training import Batch, M, Optimisation
 
@@ -138,7 +138,7 @@ def attention_only(size: int, config: Experiment, **changes: object) -> Architec
     return Architecture(**(settings | changes))
 
 
-def sample_prompts(config: Experiment, source: Stream, count: int, queries: int = 0) -> RegressionPrompts:
+def sample_prompts(config: Experiment, source: RandomStream, count: int, queries: int = 0) -> RegressionPrompts:
     """Noise-free prompts in single precision; 0 queries for as many as in training."""
     return linear_regression(
         source,
@@ -156,7 +156,7 @@ def fit(
     config: Experiment,
     seeds: Sequence[int],
     stream_name: str,
-    sample: Callable[[Stream, int], Any],
+    sample: Callable[[RandomStream, int], Any],
     **settings: Any,
 ) -> Fitted[M]:
     """`lab.study.Study.fit` on fresh prompts, sample(stream, count), with the sizes of ``config``."""

@@ -46,7 +46,7 @@ from lab.domains.regression.optimal_steps import expected_filter_error, filter_p
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from tasks.icl_gradient_descent._shared import PAPER, Regression
 
 
@@ -80,7 +80,7 @@ EXACT = (1, 2, 3, 4)  # repeats whose mean is a finite sum
 HUGE = (1e4, 1e6)  # losses of contexts, over that of predicting 0
 
 
-def inputs(config: Config, source: Stream, name: str, length: int, count: int) -> Tensor:
+def inputs(config: Config, source: RandomStream, name: str, length: int, count: int) -> Tensor:
     """Inputs of many contexts [count, length, d]; the first of them are the same for every count."""
     ends = -config.half_width, config.half_width
     return torch.from_numpy(source.child(name).rng().uniform(*ends, (count, length, config.dimension)))

@@ -36,7 +36,7 @@ from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Study
 from lab.training import Batch, Optimisation
 from tasks.icl_gradient_descent._shared import (
@@ -135,7 +135,7 @@ def feature_regression(config: Config, seeds: Sequence[int], attends: bool) -> F
     return FeatureRegression(front, layer)
 
 
-def sine_curves(config: Config, source: Stream, count: int, x_query: Sequence[float] = ()) -> Batch:
+def sine_curves(config: Config, source: RandomStream, count: int, x_query: Sequence[float] = ()) -> Batch:
     """Tokens [count, N + queries, 2] of x and y (0 for queries), and the labels [count, queries]; queries are drawn if none."""
     rng, ends = source.rng(), (-config.half_width, config.half_width)
     amplitude, phase = rng.uniform(*config.amplitude, (count, 1)), rng.uniform(0, np.pi, (count, 1))

@@ -36,7 +36,7 @@ from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.models.transformer import Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Study
 from lab.training import Batch, Optimisation
 from tasks.icl_gradient_descent._shared import (
@@ -89,7 +89,7 @@ class Update(nn.Module):
         if self.layer.architecture.norm == "none":
             return self.layer(tokens, mask) - tokens
         intermediates: dict[str, Tensor] = {}
-        self.layer(tokens, mask, record=intermediates)
+        self.layer(tokens, mask, intermediates=intermediates)
         return intermediates["layers.0.attention.output"]
 
     def select(self, models: Sequence[int]) -> Update:
@@ -120,7 +120,7 @@ def softmax_heads(config: Experiment, seeds: tuple[int, ...]) -> LabelledArrays:
     batches = {seed: encode(prompts) for seed, prompts in tests.items()}
     few = {seed: {key: values[:100] for key, values in batch.items()} for seed, batch in batches.items()}
 
-    def sample(source: Stream, count: int) -> Batch:
+    def sample(source: RandomStream, count: int) -> Batch:
         return encode(sample_prompts(config, source, count))
 
     def measured(kind: str) -> dict[str, xr.DataArray]:

@@ -83,9 +83,9 @@ class OffsetTransformer(nn.Module):
         self,
         tokens: Int[Tensor, "model batch token"],
         mask: Bool[Tensor, "#model token token"],
-        record: list[Tensor] | None = None,
+        intermediates: list[Tensor] | None = None,
     ) -> Float[Tensor, "model batch token states"]:
-        """Logits of the next token; the attention weights a [model, batch, token, token] of each layer go to ``record``."""
+        """Logits of the next token; the attention weights a [model, batch, token, token] of each layer go to ``intermediates``."""
         parts = self.parts
         states, place = parts["embedding"].shape[1], torch.arange(tokens.shape[-1], device=tokens.device)
         distance = place.unsqueeze(1) - place + parts["offsets"].shape[-1] // 2
@@ -99,8 +99,8 @@ class OffsetTransformer(nn.Module):
             bias = parts["offsets"][:, layer][:, distance].masked_fill(~mask, -torch.inf)
             scores = (y @ (query / self.width**0.5)) @ (y @ key).mT + bias.unsqueeze(1)
             weights = scores.softmax(-1)
-            if record is not None:
-                record.append(weights)
+            if intermediates is not None:
+                intermediates.append(weights)
             x = x + weights @ (y @ value) @ output
         return nn.functional.layer_norm(x, (self.width,)) @ parts["read"].unsqueeze(1)
 
@@ -160,9 +160,9 @@ def follow_attention(
     tests, watched = (asked_tokens(sizes, ensemble, seeds, number) for number in (None, WATCHED))
 
     def attention(module: OffsetTransformer, batch: Batch, mask: Tensor) -> Tensor:
-        record: list[Tensor] = []
-        module(batch["tokens"], mask, record)
-        return torch.stack([attention_by_offset(weights, region or sizes.length) for weights in record], 1)
+        intermediates: list[Tensor] = []
+        module(batch["tokens"], mask, intermediates)
+        return torch.stack([attention_by_offset(weights, region or sizes.length) for weights in intermediates], 1)
 
     def measure(networks: Networks[OffsetTransformer]) -> dict[str, Tensor]:
         logits = networks.numbers(tests, lambda module, batch, mask: module(batch["tokens"], mask))

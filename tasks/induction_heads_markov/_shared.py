@@ -24,7 +24,7 @@ from lab.domains.chains.markov_prompts import (
 from lab.evaluation import kullback_leibler
 from lab.figures import Panel
 from lab.labels import LabelledArrays, labelled
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Networks, Study
 from lab.training import Batch, M, Optimisation
 
@@ -53,7 +53,7 @@ class Sizes:
     """test sequences of each training"""
 
 
-def chains(sizes: Sizes, ensemble: str, source: Stream, number: int) -> MarkovSequences:
+def chains(sizes: Sizes, ensemble: str, source: RandomStream, number: int) -> MarkovSequences:
     """Sequences of one token more than a model reads."""
     sample = {"dirichlet": dirichlet_chains, "balanced": doubly_stochastic_chains, "equal rows": unigram_chains}
     return sample[ensemble](source, number, states=sizes.states, length=sizes.length + 1)

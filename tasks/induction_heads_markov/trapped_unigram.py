@@ -54,7 +54,7 @@ from lab.models.masks import causal
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
 from lab.statistics import rounding_bound
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Networks, Study
 from lab.training import Batch, Optimisation
 from tasks.induction_heads_markov._shared import ROOT, SLUG, arrays, follow
@@ -318,7 +318,7 @@ def follow_fixed(
     kernels = torch.stack([binary_kernel(p, q) for p, q in KERNELS])
     rate, trap = entropy_rate(kernels), stationary_entropy(kernels)
 
-    def sequences(source: Stream, number: int) -> Batch:
+    def sequences(source: RandomStream, number: int) -> Batch:
         """Tokens of all chains [sequence, kernel, token]."""
         walks = [
             fixed_chains(source.child(place), number, transition=kernel, length=config.length + 1).tokens

@@ -25,12 +25,12 @@ from lab.decoding import decode
 from lab.domains.graphs.path_star_prompts import (
     NO_TARGET,
     PathStars,
-    draw_from_pool,
     feature_count,
     features,
     hide_answer,
     look_ahead,
     path_star,
+    sample_from_pool,
     vocabulary_size,
     write,
 )
@@ -38,7 +38,7 @@ from lab.domains.graphs.path_star_prompts import blank as blank_token
 from lab.labels import labelled
 from lab.models.masks import causal, prefix_lm
 from lab.models.transformer import Architecture, Transformer
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Arm, Fitted, Networks, Study
 from lab.training import Batch, History, Optimisation
 
@@ -87,7 +87,7 @@ class Size:
         """Who may look at whom [T, T]; the prefix is the prompt."""
         return {"causal": causal(self.time), "prefix": prefix_lm(self.time, self.start + 1)}
 
-    def sample(self, source: Stream, graphs: int) -> PathStars:
+    def sample(self, source: RandomStream, graphs: int) -> PathStars:
         """Graphs of this size."""
         return path_star(source, graphs, arms=self.arms, length=self.length, labels=self.labels)
 
@@ -282,7 +282,7 @@ class Comparison:
 
         def sample(seed: int, step: int) -> PathStars:
             if self.pool:
-                return draw_from_pool(fixed[seed], sources[seed].child("rows", step), training.batch)
+                return sample_from_pool(fixed[seed], sources[seed].child("rows", step), training.batch)
             return size.sample(sources[seed].child("data", step), training.batch)
 
         validation = {seed: size.sample(sources[seed].child("validation"), training.validation) for seed in seeds}

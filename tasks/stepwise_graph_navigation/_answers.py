@@ -22,7 +22,7 @@ from lab.domains.graphs.navigation_prompts import (
     write_sequences,
 )
 from lab.models.transformer import Transformer
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Networks, Study
 from lab.training import Batch
 from tasks.stepwise_graph_navigation._shared import CAUSAL, Network, World, batches_of, mask_of, next_token_loss
@@ -39,7 +39,7 @@ class Hierarchy:
     edge_probability: float = 0.3
     """probability of an edge between neighbouring layers"""
 
-    def graphs(self, stream: Stream, number: int) -> Graphs:
+    def graphs(self, stream: RandomStream, number: int) -> Graphs:
         """``number`` such graphs."""
         return hierarchical_dag(stream, number, self.layers, self.layer_width, self.edge_probability)
 

@@ -37,10 +37,10 @@ from lab.domains.graphs.navigation_prompts import (
     MotifChains,
     Vocabulary,
     conflicting_chains,
-    draw_motifs,
     motif_chains,
     path_outcome,
     reserve_orders,
+    sample_motifs,
 )
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
@@ -111,7 +111,7 @@ class World(NamedTuple):
 
 def motif_world(config: Config, seed: int) -> World:
     source = stream(seed, "wayfarer", "motifs")
-    return World(draw_motifs(source, config.motifs, 0.75), reserve_orders(source, config.motifs, config.reserved))
+    return World(sample_motifs(source, config.motifs, 0.75), reserve_orders(source, config.motifs, config.reserved))
 
 
 def scored_loss(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:

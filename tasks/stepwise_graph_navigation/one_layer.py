@@ -30,7 +30,7 @@ from torch import Tensor
 from lab import Evidence, Task, control
 from lab.decoding import decode
 from lab.domains.graphs import navigation as exact
-from lab.domains.graphs.navigation_prompts import Sequences, draw_pairs, path_outcome
+from lab.domains.graphs.navigation_prompts import Sequences, path_outcome, sample_pairs
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.models import masks
@@ -140,7 +140,7 @@ def examine(config: Config, module: Transformer, world: World, seed: int, law: e
     words, pairs = world.words, world.pairs
     mask, longest = mask_of(CAUSAL, 2), world.longest_path + 2
     fresh = sample_paths(world, seed, "fresh training", config.tests, pairs.training_positive, law)
-    start, goal, _ = draw_pairs(stream(seed, "wanderer", "path questions"), config.tests, distant_pairs(world))
+    start, goal, _ = sample_pairs(stream(seed, "wanderer", "path questions"), config.tests, distant_pairs(world))
     asked = {"training": torch.stack([fresh.goal, fresh.start], 1), "held out": torch.stack([goal, start], 1)}
     shares = [greedy_shares(module, mask, [world], prompts.unsqueeze(0), longest)[0] for prompts in asked.values()]
     edges, plans = torch.stack(shares, 1)
@@ -186,7 +186,7 @@ def mechanism(module: Transformer, world: World, fresh: Sequences) -> LabelledAr
     intermediates: dict[str, Tensor] = {}
     weight = {name: parameter[0].detach() for name, parameter in module.named_parameters()}
     with torch.no_grad():
-        logits = module(tokens.unsqueeze(0), masks.causal(length), record=intermediates)[0]
+        logits = module(tokens.unsqueeze(0), masks.causal(length), intermediates=intermediates)[0]
         attention = intermediates["layers.0.attention.weights"][0, :, 0]
         values = intermediates["layers.0.attention.value"][0, :, 0]
         to_goal, to_self = attention[:, :, :1], attention.diagonal(dim1=1, dim2=2).unsqueeze(-1)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lab.errors import LabError
 from lab.models import masks
-from lab.models.transformer import Architecture, KeyValueCache, Transformer, initial_weight, stack
-from lab.streams import stream
+from lab.models.transformer import ACTIVATIONS, Architecture, KeyValueCache, Transformer, initial_weight, stack
+from lab.streams import RandomStream, stream
 
 ROUNDING = 1e-10  # float64, two orders of the same sums in a net of at most 4 layers of width 12
 BASE = Architecture(width=12, layers=2, heads=3, input_size=5, output_size=2)
@@ -33,6 +33,7 @@ VARIANTS: dict[str, Architecture] = {
     ),
     "relu_without_biases": dataclasses.replace(BASE, activation="relu", bias=False, norm="none"),
     "attention_only": dataclasses.replace(BASE, mlp_ratio=0, norm="stream"),
+    "gelu_tanh": dataclasses.replace(BASE, activation="gelu_tanh"),
     "output_bias": dataclasses.replace(BASE, output_bias=True, initialisation="fan_in_uniform"),
     "learned": dataclasses.replace(BASE, positions="learned", maximum_length=9),
     "sinusoidal": dataclasses.replace(BASE, positions="sinusoidal"),
@@ -89,19 +90,19 @@ def test_models_of_an_ensemble_are_apart(architecture: Architecture) -> None:
 @ALL
 def test_recording_changes_nothing(architecture: Architecture) -> None:
     """The recorded path writes the softmax out; the other one is a fused kernel."""
-    model, tokens, record = build(architecture, [0, 2, 5]), prompts(architecture, 3), dict[str, Tensor]()
-    fused, written = model(tokens, arms()), model(tokens, arms(), record=record)
+    model, tokens, intermediates = build(architecture, [0, 2, 5]), prompts(architecture, 3), dict[str, Tensor]()
+    fused, written = model(tokens, arms()), model(tokens, arms(), intermediates=intermediates)
     assert gap(fused, written) < ROUNDING
-    assert gap(record["output"], written) == 0
+    assert gap(intermediates["output"], written) == 0
     for depth in range(architecture.layers):
-        weights = record[f"layers.{depth}.attention.weights"]
+        weights = intermediates[f"layers.{depth}.attention.weights"]
         assert weights.shape == (3, 3, architecture.heads, 6, 6)
         assert bool((weights[~arms()[:, None, None].expand_as(weights)] == 0).all())
         if architecture.attention != "linear":
             seen = arms().any(-1)[:, None, None].expand(weights.shape[:-1])
             assert gap(weights.sum(-1), seen.double()) < ROUNDING
     last = "embedding" if architecture.layers == 0 else f"layers.{architecture.layers - 1}.residual"
-    assert gap(model.read(record[last]), written) == 0
+    assert gap(model.read(intermediates[last]), written) == 0
 
 
 @ALL
@@ -226,11 +227,11 @@ def test_stream_norm_leaves_no_clean_skip() -> None:
         architecture = Architecture(width=12, layers=1, heads=3, norm=norm)
         model = build(architecture, [0])
         model.load_weights({name: value.expand(model.get_parameter(name).shape) for name, value in zero.items()})
-        tokens, record = prompts(architecture, 1), dict[str, Tensor]()
-        model(tokens, masks.full(6), record=record)
+        tokens, intermediates = prompts(architecture, 1), dict[str, Tensor]()
+        model(tokens, masks.full(6), intermediates=intermediates)
         normed = torch.nn.functional.layer_norm(tokens, (12,))
         expected = torch.nn.functional.layer_norm(normed, (12,)) if norm == "stream" else tokens
-        assert gap(record["layers.0.residual"], expected) < ROUNDING
+        assert gap(intermediates["layers.0.residual"], expected) < ROUNDING
 
 
 @pytest.mark.parametrize("attention", ["softmax", "linear", "kernel"])
@@ -239,9 +240,9 @@ def test_a_token_that_sees_nothing_gets_nothing(attention: str) -> None:
     architecture = Architecture(width=12, layers=1, heads=3, attention=attention, mlp_ratio=0, norm="none", bias=False)
     model, mask = build(architecture, [0]), masks.causal(6)
     mask[[0, 3]] = False
-    for record in (None, dict[str, Tensor]()):
+    for intermediates in (None, dict[str, Tensor]()):
         tokens = prompts(architecture, 1).requires_grad_()
-        output = model(tokens, mask, record=record)
+        output = model(tokens, mask, intermediates=intermediates)
         assert gap(output[:, :, [0, 3]], tokens[:, :, [0, 3]]) == 0
         assert gap(output[:, :, 5], tokens[:, :, 5]) > 1e-3
         (gradient,) = torch.autograd.grad(output[:, :, [0, 3]].sum(), tokens)
@@ -316,14 +317,42 @@ def test_dropout_is_a_model_s_own_and_keeps_the_mean() -> None:
     assert gap(dropped[0], dropped[1]) > 1e-3
     assert gap(dropped, model(tokens, mask, dropout=torch.tensor([1, 2]))) == 0
     assert gap(dropped[[1]], model.select([1])(tokens, mask, dropout=[2])) < ROUNDING
-    record: dict[str, Tensor] = {}
-    model(tokens, mask, record=record)
-    before = record["embedding"]
-    model(tokens, mask, record=record, dropout=[1, 2])
-    kept = record["embedding"] != 0
+    intermediates: dict[str, Tensor] = {}
+    model(tokens, mask, intermediates=intermediates)
+    before = intermediates["embedding"]
+    model(tokens, mask, intermediates=intermediates, dropout=[1, 2])
+    kept = intermediates["embedding"] != 0
     # a binomial share of 28 800 numbers, 5 standard deviations
     assert abs(float(kept[0].double().mean()) - 0.75) < 5 * math.sqrt(0.75 * 0.25 / kept[0].numel())
-    assert gap(record["embedding"][kept], before[kept] / 0.75) < ROUNDING
+    assert gap(intermediates["embedding"][kept], before[kept] / 0.75) < ROUNDING
+
+
+def test_dropped_attention_weights_are_the_only_thing_dropped() -> None:
+    """The first layer's attention output, computed anew from weights that are dropped by hand with the same numbers."""
+    architecture = dataclasses.replace(BASE, layers=1, attention_dropout=0.25)
+    model, tokens, mask = build(architecture, [0, 0]), prompts(architecture, 1, batch=40), masks.causal(6)
+    intermediates: dict[str, Tensor] = {}
+    model(tokens, mask, intermediates=intermediates, dropout=[1, 2])
+    weights, value = (intermediates[f"layers.0.attention.{name}"] for name in ("weights", "value"))
+    draws = [
+        RandomStream(seed, ("dropout", "layers.0.attention.weights")).rng().random(weights.shape[1:], np.float32)
+        for seed in (1, 2)
+    ]
+    kept = torch.from_numpy(np.stack(draws) >= 0.25)
+    attended = (weights * kept / 0.75 @ value).transpose(2, 3).flatten(3)
+    output = model.layers[0].attention.output(attended)
+    assert gap(intermediates["layers.0.attention.output"], output) < ROUNDING
+    assert gap(model(tokens, mask), build(dataclasses.replace(BASE, layers=1), [0, 0])(tokens, mask)) == 0
+
+
+def test_the_two_gelus_differ_by_less_than_a_thousandth() -> None:
+    exact, tanh = (build(dataclasses.replace(BASE, activation=name), [0]) for name in ("gelu", "gelu_tanh"))
+    tokens = prompts(BASE, 1)
+    assert 0 < gap(exact(tokens, masks.causal(6)), tanh(tokens, masks.causal(6))) < 1e-2
+    x = torch.linspace(-6, 6, 1201, dtype=torch.float64)
+    by_hand = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    assert float((ACTIVATIONS["gelu_tanh"](x) - by_hand).abs().max()) < 1e-15
+    assert float((ACTIVATIONS["gelu"](x) - by_hand).abs().max()) < 1e-3
 
 
 def test_select_and_stack_copy_models() -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 from lab import contracts
 from lab.domains.addition import column_addition as addition
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 FORMATS = ("plain", "reversed", "reversed-answer", "zero-padded", "index-hints", "scratchpad")
 SAMPLINGS = ("all-sums", "sums-of-digits", "one-digit-sums")
@@ -119,7 +119,7 @@ def read_window_answers(tokens: Int[Tensor, "*shape 3"]) -> Int[Tensor, "*shape"
 
 
 @contracts.generator()
-def column_window(stream: Stream, batch: int, *, sampling: str = "all-sums") -> Additions:
+def column_window(stream: RandomStream, batch: int, *, sampling: str = "all-sums") -> Additions:
     r"""Windows of a column machine: a first column or a later one with probability 1/2, digits uniform.
 
     The previous sum s of a later column is uniform on 0 .. 19 ("all-sums"); or the sum of two more uniform
@@ -162,7 +162,7 @@ def column_window(stream: Stream, batch: int, *, sampling: str = "all-sums") -> 
 
 @contracts.generator(format="index-hints", columns=(1, 3))
 def whole_sum(
-    stream: Stream, batch: int, *, format: str, columns: tuple[int, int], width: int | None = None, base: int = 10
+    stream: RandomStream, batch: int, *, format: str, columns: tuple[int, int], width: int | None = None, base: int = 10
 ) -> Additions:
     """Whole sums of two numbers with equally many columns, n uniform between the two limits of ``columns``.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lab.errors import LabError
 from lab.models.masks import flow
-from lab.models.transformer import Record, Transformer
+from lab.models.transformer import Intermediates, Transformer
 from lab.statistics import rounding_bound
 
 
@@ -55,20 +55,20 @@ def network_rounding_bound(
             f"{network.models} has one of these or more models; please select one and embed its tokens first."
         )
     (length, width), inner = inputs.shape, architecture.heads * architecture.size_of_head
-    record: Record = {}
+    intermediates: Intermediates = {}
     with torch.no_grad():
-        network(inputs[None, None], mask, positions, record=record)
+        network(inputs[None, None], mask, positions, intermediates=intermediates)
     scores = [
         float(
-            torch.linalg.vector_norm(record[f"layers.{depth}.attention.query"], dim=-1).max()
-            * torch.linalg.vector_norm(record[f"layers.{depth}.attention.key"], dim=-1).max()
+            torch.linalg.vector_norm(intermediates[f"layers.{depth}.attention.query"], dim=-1).max()
+            * torch.linalg.vector_norm(intermediates[f"layers.{depth}.attention.key"], dim=-1).max()
         )
         for depth in range(architecture.layers)
     ]
-    largest = max([float(value.abs().max()) for value in record.values()] + scores)
+    largest = max([float(value.abs().max()) for value in intermediates.values()] + scores)
     hidden = round(architecture.mlp_ratio * width)
     operations = 2 * (2 * width + 6) + width + architecture.size_of_head + 2 * length + inner + width + hidden + 8
-    states = [inputs] + [record[f"layers.{depth}.residual"][0, 0] for depth in range(architecture.layers)]
+    states = [inputs] + [intermediates[f"layers.{depth}.residual"][0, 0] for depth in range(architecture.layers)]
     carried = 0.0
     for depth, state in enumerate(states):
         rest = _after(network, depth)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lab.contracts import generator
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FirstTokenPrompts:
 
 
 @generator(length=6)
-def pointer_prompts(stream: Stream, batch: int, *, length: int) -> PointerPrompts:
+def pointer_prompts(stream: RandomStream, batch: int, *, length: int) -> PointerPrompts:
     r"""Permutations $\pi$ of ``length`` tokens, each equally likely, and $\pi \circ \pi$.
 
     Raises:
@@ -58,7 +58,7 @@ def pointer_prompts(stream: Stream, batch: int, *, length: int) -> PointerPrompt
 
 @generator(symbols=4, length=7)
 def first_token_prompts(
-    stream: Stream, batch: int, *, symbols: int, length: int, distinct: bool = False
+    stream: RandomStream, batch: int, *, symbols: int, length: int, distinct: bool = False
 ) -> FirstTokenPrompts:
     """``length`` symbols, uniform and independent (or all different), then the question.
 

@@ -183,7 +183,7 @@ def attention_maps(
 ) -> Float[Tensor, "2 batch stream stream"]:
     """Attention weights of both layers, rows asking."""
     assert head.architecture.output_size is not None
-    record: dict[str, Tensor] = {}
+    intermediates: dict[str, Tensor] = {}
     with torch.no_grad():
-        head(stream_of(tokens, head.architecture.output_size), mask, record=record)
-    return torch.stack([record[f"layers.{layer}.attention.weights"][0, :, 0] for layer in range(2)])
+        head(stream_of(tokens, head.architecture.output_size), mask, intermediates=intermediates)
+    return torch.stack([intermediates[f"layers.{layer}.attention.weights"][0, :, 0] for layer in range(2)])

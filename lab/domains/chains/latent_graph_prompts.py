@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lab.contracts import generator
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 ROOT = -1
 Roots = Literal["stationary", "uniform"]
@@ -89,7 +89,7 @@ def star(nodes: int) -> tuple[int, ...]:
     return (ROOT,) + (0,) * (nodes - 1)
 
 
-def random_forest(source: Stream, nodes: int, root_share: float | None = None) -> tuple[int, ...]:
+def random_forest(source: RandomStream, nodes: int, root_share: float | None = None) -> tuple[int, ...]:
     """Parent of node i uniform on 0 .. i - 1, node 0 a root.
 
     Args:
@@ -233,7 +233,7 @@ def check_transition(
 
 
 def dirichlet_rows(
-    source: Stream, batch: int, rows: int, states: int, concentration: float, stickiness: float = 0.0
+    source: RandomStream, batch: int, rows: int, states: int, concentration: float, stickiness: float = 0.0
 ) -> Float[Tensor, "batch {rows} {states}"]:
     r"""Rows $(1 - \kappa)\,\mathrm{Dirichlet}(\alpha, \dots, \alpha) + \kappa\, e_s$, one table a sequence.
 
@@ -284,7 +284,7 @@ def _symbols(edges: Float[Tensor, "edges *#batch"], uniform: Float[Tensor, "*bat
 
 
 def sample_forest(
-    source: Stream,
+    source: RandomStream,
     transition: Float[Tensor, "batch states states"],
     root_law: Float[Tensor, "batch states"],
     parents: Sequence[int],
@@ -314,7 +314,7 @@ def sample_forest(
 
 
 def sequences_of(
-    source: Stream, transition: Float[Tensor, "batch states states"], parents: Sequence[int], roots: Roots
+    source: RandomStream, transition: Float[Tensor, "batch states states"], parents: Sequence[int], roots: Roots
 ) -> CausalSequences:
     """Sequences of given transition matrices, e.g. of one that the prior would never draw.
 
@@ -327,7 +327,7 @@ def sequences_of(
     return _sequences(source, transition, parents, roots)
 
 
-def _sequences(source: Stream, transition: Tensor, parents: Sequence[int], roots: Roots) -> CausalSequences:
+def _sequences(source: RandomStream, transition: Tensor, parents: Sequence[int], roots: Roots) -> CausalSequences:
     """`sequences_of` matrices that are known to be transition matrices."""
     law = stationary_law(transition)
     root_law = law if roots == "stationary" else torch.full_like(law, 1 / law.shape[-1])
@@ -338,7 +338,7 @@ def _sequences(source: Stream, transition: Tensor, parents: Sequence[int], roots
 
 @generator(states=3, parents=(-1, 0, 0, -1, 2), concentration=1.0)
 def causal_sequences(
-    source: Stream,
+    source: RandomStream,
     batch: int,
     states: int,
     parents: Sequence[int],
@@ -376,7 +376,7 @@ def tuple_codes(
 
 @generator(states=3, graph=((), (), (0, 1), (1, 2), (0, 3)), concentration=1.0)
 def several_parent_sequences(
-    source: Stream, batch: int, states: int, graph: Sequence[Sequence[int]], concentration: float
+    source: RandomStream, batch: int, states: int, graph: Sequence[Sequence[int]], concentration: float
 ) -> SeveralParentSequences:
     """Sequences in which the law of a token is a row of a random table, chosen by the symbols of its k parents.
 

@@ -26,7 +26,7 @@ from lab.domains.chains.latent_graph_prompts import (
     tuple_codes,
 )
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 Graph = Sequence[Sequence[int]]
 
@@ -147,7 +147,7 @@ def soft_cross_entropy(
 
 
 def posterior_mean(
-    source: Stream,
+    source: RandomStream,
     tokens: Int[Tensor, "batch length"],
     parents: Sequence[int],
     states: int,

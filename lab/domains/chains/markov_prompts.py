@@ -27,7 +27,7 @@ from torch import Tensor
 from lab.contracts import generator
 from lab.domains.chains.latent_graph_prompts import check_transition, dirichlet_rows, stationary_law
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 Start = Literal["uniform", "stationary"]
 BALANCED = 1e-12  # largest error of a column sum of a balanced matrix
@@ -165,7 +165,7 @@ def walk(
 
 
 def sample_chains(
-    source: Stream, table: Float[Tensor, "batch contexts states"], length: int, start: Start = "uniform"
+    source: RandomStream, table: Float[Tensor, "batch contexts states"], length: int, start: Start = "uniform"
 ) -> MarkovSequences:
     """One sequence of each table.
 
@@ -210,7 +210,7 @@ def check_rows(table: Float[Tensor, "batch contexts states"]) -> None:
 
 @generator(states=3, length=9, order=2)
 def dirichlet_chains(
-    source: Stream,
+    source: RandomStream,
     batch: int,
     *,
     states: int,
@@ -237,7 +237,7 @@ def dirichlet_chains(
 
 @generator(states=3, length=9)
 def doubly_stochastic_chains(
-    source: Stream, batch: int, *, states: int, length: int, concentration: float = 1.0
+    source: RandomStream, batch: int, *, states: int, length: int, concentration: float = 1.0
 ) -> MarkovSequences:
     """Order 1, transition matrices the `balance` of Dirichlet rows: every symbol is equally frequent.
 
@@ -254,7 +254,7 @@ def doubly_stochastic_chains(
 
 @generator(states=3, length=9)
 def unigram_chains(
-    source: Stream, batch: int, *, states: int, length: int, concentration: float = 1.0
+    source: RandomStream, batch: int, *, states: int, length: int, concentration: float = 1.0
 ) -> MarkovSequences:
     """Order 1 with all rows equal: independent symbols of an unknown law, the first one included.
 
@@ -268,7 +268,7 @@ def unigram_chains(
 
 @generator(transition=((0.5, 0.5, 0.0), (0.0, 0.25, 0.75), (1.0, 0.0, 0.0)), length=9)
 def fixed_chains(
-    source: Stream,
+    source: RandomStream,
     batch: int,
     *,
     transition: tuple[tuple[float, ...], ...] | Float[Tensor, "states states"],
@@ -286,7 +286,13 @@ def fixed_chains(
 
 @generator(states=2, length=9, switch_probability=0.2)
 def switching_chains(
-    source: Stream, batch: int, *, states: int = 2, length: int, switch_probability: float, concentration: float = 1.0
+    source: RandomStream,
+    batch: int,
+    *,
+    states: int = 2,
+    length: int,
+    switch_probability: float,
+    concentration: float = 1.0,
 ) -> SwitchingSequences:
     r"""Before every token the sign S comes with probability $\rho$; after it the table is new and the start uniform.
 

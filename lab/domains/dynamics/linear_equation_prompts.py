@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lab.contracts import generator
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 Coefficients = Literal["shared", "redrawn"]
 
@@ -101,7 +101,13 @@ def fourier_modes(field: Float[Tensor, "*shape point"], modes: int) -> Complex[T
 
 @generator(family=Family(), trajectories=2, length=4)
 def pde_trajectories(
-    stream: Stream, batch: int, *, family: Family, trajectories: int, length: int, coefficients: Coefficients = "shared"
+    stream: RandomStream,
+    batch: int,
+    *,
+    family: Family,
+    trajectories: int,
+    length: int,
+    coefficients: Coefficients = "shared",
 ) -> PdeTrajectories:
     r"""$c_k$ of the first state complex normal with $E|c_k|^2 = 1/k^2$, then `propagators`, step by step.
 

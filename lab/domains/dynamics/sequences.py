@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lab.contracts import generator
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 Start = Literal["gaussian", "sparse", "ones", "rademacher", "uniform", "complex gaussian"]
 Transition = Literal["diagonal", "orthogonal"]
@@ -40,7 +40,7 @@ class Trajectories:
 
 @generator(dimension=3, length=6)
 def linear_dynamics(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     *,
     dimension: int,
@@ -106,7 +106,7 @@ def linear_dynamics(
     return Trajectories(first.unsqueeze(1) * turned, torch.diag_embed(torch.from_numpy(np.exp(1j * angles))))
 
 
-def first_states(stream: Stream, batch: int, dimension: int, start: Start) -> np.ndarray:
+def first_states(stream: RandomStream, batch: int, dimension: int, start: Start) -> np.ndarray:
     """First states of unit scale, complex [batch, dimension]; see `linear_dynamics`."""
     draws = stream.rng()
     shape = (batch, dimension)

@@ -20,7 +20,7 @@ from torch import Tensor
 from lab.contracts import generator
 from lab.domains.graphs import navigation as exact
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 Layout = Literal["stepwise", "direct", "filler", "path"]
 FILLERS = 8
@@ -129,7 +129,7 @@ def _positive(**sizes: int) -> None:
 
 
 @generator(nodes=6, probability=0.4)
-def bernoulli_dag(stream: Stream, batch: int, nodes: int, probability: float) -> Graphs:
+def bernoulli_dag(stream: RandomStream, batch: int, nodes: int, probability: float) -> Graphs:
     """DAGs in which each edge i -> j, i < j, is there with ``probability``, independently.
 
     Raises:
@@ -142,7 +142,7 @@ def bernoulli_dag(stream: Stream, batch: int, nodes: int, probability: float) ->
 
 
 @generator(layers=3, width=3, probability=0.4)
-def hierarchical_dag(stream: Stream, batch: int, layers: int, width: int, probability: float) -> Graphs:
+def hierarchical_dag(stream: RandomStream, batch: int, layers: int, width: int, probability: float) -> Graphs:
     """DAGs of ``layers`` layers of ``width`` nodes; edges lead one layer up, each there with ``probability``.
 
     Raises:
@@ -156,7 +156,9 @@ def hierarchical_dag(stream: Stream, batch: int, layers: int, width: int, probab
     return Graphs((draws < probability) & (layer == layer[:, None] + 1), layer.expand(batch, nodes))
 
 
-def split_pairs(stream: Stream, adjacency: exact.Adjacency, layer: Int[Tensor, " node"], fraction: float) -> Pairs:
+def split_pairs(
+    stream: RandomStream, adjacency: exact.Adjacency, layer: Int[Tensor, " node"], fraction: float
+) -> Pairs:
     """A random ``fraction`` of the connected pairs, and of the unconnected ones, for training; the rest held out.
 
     Unconnected pairs count only if the goal lies in a higher layer: the others could be told by their layer alone.
@@ -200,8 +202,11 @@ def split_by_distance(adjacency: exact.Adjacency, layer: Int[Tensor, " node"], l
     return pairs
 
 
-def draw_pairs(
-    stream: Stream, batch: int, positive: Bool[Tensor, "node node"], negative: Bool[Tensor, "node node"] | None = None
+def sample_pairs(
+    stream: RandomStream,
+    batch: int,
+    positive: Bool[Tensor, "node node"],
+    negative: Bool[Tensor, "node node"] | None = None,
 ) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """Starts, goals and labels of ``batch`` uniformly drawn pairs; every second one negative where there are any.
 
@@ -224,7 +229,7 @@ def draw_pairs(
 
 
 def sample_walks(
-    stream: Stream,
+    stream: RandomStream,
     policy: Float[Tensor, "goal node node"],
     starts: Int[Tensor, " batch"],
     goals: Int[Tensor, " batch"],
@@ -271,7 +276,7 @@ def sample_walks(
     return walks
 
 
-def random_node_of(stream: Stream, walks: Int[Tensor, "batch step"]) -> Int[Tensor, " batch"]:
+def random_node_of(stream: RandomStream, walks: Int[Tensor, "batch step"]) -> Int[Tensor, " batch"]:
     """A uniformly drawn node of each walk, its last one excepted (the walk's only node where it has one)."""
     length = (walks >= 0).sum(1)
     uniform = torch.from_numpy(stream.child("node").rng().random(len(walks)))
@@ -338,7 +343,7 @@ def write_sequences(
 
 @generator(adjacency=_DIAMOND, positive=_DIAMOND, negative=_DIAMOND.T)
 def navigation(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     adjacency: exact.Adjacency,
     positive: Bool[Tensor, "node node"],
@@ -362,7 +367,7 @@ def navigation(
         LabError: a cycle, no pairs, an unknown layout, or a pair without a path in the layout "path".
     """
     steps = max(1, exact.longest_path(adjacency))
-    starts, goals, _ = draw_pairs(stream.child("pairs"), batch, positive, negative)
+    starts, goals, _ = sample_pairs(stream.child("pairs"), batch, positive, negative)
     connected = exact.path_counts(adjacency)[starts, goals] > 0
     if layout == "path" and not bool(connected.all()):
         row = int((~connected).int().argmax())
@@ -403,7 +408,7 @@ class MotifChains:
     goal: Int[Tensor, " batch"]
 
 
-def draw_motifs(stream: Stream, motifs: int, probability: float) -> Bool[Tensor, "node node"]:
+def sample_motifs(stream: RandomStream, motifs: int, probability: float) -> Bool[Tensor, "node node"]:
     """One adjacency matrix of ``motifs`` separate motifs: 2 sources, 2 nodes between, 2 sinks, edges layer by layer.
 
     Node 6 m + j is node j of motif m: sources j = 0, 1, between 2, 3, sinks 4, 5. Edges are there with
@@ -426,7 +431,7 @@ def draw_motifs(stream: Stream, motifs: int, probability: float) -> Bool[Tensor,
     return torch.block_diag(*blocks.int()).bool()
 
 
-def reserve_orders(stream: Stream, motifs: int, reserved: int) -> Bool[Tensor, "motif motif"]:
+def reserve_orders(stream: RandomStream, motifs: int, reserved: int) -> Bool[Tensor, "motif motif"]:
     """``reserved`` ordered pairs (i, j), i != j, True: never neighbours in the chains of a training.
 
     Raises:
@@ -442,8 +447,8 @@ def reserve_orders(stream: Stream, motifs: int, reserved: int) -> Bool[Tensor, "
     return table
 
 
-def draw_chains(
-    stream: Stream, batch: int, length: int, reserved: Bool[Tensor, "motif motif"], held_out: bool = False
+def sample_chains(
+    stream: RandomStream, batch: int, length: int, reserved: Bool[Tensor, "motif motif"], held_out: bool = False
 ) -> Int[Tensor, "batch {length}"]:
     """Chains of different motifs, uniform among those without a reserved pair of neighbours (``held_out``: with one).
 
@@ -469,13 +474,13 @@ def draw_chains(
     )
 
 
-def _choose(stream: Stream, name: str, shape: tuple[int, ...]) -> Int[Tensor, ...]:
+def _choose(stream: RandomStream, name: str, shape: tuple[int, ...]) -> Int[Tensor, ...]:
     """Fair 0-1 draws."""
     return torch.from_numpy(stream.child(name).rng().integers(0, 2, shape))
 
 
 def _between(
-    stream: Stream,
+    stream: RandomStream,
     name: str,
     adjacency: exact.Adjacency,
     source: Int[Tensor, "batch place"],
@@ -489,7 +494,7 @@ def _between(
 
 
 def _write_chains(
-    stream: Stream,
+    stream: RandomStream,
     adjacency: exact.Adjacency,
     chain: Int[Tensor, "batch length"],
     links: Int[Tensor, "batch exemplar 2"],
@@ -536,7 +541,7 @@ _MOTIFS = torch.block_diag(*[_DIAMOND.new_tensor(np.kron(np.eye(3, k=1), np.ones
 
 @generator(adjacency=_MOTIFS, length=3, reserved=torch.zeros(4, 4, dtype=torch.bool))
 def motif_chains(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     adjacency: exact.Adjacency,
     length: int,
@@ -550,17 +555,17 @@ def motif_chains(
     separator. Then GOAL g START s, and the path through the chain, three nodes a motif, END: in all 10 length - 3.
 
     Args:
-        adjacency: the motifs, from `draw_motifs`.
-        reserved, held_out: which chains, see `draw_chains`.
+        adjacency: the motifs, from `sample_motifs`.
+        reserved, held_out: which chains, see `sample_chains`.
         shuffled: exemplars in random order instead of the chain's.
     """
-    chain = draw_chains(stream, batch, length, reserved, held_out)
+    chain = sample_chains(stream, batch, length, reserved, held_out)
     links = torch.stack([chain[:, :-1], chain[:, 1:]], -1)
     ghosts = links * MOTIF + _choose(stream, "ghosts", (batch, length - 1, 2)) + torch.tensor([4, 0])
     return _write_chains(stream, adjacency, chain, links, ghosts, shuffled)
 
 
-def conflicting_chains(stream: Stream, batch: int, adjacency: exact.Adjacency) -> MotifChains:
+def conflicting_chains(stream: RandomStream, batch: int, adjacency: exact.Adjacency) -> MotifChains:
     """Contexts that show two chains from motif i to motif z: first i -> a -> z, then i -> b -> z; the question is i to z.
 
     Four different random motifs; the answer written is the one along the first chain. ``ghosts[:, 0]`` begins the

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lab import contracts
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 Format = Literal["compact", "authors"]
 Order = Literal["forward", "reversed"]
@@ -85,7 +85,7 @@ def check_sizes(arms: int, length: int, labels: int) -> None:
 
 
 @contracts.generator(arms=3, length=4, labels=12)
-def path_star(stream: Stream, batch: int, *, arms: int, length: int, labels: int) -> PathStars:
+def path_star(stream: RandomStream, batch: int, *, arms: int, length: int, labels: int) -> PathStars:
     """Graphs of G(d, l, N), labels and the order of the edges uniform.
 
     Args:
@@ -110,7 +110,7 @@ def path_star(stream: Stream, batch: int, *, arms: int, length: int, labels: int
     return PathStars(torch.from_numpy(nodes), torch.from_numpy(shuffled))
 
 
-def draw_from_pool(pool: PathStars, stream: Stream, batch: int) -> PathStars:
+def sample_from_pool(pool: PathStars, stream: RandomStream, batch: int) -> PathStars:
     """``batch`` graphs drawn with replacement from a fixed set of graphs.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lab.contracts import generator
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 FunctionClass = Literal["linear", "sparse", "quadratic", "relu", "tree", "sign"]
 Shift = Literal["none", "quadrant", "orthogonal", "overlapping", "half subspace", "skewed", "inputs", "labels", "noise"]
@@ -72,8 +72,8 @@ class FunctionPrompts:
     y_query: Float[Tensor, "batch query"]
 
 
-def draw_functions(
-    stream: Stream, batch: int, function: FunctionClass, dimension: int, sizes: Sizes = DEFAULT_SIZES
+def sample_functions(
+    stream: RandomStream, batch: int, function: FunctionClass, dimension: int, sizes: Sizes = DEFAULT_SIZES
 ) -> Function:
     r"""``batch`` independent functions of a class, as one map of inputs [batch, n, d] to labels [batch, n].
 
@@ -123,7 +123,7 @@ def _descend(x: np.ndarray, coordinates: np.ndarray, leaves: np.ndarray, depth: 
 
 @generator(function="tree", dimension=4, context_length=5, query_length=2, noise=0.3)
 def function_prompts(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     *,
     function: FunctionClass,
@@ -144,7 +144,7 @@ def function_prompts(
         context_length: n examples, 0 or more.
         query_length: m queries.
         noise: standard deviation of the noise on labels of the context.
-        sizes: see `draw_functions`.
+        sizes: see `sample_functions`.
         dtype: precision of all tensors (the numbers are drawn in float64, then rounded).
 
     Raises:
@@ -171,7 +171,7 @@ def function_prompts(
 
 @generator(shift="skewed", dimension=4, context_length=3, query_length=2)
 def shifted_prompts(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     *,
     shift: Shift,
@@ -211,7 +211,7 @@ def shifted_prompts(
     x = stream.child("inputs").rng().standard_normal((batch, context_length, dimension))
     queries = stream.child("queries").rng().standard_normal((batch, query_length, dimension))
     x, queries = _shift_inputs(stream.child("shift"), x, queries, shift, scale)
-    f = draw_functions(stream.child("function"), batch, function, dimension, sizes)
+    f = sample_functions(stream.child("function"), batch, function, dimension, sizes)
     y, goal = f(x), f(queries)
     if shift == "noise":
         y = y + scale * stream.child("noise").rng().standard_normal(y.shape)
@@ -221,7 +221,7 @@ def shifted_prompts(
 
 
 def _shift_inputs(
-    stream: Stream, x: np.ndarray, queries: np.ndarray, shift: Shift, scale: float
+    stream: RandomStream, x: np.ndarray, queries: np.ndarray, shift: Shift, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs of the examples and of the queries after the shift, see `shifted_prompts`."""
     batch, examples, dimension = x.shape

@@ -21,7 +21,7 @@ from lab.domains.regression.least_squares import predict
 from lab.domains.regression.prompts import random_orders
 from lab.errors import LabError
 from lab.predictors import RegressionPredictor
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 
 # Examples that are substituted at once. Memory and arithmetic beyond O(n d) are O(n BLOCK).
 BLOCK = 16
@@ -142,7 +142,7 @@ def normalised_kaczmarz() -> RegressionPredictor:
 
 
 @regression_predictor(orders=3, stream=stream(0, "orders"))
-def averaged_kaczmarz(orders: int, stream: Stream) -> RegressionPredictor:
+def averaged_kaczmarz(orders: int, stream: RandomStream) -> RegressionPredictor:
     """The mean prediction of one Kaczmarz pass over each of ``orders`` random orders of the context.
 
     All prompts are gone through in the same orders, which depend on the stream and the context length only.

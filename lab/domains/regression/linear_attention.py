@@ -94,11 +94,11 @@ def label_slots(
         tokens: examples, then queries (`lab.domains.regression.prompts.tokens`).
         mask: True where the token (row) sees the token (column).
     """
-    record: dict[str, Tensor] = {}
+    intermediates: dict[str, Tensor] = {}
     with torch.no_grad():
-        network(tokens[None], mask, record=record)
+        network(tokens[None], mask, intermediates=intermediates)
     names = ["embedding", *(f"layers.{depth}.residual" for depth in range(network.architecture.layers))]
-    return torch.stack([record[name][0, ..., -1] for name in names])
+    return torch.stack([intermediates[name][0, ..., -1] for name in names])
 
 
 def network_predictor(

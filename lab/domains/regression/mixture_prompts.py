@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lab.contracts import generator
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 Law = Literal["orthonormal", "unit", "normal"]
 WeightLaw = Literal["normal", "unit"]
@@ -44,7 +44,7 @@ class MixturePrompts:
 
 
 def component_set(
-    stream: Stream, components: int, dimension: int, law: Law = "orthonormal"
+    stream: RandomStream, components: int, dimension: int, law: Law = "orthonormal"
 ) -> Float[Tensor, "component dimension"]:
     r"""The set $w^*_1, \dots, w^*_m$ in float64.
 
@@ -77,7 +77,7 @@ def component_set(
 
 @generator(components=torch.eye(3, dtype=torch.float64)[:2], length=5, noise=0.5)
 def regression_mixture(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     *,
     components: Float[Tensor, "component dimension"],
@@ -120,7 +120,7 @@ def regression_mixture(
 
 @generator(dimension=3, length=5, noise=0.5)
 def fresh_regression(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     *,
     dimension: int,
@@ -166,7 +166,7 @@ def prior_law(prior: Sequence[float], components: int) -> Float[Tensor, " compon
 
 
 def _labelled(
-    stream: Stream,
+    stream: RandomStream,
     weights: Float[Tensor, "batch dimension"],
     component: Int[Tensor, " batch"],
     length: int,

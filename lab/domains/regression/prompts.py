@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lab.contracts import generator
 from lab.errors import LabError
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 Inputs = Literal["uniform", "normal"]
 Output = Literal["linear", "sigmoid"]
@@ -67,7 +67,7 @@ Prompts = TypeVar("Prompts", RegressionPrompts, ClassPrompts)
 
 @generator(dimension=3, context_length=5, query_length=2, noise=0.5)
 def linear_regression(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     *,
     dimension: int,
@@ -136,7 +136,7 @@ def linear_regression(
 
 @generator(classes=3, dimension=3, context_length=5, query_length=2)
 def multiclass(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     *,
     classes: int,
@@ -194,7 +194,7 @@ def permute_context(prompts: Prompts, order: Int[Tensor, " context"]) -> Prompts
     return dataclasses.replace(prompts, x_context=prompts.x_context[:, order], y_context=prompts.y_context[:, order])
 
 
-def random_orders(stream: Stream, orders: int, length: int) -> Int[Tensor, "orders length"]:
+def random_orders(stream: RandomStream, orders: int, length: int) -> Int[Tensor, "orders length"]:
     """``orders`` independent random permutations of 0 .. length - 1; the first k do not depend on their number."""
     return torch.from_numpy(stream.rng().random((orders, length)).argsort(axis=1))
 
@@ -223,7 +223,7 @@ def tokens(prompts: RegressionPrompts | ClassPrompts) -> Float[Tensor, "batch le
 
 
 def _inputs(
-    stream: Stream,
+    stream: RandomStream,
     batch: int,
     dimension: int,
     context_length: int,

@@ -55,11 +55,11 @@ def test_bad_sizes_are_refused() -> None:
     with pytest.raises(LabError, match="at least 1"):
         graphs.hierarchical_dag(stream(0), 1, 0, 5, 0.2)
     with pytest.raises(LabError, match="longer|shorten"):
-        graphs.draw_chains(stream(0), 1, 9, torch.zeros(4, 4, dtype=torch.bool))
+        graphs.sample_chains(stream(0), 1, 9, torch.zeros(4, 4, dtype=torch.bool))
     with pytest.raises(LabError, match="raise the probability"):
-        graphs.draw_motifs(stream(0), 2, 0.0)
+        graphs.sample_motifs(stream(0), 2, 0.0)
     with pytest.raises(LabError, match="4 motifs"):
-        graphs.conflicting_chains(stream(0), 1, graphs.draw_motifs(stream(0), 3, 0.75))
+        graphs.conflicting_chains(stream(0), 1, graphs.sample_motifs(stream(0), 3, 0.75))
 
 
 def test_pairs_are_split_without_overlap_and_negatives_are_not_trivial() -> None:
@@ -210,7 +210,7 @@ def test_path_outcome_tells_missteps_from_planning_failures() -> None:
 @pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize("held_out", [False, True])
 def test_chains_of_motifs(shuffled: bool, held_out: bool) -> None:
-    motifs = graphs.draw_motifs(stream(5), 6, 0.75)
+    motifs = graphs.sample_motifs(stream(5), 6, 0.75)
     reserved = graphs.reserve_orders(stream(5), 6, 4)
     assert int(reserved.sum()) == 4
     assert not bool(reserved.diagonal().any())
@@ -235,7 +235,7 @@ def test_chains_of_motifs(shuffled: bool, held_out: bool) -> None:
 
 
 def test_every_source_of_a_motif_reaches_every_sink() -> None:
-    motifs = graphs.draw_motifs(stream(6), 30, 0.6)
+    motifs = graphs.sample_motifs(stream(6), 30, 0.6)
     reach = connected(motifs).unflatten(0, (30, 6)).unflatten(2, (30, 6))
     own = reach[torch.arange(30), :, torch.arange(30)]
     assert bool(own[:, :2, 4:].all())
@@ -243,7 +243,7 @@ def test_every_source_of_a_motif_reaches_every_sink() -> None:
 
 
 def test_conflicting_chains_share_their_ends() -> None:
-    motifs = graphs.draw_motifs(stream(7), 6, 0.75)
+    motifs = graphs.sample_motifs(stream(7), 6, 0.75)
     drawn = graphs.conflicting_chains(stream(7), 50, motifs)
     tail, head = (drawn.ghosts // graphs.MOTIF).unbind(-1)
     assert torch.equal(tail[:, 0], tail[:, 2])

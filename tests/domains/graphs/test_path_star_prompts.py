@@ -12,12 +12,12 @@ from lab.domains.graphs.path_star_prompts import (
     PathStars,
     blank,
     check_sizes,
-    draw_from_pool,
     feature_count,
     features,
     hide_answer,
     look_ahead,
     path_star,
+    sample_from_pool,
     vocabulary_size,
     write,
 )
@@ -117,11 +117,11 @@ def test_features_are_sums_of_one_hot_fields() -> None:
 
 def test_a_pool_gives_nothing_but_its_own_graphs() -> None:
     pool = path_star(stream(0, "pool"), 5, arms=2, length=3, labels=6)
-    drawn = draw_from_pool(pool, stream(0, "data", 3), 40)
+    drawn = sample_from_pool(pool, stream(0, "data", 3), 40)
     known = {tuple(edges.flatten().tolist()) for edges in pool.edges}
     found = {tuple(edges.flatten().tolist()) for edges in drawn.edges}
     assert found == known
-    assert torch.equal(drawn.arms[:7], draw_from_pool(pool, stream(0, "data", 3), 7).arms)
+    assert torch.equal(drawn.arms[:7], sample_from_pool(pool, stream(0, "data", 3), 7).arms)
     children = next_nodes(drawn.edges, drawn.path[:, 1:-1], 6)
     assert torch.equal(children.argmax(-1), drawn.path[:, 2:])
 
@@ -145,4 +145,4 @@ def test_bad_sizes_are_refused_in_one_sentence() -> None:
         write(star(), 5, format="compact", order="up")
     pool = path_star(stream(0, "pool"), 0, arms=2, length=3, labels=6)
     with pytest.raises(LabError, match="pool of 0 graphs"):
-        draw_from_pool(pool, stream(0, "data"), 2)
+        sample_from_pool(pool, stream(0, "data"), 2)

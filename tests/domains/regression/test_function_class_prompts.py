@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.domains.regression.function_class_prompts import Sizes, draw_functions, function_prompts, shifted_prompts
+from lab.domains.regression.function_class_prompts import Sizes, function_prompts, sample_functions, shifted_prompts
 from lab.errors import LabError
 from lab.streams import stream
 
@@ -26,16 +26,16 @@ def inputs(batch: int = 4, length: int = 7, dimension: int = 5) -> np.ndarray:
 def test_linear_classes_are_read_off_the_unit_vectors(name: str, seed: int) -> None:
     x = inputs()
     linear = "linear" if name == "sign" else name
-    weights = draw_functions(stream(seed), 4, linear, 5, SIZES)(np.broadcast_to(np.eye(5), (4, 5, 5)))
+    weights = sample_functions(stream(seed), 4, linear, 5, SIZES)(np.broadcast_to(np.eye(5), (4, 5, 5)))
     expected = np.einsum("bnd,bd->bn", x, weights)
-    found = draw_functions(stream(seed), 4, name, 5, SIZES)(x)
+    found = sample_functions(stream(seed), 4, name, 5, SIZES)(x)
     np.testing.assert_allclose(found, np.sign(expected) if name == "sign" else expected, atol=1e-12)
     if name == "sparse":
         assert ((weights != 0).sum(1) == 2).all()
 
 
 def test_quadratic_functions_are_even_and_homogeneous() -> None:
-    f, x = draw_functions(stream(1), 4, "quadratic", 5), inputs()
+    f, x = sample_functions(stream(1), 4, "quadratic", 5), inputs()
     np.testing.assert_allclose(f(-2 * x), 4 * f(x), atol=1e-12)
     squares = f(np.broadcast_to(np.eye(5), (4, 5, 5))) * math.sqrt(3)
     np.testing.assert_allclose(f(x) * math.sqrt(3), np.einsum("bnd,bd->bn", x**2, squares), atol=1e-12)
@@ -45,7 +45,7 @@ def test_networks_are_sums_of_units() -> None:
     x, source = inputs(), stream(2)
     first = source.rng().standard_normal((4, 5, 5))
     second = source.child("second").rng().standard_normal((4, 5))
-    found = draw_functions(source, 4, "relu", 5, SIZES)(x)
+    found = sample_functions(source, 4, "relu", 5, SIZES)(x)
     for b in range(4):
         for n in range(7):
             units = [second[b, j] * max(first[b, j] @ x[b, n], 0) for j in range(5)]
@@ -56,7 +56,7 @@ def test_trees_are_walked_node_by_node() -> None:
     x, source = inputs(), stream(3)
     coordinates = source.rng().integers(5, size=(4, 7))
     leaves = source.child("leaves").rng().standard_normal((4, 8))
-    found = draw_functions(source, 4, "tree", 5, SIZES)(x)
+    found = sample_functions(source, 4, "tree", 5, SIZES)(x)
     for b in range(4):
         for n in range(7):
             node = 0
@@ -145,6 +145,6 @@ def test_sizes_are_at_least_one() -> None:
 def test_unknown_names_are_refused() -> None:
     # The type checker of the tests would find the unknown name first.
     with pytest.raises(LabError, match="class 'cubic' is unknown; choose one of linear"):
-        draw_functions.__wrapped__(stream(0), 2, "cubic", 3)
+        sample_functions.__wrapped__(stream(0), 2, "cubic", 3)
     with pytest.raises(LabError, match="shift 'sideways' is unknown; choose one of none"):
         shifted_prompts.__wrapped__(stream(0), 2, shift="sideways", dimension=3, context_length=2, query_length=1)

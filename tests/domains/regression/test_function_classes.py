@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Lasso
 from sklearn.neighbors import KNeighborsRegressor
 
-from lab.domains.regression.function_class_prompts import FunctionPrompts, Sizes, draw_functions, function_prompts
+from lab.domains.regression.function_class_prompts import FunctionPrompts, Sizes, function_prompts, sample_functions
 from lab.domains.regression.function_classes import (
     arc_cosine,
     arc_cosine_kernel,
@@ -88,7 +88,7 @@ def test_ridge_error_is_bias_plus_variance_and_least_at_bayes(seed: int, context
 @pytest.mark.parametrize(("name", "kernel"), [("relu", arc_cosine_kernel), ("tree", tree_kernel(3))])
 def test_kernels_are_covariances(name: str, kernel) -> None:
     x = stream(2, "kernel").rng().standard_normal((1, 4, 4))
-    f = draw_functions(stream(2), 40_000, name, 4, Sizes(hidden=2, depth=3))
+    f = sample_functions(stream(2), 40_000, name, 4, Sizes(hidden=2, depth=3))
     values = f(np.broadcast_to(x, (40_000, 4, 4)))
     products = values[:, :, None] * values[:, None, :]
     exact = kernel(torch.from_numpy(x), torch.from_numpy(x))[0].numpy()
@@ -112,7 +112,7 @@ def test_the_linear_kernel_predicts_like_least_squares() -> None:
 def test_expected_kernel_errors_by_sampling_functions() -> None:
     prompts = draw(4, batch=1, context=5)
     x, query = prompts.x_context, prompts.x_query
-    f = draw_functions(stream(4), 20_000, "relu", 4, Sizes(hidden=3))
+    f = sample_functions(stream(4), 20_000, "relu", 4, Sizes(hidden=3))
     both = np.broadcast_to(torch.cat([x, query], 1).numpy(), (20_000, 7, 4))
     values = torch.from_numpy(f(both))
     for used in (arc_cosine_kernel, linear_kernel):
