@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -67,17 +68,34 @@ def _line_in(file: Path, error: BaseException) -> str:
 
 
 def discover() -> list[Task]:
-    """All tasks of the project: those of ``tasks/`` first, then those of ``proofs_check/``; parts in alphabetical order.
+    """All tasks of the project: those of ``tasks/`` first, then those of ``proofs_check/``.
+
+    The parts of a sheet stand in the order of its argument, which its ``__init__.py`` names as ``PARTS``.
 
     Raises:
         LabError: there are none, so that nothing passes for having been checked.
     """
-    files = [file for folder in FOLDERS for file in sorted((PROJECT / folder).rglob("[a-z]*.py"))]
+    places = [place for folder in FOLDERS for place in sorted((PROJECT / folder).glob("[a-z]*"))]
+    files = [
+        file for place in places for file in (_parts(place) if place.is_dir() else [place]) if file.suffix == ".py"
+    ]
     if not files:
         raise LabError(
             f"{PROJECT} holds no tasks (files in {' or '.join(FOLDERS)}); install the lab again, or work in a clone"
         )
     return [load(file) for file in files]
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of a sheet that is a folder."""
+    files = {file.stem: file for file in sorted(folder.glob("[a-z]*.py"))}
+    named = getattr(importlib.import_module(f"{folder.parent.name}.{folder.name}"), "PARTS", ()) if files else ()
+    if sorted(named) != sorted(files):
+        raise LabError(
+            f"{folder}/__init__.py names the parts {', '.join(named)}, and its files are {', '.join(files)}; "
+            "name each file once in PARTS, in the order of the argument"
+        )
+    return [files[name] for name in named]
 
 
 def find(name: str) -> Task:

@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from lab import coverage, dictionary, pages, shipped
+from lab import coverage, dictionary, pages, replication, shipped
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim, Judgement
 from lab.errors import LabError
@@ -139,10 +139,12 @@ class Notebooks:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Make what is official at the ci preset: evidence, figures, verdicts, notebooks, the tables of the README."""
+    """Make what is official at the ci preset: evidence, figures, verdicts, notebooks, pages."""
 
     tasks: tyro.conf.Positional[tuple[str, ...]] = ()
     """names of tasks; all if left out"""
+    roots: tuple[int, ...] = ()
+    """instead, judge the sampled claims on the seeds below these roots and keep what comes out"""
     where: Located = Where()
 
 
@@ -457,14 +459,37 @@ def _notebooks(options: Notebooks) -> int:
     return 0
 
 
+def _write_pages() -> None:
+    generated = {
+        dictionary.PAGE: dictionary.page(),
+        coverage.PAGE: coverage.page(),
+        replication.PAGE: replication.page(pages.sheets()),
+    }
+    for path, text in {**generated, **pages.pages()}.items():
+        write(path, text.encode())
+        print(f"wrote {path}")
+
+
+def _replicate(options: Reproduce) -> int:
+    contradicted = 0
+    for task in _chosen(options.tasks):
+        for root, outcomes in replication.replicate(task, options.where.session(), options.roots).items():
+            for claim, outcome in outcomes.items():
+                if outcome != "as expected":
+                    print(f"{claim} below the root {root}: {outcome}", flush=True)
+                    contradicted += outcome != "inconclusive"
+    _write_pages()
+    return 1 if contradicted else 0
+
+
 def _reproduce(options: Reproduce) -> int:
     require_clone("lab reproduce")
+    if options.roots:
+        return _replicate(options)
     judgements = reproduce(_chosen(options.tasks), options.where.session())
     _print_table(judgements, "claims at preset ci")
     status = _notebooks(Notebooks(options.tasks, options.where))
-    for path, text in {dictionary.PAGE: dictionary.page(), coverage.PAGE: coverage.page(), **pages.pages()}.items():
-        write(path, text.encode())
-        print(f"wrote {path}")
+    _write_pages()
     return status if all(judgement.as_expected for judgement in judgements) else 1
 
 

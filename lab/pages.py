@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,40 @@ def sheet_page(name: str, parts: Sequence[Task]) -> str:
             lines += [f"![{figure.replace('_', ' ')}]({figure}.png)", "", f"*{caption(task, figure)}*", ""]
         if records[task.key]:
             lines += [markdown_table(records[task.key], task), ""]
+    lines += changes(name)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def changes(name: str) -> list[str]:
+    """What changed from the first edition of the sheet called ``name``, claim by claim, as lines of Markdown.
+
+    It is written in ``figures/<name>/changes.toml``: a table a claim, with the sentences ``before`` and ``now`` (empty for
+    a new claim, or one that is gone) and ``why``.
+
+    Raises:
+        LabError: an entry lacks one of the three, or has another one.
+    """
+    file = figure_folder(name) / "changes.toml"
+    if not file.is_file():
+        return []
+    try:
+        known = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise LabError(f"{file} is no TOML ({error}); mend it there") from error
+    lines = [
+        "## What changed from the first edition",
+        "",
+        "| claim | before | now | why |",
+        "| --- | --- | --- | --- |",
+    ]
+    for claim, entry in known.items():
+        if set(entry) != {"before", "now", "why"}:
+            raise LabError(f"{file} gives {claim} the entries {', '.join(entry)}; give it before, now and why")
+        cells = [" ".join(str(entry[part]).split()).replace("|", "\\|") for part in ("before", "now", "why")]
+        lines.append(
+            f"| {claim.removeprefix(name + '/')} | {cells[0] or '(new)'} | {cells[1] or '(gone)'} | {cells[2]} |"
+        )
+    return [*lines, ""]
 
 
 def _code_links(task: Task) -> str:
@@ -107,7 +141,11 @@ def index_page() -> str:
         lines.append(
             f"| [{name}]({name}/README.md) | {parts[0].paper.title} | {len(records)} | {refuted} | {pictures} |"
         )
-    lines += ["", "The [dictionary](dictionary.md) lists which attention is which optimiser or statistic."]
+    lines += [
+        "",
+        "The [dictionary](dictionary.md) lists which attention is which optimiser or statistic; "
+        "[verification](verification.md) counts how often verdicts came out again on other seeds.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -52,7 +52,7 @@ ROOMS: dict[str, Room] = {
     "declarations": _room("evidence claims tasks", "ground figures"),
     "measurements": _room("catalogue runs shipped execution results checks", "ground declarations"),
     "reports": _room(
-        "report coverage findings pages reproduction notebooks", "ground figures declarations measurements"
+        "report coverage findings pages reproduction replication notebooks", "ground figures declarations measurements"
     ),
     "lab": _room("", "ground declarations reports"),
     "dictionary": _room("dictionary", "ground"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 import pytest
 
@@ -68,3 +69,29 @@ def test_a_cell_that_defines_something_is_folded() -> None:
     assert pages.shows_nothing_but_results("TASK.show(figure)\nTASK.show()")
     assert not pages.shows_nothing_but_results("x = 1\nTASK.show(figure)")
     assert not pages.shows_nothing_but_results("")
+
+
+def test_changes_are_of_claims_of_the_sheet() -> None:
+    """A claim that is gone has no sentence now; every other one exists."""
+    for file in (PROJECT / "figures").glob("*/changes.toml"):
+        claims = {claim for task in pages.sheets()[file.parent.name] for claim in task.claims}
+        for claim, entry in tomllib.loads(file.read_text(encoding="utf-8")).items():
+            assert (claim in claims) == bool(entry["now"]), claim
+
+
+def test_changes_are_told_in_a_table(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pages, "PROJECT", tmp_path)
+    assert pages.changes("sheet") == []
+    file = tmp_path / "figures" / "sheet" / "changes.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text('["sheet/A1"]\nbefore = "always"\nnow = "for $|x| < 1$"\nwhy = "measured"\n', encoding="utf-8")
+    assert "| A1 | always | for $\\|x\\| < 1$ | measured |" in pages.changes("sheet")
+    file.write_text('["sheet/A1"]\nbefore = "always"\n', encoding="utf-8")
+    with pytest.raises(LabError, match="give it before, now and why"):
+        pages.changes("sheet")
+
+
+def test_parts_stand_in_the_order_of_the_argument() -> None:
+    """Not in that of the alphabet: the first part is the one that the others refer back to."""
+    parts = [task.part for task in pages.sheets()["stepwise-graph-navigation"] if task.place == "tasks"]
+    assert parts[0] == "stepwise-gap"

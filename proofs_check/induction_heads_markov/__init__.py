@@ -1,1 +1,4 @@
-"""In-context Markov chains: what is exact; the argument begins in ``counting.py``."""
+"""In-context Markov chains: what is exact."""
+
+# In the order of the argument.
+PARTS = ("counting", "wirings", "trap")

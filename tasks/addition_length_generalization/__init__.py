@@ -1,1 +1,4 @@
-"""Addition of any length by a network that knows one column; the argument begins in ``every_window.py``."""
+"""Addition of any length by a network that knows one column."""
+
+# In the order of the argument.
+PARTS = ("every_window", "carry_chains", "unseen_sums", "whole_sums")

@@ -1,1 +1,4 @@
-"""What next-token prediction learns of a graph that has to be planned; the argument begins in ``objectives.py``."""
+"""What next-token prediction learns of a graph that has to be planned."""
+
+# In the order of the argument.
+PARTS = ("objectives", "other_sizes", "conditions", "partial_credit")

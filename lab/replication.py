@@ -1,0 +1,127 @@
+"""Claims on seeds that nobody has used: every sampled claim judged again below other roots, and what came out.
+
+A verdict that ships was taken once, on the seeds below the root that its task names. Whether it says something about the
+claim or about those seeds is a question for other seeds, and its answer is kept beside the verdicts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from lab.claims import Judgement
+from lab.errors import LabError
+from lab.execution import Session
+from lab.files import PROJECT, write
+from lab.reproduction import judge_all
+from lab.results import Results, ensure
+from lab.tasks import Task
+
+PAGE = PROJECT / "figures" / "verification.md"
+Outcome = Literal["as expected", "inconclusive", "opposite", "control not rejected"]
+
+
+def outcome(judgement: Judgement) -> Outcome:
+    """What a judgement on other seeds says of a claim: an inconclusive one is no contradiction, an opposite one is."""
+    if judgement.verdict == judgement.claim.expected:
+        return "as expected" if judgement.as_expected else "control not rejected"
+    return "inconclusive" if judgement.verdict == "inconclusive" else "opposite"
+
+
+def replication_file(task: Task) -> Path:
+    """Where the outcomes of ``task`` are kept."""
+    return PROJECT / "evidence" / task.key / "replication.json"
+
+
+def replicate(task: Task, session: Session, roots: Sequence[int]) -> dict[str, dict[str, Outcome]]:
+    """Judge the sampled claims of ``task`` at its ``ci`` preset below each of ``roots``, and keep the outcomes.
+
+    Returns:
+        Outcome of each claim by root; those of other roots that were kept before, with the same code, are among them.
+
+    Raises:
+        LabError: a root is the one that the evidence was drawn below.
+    """
+    if task.root in roots:
+        raise LabError(f"the evidence of {task.key} was drawn below the root {task.root}; name other roots")
+    found = outcomes(task)
+    for root in roots:
+        results = Results(task, task.config("ci"), replace(session, root=root))
+        ensure(results.jobs(list(task.measurements.values())), results.session)
+        judged = judge_all(results, list(task.claims.values()), "ci")
+        found[str(root)] = {one.claim.id: outcome(one) for one in judged if _sampled(one)}
+    if any(found.values()):
+        kept = {"code": _code(task), "roots": dict(sorted(found.items(), key=lambda entry: int(entry[0])))}
+        write(replication_file(task), (json.dumps(kept, indent=1) + "\n").encode())
+    return found
+
+
+def outcomes(task: Task) -> dict[str, dict[str, Outcome]]:
+    """The outcomes kept for ``task``, by root; none where its measurements or sizes have changed since."""
+    file = replication_file(task)
+    if not file.is_file():
+        return {}
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return kept["roots"] if kept["code"] == _code(task) else {}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise LabError(
+            f"{file} is damaged ({error!r}); delete it, and `lab reproduce --roots` writes it anew"
+        ) from error
+
+
+def _sampled(judgement: Judgement) -> bool:
+    return any(one.sampled for one in (judgement.evidence, *(control.evidence for control in judgement.controls)))
+
+
+def _code(task: Task) -> str:
+    """Sixteen hex digits of what its numbers depend on, seeds and versions aside."""
+    results = Results(task, task.config("ci"), Session())
+    jobs = results.jobs(list(task.measurements.values()))
+    about = sorted({json.dumps([job.measurement, job.config, job.source], sort_keys=True) for job in jobs})
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+
+def page(sheets: Mapping[str, Sequence[Task]]) -> str:
+    """The page of verification in Markdown: what a verdict promises, and how often it came out again."""
+    lines = [
+        "# Verification",
+        "",
+        "Exact claims (identities, enumerations, quadratures) are measured again with every change of the code and have no",
+        "seeds. A sampled claim ships with the verdict of seeds that were drawn once, below a root that its task names.",
+        "`lab check --fresh ROOT` draws all seeds below another root; the table counts what came out at other roots",
+        "(`lab reproduce --roots ROOT ...` measures them and writes it). An inconclusive outcome contradicts nothing; an",
+        "opposite one would.",
+        "",
+        "| sheet | roots | judgements | as expected | inconclusive | opposite | control not rejected |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    total: Counter[str] = Counter()
+    missed: list[str] = []
+    for name, parts in sheets.items():
+        counts: Counter[str] = Counter()
+        roots: set[str] = set()
+        for task in parts:
+            for root, found in outcomes(task).items():
+                if found:
+                    roots.add(root)
+                counts.update(found.values())
+                missed += [f"| `{claim}` | {root} | {out} |" for claim, out in found.items() if out != "as expected"]
+        total += counts
+        lines.append(
+            f"| [{name}]({name}/README.md) | {', '.join(sorted(roots, key=int)) or 'none yet'} | {_cells(counts)} |"
+        )
+    lines.append(f"| all | | {_cells(total)} |")
+    if missed:
+        lines += ["", "Not as expected:", "", "| claim | root | outcome |", "| --- | --- | --- |", *missed]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(counts: Counter[str]) -> str:
+    kinds: tuple[Outcome, ...] = ("as expected", "inconclusive", "opposite", "control not rejected")
+    return " | ".join([str(counts.total()), *(str(counts[kind]) for kind in kinds)])

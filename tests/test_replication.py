@@ -1,0 +1,86 @@
+"""Claims judged again on other seeds, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab import LabError, pages, replication
+from lab.catalogue import discover, load
+from lab.claims import judge
+from lab.execution import Session
+from lab.files import PROJECT
+from lab.results import Results
+
+task = load(Path(__file__).parent / "examples" / "tiny.py")
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch) -> Session:
+    monkeypatch.setattr(replication, "PROJECT", tmp_path)
+    return Session(tmp_path / "results", quiet=True, evidence=None)
+
+
+def test_sampled_claims_are_judged_below_every_root(session: Session) -> None:
+    found = replication.replicate(task, session, [3, 1])
+    sampled = [
+        claim.id
+        for claim in task.claims.values()
+        if judge(claim, Results(task, task.config("ci"), session)).evidence.sampled
+    ]
+    assert found == {root: dict.fromkeys(sampled, "as expected") for root in ("3", "1")}
+    assert sampled
+    assert list(replication.outcomes(task)) == ["1", "3"]
+    assert list(replication.replicate(task, session, [2])) == ["1", "3", "2"]
+
+
+def test_the_root_of_the_evidence_replicates_nothing(session: Session) -> None:
+    with pytest.raises(LabError, match="drawn below the root 0; name other roots"):
+        replication.replicate(task, session, [1, 0])
+
+
+def test_an_opposite_verdict_is_told_from_an_inconclusive_one(session: Session) -> None:
+    claim = next(iter(task.claims.values()))
+    good = judge(claim, Results(task, task.config("ci"), session))
+    assert replication.outcome(good) == "as expected"
+    assert replication.outcome(replace(good, claim=replace(claim, expected="refuted", condition="if"))) == "opposite"
+    accepted = tuple(replace(one, rejected=False) for one in good.controls)
+    assert replication.outcome(replace(good, controls=accepted)) == "control not rejected"
+
+
+def test_outcomes_of_other_code_do_not_count(session: Session) -> None:
+    replication.replicate(task, session, [1])
+    file = replication.replication_file(task)
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(kept | {"code": "0" * 16}), encoding="utf-8")
+    assert replication.outcomes(task) == {}
+    file.write_text("{", encoding="utf-8")
+    with pytest.raises(LabError, match="is damaged.*writes it anew"):
+        replication.outcomes(task)
+
+
+def test_the_page_counts_what_is_kept(session: Session) -> None:
+    replication.replicate(task, session, [1, 2])
+    file = replication.replication_file(task)
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    claim = next(iter(kept["roots"]["2"]))
+    kept["roots"]["2"][claim] = "inconclusive"
+    file.write_text(json.dumps(kept), encoding="utf-8")
+    text = replication.page({"tiny": [task]})
+    number = 2 * len(kept["roots"]["1"])
+    assert f"| [tiny](tiny/README.md) | 1, 2 | {number} | {number - 1} | 1 | 0 | 0 |" in text
+    assert f"| `{claim}` | 2 | inconclusive |" in text
+
+
+def test_the_committed_page_is_current() -> None:
+    assert replication.PAGE.read_text(encoding="utf-8") == replication.page(pages.sheets()), "run `lab reproduce`"
+
+
+def test_what_is_kept_are_claims_of_the_project() -> None:
+    claims = {claim for task in discover() for claim in task.claims}
+    for file in (PROJECT / "evidence").rglob("replication.json"):
+        for outcomes in json.loads(file.read_text(encoding="utf-8"))["roots"].values():
+            assert set(outcomes) <= claims, file
