@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, SupportsFloat
@@ -143,6 +143,13 @@ class Evidence:
         """A number without sampling error: an identity, an enumeration, a quadrature."""
         _inequality(relation)
         return cls((Part(float(measured), relation, float(bound), origin),))
+
+    @classmethod
+    def within(cls, deviations: Iterable[Number], bounds: Iterable[Number], origin: str) -> Evidence:
+        """Numbers without sampling error, each of which must not exceed a bound of its own, as in an identity."""
+        return cls.all(
+            *(cls.exact(value, "<=", bound, origin) for value, bound in zip(deviations, bounds, strict=True))
+        )
 
     @classmethod
     def over_seeds(cls, samples: Any, relation: Relation, bound: Number, origin: str, parts: int = 1) -> Evidence:

@@ -31,7 +31,7 @@ from lab.errors import LabError
 from lab.files import results_folder
 from lab.labels import Measured
 from lab.progress import Progress, open_progress
-from lab.runs import Job, Store
+from lab.runs import Job, Store, minor_versions, provenance
 
 logger = logging.getLogger("lab")
 
@@ -77,12 +77,32 @@ class Session:
 
 def execute(
     job: Job, scratch: Path | None, networks: Path | None, listener: Callable[[float], None] | None
-) -> Measured:
-    """Carry out ``job`` in this process."""
+) -> tuple[Measured, dict[str, Any]]:
+    """Carry out ``job`` in this process; its numbers, and the provenance of this process.
+
+    Raises:
+        LabError: this process holds another version of the code, or of a library, than the one the result is for.
+    """
     task = load(job.file)
+    _check_same_code(job, task.measurements[job.measurement].fingerprint)
     config = config_from_dict(task.config_type, job.config)
     with _numerics(), context.job(context.JobContext(job.device, scratch, networks, listener)):
-        return task.measurements[job.measurement].measure(config, job.seeds, job.case)
+        return task.measurements[job.measurement].measure(config, job.seeds, job.case), provenance()
+
+
+def _check_same_code(job: Job, source: str) -> None:
+    """A number is kept under the code and the versions that it was asked for with; here they must be those that make it."""
+    if source != job.source:
+        raise LabError(
+            f"the process that should measure it holds another version of {job.file.name}, or of what that imports, than "
+            "the one it is asked for with; start it again (the command, or the workers of the cluster)"
+        )
+    for name, wanted in job.versions.items():
+        if minor_versions()[name] != wanted:
+            raise LabError(
+                f"the process that should measure it has {name} {minor_versions()[name]}, and it is asked for with {wanted}; "
+                "install the same versions for the workers of the cluster"
+            )
 
 
 @contextmanager
@@ -162,7 +182,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                             for future in ready:
                                 job, attempt, begun = under_way[future]
                                 try:
-                                    data = future.result()
+                                    data, measured_by = future.result()
                                 except (BrokenProcessPool, CancelledError):
                                     raise
                                 except Exception as error:
@@ -176,7 +196,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                                         waiting.clear()
                                 else:
                                     del under_way[future]
-                                    store.save(job, data, time.monotonic() - begun)
+                                    store.save(job, data, time.monotonic() - begun, measured_by)
                                     store.discard_scratch(job)
                                     progress.finish(job.label)
                                     finish(job, data)

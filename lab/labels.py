@@ -237,3 +237,13 @@ def join(name: str, parts: Sequence[Measured], origins: Sequence[str]) -> Measur
     return Measured(
         {one: np.concatenate([part[one] for part in parts]) for one in first.arrays}, first.axes, first.labels
     )
+
+
+def deviations(pairs: Sequence[tuple[float, float]]) -> LabelledArrays:
+    """What an identity gives: every deviation between its two sides, and the bound of its rounding.
+
+    >>> list(deviations([(1e-16, 1e-15), (0.0, 1e-15)])["bound"].dims)
+    ['check']
+    """
+    values, bounds = zip(*pairs, strict=True)
+    return {"deviation": labelled(values, check=None), "bound": labelled(bounds, check=None)}

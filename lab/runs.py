@@ -59,6 +59,7 @@ class Job:
     source: str
     case: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=lambda: minor_versions())
 
     @cached_property
     def common(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Job:
             "config": dict(self.config),
             "device": self.device.split(":")[0],
             "source": self.source,
-            "versions": minor_versions(),
+            "versions": dict(self.versions),
         }
 
     @cached_property
@@ -160,16 +161,18 @@ class Store:
             return None
         return Stored(data, (call,))
 
-    def save(self, job: Job, data: Measured, seconds: float) -> None:
-        """Write a result in one step: it is there whole or not at all."""
+    def save(self, job: Job, data: Measured, seconds: float, measured_by: Mapping[str, Any]) -> None:
+        """Write a result in one step: it is there whole or not at all.
+
+        ``measured_by`` is the ``provenance`` of the process that measured it.
+        """
         manifest = {
             "identity": job.identity,
             "digest": digest(data),
-            "versions": versions(),
             "seconds": round(seconds, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": machine(),
             "file": job.file.name,
+            **measured_by,
         }
         try:
             write(self.root / job.path, content(data, manifest))
@@ -262,6 +265,11 @@ def digest(data: Measured, about: Any = None) -> str:
     if about is not None:
         total.update(json.dumps(about, sort_keys=True).encode())
     return total.hexdigest()
+
+
+def provenance() -> dict[str, Any]:
+    """The versions and the kind of machine of this process."""
+    return {"versions": versions(), "machine": machine()}
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,12 @@
 """Which source a measurement depends on, as a hash.
 
-Inside the file that defines a measurement the dependence is followed name by name, so that rewriting prose,
-a figure or a claim does not make a finished training stale. Everything it reaches in other files of the
-project counts as a whole, with what those files import in turn. Comments and docstrings do not count.
-What is reached only through strings (``getattr``) is not seen.
+Inside the file that defines a measurement the dependence is followed name by name, so that rewriting prose, a figure or a
+claim does not make a finished training stale. Every other statement at the top level of the file counts, unless it is
+plain that it changes no number. What is imported from the project, or from a module of the user's own (one that is not
+installed), counts as a whole, with what that module imports in turn. Comments, docstrings and help texts do not count.
+
+What cannot be followed is refused: code made from text, modules imported by a name that is text, and data files. Only what
+is reached through ``getattr`` with a name made at run time escapes.
 """
 
 from __future__ import annotations
@@ -12,112 +15,306 @@ import ast
 import copy
 import hashlib
 import importlib.util
+import inspect
+import symtable
+import sysconfig
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from lab.errors import LabError
+
+PROJECT_PACKAGES = ("lab", "tasks", "proofs_check")
 # They carry messages, progress and places, never numbers.
 INERT = frozenset(
     f"lab.{name}"
     for name in "errors context unfinished files labels configuration contracts checks evidence claims papers tasks catalogue "
     "runs shipped execution progress results figures figures.drawing figures.looks figures.panel figures.sheet "
-    "figures.summaries report coverage pages findings notebooks reproduction".split()
+    "figures.summaries report coverage pages findings notebooks reproduction replication source".split()
+)
+# A decorator of another name may do anything, so that what it decorates counts whether it is used or not.
+HARMLESS_DECORATORS = frozenset(
+    "dataclass cache lru_cache wraps contextmanager total_ordering runtime_checkable".split()
+)
+MADE_FROM_TEXT = frozenset("exec eval compile globals __import__ import_module".split())
+MADE_FROM_TEXT_BY = frozenset({"import_module", "__doc__"})  # as attributes: `module.eval()` makes no code
+READS_FILES = frozenset(
+    "open read_text read_bytes load loadtxt genfromtxt fromfile memmap read_csv read_json read_parquet read_table".split()
 )
 
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
-def fingerprint(file: Path, name: str) -> str:
-    """Hash (16 hex digits) of the code that the top-level function ``name`` of ``file`` can reach."""
-    return _fingerprint(file, name, file.stat().st_mtime_ns)
+
+def fingerprint(file: Path, function: Callable[..., Any], also: Iterable[str] = ()) -> str:
+    """Hash (16 hex digits) of the code that the top-level ``function`` of ``file`` can reach.
+
+    Args:
+        file: where it is defined.
+        function: the function, as it was before it was registered.
+        also: other top-level names of the file that it reaches in ways that its code does not show.
+
+    Raises:
+        LabError: it is not defined by a ``def`` of its own at the top level of the file, or uses what cannot be followed.
+    """
+    function = inspect.unwrap(function)
+    name = function.__name__
+    tree = _parse(file)
+    found = [one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name]
+    code = getattr(function, "__code__", None)
+    # In a notebook the code is that of a cell, whose agreement with the file is checked where numbers are shown.
+    elsewhere = code is not None and Path(code.co_filename).suffix == ".py" and Path(code.co_filename).resolve() != file
+    if not found or code is None or elsewhere or not _spans(found, code.co_firstlineno, file, code.co_filename):
+        raise LabError(
+            f"the measurement {name!r} is not made by a def of its own at the top level of {file}, so what it depends on "
+            "cannot be told; define it there with def, and pass what varies as sizes, seeds or cases"
+        )
+    return _fingerprint(file, name, tuple(also))
 
 
 def reachable(file: Path, name: str) -> frozenset[str]:
     """The top-level names of ``file`` that ``name`` uses, directly or through other names of the file."""
-    return frozenset(_reach(_parse(file, file.stat().st_mtime_ns), name)[0])
+    return frozenset(_reach(_survey(file), [name])[0])
+
+
+def _spans(found: list[ast.FunctionDef], line: int, file: Path, code_file: str) -> bool:
+    if Path(code_file).suffix != ".py":
+        return True
+    return any(
+        min([one.lineno, *(decorator.lineno for decorator in one.decorator_list)]) <= line <= (one.end_lineno or line)
+        for one in found
+    )
 
 
 @cache
-def _fingerprint(file: Path, name: str, _: int) -> str:
-    tree = _parse(file, file.stat().st_mtime_ns)
-    names, statements = _reach(tree, name)
-    modules: set[str] = set()
-    for statement in statements:
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            modules |= _imported(statement)
-    digest = hashlib.sha256("\n".join(sorted(ast.unparse(one) for one in statements)).encode())
+def _fingerprint(file: Path, name: str, also: tuple[str, ...]) -> str:
+    survey = _survey(file)
+    names, texts, modules = _reach(survey, [name, *also, *survey.effects], refuse=f"the measurement {name!r} of {file}")
+    digest = hashlib.sha256("\n".join(sorted(texts)).encode())
     for module in sorted(_module_closure(modules)):
         digest.update(module.encode())
-        digest.update(_module_text(module).encode())
+        digest.update(_module_text(module))
     return digest.hexdigest()[:16]
 
 
 @cache
-def _parse(file: Path, _: int) -> ast.Module:
+def _parse(file: Path) -> ast.Module:
+    """The tree of a file without docstrings and help texts, as the file is when it is first asked for."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:] or [ast.Pass()]
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]  # type: ignore[attr-defined]
     return tree
 
 
-def _definitions(tree: ast.Module) -> dict[str, ast.stmt]:
-    found: dict[str, ast.stmt] = {}
-    for statement in tree.body:
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-            found[statement.name] = statement
-        elif isinstance(statement, ast.Import | ast.ImportFrom):
-            for alias in statement.names:
-                found[(alias.asname or alias.name).split(".")[0]] = statement
-        else:
-            for node in ast.walk(statement):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    found[node.id] = statement
-    return found
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
-def _reach(tree: ast.Module, name: str) -> tuple[set[str], list[ast.stmt]]:
-    definitions = _definitions(tree)
-    pending, names, statements = [name], set[str](), list[ast.stmt]()
+class _Survey(NamedTuple):
+    """The top level of a file: the statements that define each name, in order, and the names that count in any case."""
+
+    definitions: dict[str, list[ast.stmt]]
+    effects: list[str]
+    tasks: set[str]
+    package: str
+
+
+@cache
+def _survey(file: Path) -> _Survey:
+    definitions: dict[str, list[ast.stmt]] = {}
+    effects: list[str] = []
+    body = _parse(file).body
+    tasks = {target.id for one in body for target in _targets(one) if isinstance(target, ast.Name) and _makes_task(one)}
+    for statement in body:
+        names, counts = _defines(statement, tasks)
+        if counts:  # it goes by a name that no other statement can have
+            effects.append(f"statement {len(effects)}")
+            definitions[effects[-1]] = [statement]
+        for name in names:
+            definitions.setdefault(name, []).append(statement)
+    inside = _name_in_project(file)
+    return _Survey({name: found for name, found in definitions.items() if name not in tasks}, effects, tasks, inside)
+
+
+def _defines(statement: ast.stmt, tasks: set[str]) -> tuple[set[str], bool]:
+    """The names that a top-level statement defines, and whether it counts though none of them may be used."""
+    if isinstance(statement, Definition):
+        ours = [one for one in statement.decorator_list if _root(one) not in tasks]
+        registered = len(ours) < len(statement.decorator_list)
+        return {statement.name}, not registered and any(_last(one) not in HARMLESS_DECORATORS for one in ours)
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        star = any(alias.name == "*" for alias in statement.names)
+        return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}, star
+    targets = _targets(statement)
+    if targets and all(isinstance(target, ast.Name) for target in targets):
+        return {target.id for target in targets if isinstance(target, ast.Name)}, False
+    if isinstance(statement, ast.Expr) and _last(statement.value) == "show" and _root(statement.value) in tasks:
+        return set(), False
+    if isinstance(statement, ast.If) and any(
+        name in ast.unparse(statement.test) for name in ("TYPE_CHECKING", "__main__")
+    ):
+        return set(), False
+    inside: set[str] = set()
+    for node in ast.walk(statement):
+        if isinstance(node, Definition):
+            inside.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            inside |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            inside.add(node.id)
+    return inside, not isinstance(statement, ast.Pass)
+
+
+def _targets(statement: ast.stmt) -> list[ast.expr]:
+    """What a statement assigns to, tuples taken apart; empty for other statements."""
+    pending: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        pending = list(statement.targets)
+    elif isinstance(statement, ast.AnnAssign | ast.AugAssign):
+        pending = [statement.target]
+    flat: list[ast.expr] = []
     while pending:
-        current = pending.pop()
-        statement = definitions.get(current)
-        if current in names or statement is None or _makes_task(statement):
-            continue
-        names.add(current)
-        if isinstance(statement, ast.FunctionDef):
-            # Registering decorators name the task; what they register does not change what is measured.
-            statement = copy.copy(statement)
-            statement.decorator_list = []
-        if statement not in statements:
-            statements.append(statement)
-        pending += [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
-    return names, statements
+        target = pending.pop()
+        if isinstance(target, ast.Tuple | ast.List):
+            pending += target.elts
+        else:
+            flat.append(target)
+    return flat
+
+
+def _root(node: ast.expr) -> str:
+    """The first name of ``a.b(…).c``."""
+    while isinstance(node, ast.Call | ast.Attribute):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _last(node: ast.expr) -> str:
+    """The last name of ``a.b`` or ``a.b(…)``."""
+    node = node.func if isinstance(node, ast.Call) else node
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _makes_task(statement: ast.stmt) -> bool:
     value = getattr(statement, "value", None)
-    called = value.func if isinstance(value, ast.Call) else None
-    return isinstance(called, ast.Name) and called.id == "Task"
+    return isinstance(value, ast.Call) and _last(value) == "Task"
 
 
-def _imported(statement: ast.Import | ast.ImportFrom) -> set[str]:
-    """The modules of this project that an import statement names."""
+def _reach(survey: _Survey, roots: Iterable[str], refuse: str = "") -> tuple[set[str], list[str], set[str]]:
+    """Names, texts of the statements behind them, and modules imported by them.
+
+    ``refuse`` says whose code it is, where what cannot be followed is an error.
+    """
+    pending, names, texts, modules = list(roots), set[str](), list[str](), set[str]()
+    while pending:
+        current = pending.pop()
+        if current in names or current not in survey.definitions:
+            continue
+        names.add(current)
+        for place, statement in enumerate(survey.definitions[current]):
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                kept = [one for one in statement.names if (one.asname or one.name).split(".")[0] == current]
+                statement = copy.copy(statement)
+                statement.names = kept or statement.names  # a star
+            elif isinstance(statement, Definition):
+                # Registering decorators name the task; what they register does not change what is measured.
+                statement = copy.copy(statement)
+                statement.decorator_list = [one for one in statement.decorator_list if not _registers(one, survey)]
+            text = ast.unparse(statement)
+            texts.append(f"{current} {place}: {text}")  # what defines a name again does so in this order
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    modules |= _imported(node, survey.package)
+            used = _globals(text)
+            if refuse:
+                _check_followable(statement, refuse)
+                if used & survey.tasks:
+                    raise LabError(
+                        f"{refuse} uses {min(used & survey.tasks)} itself, whose paper and claims are no part of what its "
+                        "results are kept under; take what it needs from its sizes"
+                    )
+            pending += used
+    return names, texts, modules
+
+
+def _registers(decorator: ast.expr, survey: _Survey) -> bool:
+    """Whether a decorator is a method of a task of the file."""
+    return _root(decorator) in survey.tasks
+
+
+@cache
+def _globals(text: str) -> frozenset[str]:
+    """The names that code at the top level takes from its module."""
+    found: set[str] = set()
+    pending = [symtable.symtable(text, "source", "exec")]
+    top = pending[0]
+    while pending:
+        table = pending.pop()
+        pending += table.get_children()
+        everything = table is top or table.get_type() == "class"
+        found |= {one.get_name() for one in table.get_symbols() if everything or one.is_global()}
+    return frozenset(found)
+
+
+def _check_followable(statement: ast.AST, whose: str) -> None:
+    for node in ast.walk(statement):
+        name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        if name in (MADE_FROM_TEXT_BY if isinstance(node, ast.Attribute) else MADE_FROM_TEXT):
+            raise LabError(
+                f"{whose} uses {name} in line {getattr(node, 'lineno', '?')}, so what it depends on cannot be told; "
+                "import what it needs by name, and write code as code"
+            )
+        if isinstance(node, ast.Call) and _last(node) in READS_FILES:
+            raise LabError(
+                f"{whose} calls {_last(node)} in line {node.lineno}, and a data file is no part of what its results are "
+                "kept under; write the numbers into the Python file, or into a Python file that it imports"
+            )
+
+
+def _imported(statement: ast.Import | ast.ImportFrom, package: str = "") -> set[str]:
+    """The modules that an import statement names and that count: of the project, or not installed."""
     if isinstance(statement, ast.Import):
         return {alias.name for alias in statement.names if _ours(alias.name)}
     base = statement.module or ""
-    if not _ours(base):
+    if statement.level:
+        above = package.split(".")
+        above = above[: len(above) - statement.level + 1]
+        base = ".".join([*above, *([base] if base else [])])
+    if not base or not _ours(base):
         return set()
-    inner = {f"{base}.{alias.name}" for alias in statement.names}
+    inner = {f"{base}.{alias.name}" for alias in statement.names if alias.name != "*"}
     modules = {module for module in inner if _module_file(module) is not None}
-    return modules | ({base} if modules != inner else set())
+    return modules | ({base} if modules != inner or not inner else set())
 
 
+def _name_in_project(file: Path) -> str:
+    """The package that a file of the project lies in; empty for other files."""
+    root = Path(__file__).resolve().parent.parent
+    return ".".join(file.parent.relative_to(root).parts) if file.is_relative_to(root) else ""
+
+
+@cache
 def _ours(module: str) -> bool:
-    return module.split(".")[0] in ("lab", "tasks", "proofs_check")
+    """Whether a module's code counts: the project's, or one that comes neither with Python nor from an installed package."""
+    root = module.split(".")[0]
+    if root in PROJECT_PACKAGES:
+        return True
+    try:
+        spec = importlib.util.find_spec(root)
+    except (ImportError, ValueError):
+        return False
+    places = [spec.origin] if spec and spec.origin else list((spec and spec.submodule_search_locations) or [])
+    if not places or not Path(places[0]).is_absolute():
+        return False  # built in, or frozen
+    place = Path(places[0])
+    standard = Path(sysconfig.get_paths()["stdlib"])
+    return not place.is_relative_to(standard) and not {"site-packages", "dist-packages"} & set(place.parts)
 
 
 @cache
@@ -125,13 +322,13 @@ def _module_file(module: str) -> Path | None:
     root = Path(__file__).resolve().parent.parent
     path = root.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
+        if candidate.is_file() and module.split(".")[0] in PROJECT_PACKAGES:
             return candidate
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec is not None and spec.origin else None
+    return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
 
 
 def _module_closure(modules: set[str]) -> set[str]:
@@ -142,14 +339,40 @@ def _module_closure(modules: set[str]) -> set[str]:
         if module in closed or module in INERT or file is None:
             continue
         closed.add(module)
-        for node in ast.walk(_parse(file, file.stat().st_mtime_ns)):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                pending += _imported(node)
+        pending += _imports_of(module)
+        if "." in module:  # a package runs before its modules
+            pending.append(module.rpartition(".")[0])
     return closed
 
 
 @cache
-def _module_text(module: str) -> str:
+def _imports_of(module: str) -> frozenset[str]:
     file = _module_file(module)
     assert file is not None
-    return ast.unparse(_parse(file, file.stat().st_mtime_ns))
+    if file.suffix != ".py":
+        return frozenset()
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    tree = _parse(file)
+    if module.split(".")[0] not in PROJECT_PACKAGES:
+        _check_followable(tree, f"the module {file}")
+    return frozenset(
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in _imported(node, package)
+    )
+
+
+@cache
+def _module_text(module: str) -> bytes:
+    file = _module_file(module)
+    assert file is not None
+    if file.suffix != ".py":
+        return file.read_bytes()
+    body = [one for one in _parse(file).body if not _names_parts(one)]
+    return "\n".join(ast.unparse(one) for one in body).encode()
+
+
+def _names_parts(statement: ast.stmt) -> bool:
+    """Whether it is the list of a sheet's parts, which is an order of reading."""
+    return any(isinstance(target, ast.Name) and target.id == "PARTS" for target in _targets(statement))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -30,10 +31,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from lab import papers
-from lab.claims import Claim, Control, Evidence, Expected, Kind
+from lab.claims import Claim, Control, Evidence, Expected, Kind, control
 from lab.errors import LabError, nearest
 from lab.files import FOLDERS, PROJECT
-from lab.labels import NUMERIC, Measured, is_labelled, measured
+from lab.labels import NUMERIC, LabelledArrays, Measured, is_labelled, measured
 from lab.papers import Paper
 from lab.source import fingerprint, reachable
 
@@ -67,6 +68,7 @@ class Measurement:
         seeds_per_job: at most so many seeds in one call of an ensemble measurement. It does not depend on the
             number of workers, so that results do not either.
         file: where it is defined.
+        fingerprint: hash of the source it depends on, as that was when the file was imported.
         cases: settings by name, where no seed is involved; empty for a measurement over seeds.
     """
 
@@ -76,6 +78,7 @@ class Measurement:
     ensemble: bool
     seeds_per_job: int
     file: Path
+    fingerprint: str
     cases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -112,11 +115,6 @@ class Measurement:
                     f"{self.name} returned {name!r} of shape {value.shape}; its first axis must be the {len(seeds)} seeds"
                 )
         return Measured(data)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the source it depends on."""
-        return fingerprint(self.file, self.name)
 
 
 def seeds_below(root: int, number: int) -> tuple[int, ...]:
@@ -208,9 +206,9 @@ class Task:
         """Register ``(config, seed) -> data`` (``(config, seeds) -> data`` for an ensemble)."""
 
         def register(function: Callable[..., Data]) -> Measurement:
-            found = Measurement(function.__name__, function, seeds, ensemble, seeds_per_job, self.file)
-            self.measurements[found.name] = found
-            return found
+            source = self._fingerprint(function)
+            found = Measurement(function.__name__, function, seeds, ensemble, seeds_per_job, self.file, source)
+            return self._register(found)
 
         return register
 
@@ -245,11 +243,21 @@ class Task:
                             f"the case {case!r} of {function.__name__} sets {setting} to {value!r}; "
                             "settings are numbers, text, booleans or sequences of them"
                         ) from error
-            found = Measurement(function.__name__, function, lambda config: 0, False, 1, self.file, cases)
-            self.measurements[found.name] = found
-            return found
+            source = self._fingerprint(function)
+            found = Measurement(function.__name__, function, lambda config: 0, False, 1, self.file, source, cases)
+            return self._register(found)
 
         return register
+
+    def _fingerprint(self, function: Callable[..., Data]) -> str:
+        # A configuration may reach a measurement without being named in it.
+        return fingerprint(self.file, function, (type(self.presets["ci"]).__name__,))
+
+    def _register(self, found: Measurement) -> Measurement:
+        if found.name in self.measurements:
+            raise LabError(f"{self.file} has two measurements called {found.name}; give one of them another name")
+        self.measurements[found.name] = found
+        return found
 
     def figure(self, function: Callable[[Any], Drawing | Sheet]) -> Callable[[Any], Drawing | Sheet]:
         """Register a figure, drawn in the house style; the function's name is the picture's, its docstring the caption."""
@@ -289,6 +297,33 @@ class Task:
                 raise LabError(f"the claim id {id!r} is used twice in {self.file.name}; ids are unique")
             self.claims[id] = Claim(id, where, kind, statement, check, tuple(controls), expected, condition, source)
             return check
+
+        return register
+
+    def identity(
+        self, id: str, *, origin: str, controls: Sequence[Control], kind: Kind = "identity", **about: Any
+    ) -> Callable[[Callable[..., LabelledArrays]], Callable[..., Evidence]]:
+        """Register ``(config, **settings) -> lab.labels.deviations(...)`` as a claim: each deviation is within its bound.
+
+        The function and every control of it are measured as cases, so that they are kept and run side by side.
+
+        Args:
+            id, kind, about: as in `claim`.
+            origin: where the bounds come from, in words.
+            controls: settings of the function with which some deviation must exceed its bound.
+        """
+        cases = {re.sub(r"[^a-z0-9]+", "-", wrong.name.lower()): wrong for wrong in controls}
+
+        def register(function: Callable[..., LabelledArrays]) -> Callable[..., Evidence]:
+            measurement = self.cases(claimed={}, **{case: wrong.setting for case, wrong in cases.items()})(function)
+
+            def check(results: Any, case: str = "claimed") -> Evidence:
+                found = results[measurement].sel(case=case)
+                return Evidence.within(found["deviation"].values, found["bound"].values, origin)
+
+            check.__name__ = function.__name__  # by which `needs` finds the measurement
+            renamed = [control(wrong.name, case=case) for case, wrong in cases.items()]
+            return self.claim(id, kind=kind, controls=renamed, **about)(check)
 
         return register
 

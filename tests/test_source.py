@@ -1,56 +1,239 @@
+"""What a stored number depends on: an edit that can change it changes the fingerprint or is refused, any other does not."""
+
 from __future__ import annotations
 
+import importlib
+import itertools
+import sys
 from pathlib import Path
 
 import pytest
 
-from lab.source import fingerprint, reachable
+from lab import LabError, source
+from lab.catalogue import discover, load
+from lab.source import reachable
 
-BASE = '''
-"""A file."""
-import numpy as np
-from lab.streams import stream
-TASK = Task("x")
-SCALE = 2.0
-OTHER = 3.0
-def helper(x):
-    """Doc."""
-    return SCALE * x
+HEAD = """
+from __future__ import annotations
+from dataclasses import dataclass
+from lab import Paper, Task
+@dataclass(frozen=True)
+class Config:
+    n: int = 2
+    "how many"
+TASK = Task("x", Paper("T", "A", 2024), {preset: Config() for preset in ("smoke", "ci", "paper")})
+"""
+MEASURE = """
 @TASK.measurement(seeds=lambda config: 5)
 def measure(config, seed):
-    return helper(stream(seed).rng().random())
-def figure(results):
-    return results[measure], OTHER
-'''
+    "What it measures."
+    return {"x": RESULT}
+"""
+numbers = itertools.count()
 
 
-def hashed(tmp_path: Path, text: str, name: str = "measure") -> str:
-    file = tmp_path / f"file{abs(hash(text))}.py"
-    file.write_text(text, encoding="utf-8")
-    return fingerprint(file, name)
+def hashed(folder: Path, body: str, result: str, helper: str = "", monkeypatch=None) -> str:
+    """Fingerprint of a measurement that returns ``result``, in a file of its own beside a module called HELPER."""
+    number = next(numbers)
+    here = folder / f"place{number}"
+    here.mkdir()
+    name = "helper_of_a_user"
+    (here / f"{name}.py").write_text(helper, encoding="utf-8")
+    file = here / f"task{number}.py"
+    text = HEAD + body + MEASURE.replace("RESULT", result)
+    file.write_text(text.replace("HELPER", name), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(here))
+    sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    for cached in (source._ours, source._module_file, source._imports_of, source._module_text):
+        cached.cache_clear()
+    return load(file).measurements["measure"].fingerprint
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "changes"),
-    [
-        ("SCALE = 2.0", "SCALE = 2.5", True),
-        ("return SCALE * x", "return SCALE + x", True),
-        ("lab.streams import stream", "lab.training import stream", True),
-        ('"""Doc."""', '"""Another doc."""', False),
-        ("OTHER = 3.0", "OTHER = 4.0", False),
-        ("results[measure], OTHER", "results[measure], 1", False),
-        ("config: 5", "config: 6", False),
-        ('Task("x")', 'Task("y")', False),
-        ("SCALE = 2.0", "# why two\nSCALE = 2.0", False),
-    ],
-)
-def test_fingerprint_follows_what_is_used(tmp_path: Path, old: str, new: str, changes: bool) -> None:
-    assert old in BASE
-    assert (hashed(tmp_path, BASE) != hashed(tmp_path, BASE.replace(old, new))) == changes
+# what is edited: (body, what is returned, before, after); the edit changes what is returned
+CODE = {
+    "constant": ("A = 2.0", "A", "2.0", "3.0"),
+    "constant behind a table": ("A = 2.0\nT = {'a': A}", "T['a']", "A = 2.0", "A = 3.0"),
+    "second assignment": ("A = 2.0\nA += 1", "A", "A = 2.0", "A = 3.0"),
+    "assignment from itself": ("A = 2.0\nA = A + 1", "A", "A = 2.0", "A = 3.0"),
+    "default bound before a change": ("A = 2.0\ndef f(k=A):\n    return k\nA = 7.0", "f()", "A = 2.0", "A = 3.0"),
+    "item of a table": ("T = {}\nT['a'] = 2.0", "T['a']", "2.0", "3.0"),
+    "append": ("L = []\nL.append(2.0)", "L[0]", "2.0", "3.0"),
+    "loop that fills a table": ("T = {}\nfor k in range(3):\n    T[k] = 2.0 * k", "T[1]", "2.0", "3.0"),
+    "walrus": ("(A := 2.0)", "A", "2.0", "3.0"),
+    "with": ("from contextlib import nullcontext\nwith nullcontext(2.0) as A:\n    pass", "A", "2.0", "3.0"),
+    "attribute of a class": ("class K:\n    a = 2.0", "K.a", "2.0", "3.0"),
+    "attribute set later": ("class K:\n    a = 1.0\nK.a = 2.0", "K.a", "2.0", "3.0"),
+    "setattr": ("class K:\n    a = 1.0\nsetattr(K, 'a', 2.0)", "K.a", "2.0", "3.0"),
+    "inherited method": (
+        "class B:\n    def f(self):\n        return 2.0\nclass K(B):\n    pass",
+        "K().f()",
+        "2.0",
+        "3.0",
+    ),
+    "def under if": ("if True:\n    def f():\n        return 2.0", "f()", "2.0", "3.0"),
+    "def under except": (
+        "try:\n    import no_such\nexcept ImportError:\n    def f():\n        return 2.0",
+        "f()",
+        "2.0",
+        "3.0",
+    ),
+    "class under if": ("if True:\n    class K:\n        a = 2.0", "K.a", "2.0", "3.0"),
+    "decorator's body": ("def d(f):\n    return lambda: 2.0 * f()\n@d\ndef f():\n    return 1", "f()", "2.0", "3.0"),
+    "decorator's argument": (
+        "def d(k):\n    return lambda f: lambda: k\n@d(2.0)\ndef f():\n    return 1",
+        "f()",
+        "2.0",
+        "3.0",
+    ),
+    "registry": ("R = {}\ndef d(f):\n    R['f'] = f\n@d\ndef rule():\n    return 2.0", "R['f']()", "2.0", "3.0"),
+    "call with an effect": ("A = [1.0]\ndef init():\n    A[0] = 2.0\ninit()", "A[0]", "2.0", "3.0"),
+    "order of calls": (
+        "L = []\ndef a():\n    L.append(1.0)\ndef b():\n    L.append(2.0)\na()\nb()",
+        "L[0]",
+        "\na()\nb()",
+        "\nb()\na()",
+    ),
+    "global dtype": ("import torch\ntorch.set_default_dtype(torch.float32)", "1.0", "float32", "float64"),
+    "property of the sizes": ("", "config.k()", 'many"', 'many"\n    def k(self):\n        return 1'),
+    "nested function": ("", "(lambda: 2.0)()", "2.0", "3.0"),
+}
+# the module beside the file is edited: (body, what is returned, module before, module after)
+MODULE = {
+    "imported name": ("from HELPER import A", "A", "A = 2.0", "A = 3.0"),
+    "imported under another name": ("import HELPER as k", "k.A", "A = 2.0", "A = 3.0"),
+    "star": ("from HELPER import *", "A", "A = 2.0", "A = 3.0"),
+    "import in a helper": ("def f():\n    import HELPER\n    return HELPER.A", "f()", "A = 2.0", "A = 3.0"),
+    "import from in a helper": ("def f():\n    from HELPER import A\n    return A", "f()", "A = 2.0", "A = 3.0"),
+    "import under if": ("if True:\n    from HELPER import A", "A", "A = 2.0", "A = 3.0"),
+    "import under try": ("try:\n    from HELPER import A\nexcept ImportError:\n    A = 0", "A", "A = 2.0", "A = 3.0"),
+    "patched module": ("import HELPER\nHELPER.A = HELPER.B", "HELPER.A", "A = B = 2.0", "A = B = 3.0"),
+}
+# the edit changes nothing that is measured
+PROSE = {
+    "comment": ("A = 2.0", "A", "A = 2.0", "A = 2.0  # two"),
+    "docstring": ("def f():\n    'Two.'\n    return 2.0", "f()", "'Two.'", "'Three.'"),
+    "docstring of the measurement": ("", "1.0", "What it measures", "What is measured"),
+    "help text": ("", "config.n", "how many", "how many of them"),
+    "format": ("A = 2.0", "A + 1", "A + 1", "(\n        A + 1)"),
+    "number of seeds": ("", "1.0", "config: 5", "config: 6"),
+    "title of the paper": ("", "1.0", 'Paper("T"', 'Paper("U"'),
+    "another name imported": ("from HELPER import A", "A", "import A", "import A, B"),
+    "order of imports": (
+        "import math\nimport cmath",
+        "math.pi",
+        "import math\nimport cmath",
+        "import cmath\nimport math",
+    ),
+    "figure": ("@TASK.figure\ndef picture(results):\n    return 1", "1.0", "return 1", "return 2"),
+    "constant of nothing measured": ("B = 1.0", "2.0", "B = 1.0", "B = 9.0"),
+    "a local name of a figure": (
+        "@TASK.figure\ndef part(results):\n    return 1",
+        "[part for part in (1,)][0]",
+        "return 1",
+        "return 2",
+    ),
+}
+REFUSED = {
+    "code from text": ("", "eval('1')", "uses eval"),
+    "globals": ("A = 2.0", "globals()['A']", "uses globals"),
+    "module by name": ("import importlib", "importlib.import_module('math').pi", "uses import_module"),
+    "docstring as data": ("def f():\n    '2.0'", "float(f.__doc__)", "uses __doc__"),
+    "text file": ("from pathlib import Path", "float(Path('a.txt').read_text())", "calls read_text.*a data file"),
+    "array file": ("import numpy as np", "np.load('a.npy')", "calls load.*a data file"),
+    "its own task": ("", "TASK.paper.year", "uses TASK itself"),
+}
+MADE = {
+    "a factory": "def make():\n    @TASK.measurement()\n    def measure(config, seed):\n        return {}\n"
+    "    return measure\nmeasure = make()",
+    "a lambda": "measure = TASK.measurement()(lambda config, seed: {})",
+    "an if": "if True:\n    @TASK.measurement()\n    def measure(config, seed):\n        return {}",
+    "an import": "from HELPER import f\nmeasure = TASK.measurement()(f)",
+    "a decorator": "def d(f):\n    def measure(config, seed):\n        return {}\n    return measure\n"
+    "@TASK.measurement()\n@d\ndef measure(config, seed):\n    return {}",
+}
+
+
+@pytest.mark.parametrize("case", CODE)
+def test_an_edit_of_the_file_that_changes_a_number_changes_the_fingerprint(case: str, tmp_path, monkeypatch) -> None:
+    body, result, before, after = CODE[case]
+    whole = body + MEASURE.replace("RESULT", result)
+    assert before in HEAD + whole, case
+    kept = hashed(tmp_path, body, result, monkeypatch=monkeypatch)
+    if before in body:
+        edited = hashed(tmp_path, body.replace(before, after), result, monkeypatch=monkeypatch)
+    elif before in result:
+        edited = hashed(tmp_path, body, result.replace(before, after), monkeypatch=monkeypatch)
+    else:
+        monkeypatch.setattr(sys.modules[__name__], "HEAD", HEAD.replace(before, after))
+        edited = hashed(tmp_path, body, result, monkeypatch=monkeypatch)
+    assert kept != edited
+
+
+@pytest.mark.parametrize("case", MODULE)
+def test_an_edit_of_a_module_of_the_user_changes_the_fingerprint(case: str, tmp_path, monkeypatch) -> None:
+    body, result, before, after = MODULE[case]
+    found = [hashed(tmp_path, body, result, helper, monkeypatch) for helper in (before, after)]
+    assert found[0] != found[1]
+    assert hashed(tmp_path, body, result, f'"""Text."""\n{before}  # words', monkeypatch) == found[0]
+
+
+@pytest.mark.parametrize("case", PROSE)
+def test_an_edit_of_words_changes_nothing(case: str, tmp_path, monkeypatch) -> None:
+    body, result, before, after = PROSE[case]
+    texts = {"HEAD": HEAD, "MEASURE": MEASURE, "body": body, "result": result}
+    (place,) = [name for name, text in texts.items() if before in text][:1]
+    kept = hashed(tmp_path, body, result, "A = B = 2.0", monkeypatch)
+    for name in ("HEAD", "MEASURE"):
+        if name == place:
+            monkeypatch.setattr(sys.modules[__name__], name, texts[name].replace(before, after))
+    texts = {name: text.replace(before, after) if name == place else text for name, text in texts.items()}
+    assert hashed(tmp_path, texts["body"], texts["result"], "A = B = 2.0", monkeypatch) == kept
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_followed_is_refused(case: str, tmp_path, monkeypatch) -> None:
+    body, result, sentence = REFUSED[case]
+    with pytest.raises(LabError, match=sentence):
+        hashed(tmp_path, body, result, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("way", MADE)
+def test_a_measurement_without_a_def_of_its_own_is_refused(way: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "MEASURE", MADE[way])
+    with pytest.raises(LabError, match="is not made by a def of its own"):
+        hashed(tmp_path, "", "", "def f(config, seed):\n    return {}", monkeypatch)
+
+
+def test_relative_imports_of_a_package_count(tmp_path, monkeypatch) -> None:
+    found = []
+    for value in ("2.0", "3.0"):
+        folder = tmp_path / value / "package_of_a_user"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("", encoding="utf-8")
+        (folder / "inner.py").write_text("from .deep import A\n", encoding="utf-8")
+        (folder / "deep.py").write_text(f"A = {value}\n", encoding="utf-8")
+        monkeypatch.syspath_prepend(str(folder.parent))
+        for name in [name for name in sys.modules if name.startswith("package_of_a_user")]:
+            del sys.modules[name]
+        found.append(hashed(tmp_path, "from package_of_a_user.inner import A", "A", monkeypatch=monkeypatch))
+    assert found[0] != found[1]
+
+
+def test_no_measurement_of_the_project_depends_on_storage_progress_or_pictures() -> None:
+    for task in discover()[:12]:
+        for measurement in task.measurements.values():
+            names, _, modules = source._reach(source._survey(task.file), [measurement.name])
+            closed = source._module_closure(modules)
+            assert not closed & {"lab.execution", "lab.runs", "lab.progress", "lab.figures", "lab.figures.sheet"}
+            assert not {figure for figure in task.figures} & names
 
 
 def test_reachable_names(tmp_path: Path) -> None:
     file = tmp_path / "file.py"
-    file.write_text(BASE, encoding="utf-8")
-    assert {"measure", "helper", "SCALE"} <= reachable(file, "figure")
+    file.write_text(
+        "A = 2.0\ndef helper(x):\n    return A * x\ndef measure(config):\n    return helper(1)\ndef figure(r):\n    return r[measure]\n",
+        encoding="utf-8",
+    )
+    assert {"measure", "helper", "A"} <= reachable(file, "figure")
     assert "figure" not in reachable(file, "measure")

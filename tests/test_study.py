@@ -16,7 +16,7 @@ from lab.labels import Measured
 from lab.models import masks
 from lab.models.checkpoint import load_model
 from lab.models.transformer import Architecture, Transformer
-from lab.runs import Job, Store
+from lab.runs import Job, Store, provenance
 from lab.streams import RandomStream, stream
 from lab.study import Arm, Fitted, Networks, Study
 from lab.training import Batch, Member, Optimisation, Trained, in_blocks, train
@@ -242,7 +242,7 @@ def test_the_store_finds_results_beside_networks(tmp_path: Path) -> None:
         fit()
     assert store.networks(job).name == "seeds-0-1.networks"
     assert store.load(job) is None
-    store.save(job, Measured({"values": np.zeros(2)}), 1.0)
+    store.save(job, Measured({"values": np.zeros(2)}), 1.0, provenance())
     assert store.load(job) is not None
     assert (store.networks(job) / "train.safetensors").is_file()
 

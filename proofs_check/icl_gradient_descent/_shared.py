@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import xarray as xr
 from torch import Tensor
 
-from lab import Evidence, Task, control
-from lab.claims import Control, Kind
 from lab.domains.regression.prompts import RegressionPrompts, linear_regression
-from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
-from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
 
@@ -51,47 +43,6 @@ def normal(name: str, *shape: int) -> Tensor:
 def greatest(values: Tensor) -> float:
     """Largest absolute value."""
     return float(values.abs().max())
-
-
-Check = Callable[..., LabelledArrays]
-
-
-def deviations(pairs: Sequence[tuple[float, float]]) -> LabelledArrays:
-    """What an identity gives: every deviation between its two sides, and the bound of its rounding."""
-    values, bounds = zip(*pairs, strict=True)
-    return {"deviation": labelled(values, check=None), "bound": labelled(bounds, check=None)}
-
-
-def within_bounds(measured: xr.Dataset, origin: str) -> Evidence:
-    """Evidence that every deviation is within its bound."""
-    pairs = zip(measured["deviation"].values, measured["bound"].values, strict=True)
-    return Evidence.all(*(Evidence.exact(value, "<=", bound, origin) for value, bound in pairs))
-
-
-def identity(
-    task: Task, id: str, *, origin: str, controls: Sequence[Control], kind: Kind = "identity", **about: Any
-) -> Callable[[Check], Callable[..., Evidence]]:
-    """Register (config, **settings) -> `deviations` as a claim; itself and every control are measured as cases.
-
-    Args:
-        task: whose claim it is.
-        id, kind, about: as in `lab.tasks.Task.claim`.
-        origin: where the bounds come from.
-        controls: settings of the function with which it must come out the other way.
-    """
-    cases = {re.sub(r"[^a-z0-9]+", "-", wrong.name.lower()): wrong for wrong in controls}
-
-    def register(function: Check) -> Callable[..., Evidence]:
-        measurement = task.cases(claimed={}, **{case: wrong.setting for case, wrong in cases.items()})(function)
-
-        def check(results: Results, case: str = "claimed") -> Evidence:
-            return within_bounds(results[measurement].sel(case=case), origin)
-
-        check.__name__ = function.__name__  # by which the lab finds what a claim needs
-        renamed = [control(wrong.name, case=case) for case, wrong in cases.items()]
-        return task.claim(id, kind=kind, controls=renamed, **about)(check)
-
-    return register
 
 
 def loaded(size: int, layers: list[dict[str, Tensor]], attention: str = "linear") -> Transformer:

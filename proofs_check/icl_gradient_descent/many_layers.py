@@ -28,7 +28,7 @@ from lab.domains.regression.optimal_steps import (
     optimal_step,
 )
 from lab.domains.regression.prompts import tokens
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, deviations, labelled
 from lab.results import Results
 from lab.statistics import rounding_bound
 from proofs_check.icl_gradient_descent._shared import (
@@ -39,9 +39,7 @@ from proofs_check.icl_gradient_descent._shared import (
     VARIANCE,
     Config,
     apply,
-    deviations,
     greatest,
-    identity,
     loaded,
     noisy_prompts,
     normal,
@@ -51,8 +49,7 @@ from proofs_check.icl_gradient_descent._shared import (
 PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
 
 
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/T4",
     where="Proposition 1, stacked",
     kind="construction",
@@ -105,8 +102,7 @@ def curved_layer(dimension: int, step_size: float, curvature: float) -> dict[str
     return {"query": inputs, "key": inputs, "value": value, "output": output}
 
 
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/T5",
     where="Appendix A.10, in closed form",
     kind="construction",
@@ -152,8 +148,7 @@ def curved_layers_filter(config: Config, *, mask: str = "prefix", frozen: bool =
     return deviations(pairs)
 
 
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/T5.map",
     where="Appendix A.10",
     statement=(
@@ -258,8 +253,7 @@ PROOFS.show(every_damping_diverges_somewhere)
 
 
 # %%
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/T7",
     where="Proposition 2",
     statement=(

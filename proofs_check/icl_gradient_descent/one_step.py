@@ -60,7 +60,7 @@ from lab.domains.regression.optimal_steps import (
     preconditioner,
     uniform_moments,
 )
-from lab.labels import LabelledArrays
+from lab.labels import LabelledArrays, deviations
 from lab.statistics import rounding_bound
 from proofs_check.icl_gradient_descent._shared import (
     HALF_WIDTH,
@@ -70,9 +70,7 @@ from proofs_check.icl_gradient_descent._shared import (
     VARIANCE,
     Config,
     apply,
-    deviations,
     greatest,
-    identity,
     loaded,
     normal,
 )
@@ -95,8 +93,7 @@ def step_layer(dimension: int, outputs: int, step_size: float, initial: Tensor, 
     return {"query": inputs, "key": scale * inputs, "value": value, "output": output}
 
 
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/T1",
     where="Proposition 1",
     kind="construction",
@@ -180,8 +177,7 @@ def error_of_step(x: Tensor, probability: Tensor, step: float, covariance: Tenso
     return float(probability @ (signal + spread))
 
 
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/L1",
     where="derived (the paper searches the learning rate on a grid)",
     statement=(
@@ -220,8 +216,7 @@ def one_step_law(config: Config, *, kurtosis: float | None = None, extra: int = 
     return deviations(pairs)
 
 
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/L1.spectrum",
     where="derived",
     statement=(
@@ -263,8 +258,7 @@ PROOFS.show(one_step_law_of_spectrum)
 
 
 # %%
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/L2",
     where="Figure 2 right, in closed form",
     statement=(
@@ -306,8 +300,7 @@ PROOFS.show(error_off_the_training_range)
 
 
 # %%
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/T2",
     where="Ahn et al. 2023, Theorem 1; Zhang, Frei and Bartlett 2023, Theorem 4.1",
     statement=(
@@ -349,8 +342,7 @@ def best_layer_is_preconditioned(config: Config, *, plain: bool = False, ignore_
     return deviations(pairs)
 
 
-@identity(
-    PROOFS,
+@PROOFS.identity(
     "icl-gradient-descent/T2.isotropic",
     where="Ahn et al. 2023, Theorem 1, beyond normal inputs (derived)",
     statement=(

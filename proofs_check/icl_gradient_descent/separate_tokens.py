@@ -27,7 +27,7 @@ from lab import Evidence, Task, control
 from lab.domains.regression.gradient_descent import gradient_descent_path, gram_eigenvalues
 from lab.domains.regression.least_squares import predict
 from lab.domains.regression.prompts import RegressionPrompts
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, deviations, labelled
 from lab.models import masks
 from lab.results import Results
 from lab.statistics import rounding_bound
@@ -36,12 +36,10 @@ from proofs_check.icl_gradient_descent._shared import (
     PRESETS,
     Config,
     apply,
-    deviations,
     greatest,
     loaded,
     noisy_prompts,
     query_bound,
-    within_bounds,
 )
 
 PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
@@ -144,7 +142,8 @@ def copies_and_answers(
     ],
 )
 def copy_then_learn(results: Results, case: str = "right") -> Evidence:
-    return within_bounds(results[copies_and_answers].sel(case=case), CHAINS)
+    found = results[copies_and_answers].sel(case=case)
+    return Evidence.within(found["deviation"].values, found["bound"].values, CHAINS)
 
 
 @PROOFS.claim(
@@ -158,7 +157,8 @@ def copy_then_learn(results: Results, case: str = "right") -> Evidence:
     controls=[control("copying from the right, as in the proposition", case="right_causal")],
 )
 def copy_then_learn_causally(results: Results, case: str = "left_causal") -> Evidence:
-    return within_bounds(results[copies_and_answers].sel(case=case), CHAINS)
+    found = results[copies_and_answers].sel(case=case)
+    return Evidence.within(found["deviation"].values, found["bound"].values, CHAINS)
 
 
 @PROOFS.cases(full={}, causal={"mask": "causal"})
