@@ -27,8 +27,6 @@ from lab.files import write
 from lab.models.transformer import Architecture, Transformer
 
 MASKS = ("causal", "prefix")
-# How files begin that `torch.save` writes: a zip archive since torch 1.6, a bare pickle before.
-PICKLES = (b"PK\x03\x04", b"\x80")
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,8 @@ def load_model(path: Path, *, seed: int | None = None, arm: str | None = None, m
     if not path.is_file():
         raise LabError(f"there is no file {path}; give the path of a checkpoint")
     with path.open("rb") as file:
-        begin = file.read(4)
-    if begin.startswith(PICKLES):
+        begin = file.read(9)
+    if _is_pickle(begin):
         raise LabError(
             f"{path} is a pickle, as torch.save writes it, and reading one can execute code; "
             "write the model with lab.models.checkpoint.save_model"
@@ -114,6 +112,16 @@ def load_model(path: Path, *, seed: int | None = None, arm: str | None = None, m
     return StoredModel(_built(path, architecture, weights), mask or name, own[1])
 
 
+def _is_pickle(begin: bytes) -> bool:
+    """Whether a file that begins so was written by `torch.save`: a zip archive since torch 1.6, a bare pickle before.
+
+    A safetensors file begins with the length of its header, which can look like a pickle's first bytes, and goes on
+    with the header's brace.
+    """
+    pickle = len(begin) > 1 and begin[0] == 0x80 and 2 <= begin[1] <= 5
+    return begin.startswith(b"PK\x03\x04") or (pickle and begin[8:9] != b"{")
+
+
 def _place(path: Path, members: list[list], seed: int | None, arm: str | None) -> tuple[int, str]:
     """Place and arm of the one network asked for."""
     found = [place for place, one in enumerate(members) if seed in (None, one[0]) and arm in (None, one[1])]
@@ -125,8 +133,40 @@ def _place(path: Path, members: list[list], seed: int | None, arm: str | None) -
     return found[0], members[found[0]][1]
 
 
+def _check_sizes(path: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> None:
+    """Refuse an architecture that its tensors cannot be of, before anything of its size is made."""
+    for name, value in weights.items():
+        if not value.dtype.is_floating_point:
+            raise LabError(
+                f"{path} holds {name!r} as {value.dtype}, and weights are floating-point numbers; save it anew"
+            )
+    hidden = round(architecture.mlp_ratio * architecture.width) if architecture.layers else 0
+    sizes = {
+        "width": architecture.width,
+        "vocabulary": architecture.vocabulary,
+        "output_size": architecture.output_size,
+    }
+    sizes |= {"input_size": architecture.input_size, "hidden size of the MLP": hidden or None}
+    sizes |= {"heads * head_size": architecture.heads * architecture.size_of_head if architecture.layers else None}
+    sizes |= {"maximum_length": architecture.maximum_length if architecture.positions == "learned" else None}
+    known = {size for value in weights.values() for size in value.shape}
+    layers = sum(name.endswith(".attention.query.weight") for name in weights)
+    for name, size in sizes.items():
+        if size is not None and size not in known and weights:
+            raise LabError(
+                f"{path} is of another architecture than it names: it says {name} {size}, and no tensor has such a size; "
+                "save it anew"
+            )
+    if not architecture.share_layers and architecture.layers != layers:
+        raise LabError(
+            f"{path} is of another architecture than it names: it says {architecture.layers} layers and holds {layers}; "
+            "save it anew"
+        )
+
+
 def _built(path: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> Transformer:
     dtype = next((value.dtype for value in weights.values()), torch.float64)
+    _check_sizes(path, architecture, weights)
     transformer = Transformer(architecture, [0], dtype)
     needed = {name for name, _ in transformer.named_parameters()}
     missing, foreign = sorted(needed - weights.keys()), sorted(weights.keys() - needed)

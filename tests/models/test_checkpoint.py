@@ -64,14 +64,17 @@ def test_other_files_are_refused_with_the_reason(file: Path) -> None:
     [
         ({"architecture": {"width": 8, "layers": 2, "colour": 1}, "mask": "causal", "sign": 1}, "colour"),
         ({"architecture": {"width": 8, "layers": 2}, "sign": 1}, "has|mask"),
-        ({"architecture": {"width": 8, "layers": 3, "input_size": 4}, "mask": "causal", "sign": 1}, "lacks"),
+        (
+            {"architecture": {"width": 8, "layers": 3, "input_size": 4}, "mask": "causal", "sign": 1},
+            "says 3 layers and holds 2",
+        ),
         (
             {
                 "architecture": {"width": 8, "layers": 2, "heads": 2, "input_size": 5, "output_size": 1},
                 "mask": "causal",
                 "sign": 1,
             },
-            "read_in.weight has the shape",
+            "says input_size 5, and no tensor has such a size",
         ),
         ({"architecture": {"width": -1, "layers": 2}, "mask": "causal", "sign": 1}, "width = -1"),
         ([], "not this lab's transformer"),
@@ -80,4 +83,44 @@ def test_other_files_are_refused_with_the_reason(file: Path) -> None:
 def test_an_architecture_that_is_not_that_of_the_tensors_is_refused(file: Path, header: object, reason: str) -> None:
     with_header(file, header)
     with pytest.raises(LabError, match=reason):
+        load_model(file)
+
+
+def test_every_length_of_the_header_is_read(file: Path) -> None:
+    """Also one whose first byte is that of a pickle, as in one file of 32."""
+    beginnings = set()
+    for width in range(8, 8 + 2 * 80, 2):
+        architecture = Architecture(width=width, layers=1 + width % 3, heads=2, input_size=width % 7 + 1)
+        save_model(file, Transformer(architecture, [0]), "causal")
+        beginnings.add(file.read_bytes()[0])
+        assert load_model(file).transformer.architecture == architecture
+    begin = file.read_bytes()
+    padded = begin[8:] + b""
+    for length in (0x280, 0x380, 0x480, 0x580):
+        header = padded[: int.from_bytes(begin[:8], "little")].rstrip()
+        if len(header) <= length:
+            body = padded[int.from_bytes(begin[:8], "little") :]
+            file.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + body)
+            assert load_model(file).transformer.architecture == architecture
+            beginnings.add(file.read_bytes()[0])
+    assert 0x80 in beginnings
+
+
+@pytest.mark.parametrize(
+    "size", [{"width": 1_000_000}, {"layers": 1_000_000_000}, {"mlp_ratio": 1e9}, {"heads": 1, "head_size": 10**9}]
+)
+def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_at_once(file: Path, size: dict[str, int]) -> None:
+    header = {"architecture": {"width": 8, "layers": 2, "heads": 2, "input_size": 4, "output_size": 1} | size}
+    with_header(file, header | {"mask": "causal", "sign": 1})
+    with pytest.raises(LabError, match="is of another architecture than it names"):
+        load_model(file)
+
+
+def test_weights_that_are_no_floating_numbers_are_refused(file: Path) -> None:
+    save_model(file, Transformer(ARCHITECTURE, [0]), "causal")
+    with safetensors.safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = {name: value.to(torch.int64) for name, value in safetensors.torch.load_file(file).items()}
+    safetensors.torch.save_file(tensors, file, metadata)
+    with pytest.raises(LabError, match="weights are floating-point numbers"):
         load_model(file)
