@@ -1,10 +1,37 @@
-"""``python -m lab``: the command line, also where its script is not on the path."""
+"""The command line: ``lab``, or ``python -m lab`` where its script is not on the path.
+
+How it stops is settled here, before anything heavy is imported.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from types import FrameType
 
-from lab.cli import main
+STOPPED = 130
+
+
+def main() -> int:
+    """Run ``lab``; a request to end (Ctrl-C, SIGTERM, a closed terminal) keeps what is finished, a second one ends at once."""
+    stops = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    for number in stops:
+        signal.signal(number, _stop)
+    try:
+        from lab.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("\nlab: interrupted before anything was measured", file=sys.stderr)
+        return STOPPED
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # Workers end with this process, and results are written whole, so that there is nothing to tidy up a second time.
+    signal.signal(number, lambda *_: os._exit(STOPPED))
+    raise KeyboardInterrupt
+
 
 if __name__ == "__main__":
     sys.exit(main())

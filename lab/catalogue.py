@@ -6,6 +6,7 @@ import fnmatch
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -39,8 +40,14 @@ def _module(file: Path) -> ModuleType:
         if inside
         else f"external_{file.stem}_{abs(hash(file)):x}"
     )
-    if name in sys.modules:
-        return sys.modules[name]
+    with _importing:  # another thread must not be given a module that is half imported
+        return sys.modules[name] if name in sys.modules else _import(file, name)
+
+
+_importing = threading.RLock()
+
+
+def _import(file: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -51,7 +58,7 @@ def _module(file: Path) -> ModuleType:
     except LabError:
         del sys.modules[name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         line = _line_in(file, error)
         raise LabError(f"{file}{line} cannot be imported: {type(error).__name__}: {error}") from error

@@ -183,6 +183,8 @@ def _evidence(claim: Claim, results: Any, setting: Mapping[str, Any]) -> Evidenc
     except LabError as error:
         under = f" with {', '.join(f'{name}={value!r}' for name, value in setting.items())}" if setting else ""
         raise LabError(f"{claim.id}{under}: {error}") from error
+    except SystemExit as error:
+        raise LabError(f"the check of {claim.id} called sys.exit({error.code!r}); return Evidence") from error
     if not isinstance(found, Evidence):
         raise LabError(f"the check of {claim.id} returned {type(found).__name__}, not Evidence")
     return found

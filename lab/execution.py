@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
@@ -87,7 +89,10 @@ def execute(
     _check_same_code(job, task.measurements[job.measurement].fingerprint)
     config = config_from_dict(task.config_type, job.config)
     with _numerics(), context.job(context.JobContext(job.device, scratch, networks, listener)):
-        return task.measurements[job.measurement].measure(config, job.seeds, job.case), provenance()
+        try:
+            return task.measurements[job.measurement].measure(config, job.seeds, job.case), provenance()
+        except SystemExit as error:
+            raise RuntimeError(f"it called sys.exit({error.code!r}), which ends no measurement") from error
 
 
 def _check_same_code(job: Job, source: str) -> None:
@@ -158,12 +163,17 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
     done = 0
     failures: list[tuple[Job, BaseException]] = []
     waiting = [(job, 1) for job in reversed(jobs)]
+    suspects: list[
+        tuple[Job, int]
+    ] = []  # under way when a worker died: each alone from then on, so that it can be named
     serial = session.workers == 1 and not session.cluster
     try:
         with open_progress(
             {job.label: shipped.duration(shipped.FOLDER, job) for job in jobs}, session.quiet
         ) as progress:
-            while waiting:
+            while waiting or suspects:
+                alone = not waiting
+                waiting, suspects = ([suspects.pop()], suspects) if alone else (waiting, suspects)
                 with _open_executor(session, min(len(waiting), _slots(session))) as (executor, slots):
                     under_way: dict[Future[Any], tuple[Job, int, float]] = {}
                     try:
@@ -194,6 +204,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                                     if isinstance(error, LabError):
                                         # A configuration that cannot be: the other jobs share it.
                                         waiting.clear()
+                                        suspects.clear()
                                 else:
                                     del under_way[future]
                                     store.save(job, data, time.monotonic() - begun, measured_by)
@@ -201,12 +212,15 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                                     progress.finish(job.label)
                                     finish(job, data)
                                     done += 1
-                    except (BrokenProcessPool, CancelledError) as error:
+                    except (BrokenProcessPool, CancelledError):
                         for job, attempt, _ in under_way.values():
-                            if attempt == ATTEMPTS:
-                                raise _lost_worker(job) from error
-                            waiting.append((job, attempt + 1))
-                        logger.warning("a worker process died; its measurements continue in a new one")
+                            if alone and attempt >= ATTEMPTS:
+                                failures.append((job, _lost_worker(job)))
+                                progress.fail(job.label)
+                            else:
+                                suspects.append((job, attempt + 1))
+                                progress.again(job.label)
+                        logger.warning("a worker process died; its measurements continue in a new one, each alone")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(interrupted_sentence(done, len(jobs), store.root)) from None
     if failures:
@@ -265,9 +279,18 @@ def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor,
 
 
 def _begin_worker() -> None:
-    """Ctrl-C reaches every process of a terminal: the one that hands out work answers it."""
+    """Ctrl-C reaches every process of a terminal: the one that hands out work answers it. A worker ends with that one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)  # nothing to tidy up: a result is written whole by the process that is gone
 
 
 @contextmanager

@@ -24,6 +24,7 @@ class Progress(Protocol):
     def update(self, label: str, share: float | None) -> None: ...
     def finish(self, label: str) -> None: ...
     def fail(self, label: str) -> None: ...
+    def again(self, label: str) -> None: ...
 
 
 @contextmanager
@@ -60,7 +61,7 @@ class _Silent:
     def update(self, label: str, share: float | None) -> None:
         pass
 
-    finish = fail = start
+    finish = fail = again = start
 
 
 class _Live:
@@ -81,6 +82,9 @@ class _Live:
         self.rich.advance(self.all)
 
     fail = finish
+
+    def again(self, label: str) -> None:
+        self.rich.remove_task(self.lines.pop(label))
 
 
 class _Plain:
@@ -105,6 +109,9 @@ class _Plain:
 
     def fail(self, label: str) -> None:
         self._end(label, "FAILED")
+
+    def again(self, label: str) -> None:
+        self.started.pop(label)
 
     def _end(self, label: str, how: str) -> None:
         self.done += 1

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from lab import LabError
 from lab.catalogue import load
-from lab.execution import Session
+from lab.execution import Session, execute
 from lab.files import PROJECT
 from lab.results import Results, ensure
+from lab.runs import versions
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 task = load(TINY)
@@ -77,11 +81,11 @@ def wait(config: Config, seed: int):
 """
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(tmp_path: Path, workers: str) -> None:
+@pytest.mark.parametrize(("workers", "stop"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)])
+def test_a_stop_keeps_what_is_finished_and_the_same_command_continues(tmp_path: Path, workers: str, stop: int) -> None:
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     folder = tmp_path / "results"
-    command = [sys.executable, "-m", "lab.cli", "run", str(tmp_path / "slow.py"), "--results", str(folder)]
+    command = [sys.executable, "-m", "lab", "run", str(tmp_path / "slow.py"), "--results", str(folder)]
     process = subprocess.Popen(
         [*command, "--workers", workers],
         stderr=subprocess.PIPE,
@@ -92,7 +96,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(tmp_path: 
     )
     while not list(folder.rglob("*.safetensors")):
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, stop)
     _, errors = process.communicate(timeout=60)
     kept = {file: file.stat().st_mtime_ns for file in folder.rglob("seeds-*.safetensors")}
     assert process.returncode == 130
@@ -157,3 +161,60 @@ assert all(after[one["filepath"]] == one["num_threads"] for one in before), afte
         [sys.executable, "-c", script], env=environment | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_workers_end_with_the_process_that_hands_out_work(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW.replace("0.4", "300"), encoding="utf-8")
+    command = [sys.executable, "-m", "lab", "run", str(tmp_path / "slow.py"), "--workers", "2"]
+    process = subprocess.Popen([*command, "--results", str(tmp_path / "results")], stderr=subprocess.DEVNULL)
+    parent = psutil.Process(process.pid)
+    while len(workers := [one for one in parent.children() if "spawn_main" in " ".join(one.cmdline())]) < 2:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+
+
+CRASH = SLOW.replace('raise ValueError("seed 2 is bad")', "import os; os.kill(os.getpid(), 9)")
+
+
+def test_a_job_that_takes_its_worker_down_costs_itself_alone_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / "crash.py").write_text(CRASH, encoding="utf-8")
+    crashing = load(tmp_path / "crash.py")
+    session = Session(tmp_path / "results", quiet=True, workers=2)
+    with pytest.raises(LabError, match="the worker measuring slow wait seed 2 died 3 times"):
+        Results(crashing, crashing.config_type(bad=2), session)[crashing.measurements["wait"]]
+    assert len(list((tmp_path / "results").rglob("*.safetensors"))) == 5
+
+
+def test_a_measurement_that_calls_exit_fails(tmp_path: Path) -> None:
+    text = SLOW.replace('raise ValueError("seed 2 is bad")', "raise SystemExit(0)")
+    (tmp_path / "leaves.py").write_text(text, encoding="utf-8")
+    leaving = load(tmp_path / "leaves.py")
+    with pytest.raises(LabError, match=r"seed 2 failed with RuntimeError: it called sys.exit\(0\)"):
+        Results(leaving, leaving.config_type(bad=2), Session(tmp_path, quiet=True))[leaving.measurements["wait"]]
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
+    with pytest.raises(LabError, match="exits.py, line 2, cannot be imported: SystemExit: 0"):
+        load(tmp_path / "exits.py")
+
+
+def test_a_number_of_other_code_or_versions_is_never_kept(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    slow = load(tmp_path / "slow.py")
+    (job, *_) = Results(slow, slow.config("ci"), Session(tmp_path)).jobs([slow.measurements["wait"]])
+    data, measured_by = execute(job, None, None, None)
+    assert data["seed"].tolist() == [0.0]
+    assert measured_by["versions"] == versions()
+    with pytest.raises(LabError, match="holds another version of slow.py.*start it again"):
+        execute(dataclasses.replace(job, source="0" * 16), None, None, None)
+    with pytest.raises(LabError, match="has numpy .*asked for with 1.0"):
+        execute(dataclasses.replace(job, versions={**job.versions, "numpy": "1.0"}), None, None, None)
+
+
+def test_threads_wait_for_a_task_that_is_being_imported(tmp_path: Path) -> None:
+    file = tmp_path / "long.py"
+    file.write_text(SLOW.replace("import time", "import time\ntime.sleep(0.5)"), encoding="utf-8")
+    with ThreadPoolExecutor(4) as pool:
+        assert len({id(task) for task in pool.map(load, [file] * 4)}) == 1
