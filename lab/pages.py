@@ -18,7 +18,7 @@ from lab.catalogue import discover
 from lab.errors import LabError
 from lab.files import PROJECT
 from lab.findings import FINDINGS, Finding
-from lab.report import markdown_table, number, stored_records
+from lab.report import markdown_table, number, portable, stored_records
 from lab.tasks import Task
 
 BEGIN, END = "<!-- findings:begin -->", "<!-- findings:end -->"
@@ -77,9 +77,9 @@ def sheet_page(name: str, parts: Sequence[Task]) -> str:
     ]
     for task in parts:
         title, prose = introduction(task.file)
-        lines += [f"## {title}", "", _code_links(task), "", _demoted(prose), ""]
+        lines += [f"## {title}", "", _code_links(task), "", portable(_demoted(prose)), ""]
         for figure in task.figures:
-            lines += [f"![{figure.replace('_', ' ')}]({figure}.png)", "", f"*{caption(task, figure)}*", ""]
+            lines += [f"![{figure.replace('_', ' ')}]({figure}.png)", "", f"*{portable(caption(task, figure))}*", ""]
         if records[task.key]:
             lines += [markdown_table(records[task.key], task), ""]
     lines += changes(name)
@@ -111,7 +111,7 @@ def changes(name: str) -> list[str]:
     for claim, entry in known.items():
         if set(entry) != {"before", "now", "why"}:
             raise LabError(f"{file} gives {claim} the entries {', '.join(entry)}; give it before, now and why")
-        cells = [" ".join(str(entry[part]).split()).replace("|", "\\|") for part in ("before", "now", "why")]
+        cells = [portable(" ".join(str(entry[part]).split())).replace("|", "\\|") for part in ("before", "now", "why")]
         lines.append(
             f"| {claim.removeprefix(name + '/')} | {cells[0] or '(new)'} | {cells[1] or '(gone)'} | {cells[2]} |"
         )
@@ -161,7 +161,7 @@ def _finding(finding: Finding, known: Mapping[str, Record], folder: str) -> str:
     record = known[finding.claim]
     low, high = record["interval"] or (record["measured"], record["measured"])
     numbers = {"measured": record["measured"], "bound": record["bound"], "low": low, "high": high}
-    sentence = finding.sentence
+    sentence = portable(finding.sentence)
     for name, value in numbers.items():
         sentence = sentence.replace("{" + name + "}", number(value))
     sheet, _, identity = finding.claim.partition("/")

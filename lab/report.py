@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,18 @@ from lab.tasks import Task
 logger = logging.getLogger("lab")
 
 Record = Mapping[str, Any]
+FORMULA = re.compile(r"\$\$.+?\$\$|(?<!\\)\$[^$\n]+(?:\n[^$\n]+)*\$", re.DOTALL)
+ESCAPES = {
+    "\\\\": r"\cr ",
+    r"\,": r"\ ",
+    r"\;": r"\ ",
+    r"\:": r"\ ",
+    r"\!": "",
+    r"\{": r"\lbrace ",
+    r"\}": r"\rbrace ",
+    r"\|": r"\Vert ",
+    "|": r"\vert ",
+}
 
 # Enumerations and quadratures agree between machines far better than this, and nothing that is said needs more.
 EXACT = 1e-4
@@ -108,8 +121,24 @@ def markdown_table(records: Sequence[Record], task: Task) -> str:
             controls,
             _worded(record),
         )
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        lines.append("| " + " | ".join(portable(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def portable(text: str) -> str:
+    r"""Markdown whose formulas survive a reader that takes ``\,`` for an escaped comma before it looks for formulas, and
+    for a bar as the end of a cell.
+
+    >>> portable(r"cost $a\,b$, not \\, as said")
+    'cost $a\\ b$, not \\\\, as said'
+    """
+    return FORMULA.sub(lambda found: _without_escapes(found.group()), text)
+
+
+def _without_escapes(formula: str) -> str:
+    for escaped, word in ESCAPES.items():
+        formula = formula.replace(escaped, word)
+    return formula
 
 
 def records_file(task: Task) -> Path:

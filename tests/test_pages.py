@@ -11,6 +11,7 @@ from lab import LabError, pages
 from lab.catalogue import discover
 from lab.files import PROJECT
 from lab.findings import FINDINGS
+from lab.report import FORMULA
 
 LONGEST_README = 12_288
 
@@ -85,7 +86,7 @@ def test_changes_are_told_in_a_table(tmp_path, monkeypatch) -> None:
     file = tmp_path / "figures" / "sheet" / "changes.toml"
     file.parent.mkdir(parents=True)
     file.write_text('["sheet/A1"]\nbefore = "always"\nnow = "for $|x| < 1$"\nwhy = "measured"\n', encoding="utf-8")
-    assert "| A1 | always | for $\\|x\\| < 1$ | measured |" in pages.changes("sheet")
+    assert r"| A1 | always | for $\vert x\vert  < 1$ | measured |" in pages.changes("sheet")
     file.write_text('["sheet/A1"]\nbefore = "always"\n', encoding="utf-8")
     with pytest.raises(LabError, match="give it before, now and why"):
         pages.changes("sheet")
@@ -95,3 +96,9 @@ def test_parts_stand_in_the_order_of_the_argument() -> None:
     """Not in that of the alphabet: the first part is the one that the others refer back to."""
     parts = [task.part for task in pages.sheets()["stepwise-graph-navigation"] if task.place == "tasks"]
     assert parts[0] == "stepwise-gap"
+
+
+def test_formulas_hold_nothing_that_markdown_takes_for_an_escape() -> None:
+    for path, text in pages.pages().items():
+        for formula in FORMULA.findall(text):
+            assert not re.search(r"\\[,;:!{}|\\]", formula), f"{path}: {formula}"
