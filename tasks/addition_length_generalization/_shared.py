@@ -21,13 +21,12 @@ from lab.domains.addition.column_addition import (
     exact_table,
     right_by_columns,
 )
-from lab.domains.addition.dropped_attention import DroppedAttention
 from lab.domains.addition.prompts import NO_TARGET, WINDOW_LENGTH, WINDOW_PROMPT, WINDOW_VOCABULARY, column_window
 from lab.labels import Label, labelled
 from lab.models.masks import causal, prefix_lm
 from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream
-from lab.study import Arm, Fitted, Networks, Study
+from lab.study import Fitted, Networks, Study
 from lab.training import Batch, History, Optimisation
 
 SLUG, PAPER = "addition-length-generalization", "patriota-2024-addition"
@@ -62,7 +61,7 @@ class Machine:
     evaluate_every: int = 50
     """steps between enumerations of all windows"""
 
-    def architecture(self, dropout: float = 0.0) -> Architecture:
+    def architecture(self, dropout: float = 0.0, attention_dropout: float = 0.0) -> Architecture:
         return Architecture(
             width=self.width,
             layers=self.layers,
@@ -73,6 +72,7 @@ class Machine:
             maximum_length=WINDOW_LENGTH,
             initial_scale=self.initial_scale,
             dropout=dropout,
+            attention_dropout=attention_dropout,
         )
 
     @property
@@ -190,41 +190,40 @@ def asked(fitted: Fitted[Transformer], machine: Machine) -> dict[str, xr.DataArr
 
 def train_with_and_without_dropout(
     machine: Machine, seeds: Sequence[int], dropout: float, attention_dropout: float
-) -> tuple[Fitted[Transformer], dict[str, xr.DataArray]]:
+) -> dict[str, xr.DataArray]:
     """Train two machines a seed on the published windows for all updates, from the same weights: one with dropout, one without.
 
     Args:
-        dropout: share dropped from the embedding and from what each MLP adds.
+        dropout: share dropped from the embedding and from what blocks add.
         attention_dropout: share of the attention weights dropped.
+
+    Returns:
+        The history of `train_machines`, with "dropout" and "none" along "arm".
     """
-    windows = windows_of(machine, "sums-of-digits")
+    windows, found = windows_of(machine, "sums-of-digits"), []
 
     def sample(seed: int, step: int) -> Batch:
         # One number a seed and step decides what is dropped.
         return windows(seed, step) | {"dropped": torch.tensor([seed * machine.steps + step])}
 
-    def without(batch: Batch) -> Batch:
-        return batch | {"dropped": torch.tensor([-1])}
-
-    def build(seeds: Sequence[int]) -> Transformer:
-        return DroppedAttention(machine.architecture(dropout), seeds, attention_dropout=attention_dropout)
-
-    study = Study(
-        build,
-        arms={"dropout": Arm(MASKS["prefix"], dict), "none": Arm(MASKS["prefix"], without)},
-        encode=None,
-        loss=answer_loss,
-    )
-    fitted = study.fit(
-        seeds,
-        sample,
-        optimisation(machine),
-        measure=answers_of,
-        measure_every=machine.evaluate_every,
-        axes={"answers": {"window": None}},
-        name="published",
-    )
-    return fitted, asked(fitted, machine)
+    for arm, shares in (("dropout", (dropout, attention_dropout)), ("none", (0.0, 0.0))):
+        study = Study(
+            partial(Transformer, machine.architecture(*shares)),
+            arms={arm: MASKS["prefix"]},
+            encode=None,
+            loss=answer_loss,
+        )
+        fitted = study.fit(
+            seeds,
+            sample if any(shares) else windows,
+            optimisation(machine),
+            measure=answers_of,
+            measure_every=machine.evaluate_every,
+            axes={"answers": {"window": None}},
+            name=f"published-{arm}",
+        )
+        found.append(asked(fitted, machine))
+    return {name: xr.concat([one[name] for one in found], "arm").transpose("seed", "arm", ...) for name in found[0]}
 
 
 def kept_to_the_end(fitted: Fitted[Transformer], name: str, machine: Machine) -> xr.DataArray:
