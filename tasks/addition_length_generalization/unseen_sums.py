@@ -41,7 +41,7 @@ from tasks.addition_length_generalization._shared import (
     wrong_after,
     wrong_windows,
 )
-from tasks.addition_length_generalization.every_window import MOST, all_right
+from tasks.addition_length_generalization.every_window import MOST
 
 
 @dataclass(frozen=True)
@@ -271,18 +271,31 @@ def nineteen_is_lost(results: Results, carries: bool = True) -> Evidence:
     return Evidence.proportion(lost.sum().item(), lost.size, ">=", 0.5, MOST)
 
 
+FEW = 10  # wrong windows of 2,100
+PILOT = "chosen on pilot trainings below the roots 0 and 1; judged on fresh ones"
+
+
 @TASK.claim(
     "addition-length-generalization/T3",
-    where="Section on results",
+    where="our reading of the section on results",
     kind="training",
     statement=r"With the published windows, in which a previous sum of 19 never occurs, and the published dropout of a fifth of the "
-    r"attention weights, a network ends a fixed budget (1,500 updates at `ci`) with all 2,100 windows right, more often than not.",
+    r"attention weights, a network ends a fixed budget without early stop (1,500 updates and a quarter of the parameters at `ci`) with at "
+    r"most 10 of the 2,100 windows wrong more often than not, and with all of them right in at least one training of eight.",
     controls=[control("no previous sum of two digits shown", carries=False)],
 )
 def published_procedure(results: Results, carries: bool = True) -> Evidence:
     if carries:
-        return all_right(results[train_unseen]["answers"].sel(arm="dropout").isel(update=-1))
-    return all_right(windows(results)[every_window.train_without_carries]["answers"].sel(arm="prefix").isel(update=-1))
+        answers = results[train_unseen]["answers"].sel(arm="dropout")
+    else:
+        answers = windows(results)[every_window.train_without_carries]["answers"].sel(arm="prefix")
+    missed = wrong_windows(answers.isel(update=-1))
+    return Evidence.all(
+        Evidence.proportion(
+            (missed <= FEW).sum().item(), missed.size, ">=", 0.5, f"more often than not; {FEW} {PILOT}"
+        ),
+        Evidence.proportion((missed == 0).sum().item(), missed.size, ">=", 1 / 8, PILOT),
+    )
 
 
 @TASK.claim(

@@ -299,7 +299,7 @@ def formats_by_length(results: Results) -> Sheet:
         trained = 1 if format == "column windows" else config.columns
         beyond = shares.sel(digits=slice(trained + 1, None)).mean().item()
         panel = sheet.panel(
-            f"{format}: {beyond:.1%} of longer sums",
+            f"{format}: {beyond:.2g} beyond",
             x="digits n of an operand",
             y="share of sums right",
             ylim=(-0.05, 1.05),
@@ -333,9 +333,9 @@ TASK.show(what_the_prefix_changes)
 TASK.show(whole_sums_do_not_extend)
 
 # %% [markdown]
-# The pattern can make a difference to how fast a format is learnt, because with two blocks an operand's digit may already
-# know its partner when the answer looks at it. Beyond the trained length both patterns are where guessing is: letting
-# operands see each other does not teach anybody where the digits of a longer number are. What fails is what was never
+# With two blocks an operand's digit may already know its partner when the answer looks at it, under the prefix pattern only;
+# with five trainings a format no difference in the number of updates is resolved. Beyond the trained length both patterns
+# are where guessing is: letting operands see each other does not teach anybody where the digits of a longer number are. What fails is what was never
 # trained: positions (plain, reversed, scratchpad), letters (index hints), or other digits than 0 in the high places
 # (zero-padded). For column windows there is nothing to find, and nothing to gain.
 
