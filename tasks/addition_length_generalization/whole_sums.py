@@ -335,9 +335,9 @@ TASK.show(whole_sums_do_not_extend)
 # %% [markdown]
 # With two blocks an operand's digit may already know its partner when the answer looks at it, under the prefix pattern only;
 # with five trainings a format no difference in the number of updates is resolved. Beyond the trained length both patterns
-# are where guessing is: letting operands see each other does not teach anybody where the digits of a longer number are. What fails is what was never
-# trained: positions (plain, reversed, scratchpad), letters (index hints), or other digits than 0 in the high places
-# (zero-padded). For column windows there is nothing to find, and nothing to gain.
+# are where guessing is: letting operands see each other does not teach anybody where the digits of a longer number are. What
+# fails is what was never trained: positions (plain, reversed, scratchpad), letters (index hints), or other digits than 0 in
+# the high places (zero-padded). For column windows there is nothing to find, and nothing to gain.
 
 # %%
 TASK.show()
