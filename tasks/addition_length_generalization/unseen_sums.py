@@ -361,9 +361,9 @@ TASK.show(published_windows_alone)
 # %% [markdown]
 # Above the dotted line a carry comes in; above the coloured one no previous sum is ever shown. A network that
 # has seen nine of the ten two-digit sums mostly treats the tenth like them, without being made to; one that
-# has seen none has nothing to go by. Without dropout all windows shown end right, and some trainings keep a few wrong
-# windows after 19 for good: the loss sees nothing of them, so nothing corrects them. With dropped attention weights there are
-# fewer of these, but in so short a training a few of the windows shown can still be wrong. Whether the dropout makes a perfect
+# has seen none has nothing to go by. Without dropout all windows shown end right, and some trainings keep a few
+# windows after 19 wrong: the loss sees nothing of them, so nothing corrects them. With dropped attention weights there were
+# fewer of these here, but in so short a training a few of the windows shown can still be wrong. Whether the dropout makes a perfect
 # network more likely is not resolved by twenty trainings; the published 40,000 updates at full size are the preset `paper`.
 # (The paper's own released weights are not used here. For them, too, zero wrong windows of 2,100 would prove more than any
 # number of random sums.)
