@@ -16,7 +16,8 @@
 # digit depends on carries from below. A chain of $L$ columns that pass a carry on must be foreseen by
 # whoever writes the digit above it, and the longest chain among $n$ columns grows like $\log_{10} n$: a
 # view of $w$ columns gets exactly the sums with $L_n \le w$ right. The curve of $E[L_n]$ is not quite a
-# straight line in $\log n$: it keeps a wave of height 0.018 for ever, because $L_n$ is a whole number. The
+# straight line in $\log n$: it keeps a wave of height 0.018 for ever, because $L_n$ is a whole number. The whole law is
+# nearly $e^{-x}$ with $x = n g 10^{-m}$, and its error is known as well: $m x (1 - x) e^{-x} / n$ and a smaller term. The
 # claims about these laws are in `proofs_check/`; here they are drawn, beside sampled sums.
 
 # %%
@@ -34,6 +35,7 @@ from lab.domains.addition.column_addition import (
     longest_chain_asymptote,
     longest_chain_law,
 )
+from lab.domains.addition.imperfect_tables import longest_chain_poisson, poisson_error_constant
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
@@ -49,7 +51,7 @@ class Config:
     """sampled sums of each length"""
 
 
-TASK = Task(SLUG, paper=PAPER, presets={"smoke": Config(sums=100), "ci": Config(), "paper": Config()})
+TASK = Task(SLUG, paper=PAPER, presets={"smoke": Config(sums=100), "ci": Config(), "paper": Config()}, root=2026)
 LENGTHS = (10, 100, 1_000)
 LONGEST_CHAIN = 9
 
@@ -67,11 +69,11 @@ def sampled_chains(config: Config, seed: int) -> LabelledArrays:
 
 @TASK.figure
 def longest_carry_chain(results: Results) -> Sheet:
-    """Law of the longest carry chain, exact and sampled, and its mean against the asymptote."""
+    """Law of the longest carry chain, exact and sampled; its mean against the asymptote; and how far the Poisson law is off."""
     sampled = results[sampled_chains]["share"]
     chain = sampled["chain"].values
     law = np.diff(longest_chain_law(LENGTHS, LONGEST_CHAIN).numpy(), axis=1, prepend=0)
-    sheet = Sheet(columns=2, width=5.2)
+    sheet = Sheet(columns=3, width=5.2)
     panel = sheet.panel("Carries travel about log10 n columns", x="longest chain L [columns]", y="share of sums")
     for look, (columns, exact) in enumerate(zip(LENGTHS, law, strict=True)):
         panel.line(chain, exact, name=f"n = {columns:,}: exact", look=look, marks=False, of="exact law")
@@ -88,6 +90,21 @@ def longest_carry_chain(results: Results) -> Sheet:
     )
     panel.line(lengths, exact - straight, name="exact", of="exact law")
     panel.theory(lengths, wave - straight, name="periodic term")
+    dense = np.unique(np.geomspace(100, 10**5, 181).astype(int)).tolist()
+    whole = longest_chain_law(dense, LONGEST_CHAIN + 2)
+    panel = sheet.panel(
+        "The Poisson law is off by (ln n)/n, and how much is known",
+        x="columns n",
+        y=r"largest error over m, times $n / \ln n$",
+        scale=("log", "linear"),
+        ylim=(0, 0.19),
+    )
+    for corrected, name in ((False, "$e^{-x}$"), (True, "with its second term")):
+        error = (whole - longest_chain_poisson(dense, LONGEST_CHAIN + 2, corrected=corrected)).abs().amax(-1)
+        panel.line(
+            dense, error.numpy() * dense / np.log(dense), name=name, marks=False, of="exact law less the formula"
+        )
+    panel.level(poisson_error_constant(), r"$\varphi^3 e^{-\varphi^2} / \ln 10$")
     return sheet
 
 

@@ -39,7 +39,7 @@
 # %%
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,14 @@ import xarray as xr
 
 from lab import Evidence, Task, control, statistics
 from lab.domains.addition.column_adder import add_in_columns, answer_table
-from lab.domains.addition.column_addition import add_by_table
+from lab.domains.addition.column_addition import add, add_by_table
 from lab.domains.addition.prompts import WINDOW_PROMPT, window_sequences
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.models.transformer import Transformer
 from lab.results import Results
 from lab.streams import stream
+from lab.study import Networks
 from tasks.addition_length_generalization._shared import (
     ARMS,
     INPUT,
@@ -73,9 +74,8 @@ from tasks.addition_length_generalization._shared import (
 # ## Configuration
 #
 # `paper` has the published sizes (102,464 parameters, learning rate $5 \cdot 10^{-4}$, batches of 512); `ci`
-# is a quarter of the parameters and a shorter schedule. In all presets a training on windows ends at the first
-# enumeration at which every window **that it is shown** is answered correctly: nothing is left to learn from
-# then on, and windows that are held back have no say in when it ends.
+# is a quarter of the parameters and a shorter schedule. A training on windows ends at the first
+# enumeration at which every window **that it is shown** is answered correctly, or when its updates are used up.
 
 
 # %%
@@ -83,10 +83,12 @@ from tasks.addition_length_generalization._shared import (
 class Config:
     """Sizes of the trainings on all windows."""
 
-    trainings: int = 5
-    """independent trainings, each with both attention patterns"""
+    trainings: int = 20
+    """independent trainings, each with both attention patterns, and as many that see no sum of two digits"""
     machine: Machine = Machine()
     """the network"""
+    half_trained: int = 8
+    """trainings that end with a few windows still wrong"""
     loop_digits: int = 40
     """length of the sums that the network itself adds in the loop"""
     sampled: Sampled = Sampled()
@@ -97,19 +99,16 @@ TASK = Task(
     SLUG,
     paper=PAPER,
     presets={
-        "smoke": Config(trainings=2, machine=SMOKE_MACHINE, loop_digits=4, sampled=Sampled(digits=20, number=20)),
+        "smoke": Config(
+            trainings=2, half_trained=2, machine=SMOKE_MACHINE, loop_digits=4, sampled=Sampled(digits=20, number=20)
+        ),
         "ci": Config(),
-        "paper": Config(trainings=20, machine=PAPER_MACHINE),
+        "paper": Config(machine=PAPER_MACHINE),
     },
+    root=2026,
 )
-HALF_TRAINED = 60  # the first enumeration with at most so many wrong windows shows imperfect tables at work
-
-
-def half_trained(answers: xr.DataArray) -> xr.DataArray:
-    """The table at the first enumeration with at most 60 wrong windows (the last, if there is none), [seed, window]."""
-    few = wrong_windows(answers) <= HALF_TRAINED
-    few[{"update": -1}] = True
-    return answers.isel(update=few.argmax("update"), drop=True).drop_vars("update", errors="ignore")
+HALF_TRAINED = 60  # a half-trained table has at most so many wrong windows
+MOST = "so many trainings, all alike, show more than half of all to be so"
 
 
 # %% [markdown]
@@ -121,32 +120,68 @@ def half_trained(answers: xr.DataArray) -> xr.DataArray:
 
 
 # %%
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=3)
+def walk(
+    fitted: Networks[Transformer], arm: str, other: str, digits: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tables of the networks of an arm under both patterns, and in how many digits of 16 sums a seed, drawn for it, the network
+    in the loop differs from each of them."""
+    own, crossed, unequal = [], [], []
+    for seed in fitted.seeds:
+        first, second = torch.from_numpy(stream(seed, "walked").rng().integers(0, 10, (2, 16, digits))).unbind(0)
+        module = fitted.of(seeds=[seed], arms=[arm]).module
+        walked = add_in_columns(module, first, second, MASKS[arm])
+        tables = [answer_table(module, MASKS[pattern]) for pattern in (arm, other)]
+        own.append(tables[0])
+        crossed.append(tables[1])
+        unequal.append(torch.stack([(walked != add_by_table(table, first, second)).sum() for table in tables]))
+    return torch.cat(own), torch.cat(crossed), torch.stack(unequal)
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def train_windows(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Both patterns on all windows: the history of `train_machines`, and of the final weights
 
     ``crossed``: what they answer under the other pattern;
-    ``unequal``: digits in which the network in the loop differs from its own table, and from the one under the other pattern;
-    and of the prefix arm ``half_trained``, an imperfect table on the way, with its ``half_trained_accuracy``.
+    ``unequal``: digits in which the network in the loop differs from its own table, and from the one under the other pattern.
     """
     fitted, history = train_machines(config.machine, seeds, ARMS, "all-sums")
-    digits = stream(0, "walked").rng().integers(0, 10, (2, 16, config.loop_digits))
-    first, second = torch.from_numpy(digits).unbind(0)
-    crossed, unequal = [], []
-    for arm, other in zip(ARMS, ARMS[::-1], strict=True):
-        machines = fitted.of(arms=[arm]).module
-        walked = add_in_columns(machines, first, second, MASKS[arm])
-        tables = [answer_table(machines, MASKS[pattern]) for pattern in (arm, other)]
-        different = [walked != add_by_table(table, first, second) for table in tables]
-        crossed.append(tables[1].numpy().astype(np.int16))
-        unequal.append(torch.stack(different, dim=1).sum((-2, -1)).numpy())
-    early = half_trained(history["answers"].sel(arm="prefix", drop=True)).astype(np.int64)
-    tables_by_seed = {seed: torch.from_numpy(early.sel(seed=seed).values) for seed in seeds}
+    walked = [walk(fitted, arm, other, config.loop_digits) for arm, other in zip(ARMS, ARMS[::-1], strict=True)]
+    crossed = torch.stack([one[1] for one in walked], dim=1).numpy().astype(np.int16)
     return history | {
-        "crossed": labelled(np.stack(crossed, axis=1), seed=seeds, arm=ARMS, window=None),
-        "unequal": labelled(np.stack(unequal, axis=1), seed=seeds, arm=ARMS, table=("own", "other pattern")),
-        "half_trained": early,
-        "half_trained_accuracy": config.sampled.accuracy(tables_by_seed),
+        "crossed": labelled(crossed, seed=seeds, arm=ARMS, window=None),
+        "unequal": labelled(torch.stack([one[2] for one in walked], dim=1), seed=seeds, arm=ARMS, table=TABLES),
+    }
+
+
+TABLES = ("own", "other pattern")
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
+def train_without_carries(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Previous sums of one digit only, so that a carry never comes in."""
+    _, history = train_machines(config.machine, seeds, ("prefix",), "one-digit-sums")
+    return history
+
+
+@TASK.measurement(seeds=lambda config: config.half_trained, ensemble=True, seeds_per_job=8)
+def half_trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Networks that are trained on all windows until at most 60 are wrong: their ``answers``; ``unequal`` as above; the share of
+    all sums of one and of two columns that the network itself adds correctly in the loop (``enumerated``); and the share of
+    longer sums that the loop over its table adds correctly (``accuracy``)."""
+    machine = replace(config.machine, evaluate_every=max(1, config.machine.evaluate_every // 2))
+    fitted, _ = train_machines(machine, seeds, ("prefix",), "all-sums", HALF_TRAINED)
+    table, _, unequal = walk(fitted, "prefix", "causal", config.loop_digits)
+    enumerated = []
+    for columns in (1, 2):
+        digits = torch.cartesian_prod(*[torch.arange(10)] * (2 * columns)).view(-1, 2, columns)
+        truth = add(digits[:, 0], digits[:, 1])
+        written = add_in_columns(fitted.module, digits[:, 0], digits[:, 1], MASKS["prefix"])
+        enumerated.append((written == truth).all(-1).double().mean(-1))
+    return {
+        "answers": labelled(table, seed=seeds, window=None),
+        "unequal": labelled(unequal, seed=seeds, table=TABLES),
+        "enumerated": labelled(torch.stack(enumerated, dim=1), seed=seeds, columns=(1, 2)),
+        "accuracy": config.sampled.accuracy(dict(zip(seeds, table, strict=True))),
     }
 
 
@@ -159,22 +194,30 @@ def train_windows(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 
 
 # %%
+def all_right(answers: xr.DataArray) -> Evidence:
+    """More than half of all trainings end with all windows right; answers [seed, window]."""
+    right = wrong_windows(answers) == 0
+    return Evidence.proportion(right.sum().item(), right.size, ">=", 0.5, MOST)
+
+
 @TASK.claim(
     "addition-length-generalization/T1",
     where="Section on results",
     kind="training",
-    statement=r"Trained on random windows that show all previous sums, a tiny transformer (26,656 parameters at `ci`) comes to answer "
-    r"all 2,100 windows correctly, hence adds integers of every length without error: under the prefix pattern and under the "
-    r"causal one, in every training.",
+    statement=r"Trained on random windows that show all previous sums, a tiny transformer (26,656 parameters and at most 800 updates "
+    r"at `ci`) comes to answer all 2,100 windows correctly, hence adds integers of every length without error, more often than not: "
+    r"under the prefix pattern and under the causal one.",
     controls=[
-        control("at the first enumeration", enumeration=0),
+        control("no previous sum of two digits shown", carries=False),
         control("each network under the other attention pattern", crossed=True),
     ],
 )
-def every_window_right(results: Results, enumeration: int = -1, crossed: bool = False) -> Evidence:
+def every_window_right(results: Results, carries: bool = True, crossed: bool = False) -> Evidence:
+    if not carries:
+        return all_right(results[train_without_carries]["answers"].sel(arm="prefix").isel(update=-1))
     measured = results[train_windows]
-    answers = measured["crossed"] if crossed else measured["answers"].isel(update=enumeration)
-    return Evidence.exact(wrong_windows(answers).max().item(), "<=", 0, "wrong windows in the worst training")
+    answers = measured["crossed"] if crossed else measured["answers"].isel(update=-1)
+    return Evidence.all(*(all_right(answers.sel(arm=arm)) for arm in ARMS))
 
 
 @TASK.claim(
@@ -182,12 +225,17 @@ def every_window_right(results: Results, enumeration: int = -1, crossed: bool = 
     where="Section on the generation of arbitrary lengths",
     kind="identity",
     statement=r"The loop, in which the network's own tokens become the next prompt, writes digit for digit what the table of its "
-    r"2,100 greedy answers predicts.",
+    r"2,100 greedy answers predicts (16 sums of 40 digits for each network), for networks without and with wrong windows.",
     controls=[control("the table of the same weights under the other pattern", table="other pattern")],
 )
 def loop_is_table(results: Results, table: str = "own") -> Evidence:
-    different = results[train_windows]["unequal"].sel(table=table)
-    return Evidence.exact(different.max().item(), "<=", 0, "digits that differ, in the worst training")
+    origin = "digits that differ, in the worst training"
+    return Evidence.all(
+        *(
+            Evidence.exact(results[measured]["unequal"].sel(table=table).max().item(), "<=", 0, origin)
+            for measured in (train_windows, half_trained)
+        )
+    )
 
 
 # %%
@@ -243,17 +291,23 @@ TASK.show(loop_is_table)
 
 
 # %%
-@TASK.cases(one={"blocks": 1}, two={"blocks": 2})
-def logits_of_random_weights(config: Config, *, blocks: int) -> LabelledArrays:
-    """The largest logit of three random networks at the tokens of the answers, and by how much both patterns differ there."""
-    machine = config.machine
-    architecture = Machine(width=machine.width, layers=blocks, heads=machine.heads, initial_scale=None).architecture()
-    module = Transformer(architecture, range(3), dtype=torch.float64)
-    tokens = window_sequences()[:, :INPUT].unsqueeze(0)
-    with torch.no_grad():
-        prefix, plain = (module(tokens, MASKS[arm])[:, :, WINDOW_PROMPT:] for arm in ARMS)
-    difference, largest = (prefix - plain).abs().max(), plain.abs().max()
-    return {"difference": labelled(difference), "largest": labelled(largest)}
+@TASK.measurement(seeds=lambda config: 3)
+def logits_of_random_weights(config: Config, seed: int) -> LabelledArrays:
+    """The largest logit of random networks of one and two blocks at the tokens of the answers, and by how much both patterns
+    differ there."""
+    machine, differences, largest = config.machine, [], []
+    for blocks in (1, 2):
+        architecture = replace(machine, layers=blocks, initial_scale=None).architecture()
+        module = Transformer(architecture, [seed], dtype=torch.float64)
+        tokens = window_sequences()[:, :INPUT].unsqueeze(0)
+        with torch.no_grad():
+            prefix, plain = (module(tokens, MASKS[arm])[:, :, WINDOW_PROMPT:] for arm in ARMS)
+        differences.append((prefix - plain).abs().max())
+        largest.append(plain.abs().max())
+    return {
+        "difference": labelled(torch.stack(differences), blocks=(1, 2)),
+        "largest": labelled(torch.stack(largest), blocks=(1, 2)),
+    }
 
 
 @TASK.claim(
@@ -262,14 +316,16 @@ def logits_of_random_weights(config: Config, *, blocks: int) -> LabelledArrays:
     kind="identity",
     statement=r"With one block the prefix pattern changes nothing: at every token of the answer to every window the logits under "
     r"both patterns agree, for random weights.",
-    controls=[control("two blocks", case="two")],
+    controls=[control("two blocks", blocks=2)],
 )
-def one_block_cannot_tell(results: Results, case: str = "one") -> Evidence:
-    logits = results[logits_of_random_weights].sel(case=case)
+def one_block_cannot_tell(results: Results, blocks: int = 1) -> Evidence:
+    logits = results[logits_of_random_weights].sel(blocks=blocks)
     # One normalisation, projection, attention, projection, normalisation, MLP of 4 D, normalisation, read-out.
     operations = 12 * results.config.machine.width + 2 * INPUT
-    bound = statistics.rounding_bound(operations, logits["largest"].item())
-    return Evidence.exact(logits["difference"].item(), "<=", bound, "rounding of the chain of sums behind one logit")
+    bound = statistics.rounding_bound(operations, logits["largest"].max().item())
+    return Evidence.exact(
+        logits["difference"].max().item(), "<=", bound, "rounding of the chain of sums behind one logit"
+    )
 
 
 @TASK.claim(
@@ -277,13 +333,14 @@ def one_block_cannot_tell(results: Results, case: str = "one") -> Evidence:
     where="derived",
     kind="phenomenon",
     statement=r"Weights trained with the prefix pattern answer some of the 2,100 windows wrongly when the same prompt is read "
-    r"causally, in every training.",
+    r"causally, more often than not.",
     controls=[control("read with the pattern they were trained with", own=True)],
 )
 def pattern_matters_to_weights(results: Results, own: bool = False) -> Evidence:
     measured = results[train_windows]
     answers = (measured["answers"].isel(update=-1) if own else measured["crossed"]).sel(arm="prefix")
-    return Evidence.exact(wrong_windows(answers).min().item(), ">=", 1, "wrong windows in the best training")
+    some = wrong_windows(answers) > 0
+    return Evidence.proportion(some.sum().item(), some.size, ">=", 0.5, MOST)
 
 
 # %%

@@ -21,11 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import xarray as xr
-from scipy.stats import binom
 
 from lab import Evidence, Task, control, statistics
 from lab.domains.addition.column_addition import SUMS, accuracy_law, carryless_table, exact_table, window_parts
+from lab.domains.addition.imperfect_tables import first_order_decay
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
@@ -38,26 +37,29 @@ from tasks.addition_length_generalization._shared import (
     Machine,
     Sampled,
     laws_of,
-    train_machines,
+    train_with_and_without_dropout,
     wrong_after,
     wrong_windows,
 )
+from tasks.addition_length_generalization.every_window import MOST
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the trainings that are not shown all windows."""
+    """Sizes of the trainings that never see the sum 19."""
 
-    trainings: int = 9
-    """independent trainings that never see the sum 19, and as many that see no sum of two digits"""
-    machine: Machine = Machine()
+    trainings: int = 20
+    """independent trainings, each with and without dropout"""
+    machine: Machine = Machine(steps=1_500, evaluate_every=250)
     """the network"""
     dropout: float = 0.0
-    """share dropped in trainings that never see the sum 19"""
+    """share dropped from the embedding and from what blocks add"""
+    attention_dropout: float = 0.2
+    """share of the attention weights dropped"""
     sampled: Sampled = Sampled()
     """sums that the final tables are tested on"""
     windows: every_window.Config = every_window.Config()
-    """trainings on all windows, for comparison"""
+    """trainings on all windows, and on sums of one digit, for comparison"""
 
 
 TASK = Task(
@@ -71,42 +73,39 @@ TASK = Task(
             windows=every_window.TASK.presets["smoke"],
         ),
         "ci": Config(),
-        "paper": Config(trainings=20, machine=PAPER_MACHINE, dropout=0.2, windows=every_window.TASK.presets["paper"]),
+        "paper": Config(machine=PAPER_MACHINE, dropout=0.2, windows=every_window.TASK.presets["paper"]),
     },
+    root=2026,
 )
 
 
-def all_windows(results: Results) -> xr.Dataset:
-    """What the trainings on all windows measured."""
-    trained: xr.Dataset = Results(every_window.TASK, results.config.windows, results.session)[
-        every_window.train_windows
-    ]
-    return trained
+def windows(results: Results) -> Results:
+    """What the trainings of the first part measured."""
+    return Results(every_window.TASK, results.config.windows, results.session)
 
 
 # %% [markdown]
 # ## Training
 #
-# Two ways to draw the previous sum hide some of it: as the sum of two random digits, which is never 19, and as one
-# digit, which never brings a carry in. (`paper` drops 0.2 of the activations in the first of them, as published;
-# `ci` nothing.)
+# The paper draws the previous sum as the sum of two random digits, which is never 19. It trains for 40,000 updates and
+# drops a fifth of the **attention weights** (after the softmax; what stays is divided by 0.8), of the embedding and of what
+# each MLP adds. `paper` does so too (and drops from what attention adds as well). At `ci` the network is a quarter as large and
+# trained for 1,500 updates; the attention weights are dropped as published, the rest is not, because half the width has no
+# fifth to spare in so short a training.
+#
+# Beside each network a second one starts from the same weights, sees the same windows, and drops nothing. **No training
+# stops early**: if it did at the moment at which all windows *shown* are right, the windows after 19 would have had no time.
 
 
 # %%
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=3)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def train_unseen(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Previous sums drawn as sums of two digits, so that 19 never comes up; accuracy of the final tables."""
-    _, history = train_machines(config.machine, seeds, ("prefix",), "sums-of-digits", config.dropout)
-    final = history["answers"].sel(arm="prefix").isel(update=-1).astype(np.int64)
+    """Previous sums drawn as sums of two digits, so that 19 never comes up, with dropout and without; accuracy of the final
+    tables without."""
+    history = train_with_and_without_dropout(config.machine, seeds, config.dropout, config.attention_dropout)
+    final = history["answers"].sel(arm="none").isel(update=-1).astype(np.int64)
     tables = {seed: torch.from_numpy(final.sel(seed=seed).values) for seed in seeds}
     return history | {"accuracy": config.sampled.accuracy(tables)}
-
-
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=3)
-def train_without_carries(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Previous sums of one digit only, so that a carry never comes in."""
-    _, history = train_machines(config.machine, seeds, ("prefix",), "one-digit-sums")
-    return history
 
 
 # %% [markdown]
@@ -117,7 +116,8 @@ def train_without_carries(config: Config, seeds: tuple[int, ...]) -> LabelledArr
 # digits is known from the table, without drawing a single sum. Its largest eigenvalue is the share of sums
 # that a further column spares: accuracy falls **exponentially** with length. If, for instance, only the
 # hundred windows after a sum of 19 are wrong, each column costs about half a per cent ($P(s = 19) =
-# 0.005$): hardly visible at ten digits, nothing left at a thousand.
+# 0.005$): hardly visible at ten digits, nothing left at a thousand. In general a column loses about $\varepsilon = \sum P(s)/100$
+# over the wrong windows, so that $e^{-\varepsilon n}$ sums are left (`proofs_check/` derives it and bounds the next term).
 #
 # That case can be worked out by hand as well. Follow the carry alone, and forbid the sum 19 in every column
 # but the last: a column without carry in goes on with probabilities $0.55$ and $0.45$ to no carry and
@@ -170,46 +170,32 @@ def cost_of_nineteen(results: Results, case: str = "after_19") -> Evidence:
     "addition-length-generalization/I2-trained",
     where="derived",
     kind="identity",
-    statement=r"How many of 400 sampled sums of 5, 10 and 20 digits half-trained networks add correctly is what the 40-state "
-    r"law predicts from their wrong windows, network by network.",
-    controls=[control("the law of sums ten times as long", factor=10)],
+    statement=r"Half-trained networks, asked column by column in the loop for all 100 sums of one column and all 10,000 of two, are right "
+    r"exactly as often as the 40-state law says from their answers to the 2,100 windows, network by network.",
+    controls=[control("the law of another network's table", other=1)],
 )
-def law_of_trained(results: Results, factor: int = 1) -> Evidence:
-    trained, sums, digits = all_windows(results), results.config.windows.sampled.number, [5, 10, 20]
-    right = np.rint(trained["half_trained_accuracy"].sel(digits=digits) * sums).values
-    law = laws_of(trained["half_trained"], 20 * factor).sel(digits=[factor * length for length in digits])
-    law = np.minimum(law.values, 1.0)  # which rounding may exceed
-    # Two-sided: how surprising so few or so many right sums would be under the law.
-    tails = np.minimum(binom.cdf(right, sums, law), binom.sf(right - 1, sums, law))
-    surprise = np.minimum(2 * tails, 1.0)
-    budget = statistics.SHARE / surprise.size
-    return Evidence.exact(surprise.min(), ">=", budget, f"false-alarm share over {surprise.size} binomial tests")
+def law_of_trained(results: Results, other: int = 0) -> Evidence:
+    measured = windows(results)[every_window.half_trained]
+    law = laws_of(measured["answers"], 2).values
+    error = np.abs(measured["enumerated"].values - np.roll(law, other, axis=0)).max()
+    return Evidence.exact(error, "<=", statistics.rounding_bound(2 * 100), "rounding of two steps over 100 digit pairs")
 
 
 @TASK.figure
 def accuracy_by_length(results: Results) -> Sheet:
     """Accuracy of column machines by number of digits: law of their tables (lines) and sampled sums (markers)."""
-    trained, unseen, config = all_windows(results), results[train_unseen], results.config
+    unseen, config = results[train_unseen], results.config
+    half, trained = windows(results)[every_window.half_trained], windows(results)[every_window.train_windows]
     groups = [
+        (f"half-trained: at most {every_window.HALF_TRAINED} wrong", half["answers"], half["accuracy"]),
         (
-            f"half-trained: at most {every_window.HALF_TRAINED} wrong",
-            trained["half_trained"],
-            trained["half_trained_accuracy"],
-            config.windows.sampled,
-        ),
-        (
-            "19 never shown, end",
-            unseen["answers"].sel(arm="prefix").isel(update=-1, drop=True),
+            "19 never shown, no dropout, end",
+            unseen["answers"].sel(arm="none").isel(update=-1, drop=True),
             unseen["accuracy"],
-            config.sampled,
         ),
-        (
-            "all sums shown, end",
-            trained["answers"].sel(arm="prefix").isel(update=-1, drop=True),
-            None,
-            config.windows.sampled,
-        ),
+        ("all sums shown, end", trained["answers"].sel(arm="prefix").isel(update=-1, drop=True), None),
     ]
+    lengths = config.sampled.lengths
     sheet = Sheet(width=7.6, height=3.8)
     panel = sheet.panel(
         "A few wrong windows ruin long sums only",
@@ -217,8 +203,7 @@ def accuracy_by_length(results: Results) -> Sheet:
         y="share of sums right",
         scale=("log", "linear"),
     )
-    for look, (name, tables, shares, sampled) in enumerate(groups):
-        lengths = sampled.lengths
+    for look, (name, tables, shares) in enumerate(groups):
         law = laws_of(tables, int(lengths[-1])).sel(digits=lengths)
         panel.line(
             lengths, law.mean("seed"), name=f"{name}: law", look=look, marks=False, of="mean law of the networks"
@@ -231,12 +216,23 @@ def accuracy_by_length(results: Results) -> Sheet:
                 middle,
                 np.clip(middle - half, 0, 1),
                 np.clip(middle + half, 0, 1),
-                words="95 % Student intervals of sampled minus law, {n} networks",
+                words="95 % of sampled minus law, {n} networks",
                 n=shares.sizes["seed"],
                 name=f"{name}: sampled",
                 look=look,
             )
-    lengths = config.sampled.lengths
+    after_19 = exact_table()
+    after_19[window_parts()[0] == 19] = -1
+    rate = first_order_decay(after_19).item()
+    panel.line(
+        lengths,
+        accuracy_law(after_19, int(lengths[-1]))[lengths - 1],
+        name="only the windows after 19 wrong: law",
+        look=len(groups),
+        marks=False,
+        of="exact law",
+    )
+    panel.theory(lengths, np.exp(-rate * lengths), name=r"$e^{-\varepsilon n}$ for these")
     panel.theory(lengths, accuracy_law(carryless_table(), int(lengths[-1]))[lengths - 1], name="no carry: $0.55^{n-1}$")
     return sheet
 
@@ -249,15 +245,10 @@ TASK.show(law_of_trained)
 # %% [markdown]
 # ## The sum that is never shown
 #
-# Suppose training draws the previous sum as the sum of two random digits, as the paper does. Then 19, which
-# is $9 + 9$ and a carry, never occurs, and 100 of the 2,100 windows are never trained. Does the network
-# answer them? It has seen `19` only as an *answer*. The natural rule, "two digits: carry", covers it, but
-# nothing forces the network to have learnt it that way. Two settings frame the question: training that
-# shows 19 as well, and training that shows no two-digit sum at all, in which there is no rule to carry
-# over.
-#
-# A training ends at the first enumeration at which all windows **shown** are right. If it ended when all
-# 2,100 are, it would wait for just the moment at which the windows after 19 happen to be right.
+# The sum 19, which is $9 + 9$ and a carry, never occurs in the published windows, and 100 of the 2,100 windows are never
+# trained. Does the network answer them? It has seen `19` only as an *answer*. The natural rule, "two digits: carry", covers
+# it, but nothing forces the network to have learnt it that way. Trainings that show no two-digit sum at all, in which there
+# is no rule to carry over, frame the question.
 
 
 # %%
@@ -265,52 +256,89 @@ TASK.show(law_of_trained)
     "addition-length-generalization/T2",
     where="derived",
     kind="phenomenon",
-    statement=r"A network that never sees a previous sum of 19 in training (at `ci`: without dropout) gets at most half of the 100 "
-    r"windows after 19 right.",
+    statement=r"Trained without dropout on windows that never show a previous sum of 19 (1,500 updates at `ci`), a network gets at most "
+    r"half of the 100 windows after 19 right, more often than not.",
     expected="refuted",
     condition="if training shows no previous sum of two digits at all",
     controls=[control("only previous sums of one digit shown", carries=False)],
 )
 def nineteen_is_lost(results: Results, carries: bool = True) -> Evidence:
-    answers = results[train_unseen if carries else train_without_carries]["answers"]
-    missed = wrong_after(answers.sel(arm="prefix").isel(update=-1)).sel(previous_sum=19)
-    return Evidence.over_seeds(1 - missed / 100, "<=", 0.5, "wrong more often than right")
+    if carries:
+        answers = results[train_unseen]["answers"].sel(arm="none")
+    else:
+        answers = windows(results)[every_window.train_without_carries]["answers"].sel(arm="prefix")
+    lost = wrong_after(answers.isel(update=-1)).sel(previous_sum=19) >= 50
+    return Evidence.proportion(lost.sum().item(), lost.size, ">=", 0.5, MOST)
+
+
+FEW = 10  # wrong windows of 2,100
+PILOT = "chosen on pilot trainings below the roots 0 and 1; judged on fresh ones"
 
 
 @TASK.claim(
     "addition-length-generalization/T3",
-    where="Section on results",
+    where="our reading of the section on results",
     kind="training",
-    statement=r"Trained with the published sampling, in which a previous sum of 19 never occurs (at `ci`: without dropout, "
-    r"until all windows shown are right), a network ends with all 2,100 windows right in every training.",
-    expected="refuted",
-    condition="if the sum 19 is shown in training; the published dropout of 0.2 and its long schedule are not tried at `ci`",
-    controls=[control("trained on all previous sums", shown=True)],
+    statement=r"With the published windows, in which a previous sum of 19 never occurs, and the published dropout of a fifth of the "
+    r"attention weights, a network ends a fixed budget without early stop (1,500 updates and a quarter of the parameters at `ci`) with at "
+    r"most 10 of the 2,100 windows wrong more often than not, and with all of them right in at least one training of eight.",
+    controls=[control("no previous sum of two digits shown", carries=False)],
 )
-def published_sampling(results: Results, shown: bool = False) -> Evidence:
-    answers = (all_windows(results) if shown else results[train_unseen])["answers"]
-    missed = wrong_windows(answers.sel(arm="prefix").isel(update=-1))
-    return Evidence.exact(missed.max().item(), "<=", 0, "wrong windows in the worst training")
+def published_procedure(results: Results, carries: bool = True) -> Evidence:
+    if carries:
+        answers = results[train_unseen]["answers"].sel(arm="dropout")
+    else:
+        answers = windows(results)[every_window.train_without_carries]["answers"].sel(arm="prefix")
+    missed = wrong_windows(answers.isel(update=-1))
+    return Evidence.all(
+        Evidence.proportion(
+            (missed <= FEW).sum().item(), missed.size, ">=", 0.5, f"more often than not; {FEW} {PILOT}"
+        ),
+        Evidence.proportion((missed == 0).sum().item(), missed.size, ">=", 1 / 8, PILOT),
+    )
+
+
+@TASK.claim(
+    "addition-length-generalization/T3-no-dropout",
+    where="derived",
+    kind="training",
+    statement=r"Without dropout the same windows and budget end with all 2,100 windows right in every training.",
+    expected="refuted",
+    condition="if the sum 19 is shown in training",
+    controls=[control("trained on all previous sums, without dropout", shown=True)],
+)
+def published_windows_alone(results: Results, shown: bool = False) -> Evidence:
+    if shown:
+        answers = windows(results)[every_window.train_windows]["answers"].sel(arm="prefix")
+    else:
+        answers = results[train_unseen]["answers"].sel(arm="none")
+    failed = (wrong_windows(answers.isel(update=-1)) > 0).sum().item()
+    return Evidence.exact(failed, "<=", 0, "trainings with a wrong window: one refutes 'every'")
 
 
 @TASK.figure
 def wrong_by_previous_sum(results: Results) -> Sheet:
     """Wrong windows of 100 by previous sum, mean over trainings, at three enumerations and at the end."""
-    sheet = Sheet(columns=3, width=3.7, height=4.8, foot="a carry comes in above the dotted line")
+    sheet = Sheet(
+        columns=4,
+        width=3.7,
+        height=4.8,
+        foot="numbers: wrong windows of 100, in titles of 2,000 at the end; a carry comes in above the dotted line",
+    )
+    first = windows(results)
+    unseen = results[train_unseen]["answers"]
     views = {
-        "all sums shown": (all_windows(results), SUMS),
-        "19 never shown": (results[train_unseen], SUMS - 1),
-        "no carry shown": (results[train_without_carries], 10),
+        "all sums shown": (first[every_window.train_windows]["answers"].sel(arm="prefix"), SUMS),
+        "19 never shown, dropout": (unseen.sel(arm="dropout"), SUMS - 1),
+        "19 never shown, no dropout": (unseen.sel(arm="none"), SUMS - 1),
+        "no carry shown": (first[every_window.train_without_carries]["answers"].sel(arm="prefix"), 10),
     }
-    for name, (measured, shown) in views.items():
-        answers = measured["answers"].sel(arm="prefix")
+    for name, (answers, shown) in views.items():
         enumerations = answers["update"].values
         chosen = [*range(len(enumerations) - 1)[:5:2], len(enumerations) - 1]
         missed = wrong_after(answers.isel(update=chosen))
         at_the_end = missed.isel(update=-1).mean("seed").sum().item()
-        panel = sheet.panel(
-            f"{name}: {at_the_end:.4g} of 2,000 wrong at the end", x="update", y="previous sum s", legend="none"
-        )
+        panel = sheet.panel(f"{name}: {at_the_end:.3g} wrong", x="update", y="previous sum s", legend="none")
         panel.heat(
             missed.transpose("seed", "previous_sum", "update").isel(previous_sum=slice(None, None, -1)),
             columns=[*(str(update) for update in enumerations[chosen[:-1]]), "end"],
@@ -327,14 +355,18 @@ def wrong_by_previous_sum(results: Results) -> Sheet:
 # %%
 TASK.show(wrong_by_previous_sum)
 TASK.show(nineteen_is_lost)
-TASK.show(published_sampling)
+TASK.show(published_procedure)
+TASK.show(published_windows_alone)
 
 # %% [markdown]
 # Above the dotted line a carry comes in; above the coloured one no previous sum is ever shown. A network that
 # has seen nine of the ten two-digit sums mostly treats the tenth like them, without being made to; one that
-# has seen none has nothing to go by. So the published sampling may well end in a perfect network, but it
-# takes the enumeration to know. (The paper's own released weights are not used here. For them, too, zero
-# wrong windows of 2,100 would prove more than any number of random sums.)
+# has seen none has nothing to go by. Without dropout all windows shown end right, and some trainings keep a few
+# windows after 19 wrong: the loss sees nothing of them, so nothing corrects them. With dropped attention weights there were
+# fewer of these here, but in so short a training a few of the windows shown can still be wrong. Whether the dropout makes a perfect
+# network more likely is not resolved by twenty trainings; the published 40,000 updates at full size are the preset `paper`.
+# (The paper's own released weights are not used here. For them, too, zero wrong windows of 2,100 would prove more than any
+# number of random sums.)
 
 # %%
 TASK.show()
