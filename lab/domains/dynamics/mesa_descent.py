@@ -30,9 +30,7 @@ def causal_correlations(states: Complex[Tensor, "batch time dimension"]) -> Comp
 
 
 def mean_gradient(
-    layer: MesaLayer,
-    states: Complex[Tensor, "batch time dimension"],
-    first: Int[Tensor, " model"],
+    layer: MesaLayer, states: Complex[Tensor, "batch time dimension"], first: Int[Tensor, " model"]
 ) -> tuple[Complex[Tensor, "model dimension pair"], Complex[Tensor, "model pair pair"]]:
     """Gradient of the mean loss of each layer in V and in K, positions scored from ``first`` on (counted from 1)."""
     value, query_key = (matrix.detach() for matrix in layer.matrices())

@@ -1,0 +1,1 @@
+"""What can be proved of next-state prediction by one gradient step; the argument begins in ``step_and_flow.py``."""
