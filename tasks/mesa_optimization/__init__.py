@@ -1,0 +1,1 @@
+"""Whether next-state prediction teaches a layer to learn; the argument begins in ``exact_descent.py``."""
