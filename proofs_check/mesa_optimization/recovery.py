@@ -57,6 +57,7 @@ PROOFS = Task(
         "ci": Config(),
         "paper": Config(draws=64, sequences=20_000, long_length=400),
     },
+    root=2026,
 )
 
 # %% [markdown]

@@ -16,6 +16,8 @@
 # %%
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -198,7 +200,7 @@ def masks_agree_from_the_prefix_on(results: Results, where: str = "from P on") -
 
 # %%
 MIXING = SIZES[:2]  # d = 1 has no entries that mix coordinates
-LAWS_OF_PHASES = {
+LAWS_OF_PHASES: dict[str, dict[str, Any]] = {
     **{start: {"start": start, "sizes": SIZES} for start in (*SYMMETRIC, "ones")},
     # d <= 2 cannot tell harmonic phases apart.
     "equal phases": {"start": "rademacher", "phases": "equal", "sizes": ((3, 4),)},

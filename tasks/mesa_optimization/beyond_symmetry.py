@@ -61,6 +61,7 @@ class Config:
 TASK = Task(
     SLUG,
     paper=PAPER,
+    root=2026,
     presets={
         "smoke": Config(searches=2, search_length=3, iterations=20, ones_steps=20),
         "ci": Config(),

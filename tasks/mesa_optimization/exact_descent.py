@@ -51,8 +51,9 @@ import numpy as np
 
 from lab import Evidence, Task, control
 from lab.domains.dynamics import mesa_optimization as theory
+from lab.domains.dynamics.mesa_descent import descend_exactly
 from lab.domains.dynamics.mesa_laws import product_flow
-from lab.domains.dynamics.mesa_layer import Descent, MesaLayer, gradient_descent
+from lab.domains.dynamics.mesa_layer import gradient_descent
 from lab.domains.dynamics.sequences import Start
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
@@ -101,30 +102,24 @@ TASK = Task(
 MASKS = ("causal", "prefix")
 
 
-def descent(
-    layer: MesaLayer, config: Config, start: Start, *, rate: float, steps: int, mask: str = "causal", scale: float = 1.0
-) -> Descent:
-    """Gradient descent on the exact loss; two layers are scored in the two ways, any other number at all positions."""
-    rule = theory.quadrature(start, config.dimension, config.length, scale=scale)
-    patterns = {"causal": masks.causal(config.length), "prefix": masks.prefix_lm(config.length, config.prefix_length)}
-    both = len(layer.value) == len(SCORED)
-    return gradient_descent(
-        layer,
-        rule.states,
-        rule.weights,
-        patterns[mask],
-        rate=rate,
-        steps=steps,
-        first=first_positions(config.prefix_length) if both else 2,
-    )
-
-
 @TASK.cases(**{start: {"start": start} for start in (*SYMMETRIC, "ones")})
 def masked_descents(config: Config, *, start: Start) -> LabelledArrays:
     """Under both masks and scored in both ways: ``product`` c by update, ``off`` the largest entry off the diagonals at any
     update, and ``limit``, the closed form of a causal layer."""
-    layer = diagonal_layers(config.dimension, (0.1, 0.1), (0.1, 0.1))
-    paths = [descent(layer, config, start, rate=RATES[start], steps=config.steps, mask=mask) for mask in MASKS]
+    rule = theory.quadrature(start, config.dimension, config.length)
+    patterns = masks.causal(config.length), masks.prefix_lm(config.length, config.prefix_length)
+    paths = [
+        gradient_descent(
+            diagonal_layers(config.dimension, (0.1, 0.1), (0.1, 0.1)),
+            rule.states,
+            rule.weights,
+            mask,
+            rate=RATES[start],
+            steps=config.steps,
+            first=first_positions(config.prefix_length),
+        )
+        for mask in patterns
+    ]
     law = theory.moments(start, config.dimension)
     limits = [theory.optimal_step(law, config.length, prefix) for prefix in (0, config.prefix_length)]
     return {
@@ -285,16 +280,16 @@ def beginnings(config: Config, *, start: Start) -> LabelledArrays:
     """c by beginning and update: with the steps of ``GENTLE`` to the end, and with those of ``RATES`` near the saddle."""
     keys, values = (tuple(one[place] for one in BEGINNINGS.values()) for place in (0, 1))
     layer = diagonal_layers(config.dimension, keys, values)
-    path = descent(layer, config, start, rate=GENTLE[start], steps=config.gentle_steps)
+    rule = theory.quadrature(start, config.dimension, config.length)
+    path = descend_exactly(layer, rule.states, rule.weights, rate=GENTLE[start], steps=config.gentle_steps)
     near = [list(BEGINNINGS).index(one) for one in (SADDLE, BESIDE)]
-    # A third copy, so that all are scored at all positions.
-    short = descent(layer.select([*near, near[0]]), config, start, rate=RATES[start], steps=SADDLE_UPDATES)
+    short = descend_exactly(layer.select(near), rule.states, rule.weights, rate=RATES[start], steps=SADDLE_UPDATES)
     law = theory.moments(start, config.dimension)
     return {
         "product": labelled(
             path.step_product.T.numpy(), beginning=list(BEGINNINGS), update=range(config.gentle_steps + 1)
         ),
-        "after few": labelled(abs(short.step_product[-1, :2].numpy()), near=(SADDLE, BESIDE)),
+        "after few": labelled(abs(short.step_product[-1].numpy()), near=(SADDLE, BESIDE)),
         "saddle bound": abs(0.3 * -0.3) * (1 - RATES[start] * (config.length - 2) * law.fourth) ** (2 * SADDLE_UPDATES),
         "limit": theory.optimal_step(law, config.length),
     }
@@ -364,7 +359,8 @@ def scales(config: Config, *, start: Start) -> LabelledArrays:
         layer = diagonal_layers(
             config.dimension, tuple(one / scale for one in keys), tuple(one / scale for one in values)
         )
-        run = descent(layer, config, start, rate=rate, steps=config.scale_steps, scale=scale)
+        rule = theory.quadrature(start, config.dimension, config.length, scale=scale)
+        run = descend_exactly(layer, rule.states, rule.weights, rate=rate, steps=config.scale_steps)
         return np.concatenate([run.value.flatten(1).numpy(), run.query_key.flatten(1).numpy()], axis=1)
 
     there = path(1.0, rate)
@@ -396,10 +392,11 @@ def paths_from_all_starts(results: Results) -> Sheet:
     """c = ab along descent on the exact loss from seven beginnings (d = 2), with the closed form of the flow dotted."""
     found, config = results[beginnings], results.config
     sheet = Sheet(columns=2, width=5.2, height=3.6)
-    for start, title, last in (
+    panels: tuple[tuple[Start, str, int], ...] = (
         ("rademacher", "signs: all but the line $a_0 = -b_0$ end at $c^*$", 100),
         ("gaussian", "Gaussian starts: the same", 300),
-    ):
+    )
+    for start, title, last in panels:
         panel = sheet.panel(title, x="update", y="$c = ab$", ylim=(-0.35, 1.0), legend="outside")
         law = theory.moments(start, config.dimension)
         updates = np.arange(min(last, config.gentle_steps) + 1)

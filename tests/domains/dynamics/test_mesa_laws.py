@@ -8,8 +8,8 @@ import torch
 from scipy.integrate import solve_ivp
 
 from lab.domains.dynamics import mesa_laws, mesa_optimization
-from lab.domains.dynamics.mesa_descent import descend, mean_gradient
-from lab.domains.dynamics.mesa_layer import MesaLayer, prediction_loss
+from lab.domains.dynamics.mesa_descent import Positions, descend, descend_exactly, mean_gradient
+from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, prediction_loss
 from lab.domains.dynamics.sequences import linear_dynamics
 from lab.errors import LabError
 from lab.models import masks
@@ -76,10 +76,19 @@ def test_written_out_gradient_is_that_of_the_loss() -> None:
     weights = torch.full((3, 7), 1 / 7, dtype=torch.float64)
     loss = prediction_loss(layer, states.expand(3, *states.shape), weights, masks.causal(6), first)
     expected = torch.autograd.grad(loss.sum(), [layer.value, layer.query_key])
-    for found, wanted in zip(mean_gradient(layer, states, first), expected, strict=True):
+    for found, wanted in zip(mean_gradient(layer, Positions.of(states), first), expected, strict=True):
         assert torch.allclose(torch.view_as_real(found), wanted)
     trained = descend(layer, [states], [0.01], first)
     assert torch.allclose(trained.layer.value, layer.value - 0.01 * expected[0])
     assert trained.product.shape == (3, 1)
     with pytest.raises(LabError, match="at least 3"):
-        mean_gradient(layer, states[:, :2], first)
+        Positions.of(states[:, :2])
+
+
+def test_exact_descent_is_that_of_the_layer() -> None:
+    rule = mesa_optimization.quadrature("rademacher", 2, 4)
+    layer = MesaLayer.diagonal(2, *(torch.tensor(pair, dtype=torch.float64) for pair in ((0.1, 0.5), (0.1, -0.2))))
+    wanted = gradient_descent(layer, rule.states, rule.weights, masks.causal(4), rate=0.1, steps=5)
+    found = descend_exactly(layer, rule.states, rule.weights, rate=0.1, steps=5)
+    assert torch.allclose(found.value, wanted.value)
+    assert torch.allclose(found.query_key, wanted.query_key)
