@@ -294,9 +294,17 @@ def loss_from_ones(results: Results) -> Sheet:
     """Loss along training from a first state of ones, over that of the best plain step; dotted the closed forms at T = 3."""
     found = results[ones_training]["loss"]
     sheet = Sheet(columns=3, width=4.0)
-    for name, dimension, length in (("long", 2, results.config.length), (SHORT[0], 2, 3), (SHORT[1], 3, 3)):
+    findings = (
+        ("long", 2, results.config.length, "free weights beat the plain step"),
+        (SHORT[0], 2, 3, "two thirds, as the law says"),
+        (SHORT[1], 3, 3, "nine tenths"),
+    )
+    for name, dimension, length, finding in findings:
         panel = sheet.panel(
-            f"d = {dimension}, T = {length}", x="update", y="loss over that of the best plain step", ylim=(0.6, 1.2)
+            f"d = {dimension}, T = {length}: {finding}",
+            x="update",
+            y="loss over that of the best plain step",
+            ylim=(0.6, 1.2),
         )
         for weights, words in (("held", "held on the diagonals"), ("free", "left free")):
             path = found.sel(case=name, weights=weights)

@@ -210,8 +210,8 @@ def masks_and_positions(results: Results) -> Sheet:
     found, config = results[masked_descents], results.config
     sheet = Sheet(columns=2, width=5.0)
     panel = sheet.panel(
-        f"the mask matters only if the prefix is scored (T = {config.length}, P = {config.prefix_length})",
-        x="update",
+        "the mask matters only if the prefix is scored",
+        x=f"update (d = {config.dimension}, T = {config.length}, P = {config.prefix_length})",
         y="$c = ab$, Gaussian starts",
     )
     product = found["product"].sel(case="gaussian")
@@ -397,7 +397,7 @@ def paths_from_all_starts(results: Results) -> Sheet:
         ("gaussian", "Gaussian starts: the same", 300),
     )
     for start, title, last in panels:
-        panel = sheet.panel(title, x="update", y="$c = ab$", ylim=(-0.35, 1.0), legend="outside")
+        panel = sheet.panel(title, x="update", y="$c = ab$", ylim=(-0.15, 1.0))
         law = theory.moments(start, config.dimension)
         updates = np.arange(min(last, config.gentle_steps) + 1)
         for look, (name, (key, value)) in enumerate(BEGINNINGS.items()):
