@@ -269,7 +269,15 @@ def test_the_record_is_json_and_the_figure_is_tidy(of_kaczmarz: Diagnosis, tmp_p
     record = json.loads((tmp_path / "diagnosis.json").read_text(encoding="utf-8"))
     assert record["match"]["name"] == "one-pass Kaczmarz"
     drawing = presentation.plot(of_kaczmarz, of_kaczmarz.match)
-    assert set(drawing.data["panel"]) == {"algorithms", "lengths", "errors", "shifts"}
+    panels = {panel.x: panel for panel in drawing.panels}
+    assert set(drawing.data["panel"]) == {panel.title for panel in drawing.panels}
+    assert len(drawing.data[drawing.data["panel"] == "Identical to one-pass Kaczmarz"]) == len(of_kaczmarz.match.rows)
+    assert set(drawing.data["x"]) >= {
+        "unchanged",
+        *of_kaczmarz.shifts,
+        *(row.algorithm for row in of_kaczmarz.match.rows),
+    }
+    assert len(panels) == 3  # two panels run over the context length
     assert all(axes.get_title(loc="left") and axes.get_xlabel() for axes in drawing.figure.axes)
 
 

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from lab.diagnosis.algorithms import RESOLUTION
 from lab.diagnosis.comparison import Diagnosis, Estimate, Match, Row
-from lab.figures import REFERENCES, THEORY, Drawing, label, panels, save, style
+from lab.figures import Panel, Sheet, save
 from lab.files import write
 from lab.statistics import SHARE
 
 FOLLOWED = 5  # algorithms whose distance is drawn at every context length
-LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-MARKERS = "os^Dv"
+NEAREST = RESOLUTION / 2, 4  # ends of an axis of distances
 
 
 def number(value: float) -> str:
@@ -121,111 +116,117 @@ def _matches(first: str, caption: str, diagnosis: Diagnosis, matches: Any) -> Ta
     return table
 
 
-def plot(diagnosis: Diagnosis, match: Match) -> Drawing:
+def plot(diagnosis: Diagnosis, match: Match) -> Sheet:
     """Distance to every algorithm, to the nearest ones by context length, the error by length, and the shifts."""
-    with style():
-        figure, axes = panels(2, 2, width=6.4, height=4.2)
-        rows = [
-            *_draw_algorithms(axes[0, 0], match),
-            *_draw_lengths(axes[0, 1], diagnosis, match),
-            *_draw_errors(axes[1, 0], diagnosis, match),
-            *_draw_shifts(axes[1, 1], diagnosis, match),
-        ]
-    return Drawing(figure, pd.DataFrame(rows, columns=["panel", "of", "at", "mean", "low", "high"]))
+    sheet = Sheet(2, 2, width=6.4, height=4.2)
+    _draw_algorithms(sheet, diagnosis, match)
+    _draw_lengths(sheet, diagnosis, match)
+    _draw_errors(sheet, diagnosis, match)
+    _draw_shifts(sheet, diagnosis, match)
+    return sheet
 
 
-def _entry(panel: str, of: str, at: str | int, value: Estimate) -> tuple[Any, ...]:
-    return panel, of, at, value.mean, value.low, value.high
-
-
-def _bars(
-    axes: Axes, places: Any, values: list[Estimate], floor: float, horizontal: bool = False, **looks: Any
+def _intervals(
+    panel: Panel,
+    diagnosis: Diagnosis,
+    name: str,
+    values: Mapping[Any, Estimate],
+    look: int,
+    floor: float,
+    horizontal: bool = False,
 ) -> None:
-    """Means with their intervals, cut off at ``floor`` for a logarithmic axis."""
-    means, low, high = (
-        np.array([max(getattr(value, part), floor) for value in values]) for part in ("mean", "low", "high")
-    )
-    errors = np.maximum([means - low, high - means], 0)
+    """Means with their intervals, cut off at ``floor`` for a logarithmic axis; infinite ones have their place and no mark."""
+    ends = [[getattr(one, part) for one in values.values()] for part in ("mean", "low", "high")]
+    mean, low, high = ([max(one, floor) if math.isfinite(one) else math.nan for one in end] for end in ends)
     if horizontal:
-        axes.errorbar(means, places, xerr=errors, capsize=2, **looks)
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlim(RESOLUTION / 2, 4)
-    else:
-        axes.errorbar(places, means, yerr=errors, capsize=2, **looks)
-        axes.set_yscale("log")
+        panel.axes.set_xlim(*NEAREST)  # before anything is drawn: all distances may be the floor, which spans no axis
+    panel.intervals(
+        list(values),
+        mean,
+        low,
+        high,
+        n=diagnosis.prompts // 2,
+        words=f"intervals over {{n}} prompts, either end wrong with probability {SHARE:.1g}",
+        name=name,
+        look=look,
+        horizontal=horizontal,
+        join=not horizontal,
+    )
+    infinite = {at: one for at, one in values.items() if not math.isfinite(one.mean)}
+    for at, one in infinite.items():
+        panel.note(name, at, one.mean, one.low, one.high)
 
 
-def _draw_algorithms(axes: Axes, match: Match) -> list[tuple[Any, ...]]:
-    places = np.arange(len(match.rows))[::-1]
-    for name, looks in (
-        ("closest", {"color": "#1f4e9e", "marker": "o"}),
-        ("told apart", {"color": "#555555", "marker": "x"}),
-    ):
-        chosen = [
-            (place, row.distance)
-            for place, row in zip(places, match.rows, strict=True)
-            if (row.algorithm in match.tied) == (name == "closest")
-        ]
-        if chosen:
-            at, values = [place for place, _ in chosen], [value for _, value in chosen]
-            _bars(axes, at, values, RESOLUTION, horizontal=True, linestyle="none", label=name, **looks)
-    axes.set_yticks(places, [row.algorithm for row in match.rows], fontsize=7.5)
-    axes.legend(loc="lower left")
+def _draw_algorithms(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     found = {"identical": f"Identical to {match.name}", "closest": f"Closest to {match.name}", "none": "Near none"}
-    label(axes, found[match.kind], "distance (0 identical, 1 no answer; drawn from 1e-8)", "")
-    return [_entry("algorithms", row.algorithm, "setting", row.distance) for row in match.rows]
+    panel = sheet.panel(
+        found[match.kind],
+        x="distance (0 identical, 1 no answer; drawn from 1e-8)",
+        y="algorithm",
+        scale=("log", "linear"),
+        xlim=NEAREST,
+        legend="lower left",
+    )
+    # One order of rows, the nearest on top, whichever of the two groups a row belongs to.
+    for look, (name, tied) in enumerate((("closest", True), ("told apart", False))):
+        rows = {row.algorithm: row.distance for row in match.rows if (row.algorithm in match.tied) == tied}
+        if rows:
+            _intervals(panel, diagnosis, name, rows, look, RESOLUTION, horizontal=True)
 
 
-def _draw_lengths(axes: Axes, diagnosis: Diagnosis, match: Match) -> list[tuple[Any, ...]]:
-    rows = []
-    lengths = list(diagnosis.by_length)
-    for place, row in enumerate(match.rows[:FOLLOWED]):
-        values = [there.row(row.algorithm).distance for there in diagnosis.by_length.values()]
-        looks: dict[str, Any] = {"linestyle": LINES[place], "marker": MARKERS[place], "color": REFERENCES[place]}
-        _bars(axes, lengths, values, RESOLUTION, label=row.algorithm, **looks)
-        rows += [_entry("lengths", row.algorithm, at, value) for at, value in zip(lengths, values, strict=True)]
-    axes.set_xticks(lengths)
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.legend(fontsize=7)
-    count = len({there.name for there in diagnosis.by_length.values()})
-    title = f"{count} algorithms are closest, by length" if count > 1 else "One algorithm is closest at every length"
-    label(axes, title, "context length", "distance, fitted at each length")
-    return rows
-
-
-def _draw_errors(axes: Axes, diagnosis: Diagnosis, match: Match) -> list[tuple[Any, ...]]:
+def _draw_lengths(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     there = diagnosis.by_length
-    curves: dict[str, tuple[dict[int, Estimate], dict[str, Any]]] = {
-        diagnosis.subject: ({at: one.error for at, one in there.items()}, {"color": "#d1495b", "marker": "o"}),
-        match.name: ({at: one.row(match.name).error for at, one in there.items()}, THEORY | {"marker": "x"}),
-    }
-    rows = []
-    for name, (values, looks) in curves.items():
-        drawn = {at: value for at, value in values.items() if math.isfinite(value.mean) and value.mean > 0}
-        if drawn:
-            lowest = min(value.mean for value in drawn.values()) / 2
-            _bars(axes, list(drawn), list(drawn.values()), lowest, label=name, **looks)
-        rows += [_entry("errors", name, at, value) for at, value in values.items()]
-    axes.set_xticks(list(there))
-    axes.legend(fontsize=7)
+    count = len({one.name for one in there.values()})
+    title = f"{count} algorithms are closest, by length" if count > 1 else "One algorithm is closest at every length"
+    panel = sheet.panel(
+        title,
+        x="context length",
+        y="distance, fitted at each length",
+        scale=("linear", "log"),
+        xticks=list(there),
+        legend="best",
+    )
+    for place, row in enumerate(match.rows[:FOLLOWED]):
+        values = {at: one.row(row.algorithm).distance for at, one in there.items()}
+        _intervals(panel, diagnosis, row.algorithm, values, place + 2, RESOLUTION)
+
+
+def _draw_errors(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
+    there = diagnosis.by_length
     own, theirs = match.error.mean, match.row(match.name).error.mean
     ratio = number(own / theirs) if theirs > 0 and math.isfinite(own) else "not comparable"
-    label(axes, f"Error over that of {match.name}: {ratio}", "context length", diagnosis.error_unit)
-    return rows
+    panel = sheet.panel(
+        f"Error over that of {match.name}: {ratio}",
+        x="context length",
+        y=diagnosis.error_unit,
+        scale=("linear", "log"),
+        xticks=list(there),
+        legend="best",
+    )
+    curves = {
+        diagnosis.subject: {at: one.error for at, one in there.items()},
+        match.name: {at: one.row(match.name).error for at, one in there.items()},
+    }
+    for look, (name, values) in zip((0, 2), curves.items(), strict=False):
+        positive = {at: one for at, one in values.items() if one.mean > 0}
+        lowest = min((one.mean for one in positive.values() if math.isfinite(one.mean)), default=1.0) / 2
+        _intervals(panel, diagnosis, name, positive, look, lowest)
 
 
-def _draw_shifts(axes: Axes, diagnosis: Diagnosis, match: Match) -> list[tuple[Any, ...]]:
+def _draw_shifts(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     cases = {"unchanged": match, **diagnosis.shifts}
-    values = [there.row(match.name).distance for there in cases.values()]
-    places = np.arange(len(cases))[::-1]
-    _bars(axes, places, values, RESOLUTION, horizontal=True, color="#1f4e9e", marker="o", linestyle="none")
-    axes.set_yticks(places, list(cases), fontsize=8)
-    farthest = max(cases, key=lambda case: cases[case].row(match.name).distance.mean)
-    away = cases[farthest].row(match.name).distance.mean > RESOLUTION
-    title = f"Farthest: {farthest}" if away else "No shift leads away"
-    label(axes, title, f"distance to {match.name}, parameters kept", "")
-    return [_entry("shifts", match.name, at, value) for at, value in zip(cases, values, strict=True)]
+    values = {case: there.row(match.name).distance for case, there in cases.items()}
+    farthest = max(values, key=lambda case: values[case].mean)
+    title = f"Farthest: {farthest}" if values[farthest].mean > RESOLUTION else "No shift leads away"
+    panel = sheet.panel(
+        title,
+        x=f"distance to {match.name}, parameters kept",
+        y="prompts",
+        scale=("log", "linear"),
+        xlim=NEAREST,
+        legend="none",
+    )
+    _intervals(panel, diagnosis, match.name, values, 2, RESOLUTION, horizontal=True)
 
 
 def plain(value: Any) -> Any:
