@@ -1,1 +1,4 @@
-"""Mixtures of regressions in context: what can be computed; the argument begins in ``bayes_rule.py``."""
+"""Mixtures of regressions in context: what can be computed."""
+
+# In the order of the argument.
+PARTS = ("bayes_rule", "two_components", "explicit_transformer", "without_the_set")

@@ -235,7 +235,8 @@ def posterior_law(config: Config, *, variant: str = "") -> LabelledArrays:
     where="derived (two components at a distance)",
     kind="identity",
     statement=r"The excess error of the posterior mean of two components is "
-    r"$\frac{\Delta^2}{4}(1+c)^{-k/2}\,E\operatorname{sech}(\sqrt{c/(1+c)}\,\chi_k\zeta)$, $c = \Delta^2/(4\sigma^2)$: the mean of $\frac{\Delta^2}{4}(1 - E\tanh Z)$ over the inputs, by quadrature "
+    r"$\frac{\Delta^2}{4}(1+c)^{-k/2}\,E\operatorname{sech}(\sqrt{c/(1+c)}\,\chi_k\zeta)$, "
+    r"$c = \Delta^2/(4\sigma^2)$: the mean of $\frac{\Delta^2}{4}(1 - E\tanh Z)$ over the inputs, by quadrature "
     r"($k$ from 1 to 10, $\Delta/\sigma$ from $0.5$ to $4$).",
     controls=[
         control("without the mean of the sech", case="even"),
