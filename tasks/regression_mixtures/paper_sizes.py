@@ -29,7 +29,13 @@ import xarray as xr
 
 from lab import Evidence, Task, control
 from lab.domains.regression import mixtures as theory
-from lab.domains.regression.mixture_prompts import Law, component_set, fresh_regression, regression_mixture
+from lab.domains.regression.mixture_prompts import (
+    Law,
+    MixturePrompts,
+    component_set,
+    fresh_regression,
+    regression_mixture,
+)
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
@@ -154,7 +160,7 @@ TASK.show(closed_forms_by_pairs)
 # ## Networks
 #
 # Networks with the paper's numbers of components and its noise, at d = 8 instead of 20 (so that there are fewer and more
-# components than dimensions), 16 inputs a prompt, unit weights, for 1,500 updates: a hundredth of the paper's compute. Without noise the
+# components than dimensions), 12 inputs a prompt, unit weights, for 1,000 updates: a hundredth of the paper's compute. Without noise the
 # posterior mean is the argmin, and has the exact label from the first pair on.
 
 
@@ -176,7 +182,7 @@ def title(components: int, noise: float) -> str:
 def no_set(config: Config) -> Source:
     """A new w in every prompt."""
 
-    def prompts(seed: int, source: RandomStream):  # type: ignore[no-untyped-def]
+    def prompts(seed: int, source: RandomStream) -> MixturePrompts:
         sizes = {"dimension": config.dimension, "length": config.length, "noise": config.noise}
         return fresh_regression(source, config.batch, dtype=torch.float32, **sizes)
 
@@ -186,7 +192,7 @@ def no_set(config: Config) -> Source:
 NO_SET = "no set"
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
 def trained_worlds(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Causal networks in every world, and one trained without a set: mean squared ``error`` and squared ``distance`` to the
     closed forms by pairs, ``closed`` that of the forms. The network without a set (noise 1) is asked in all worlds."""
@@ -227,7 +233,7 @@ def log_ratio(found: xr.Dataset, world: str, trained: str, to: str, pairs: slice
     "regression-mixtures/T1.sizes",
     where="Figures 1 and 3 (m = 5 and 20, noise 0 and 1), at d = 8 in place of 20 and a small network",
     kind="training",
-    statement=r"With 5 and with 20 unit components in 8 dimensions, without noise and with $\sigma = 1$, after 1,500 updates the causal "
+    statement=r"With 5 and with 20 unit components in 8 dimensions, without noise and with $\sigma = 1$, after 1,000 updates the causal "
     r"network is nearer to the posterior mean than to ridge regression (noise) or least squares (no noise), on average over 1 to "
     r"$d - 2$ pairs, and with noise nearer than to the argmin.",
     controls=[control("trained as long on a new w in every prompt, so that there is no set", trained=NO_SET)],
