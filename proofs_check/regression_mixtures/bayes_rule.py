@@ -33,6 +33,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -260,7 +261,7 @@ OTHERS = ("argmin", "ridge")
 def identities(config: Config, seed: int) -> LabelledArrays:
     """Means over prompts: ``pythagoras``, the gap in error minus the squared distance, and ``own error``, of f (y - f)."""
     components = component_set(stream(seed, "identities", "set"), config.components, config.dimension, "unit")
-    sizes = {"length": max(config.pairs) + 1, "noise": config.noise}
+    sizes: dict[str, Any] = {"length": max(config.pairs) + 1, "noise": config.noise}
     source = stream(seed, "identities", "prompts")
     inside = regression_mixture(source, config.prompts, components=components, **sizes)
     outside = fresh_regression(source, config.prompts, dimension=config.dimension, law="unit", **sizes)
@@ -276,7 +277,7 @@ def identities(config: Config, seed: int) -> LabelledArrays:
                 f = at_place(other, prompts, pairs)
                 gaps.append(float(((f - truth).square() - (best - truth).square() - (f - best).square()).mean()))
     shape = (len(COMPARATORS), len(config.pairs), len(OTHERS))
-    axes = {"comparator": list(COMPARATORS), "pairs": config.pairs}
+    axes: dict[str, Any] = {"comparator": list(COMPARATORS), "pairs": config.pairs}
     return {
         "pythagoras": labelled(np.reshape(gaps, shape), **axes, other=OTHERS),
         "own error": labelled(np.reshape(errors, shape[:2]), **axes),

@@ -100,7 +100,7 @@ def symmetric(config: Config, seed: int) -> LabelledArrays:
 @PROOFS.cases(claimed={}, wide={"spread": 2.0})
 def tanh_law(config: Config, *, spread: float = 1.0) -> LabelledArrays:
     """E tanh Z and E tanh^2 Z for Z of mean a and variance ``spread`` times a."""
-    return {"moment": labelled(theory.tanh_moments(SIGNALS, spread * SIGNALS), power=(1, 2), signal=SIGNALS)}
+    return {"moment": labelled(theory.tanh_moments(SIGNALS, spread * SIGNALS), power=(1, 2), signal=SIGNALS.tolist())}
 
 
 @PROOFS.claim(

@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -183,7 +184,7 @@ def learning(config: Config, seed: int) -> LabelledArrays:
     count = dimension = 5
     noise = 0.5
     components = component_set(stream(seed, "learning", "set"), count, dimension, "unit")
-    sizes = {"components": components, "noise": noise}
+    sizes: dict[str, Any] = {"components": components, "noise": noise}
     prompts = regression_mixture(
         stream(seed, "learning", "prompts"), config.learning_prompts, length=config.learning_pairs, **sizes
     )

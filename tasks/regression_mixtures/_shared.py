@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from lab.domains.regression import mixtures as theory
@@ -78,6 +80,12 @@ def tiny(world: World, **changes: Any) -> Any:
     """The same part in seconds."""
     few = replace(world.optimisation, steps=6)
     return replace(world, batch=8, optimisation=few, trainings=2, test_prompts=50, **changes)
+
+
+def log(values: xr.DataArray) -> xr.DataArray:
+    """The natural logarithm, with labels."""
+    found: xr.DataArray = xr.apply_ufunc(np.log, values)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------- prompts

@@ -21,7 +21,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ from tasks.regression_mixtures._shared import (
     at_paper_sizes,
     closed_forms,
     fit,
+    log,
     mixture,
     network,
     tiny,
@@ -102,7 +103,7 @@ class Setting(NamedTuple):
 
 
 DIMENSION = 20
-SETTINGS = tuple(Setting(law, 1.0, count) for law in ("normal", "unit") for count in (5, 20))  # type: ignore[arg-type]
+SETTINGS = tuple(Setting(law, 1.0, count) for law in ("normal", "unit") for count in (5, 20))
 WORLD_PAIRS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 24, 27, 30)
 
 
@@ -183,7 +184,7 @@ def no_set(config: Config) -> Source:
     """A new w in every prompt."""
 
     def prompts(seed: int, source: RandomStream) -> MixturePrompts:
-        sizes = {"dimension": config.dimension, "length": config.length, "noise": config.noise}
+        sizes: dict[str, Any] = {"dimension": config.dimension, "length": config.length, "noise": config.noise}
         return fresh_regression(source, config.batch, dtype=torch.float32, **sizes)
 
     return prompts
@@ -226,7 +227,7 @@ def trained_worlds(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 def log_ratio(found: xr.Dataset, world: str, trained: str, to: str, pairs: slice) -> xr.DataArray:
     """log of the squared distance to the posterior mean over that to another closed form, one number a training."""
     means = found["distance"].sel(world=world, trained=trained, pairs=pairs).mean("pairs")
-    return np.log(means.sel(form="posterior mean") / means.sel(form=to))
+    return log(means.sel(form="posterior mean") / means.sel(form=to))
 
 
 @TASK.claim(

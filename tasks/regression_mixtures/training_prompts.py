@@ -50,6 +50,7 @@ from tasks.regression_mixtures._shared import (
     at_paper_sizes,
     closed_forms,
     fit,
+    log,
     mixture,
     network,
     rows,
@@ -147,7 +148,7 @@ def few_prompts_suffice(results: Results, size: int = 512) -> Evidence:
     found = results[learnt_sets]
     distance = found["learnt"].sel(prompts=size) if size else found["start"]
     origin = "log of a twenty-fifth of the noise's variance 0.25, the bound of the plan; judged on other draws"
-    return Evidence.over_seeds(np.log(distance), "<", np.log(0.01), origin)
+    return Evidence.over_seeds(log(distance), "<", np.log(0.01), origin)
 
 
 @TASK.claim(
