@@ -40,7 +40,7 @@ class World:
     """of the components"""
     noise: float = 0.5
     """standard deviation of the noise on every label"""
-    length: int = 12
+    length: int = 8
     """inputs n of a prompt; the label of each is asked for, after 0 to n - 1 pairs"""
     architecture: Architecture = Architecture(width=32, layers=2, heads=4, mlp_ratio=4.0, norm="none")
     """all but the sizes of input and output"""

@@ -161,7 +161,7 @@ TASK.show(closed_forms_by_pairs)
 # ## Networks
 #
 # Networks with the paper's numbers of components and its noise, at d = 8 instead of 20 (so that there are fewer and more
-# components than dimensions), 12 inputs a prompt, unit weights, for 1,000 updates: a hundredth of the paper's compute. Without noise the
+# components than dimensions), 8 inputs a prompt, unit weights, for 1,000 updates: a hundredth of the paper's compute. Without noise the
 # posterior mean is the argmin, and has the exact label from the first pair on.
 
 

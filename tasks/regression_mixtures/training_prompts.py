@@ -139,7 +139,7 @@ def learnt_sets(config: Config, seed: int) -> LabelledArrays:
     "regression-mixtures/T2",
     where="Figure 2 (the plug-in of batch EM)",
     kind="ordering",
-    statement=r"From 512 prompts of 12 pairs ($d = 4$, $m = 3$, $\sigma = 0.5$) expectation-maximisation from ten starts finds components "
+    statement=r"From 512 prompts of 8 pairs ($d = 4$, $m = 3$, $\sigma = 0.5$) expectation-maximisation from ten starts finds components "
     r"whose plug-in posterior mean has an excess error, which is its squared distance to the true one, below $0.01$ (geometric "
     r"mean over sets).",
     controls=[control("4 prompts", size=4), control("a random start of it", size=0)],
@@ -155,7 +155,7 @@ def few_prompts_suffice(results: Results, size: int = 512) -> Evidence:
     "regression-mixtures/T2.subspace",
     where="derived (the first step of the subspace methods that the paper compares with)",
     kind="ordering",
-    statement=r"From 512 prompts of 12 pairs ($d = 4$, $m = 3$, $\sigma = 0.5$) the three leading eigenvectors of the mean of $g g'^\top$ "
+    statement=r"From 512 prompts of 8 pairs ($d = 4$, $m = 3$, $\sigma = 0.5$) the three leading eigenvectors of the mean of $g g'^\top$ "
     r"leave out less than two per cent of the components' squared length (mean over sets; a random subspace leaves out a quarter).",
     controls=[
         control("4 prompts", size=4),
