@@ -70,7 +70,7 @@ class Config:
     """d"""
     noise: float = 0.7
     """standard deviation of the noise on every label"""
-    proposals: int = 400_000
+    proposals: int = 800_000
     """prompts a draw from which those near a given one are picked"""
     pairs: tuple[int, ...] = (1, 3, 10)
     """numbers of pairs k after which the two identities in expectation are asked"""
