@@ -47,7 +47,7 @@ class World:
     batch: int = 32
     """prompts an update"""
     optimisation: Optimisation = Optimisation(
-        steps=4_000,
+        steps=2_000,
         learning_rate=1e-2,
         warmup=0.05,
         schedule="linear",

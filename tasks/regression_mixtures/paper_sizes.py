@@ -75,7 +75,7 @@ class Config(World):
 
 
 CI = Config(
-    dimension=8, law="unit", optimisation=replace(World().optimisation, steps=1_500), trainings=6, test_prompts=2_000
+    dimension=8, law="unit", optimisation=replace(World().optimisation, steps=1_000), trainings=6, test_prompts=2_000
 )
 TASK = Task(
     SLUG,
@@ -161,7 +161,7 @@ TASK.show(closed_forms_by_pairs)
 # ## Networks
 #
 # Networks with the paper's numbers of components and its noise, at d = 8 instead of 20 (so that there are fewer and more
-# components than dimensions), 8 inputs a prompt, unit weights, for 1,500 updates: a hundredth of the paper's compute. Without noise the
+# components than dimensions), 8 inputs a prompt, unit weights, for 1,000 updates. Without noise the
 # posterior mean is the argmin, and has the exact label from the first pair on.
 
 
@@ -230,24 +230,50 @@ def log_ratio(found: xr.Dataset, world: str, trained: str, to: str, pairs: slice
     return log(means.sel(form="posterior mean") / means.sel(form=to))
 
 
+def against(results: Results, name: str, trained: str) -> list[Evidence]:
+    """The posterior mean against its rivals in one world: ridge regression and the argmin, or least squares without noise."""
+    noise = worlds_of(results.config)[name].noise
+    pairs = slice(1, results.config.dimension - 2)
+    return [
+        Evidence.over_seeds(
+            log_ratio(results[trained_worlds], name, trained, other, pairs),
+            "<",
+            0.0,
+            f"log ratio of one: as near to both; {name}, {other}",
+        )
+        for other in (("ridge", "argmin") if noise else ("least squares",))
+    ]
+
+
+CROWDED = title(20, 0.0)
+
+
 @TASK.claim(
     "regression-mixtures/T1.sizes",
-    where="Figures 1 and 3 (m = 5 and 20, noise 0 and 1), at d = 8 in place of 20 and a small network",
+    where="Figures 1 and 3 (m = 5 and 20, noise 0 and 1), at d = 8 instead of 20 and with a small network",
     kind="training",
-    statement=r"With 5 and with 20 unit components in 8 dimensions, without noise and with $\sigma = 1$, after 1,500 updates the causal "
-    r"network is nearer to the posterior mean than to ridge regression (noise) or least squares (no noise), on average over 1 to "
-    r"$d - 2$ pairs, and with noise nearer than to the argmin.",
+    statement=r"In 8 dimensions, with 5 unit components without noise, and with 5 and with 20 at $\sigma = 1$, after 1,000 updates the "
+    r"causal network is nearer to the posterior mean than to regression (ridge with noise, least squares without) on average "
+    r"over 1 to $d - 2$ pairs, and with noise nearer than to the argmin.",
     controls=[control("trained as long on a new w in every prompt, so that there is no set", trained=NO_SET)],
 )
-def nearest_at_the_papers_sizes(results: Results, trained: str = "in it") -> Evidence:
-    found, config = results[trained_worlds], results.config
-    pairs = slice(1, config.dimension - 2)
-    parts = []
-    for name, world in worlds_of(config).items():
-        for other in ("ridge", "argmin") if world.noise else ("least squares",):
-            ratio = log_ratio(found, name, trained, other, pairs)
-            parts.append(Evidence.over_seeds(ratio, "<", 0.0, f"log ratio of one: as near to both; {name}, {other}"))
-    return Evidence.all(*parts)
+def nearest_at_the_papers_numbers(results: Results, trained: str = "in it") -> Evidence:
+    names = [name for name in worlds_of(results.config) if name != CROWDED]
+    return Evidence.all(*(part for name in names for part in against(results, name, trained)))
+
+
+@TASK.claim(
+    "regression-mixtures/T1.crowded",
+    where="Figures 1 and 3 (m = 20, no noise)",
+    kind="training",
+    statement=r"With 20 unit components and without noise the trained network is nearer to the posterior mean than to least squares, on "
+    r"average over 1 to $d - 2$ pairs ($d = 8$, 1,000 updates).",
+    controls=[control("5 components", world=title(5, 0.0))],
+    expected="not reproduced",
+    condition="at d = 20 with the paper's decoder of twelve layers, trained for some hundred thousand updates",
+)
+def nearest_in_a_crowd(results: Results, world: str = CROWDED) -> Evidence:
+    return Evidence.all(*against(results, world, "in it"))
 
 
 @TASK.figure
@@ -276,7 +302,12 @@ def trained_at_paper_sizes(results: Results) -> Sheet:
 
 
 TASK.show(trained_at_paper_sizes)
-TASK.show(nearest_at_the_papers_sizes)
+TASK.show(nearest_at_the_papers_numbers)
+TASK.show(nearest_in_a_crowd)
+
+# %% [markdown]
+# With 20 components and no noise one pair settles everything, but it takes a residual that is exactly 0 among 20 to see it, and
+# a network of two layers and width 32 has not learned that: it still answers like regression.
 
 # %%
 TASK.show()
