@@ -53,7 +53,7 @@ from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
-from proofs_check.regression_mixtures._shared import BOTH_ROUND, PAPER, SLUG, at_place, rising_prior
+from proofs_check.regression_mixtures._shared import BOTH_ROUND, PAPER, ROOT, SLUG, at_place, rising_prior
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ PROOFS = Task(
         "ci": Config(),
         "paper": Config(draws=32, prompts=100_000, components=20, dimension=20),
     },
+    root=ROOT,
 )
 
 # %% [markdown]

@@ -28,9 +28,9 @@ from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.results import Results
 from lab.streams import stream
-from proofs_check.regression_mixtures._shared import BOTH_ROUND, PAPER, SLUG, rising_prior
+from proofs_check.regression_mixtures._shared import BOTH_ROUND, PAPER, ROOT, SLUG, rising_prior
 
-PROOFS = Task(SLUG, PAPER)
+PROOFS = Task(SLUG, PAPER, root=ROOT)
 CONSTRUCTIONS = ((3, 4, 6, 0.5), (8, 20, 40, 0.7), (2, 3, 12, 0.3))  # d, m, n, sigma
 NETWORKS = ("as claimed", "averaging", "own input")
 

@@ -33,7 +33,7 @@ from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
-from proofs_check.regression_mixtures._shared import BOTH_ROUND, PAPER, SLUG
+from proofs_check.regression_mixtures._shared import BOTH_ROUND, PAPER, ROOT, SLUG
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ PROOFS = Task(
     SLUG,
     PAPER,
     {"smoke": Config(draws=4, prompts=400), "ci": Config(), "paper": Config(draws=32, prompts=100_000, dimension=20)},
+    root=ROOT,
 )
 
 # %% [markdown]

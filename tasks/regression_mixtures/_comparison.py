@@ -24,7 +24,6 @@ from tasks.regression_mixtures._shared import (
     the_set,
 )
 
-UNSEEN = (*FIRST, "other posterior mean")
 PRIORS = ("uniform prior", "true prior")
 
 
@@ -49,7 +48,7 @@ def compare(world: World, seed: int, networks: Mapping[str, Network]) -> dict[st
         law="unit",
     )
     last = [world.length - 1]
-    known = closed_forms(world, seed, unseen, UNSEEN)[..., last]
+    known = closed_forms(world, seed, unseen, FIRST)[..., last]
     asked = torch.stack([one(unseen, last) for one in networks.values()])
     arms, pairs = list(networks), list(every)
     return {
@@ -57,7 +56,7 @@ def compare(world: World, seed: int, networks: Mapping[str, Network]) -> dict[st
         "closed": labelled(_squared(forms, test.y), form=CLOSED, pairs=pairs),
         "distance": labelled(_squared(answers[:, None], forms), arm=arms, form=CLOSED, pairs=pairs),
         "argmin excess": labelled(_squared(forms[CLOSED.index("argmin")], forms[0]), pairs=pairs),
-        "unseen": labelled(_squared(asked[:, None], known).mean(-1), arm=arms, known=UNSEEN),
+        "unseen": labelled(_squared(asked[:, None], known).mean(-1), arm=arms, known=FIRST),
     }
 
 

@@ -43,6 +43,7 @@ from lab.streams import RandomStream, stream
 from tasks.regression_mixtures._comparison import by_seed
 from tasks.regression_mixtures._shared import (
     PAPER,
+    ROOT,
     SLUG,
     Source,
     World,
@@ -86,6 +87,7 @@ TASK = Task(
             CI, sets=(15_000, 30_000, 60_000), learning_sets=(4, 512, 15_000, 30_000, 60_000), iterations=100
         ),
     },
+    root=ROOT,
 )
 
 # %% [markdown]
@@ -239,12 +241,12 @@ def network_needs_more(results: Results, size: int = 0) -> Evidence:
     where="Figure 2 (sample efficiency), at d = 4 and m = 3, the smallest of its training sets",
     kind="training",
     statement=r"Trained for 1,000 updates on a fixed set of 16,384 prompts the causal network's mean squared error on new prompts exceeds "
-    r"that of the plug-in posterior mean of expectation-maximisation on the same set by less than ten per cent.",
+    r"that of the plug-in posterior mean of expectation-maximisation on the same set by less than a fifth.",
     controls=[control("a fixed set of 64 prompts", size=0)],
 )
 def network_tracks_the_plug_in(results: Results, size: int = 2) -> Evidence:
     error = results[fixed_sets]["error"].sel(prompts=results.config.sets[size], asked="new")
-    return Evidence.over_seeds(error, "<", 1.1, "a tenth more; chosen on pilot trainings, judged on others")
+    return Evidence.over_seeds(error, "<", 1.2, "a fifth more; chosen on pilot trainings, judged on others")
 
 
 @TASK.figure
