@@ -388,7 +388,7 @@ def distance_by_pairs(results: Results) -> Sheet:
             x="pairs seen k",
             y="mean squared distance",
             scale=("linear", "log"),
-            ylim=(3e-3, 3),
+            ylim=(1e-3, 3),
         )
         panel.curve(
             found["distance"].sel(arm=name, form="posterior mean"),
@@ -504,13 +504,21 @@ def changed_worlds(results: Results) -> Sheet:
         panel.curve(ratio.sel(predictor=form), over="scale", name=form, look=LOOKS[form])
     panel.level(1, "posterior mean")
     panel = sheet.panel(
-        "unseen weights: it keeps its set", x="trained network", y="mean squared distance", legend="upper left"
+        "unseen weights: it keeps its set",
+        x="trained network",
+        y="mean squared distance",
+        ylim=(0, 1.5),
+        legend="upper left",
     )
     for place, known in enumerate(FIRST):
         bars = {name: tests_of(results, name)["unseen"].sel(known=known) for name in (*BOTH, "no set")}
         panel.bars(bars, name=f"to {known}", slot=(place, len(FIRST)), dots=True)
     panel = sheet.panel(
-        "other frequencies: it keeps its prior", x="trained network", y="mean squared distance", legend="upper left"
+        "other frequencies: it keeps its prior",
+        x="trained network",
+        y="mean squared distance",
+        ylim=(0, 0.33),
+        legend="upper left",
     )
     for place, prior in enumerate(PRIORS):
         bars = {name: found["frequencies"].sel(arm=name, prior=prior) for name in BOTH}

@@ -256,7 +256,7 @@ def distance_by_set_size(results: Results) -> Sheet:
     learnt, fixed = results[learnt_sets]["learnt"], results[fixed_sets]
     sheet = Sheet(columns=2, width=5.0, height=4.0)
     panel = sheet.panel(
-        "EM needs dozens of prompts, the network thousands",
+        "EM needs dozens of prompts, the network ten thousand",
         x="training prompts",
         y="mean squared distance to the posterior mean",
         scale=("log", "log"),
