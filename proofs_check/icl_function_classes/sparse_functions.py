@@ -60,7 +60,8 @@ BAYES, LASSO, WIDE, SQUARES = "exact Bayes", "Lasso 0.01", "Lasso 1", "least squ
 
 @PROOFS.measurement(seeds=lambda config: config.draws)
 def sparse_errors(config: Config, seed: int) -> LabelledArrays:
-    """Mean squared error over 3, by rule and number of examples; ``gap``, the largest relative duality gap of the Lasso."""
+    """Mean squared error over 3, by rule and number of examples; ``gap``, the largest relative duality gap of the
+    Lasso, and of the minimiser for a penalty that is one per cent larger."""
     rules = {
         BAYES: theory.sparse_bayes(SPARSITY, NOISE),
         LASSO: theory.lasso(0.01),
@@ -80,9 +81,13 @@ def sparse_errors(config: Config, seed: int) -> LabelledArrays:
         )
         errors.append([float(squared_error(rule, prompts).mean()) / SPARSITY for rule in rules.values()])
         x, y = prompts.x_context, prompts.y_context
-        gap = theory.lasso_gap(x, y, theory.lasso_weights(x, y, 0.01), 0.01)
-        gaps.append(float((gap / (y.square().sum(-1) / (2 * k))).max()))
-    return {"error": labelled(errors, examples=COUNTS, rule=list(rules)), "gap": labelled(gaps, examples=COUNTS)}
+        scale = y.square().sum(-1) / (2 * k)
+        solved = (theory.lasso_weights(x, y, penalty) for penalty in (0.01, 0.0101))
+        gaps.append([float((theory.lasso_gap(x, y, weights, 0.01) / scale).max()) for weights in solved])
+    return {
+        "error": labelled(errors, examples=COUNTS, rule=list(rules)),
+        "gap": labelled(gaps, examples=COUNTS, solved_at=("its own penalty", "one per cent more")),
+    }
 
 
 def excess(results: Results, worse: str, better: str, examples: int) -> xr.DataArray:
@@ -152,11 +157,11 @@ def lasso_beats_least_squares(results: Results, better: str = LASSO) -> Evidence
     where="derived",
     kind="identity",
     statement=r"Every Lasso problem behind these numbers is solved: no duality gap is above $10^{-10}$ of the objective at $w = 0$.",
-    controls=[control("no gap at all", allowed=0.0)],
+    controls=[control("the minimisers for a penalty that is one per cent larger", solved_at="one per cent more")],
 )
-def every_lasso_is_solved(results: Results, allowed: float = theory.LASSO_GAP) -> Evidence:
-    worst = results[sparse_errors]["gap"].max().item()
-    return Evidence.exact(worst, "<=", allowed, "where the descent stops; a larger gap is an error")
+def every_lasso_is_solved(results: Results, solved_at: str = "its own penalty") -> Evidence:
+    worst = results[sparse_errors]["gap"].sel(solved_at=solved_at).max().item()
+    return Evidence.exact(worst, "<=", theory.LASSO_GAP, "where the descent stops; a larger gap is an error")
 
 
 # %%

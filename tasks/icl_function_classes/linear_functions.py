@@ -97,7 +97,7 @@ class Config(Experiment):
     """records along a training"""
 
 
-CI = Config(dimension=2, context_length=6, batch=35, optimisation=replace(Config.optimisation, steps=1500))
+CI = Config(dimension=2, context_length=6, batch=35, optimisation=replace(Config.optimisation, steps=1500), trainings=8)
 TASK = Task(
     SLUG,
     PAPER,
