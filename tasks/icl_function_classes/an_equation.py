@@ -256,9 +256,9 @@ def error_by_states(results: Results) -> Sheet:
         legend="upper right",
     )
     for arm, name in names.items():
-        looks = {"arm": arm} if arm in ARM_NAMES else {}
-        by_count.curve(measured["error"].sel(arm=arm), over="states", name=name, **looks)
-        by_update.curve(measured["history"].sel(arm=arm), over="update", name=name, **looks)
+        looks = arm if arm in ARM_NAMES else None
+        by_count.curve(measured["error"].sel(arm=arm), over="states", name=name, arm=looks)
+        by_update.curve(measured["history"].sel(arm=arm), over="update", name=name, arm=looks)
     reference = measured["reference"].sel(coefficients="shared")
     for rule, name in (("prior mean", "prior-mean propagator"), ("persistence", "persistence")):
         by_count.curve(reference.sel(rule=rule), over="states", name=name)

@@ -248,8 +248,9 @@ def error_by_point(results: Results) -> Sheet:
     "icl-function-classes/T1.tokens",
     where="our reading of Figure 2, linear functions, with the paper's tokens, curriculum and loss",
     kind="training",
-    statement="Trained for 1 200 updates on interleaved tokens with a loss at every position and a curriculum ($d = 2$), a causal decoder has "
-    r"a smaller error than one gradient step of the best size, $(d+1)/(k+d+1)$, after every number of examples $k = 1, \dots, 6$.",
+    statement="Trained for 1 200 updates on interleaved tokens with a loss at every position and a curriculum ($d = 2$), a causal "
+    r"decoder has a smaller error than one gradient step of the best size, $(d+1)/(k+d+1)$, after every number of examples "
+    r"$k = 1, \dots, 6$.",
     controls=[control(f"examples with {UNRELATED}", labels="unrelated")],
 )
 def below_one_gradient_step(results: Results, labels: str = "own") -> Evidence:

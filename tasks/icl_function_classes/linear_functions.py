@@ -224,11 +224,11 @@ def regression(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     )
     test = test_prompts(config, seeds, STREAM)
     shifted = [errors_of_law(fitted, config, law) for law in LAWS]
-    axes = {"seed": seeds, "arm": ARM_NAMES, "law": list(LAWS), "shown": config.counts[1:]}
+    values = np.stack([one.values for one in shifted], 2)
     return {
         "error": errors_by_examples(fitted, config, test, config.counts),
         "unrelated": errors_by_examples(fitted, config, with_other_labels(test), config.counts),
-        "shifted": labelled(np.stack([one.values for one in shifted], 2), **axes),
+        "shifted": labelled(values, seed=seeds, arm=ARM_NAMES, law=list(LAWS), shown=config.counts[1:]),
         "distance": fitted.history["distance"],
     }
 

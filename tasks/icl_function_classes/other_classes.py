@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -75,8 +76,13 @@ class Config:
 
 
 CI = Config()
-LONG = {"width": 256, "layers": 12, "heads": 8, "optimisation": Optimisation(steps=500_001, learning_rate=1e-4)}
-LARGE = {"dimension": 20, "batch": 101, "context_length": 100, "test_prompts": 1280}
+LONG: dict[str, Any] = {
+    "width": 256,
+    "layers": 12,
+    "heads": 8,
+    "optimisation": Optimisation(steps=500_001, learning_rate=1e-4),
+}
+LARGE: dict[str, Any] = {"dimension": 20, "batch": 101, "context_length": 100, "test_prompts": 1280}
 TASK = Task(
     SLUG,
     PAPER,
