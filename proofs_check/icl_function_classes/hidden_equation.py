@@ -256,11 +256,9 @@ def equations_in_context(results: Results) -> Sheet:
     sheet = Sheet(columns=2, width=5.0)
     drawn = pde_trajectories(stream(3, "picture"), 1, family=FAMILY, trajectories=1, length=24)
     beta, nu = float(drawn.advection[0, 0, 0]), float(drawn.diffusion[0, 0, 0])
-    field = fields(drawn.modes[0, 0], 24).numpy().T[::-1]
-    picture = sheet.panel(
-        f"waves move and fade (beta = {beta:.2f}, nu = {nu:.2f})", x="state (0.1 apart in time)", y="place, from below"
-    )
-    picture.heat(field, signed=True, bar="u", of="one equation")
+    field = fields(drawn.modes[0, 0], 24).numpy().T
+    picture = sheet.panel("waves move and fade", x="state, 0.1 apart in time", y="place, 24 around the circle")
+    picture.heat(field, signed=True, bar="u", of=f"one equation, beta = {beta:.2f}, nu = {nu:.2f}")
     forecast = sheet.panel(
         "two coefficients forecast best",
         x="observation noise on a mode",
