@@ -28,7 +28,7 @@ import torch
 
 from lab import Evidence, Task, control
 from lab.domains.regression import function_classes as theory
-from lab.domains.regression.function_class_prompts import FunctionClass, draw_functions, function_prompts
+from lab.domains.regression.function_class_prompts import FunctionClass, function_prompts, sample_functions
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
@@ -77,7 +77,7 @@ def covariances(config: Config, seed: int) -> LabelledArrays:
     first, second = torch.from_numpy(x)[:, None], torch.from_numpy(z)[:, None]
     rows = []
     for name, kernel in KERNELS.items():
-        labels = draw_functions(stream(seed, "covariance", name), len(given), name, 5)(given)
+        labels = sample_functions(stream(seed, "covariance", name), len(given), name, 5)(given)
         product = (labels[:, :PAIRS] * labels[:, PAIRS:]).mean(0)
         size = (kernel(first, first) * kernel(second, second)).sqrt()[:, 0, 0].numpy()
         rows.append([np.mean((product - one(first, second)[:, 0, 0].numpy()) / size) for one in (kernel, OTHERS[name])])

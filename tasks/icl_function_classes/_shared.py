@@ -16,7 +16,7 @@ from lab.domains.regression.prompts import pair_tokens
 from lab.labels import labelled
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Fitted, Networks, Study
 from lab.training import Batch, Optimisation
 
@@ -100,7 +100,7 @@ def tiny(start: Experiment, **changes: Any) -> Experiment:
 
 
 def sample_prompts(
-    config: Experiment, source: Stream, count: int, context_length: int | None = None
+    config: Experiment, source: RandomStream, count: int, context_length: int | None = None
 ) -> FunctionPrompts:
     """Noise-free prompts as in training, in single precision."""
     return function_prompts(

@@ -42,7 +42,7 @@ from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Arm, Networks, Study
 from lab.training import Batch, Optimisation
 from tasks.icl_function_classes._shared import ARM_NAMES, PILOT, SLUG, UPDATES_A_BLOCK
@@ -116,7 +116,7 @@ Trajectories = Mapping[str, Tensor]
 """States [prompt, state, point] by kind of coefficients: "shared" by all steps, or "redrawn" at each."""
 
 
-def sample_trajectories(config: Config, source: Stream, count: int) -> Trajectories:
+def sample_trajectories(config: Config, source: RandomStream, count: int) -> Trajectories:
     """Trajectories of both kinds from the same starts, in single precision."""
     found = {}
     for kind in ("shared", "redrawn"):

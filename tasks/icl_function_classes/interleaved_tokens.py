@@ -31,14 +31,14 @@ import torch
 from torch import Tensor, nn
 
 from lab import Evidence, Task, control
-from lab.domains.regression.function_class_prompts import FunctionClass, Sizes, draw_functions
+from lab.domains.regression.function_class_prompts import FunctionClass, Sizes, sample_functions
 from lab.domains.regression.optimal_steps import one_step_error, optimal_step
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Study
 from lab.training import Batch, Optimisation
 from tasks.icl_function_classes._shared import PAPER, SLUG, UNRELATED
@@ -147,11 +147,11 @@ Points = Mapping[str, Tensor]
 """Inputs [prompt, point, coordinate] as "x", labels [prompt, point] as "y", and the labels to be shown as "shown"."""
 
 
-def sample_points(config: Config, source: Stream, count: int, dimension: int, points: int) -> Points:
+def sample_points(config: Config, source: RandomStream, count: int, dimension: int, points: int) -> Points:
     """Prompts of which so many coordinates are not 0."""
     x = source.child("inputs").rng().standard_normal((count, points, config.dimension))
     x[..., dimension:] = 0
-    f = draw_functions(source.child("function"), count, config.function, config.dimension, Sizes(sparsity=1))
+    f = sample_functions(source.child("function"), count, config.function, config.dimension, Sizes(sparsity=1))
     y = torch.from_numpy(f(x)).float()
     return {"x": torch.from_numpy(x).float(), "y": y, "shown": y}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lab.contracts import regression_predictor
 from lab.errors import LabError
 from lab.predictors import RegressionPredictor
-from lab.streams import Stream
+from lab.streams import RandomStream
 
 
 @regression_predictor(depth=2)
@@ -80,7 +80,7 @@ def _best_splits(x: Tensor, y: Tensor, leaf: Tensor, leaves: int) -> tuple[Tenso
 
 
 def two_layer_descent(
-    source: Stream, hidden: int = 100, steps: int = 100, learning_rate: float = 5e-3
+    source: RandomStream, hidden: int = 100, steps: int = 100, learning_rate: float = 5e-3
 ) -> RegressionPredictor:
     r"""A network $v \cdot \max(W x + b, 0) + c$ of each prompt's own, fitted to its examples by Adam, all of them at every step.
 
