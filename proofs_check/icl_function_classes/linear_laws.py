@@ -52,6 +52,8 @@ class Config:
     """independent draws"""
     prompts: int = 500
     """input matrices a draw"""
+    averaging_prompts: int = 2500
+    """the same for averaging"""
     moment_prompts: int = 4000
     """functions a draw whose labels are squared"""
 
@@ -60,9 +62,9 @@ PROOFS = Task(
     SLUG,
     PAPER,
     {
-        "smoke": Config(draws=4, prompts=20, moment_prompts=50),
+        "smoke": Config(draws=4, prompts=20, averaging_prompts=20, moment_prompts=50),
         "ci": Config(),
-        "paper": Config(draws=32, prompts=2500, moment_prompts=20_000),
+        "paper": Config(draws=32, prompts=2500, averaging_prompts=10_000, moment_prompts=20_000),
     },
     root=2026,
 )
@@ -148,7 +150,8 @@ FACTORS = (0.3, 0.9, 1.1, 3.0)
 def inputs(config: Config, seed: int, name: str, examples: int) -> Tensor:
     """Input matrices [batch, example, coordinate]."""
     rng = stream(seed, name, examples).rng()
-    return torch.from_numpy(rng.standard_normal((config.prompts, examples, DIMENSION)))
+    count = config.averaging_prompts if name == "averaging" else config.prompts
+    return torch.from_numpy(rng.standard_normal((count, examples, DIMENSION)))
 
 
 def error_given_inputs(rule: RegressionPredictor, x: Tensor, noise: float) -> Tensor:
