@@ -44,7 +44,7 @@ class Config:
     """independent draws"""
     functions: int = 4000
     """functions a draw, for covariances"""
-    prompts: int = 240
+    prompts: int = 600
     """prompts a draw of kernel predictors"""
 
 
