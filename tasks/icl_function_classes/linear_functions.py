@@ -97,7 +97,14 @@ class Config(Experiment):
     """records along a training"""
 
 
-CI = Config(dimension=2, context_length=6, batch=35, optimisation=replace(Config.optimisation, steps=1500), trainings=8)
+CI = Config(
+    dimension=2,
+    context_length=6,
+    batch=35,
+    optimisation=replace(Config.optimisation, steps=1500),
+    test_prompts=2000,
+    trainings=8,
+)
 TASK = Task(
     SLUG,
     PAPER,
@@ -161,7 +168,6 @@ LAWS: dict[str, tuple[Shift, float]] = {
     "queries among the examples": ("overlapping", 1.0),
     "skewed inputs": ("skewed", 1.0),
     "inputs / 3": ("inputs", 1 / 3),
-    "inputs / 3, other prompts": ("inputs", 1 / 3),
     "inputs x 2": ("inputs", 2.0),
     "inputs x 3": ("inputs", 3.0),
     "labels x 2": ("labels", 2.0),
@@ -299,7 +305,7 @@ def below_one_gradient_step(results: Results, labels: str = "error") -> Evidence
     "icl-function-classes/T1.twice",
     where="our reading of Figure 2, linear functions",
     kind="training",
-    statement="After 1 500 updates ($d = 2$), under either mask, less than a quarter of the error of the best gradient step is left at "
+    statement="After 1 500 updates ($d = 2$), under either mask, less than half of the error of the best gradient step is left at "
     "$k = 2d$ examples; least squares leaves nothing.",
     controls=[OTHER_LABELS],
 )
@@ -308,7 +314,7 @@ def little_is_left_at_twice_the_dimension(results: Results, labels: str = "error
     k = min(2 * config.dimension, config.context_length)
     ratio = np.log(results[regression][labels].sel(examples=k) / best_step_error(config)[k])
     return Evidence.all(
-        *(Evidence.over_seeds(ratio.sel(arm=arm), "<", float(np.log(0.25)), f"{arm}; {PILOT}") for arm in ARM_NAMES)
+        *(Evidence.over_seeds(ratio.sel(arm=arm), "<", float(np.log(0.5)), f"{arm}; {PILOT}") for arm in ARM_NAMES)
     )
 
 
@@ -429,19 +435,19 @@ def doubled_inputs_hurt_most(results: Results, law: str = "inputs x 2", against:
     "icl-function-classes/P1.quadrant",
     where="derived",
     kind="phenomenon",
-    statement="With more than $d$ examples, examples from one orthant leave at most four fifths of the error that inputs divided by three "
-    "leave (after 1 500 updates, $d = 2$).",
-    controls=[control("inputs divided by three, on other prompts", law="inputs / 3, other prompts")],
+    statement="Examples from one orthant multiply the error with more than $d$ examples by more than $1.5$ (after 1 500 updates, $d = 2$); "
+    "that of least squares stays 0.",
+    controls=[control("other prompts of the training law", law="training law, other prompts")],
 )
-def quadrants_hurt_less(results: Results, law: str = "examples of one orthant") -> Evidence:
-    return Evidence.over_seeds(harm(results, law, "inputs / 3"), "<", float(np.log(0.8)), PILOT)
+def one_orthant_hurts(results: Results, law: str = "examples of one orthant") -> Evidence:
+    return Evidence.over_seeds(harm(results, law, "training law"), ">", float(np.log(1.5)), PILOT)
 
 
 @TASK.claim(
     "icl-function-classes/P1.overlapping",
     where="derived",
     kind="phenomenon",
-    statement="A query that is one of more than $d$ examples is answered with at most four fifths of the error of a new one (after 1 500 "
+    statement="A query that is one of more than $d$ examples is answered with at most three fifths of the error of a new one (after 1 500 "
     "updates, $d = 2$).",
     controls=[
         control("new queries, on other prompts", law="training law, other prompts"),
@@ -449,14 +455,14 @@ def quadrants_hurt_less(results: Results, law: str = "examples of one orthant") 
     ],
 )
 def seen_queries_are_easier(results: Results, law: str = "queries among the examples") -> Evidence:
-    return Evidence.over_seeds(harm(results, law, "training law"), "<", float(np.log(0.8)), PILOT)
+    return Evidence.over_seeds(harm(results, law, "training law"), "<", float(np.log(0.6)), PILOT)
 
 
 # %%
 TASK.show(shifted_errors)
 TASK.show(smaller_inputs_hurt)
 TASK.show(doubled_inputs_hurt_most)
-TASK.show(quadrants_hurt_less)
+TASK.show(one_orthant_hurts)
 TASK.show(seen_queries_are_easier)
 
 # %% [markdown]
