@@ -71,7 +71,7 @@ class Config:
     batch: int = 40
     """prompts an update"""
     optimisation: Optimisation = Optimisation(
-        steps=1600,
+        steps=1200,
         learning_rate=5e-3,
         warmup=0.1,
         schedule="cosine",
@@ -81,7 +81,7 @@ class Config:
     )
     test_prompts: int = 1500
     """test prompts"""
-    trainings: int = 8
+    trainings: int = 12
     """independent trainings"""
     records: int = 12
     """records along a training"""
@@ -140,10 +140,9 @@ TASK = Task(
             records=50,
         ),
     },
-    root=2026,
+    root=2027,
 )
 STREAM = "interleaved tokens"
-COUNTS = (1, 2, 3)  # numbers of examples that this budget is enough for
 Points = Mapping[str, Tensor]
 """Inputs [prompt, point, coordinate] as "x", labels [prompt, point] as "y", and the labels to be shown as "shown"."""
 
@@ -186,7 +185,7 @@ def causal_mask(batch: Batch) -> Tensor:
     return masks.causal(batch["tokens"].shape[-2])
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
 def points_in_turn(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Normalised errors by number of examples before the point, with the prompt's own labels or those of another prompt
     (``error``); ``loss``, the training loss over the dimension that the curriculum has reached at most."""
@@ -230,14 +229,14 @@ def error_by_point(results: Results) -> Sheet:
     counts = np.arange(config.points)
     sheet = Sheet(columns=2, width=5.2, height=4.0)
     panel = sheet.panel(
-        "the paper's tokens: first points first",
+        "the paper's tokens: some trainings leave the plateau",
         x="examples before the point, k",
         y="mean squared error / mean squared label",
         ylim=(0, 1.3),
         xticks=counts,
         legend="upper right",
     )
-    panel.curve(measured["error"].sel(labels="own"), over="examples", arm="causal")
+    panel.each(measured["error"].sel(labels="own"), over="examples", arm="causal")
     panel.theory(counts, np.maximum(0, 1 - counts / config.dimension), name="least squares")
     panel.line(counts, best_step_error(config), name="best gradient step", marks=False, of="exact")
     panel = sheet.panel("a training loss that jumps where the curriculum grows", x="update", y="training loss / d")
@@ -249,8 +248,8 @@ def error_by_point(results: Results) -> Sheet:
     "icl-function-classes/T1.tokens",
     where="our reading of Figure 2, linear functions, with the paper's tokens, curriculum and loss",
     kind="training",
-    statement="Trained for 1 600 updates on interleaved tokens with a loss at every position and a curriculum ($d = 2$), a causal "
-    r"decoder has a smaller error than one gradient step of the best size, $(d+1)/(k+d+1)$, after $k = 1, 2, 3$ examples.",
+    statement="Trained for 1 200 updates on interleaved tokens with a loss at every position and a curriculum ($d = 2$), a causal "
+    r"decoder has after one example a smaller error than one gradient step of the best size, $(d+1)/(d+2)$.",
     controls=[control(f"examples with {UNRELATED}", labels="unrelated")],
 )
 def below_one_gradient_step(results: Results, labels: str = "own") -> Evidence:
@@ -259,13 +258,8 @@ def below_one_gradient_step(results: Results, labels: str = "own") -> Evidence:
         results[points_in_turn]["error"].sel(labels=labels, drop=True)
         / labelled(best_step_error(config), examples=range(config.points))
     )
-    return Evidence.all(
-        *(
-            Evidence.over_seeds(
-                ratio.sel(examples=k, drop=True), "<", 0.0, f"log ratio to the error of the best step, k = {k}"
-            )
-            for k in COUNTS
-        )
+    return Evidence.over_seeds(
+        ratio.sel(examples=1, drop=True), "<", 0.0, "log ratio to the error of the best step, k = 1; 0 is a tie"
     )
 
 
@@ -274,8 +268,9 @@ TASK.show(error_by_point)
 TASK.show(below_one_gradient_step)
 
 # %% [markdown]
-# The last points of a prompt come last in the curriculum and have positions of their own to learn, so that with this budget
-# the error stops falling after a few examples, where the single tokens of `linear_functions.py` are far ahead.
+# After one example all trainings have found what the pair says. What comes next depends on the training: within this budget
+# some leave the plateau and get far below the curve of one gradient step, others are still on it, with about the same error
+# for every $k \ge 2$. So no more is claimed, and the single tokens of `linear_functions.py` are far ahead.
 
 # %% [markdown]
 # ## All verdicts
