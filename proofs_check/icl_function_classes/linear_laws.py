@@ -315,7 +315,7 @@ def linear_rules(results: Results) -> Sheet:
     averaged.line(grid, np.array(laws["least squares, no noise"]) / DIMENSION, name="least squares, law", of="exact")
     averaged.level(1.0, "predicting 0")
     noisy = sheet.panel(
-        "with noise least squares has a peak at k = d",
+        "with noise least squares follows a law on either side of d",
         x="examples k (d = 8, noise 1/2)",
         y="squared error / d",
         ylim=(0, 1.6),

@@ -171,7 +171,7 @@ def sparse_rules(results: Results) -> Sheet:
     errors = results[sparse_errors]["error"]
     sheet = Sheet(width=5.6, height=4.0)
     panel = sheet.panel(
-        "six examples fix three of twelve weights, for the posterior",
+        "five examples fix three of twelve weights, for the posterior",
         x="examples k (d = 12, 3 non-zero weights)",
         y="mean squared error / 3",
         ylim=(0, 1.1),
