@@ -249,7 +249,7 @@ def error_by_states(results: Results) -> Sheet:
         legend="upper right",
     )
     by_update = sheet.panel(
-        "given two states: slower progress at the end, no standstill",
+        "given two states, the error falls until the rate is 0",
         x="update",
         y="relative $L^2$ error of the next state",
         ylim=(0, 0.22),
