@@ -103,7 +103,7 @@ CI = Config(
     batch=35,
     optimisation=replace(Config.optimisation, steps=1500),
     test_prompts=2000,
-    trainings=8,
+    trainings=12,
 )
 TASK = Task(
     SLUG,
@@ -125,7 +125,7 @@ TASK = Task(
             records=50,
         ),
     },
-    root=2026,
+    root=2027,
 )
 STREAM = "linear functions in context"
 
