@@ -389,7 +389,7 @@ def shifted_errors(results: Results) -> Sheet:
         title="networks follow least squares only near the law they were trained on",
     )
     for law in drawn:
-        top = max(1.3, 1.15 * float(shifted.sel(law=law).mean("seed").max()))
+        top = max(0.7, 1.15 * float(shifted.sel(law=law).mean("seed").max()))
         panel = sheet.panel(law, x="examples k", y="error / mean label²", ylim=(-0.05, top), xticks=counts)
         for arm in ARM_NAMES:
             panel.curve(shifted.sel(law=law, arm=arm), over="shown", arm=arm)
