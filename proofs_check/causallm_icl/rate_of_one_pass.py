@@ -127,9 +127,7 @@ def enumerated_error(law: str, dimension: int, examples: int, network: str, scal
     **{f"{law} {network}": {"law": law, "network": network} for law in LAWS for network in PASSES},
     unequal={"law": "symmetric", "network": "plain", "scales": [1.0, 3.0, 1.0]},
 )
-def sums_over_all_inputs(
-    config: Config, *, law: str, network: str, scales: Sequence[float] = ()
-) -> LabelledArrays:
+def sums_over_all_inputs(config: Config, *, law: str, network: str, scales: Sequence[float] = ()) -> LabelledArrays:
     """Expected query errors by dimension, examples and part (clean, noise) as finite sums, the laws, and rounding bounds."""
     sizes = ENUMERATED[law]
     shape = (len(sizes), max(n for _, n in sizes), 2)
@@ -220,7 +218,9 @@ def noisy_error(results: Results, inverse: str = "mean of") -> Evidence:
         quadrature = direction_moments(Coordinate("normal", 0.0, 0.7), d).inverse_square
         law = 1 / (0.49 * (d - 2 if inverse == "mean of" else d))
         # The trapezoid sum has (90 + 45) * 16 nodes.
-        parts.append(Evidence.exact(abs(quadrature / law - 1), "<=", rounding_bound(2160), "rounding of the quadrature"))
+        parts.append(
+            Evidence.exact(abs(quadrature / law - 1), "<=", rounding_bound(2160), "rounding of the quadrature")
+        )
     return Evidence.all(*parts)
 
 
@@ -330,7 +330,9 @@ def division_is_worse_without_noise(results: Results, noise: float = 0.0) -> Evi
         ratios.append(divided / shifted_kaczmarz_error(lengths, coordinate, 16, noise=noise))
     # Two recursions of 300 steps of a dozen operations each, on positive numbers.
     least = float(torch.stack(ratios).min())
-    return Evidence.exact(least, ">", 1 + rounding_bound(300 * 12), "no difference, up to the rounding of two recursions")
+    return Evidence.exact(
+        least, ">", 1 + rounding_bound(300 * 12), "no difference, up to the rounding of two recursions"
+    )
 
 
 @TASK.claim(
@@ -361,7 +363,9 @@ def error_falls_with_the_mean(results: Results, noise: float = NOISE) -> Evidenc
     # Noise-free errors at 10 000 examples are below the smallest number for mean 0: 1000 are enough to see the order there.
     lengths = torch.tensor([10_000 if noise else 1000])
     errors = [float(shifted_kaczmarz_error(lengths, Coordinate("uniform", mean), 16, noise=noise)) for mean in range(4)]
-    return Evidence.exact(max(b / a for a, b in zip(errors, errors[1:], strict=False)), "<", 1.0, "the next smaller mean")
+    return Evidence.exact(
+        max(b / a for a, b in zip(errors, errors[1:], strict=False)), "<", 1.0, "the next smaller mean"
+    )
 
 
 # %%

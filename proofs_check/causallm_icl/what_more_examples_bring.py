@@ -17,7 +17,6 @@ from fractions import Fraction
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.domains.regression.causal_recursions import causal_recursion, prefix_recursion
@@ -73,7 +72,8 @@ TASK = Task(
 #   share $\tau$ of the examples, the sum over $i \le j$ becomes an integral, and the residual in direction $k$ obeys
 #   $e_l(\tau) = e_{l-1}(\tau) - \eta\lambda_k \int_0^\tau e_{l-1}$, $e_0 = 1$. Its solution is the **Laguerre polynomial**
 #   $L_l(\eta \lambda_k \tau)$, where the prefix network has $(1 - \eta\lambda_k)^l$. So the query error tends to
-#   $\sum_k \lambda_k L_l(\eta\lambda_k)^2$, which at the paper's own $d = 16$, $\eta = 1.6$ and 50 layers is $0.545$, against $4 \cdot 10^{-33}$.
+#   $\sum_k \lambda_k L_l(\eta\lambda_k)^2$, which at the paper's own $d = 16$, $\eta = 1.6$ and 50 layers is $0.545$,
+# against $4 \cdot 10^{-33}$.
 #
 # But for independent, non-degenerate inputs *and* infinite depth *and* no noise, one pass does converge, geometrically: each
 # example takes a share $1/d$ of the mean squared error. Read that way the sentence is refuted below; it is our reading, not the paper's.
@@ -147,7 +147,9 @@ def long_contexts(config: Config, seed: int) -> LabelledArrays:
             limits = path[:, length - 1], kaczmarz_weights(*shown, passes=50), least_squares_weights(*shown)
             rows.append([float((limit - data.weights).square().sum(-1).mean()) / 3 for limit in limits])
     errors = np.array(rows).reshape(2, len(lengths), 3)
-    return {"error": labelled(errors, noise=(0.0, NOISE), examples=lengths, limit=("causal", "passes", "least squares"))}
+    return {
+        "error": labelled(errors, noise=(0.0, NOISE), examples=lengths, limit=("causal", "passes", "least squares"))
+    }
 
 
 def gap_persists(results: Results, noise: float) -> Evidence:
@@ -241,7 +243,8 @@ SCALAR_RATE, SCALAR_LENGTH, SCALAR_LAYERS = Fraction(8, 5), 64, 20
     kind="identity",
     statement=r"With inputs $\pm 1$ in one dimension, $l$ causal layers of step $s$ leave at place $j$ the share "
     r"$e_l(j) = \sum_k \binom lk (-s)^k \binom{j+k-1}{k}$ of the weight ($n = 64$, $s = 1.6/n$, $l \le 20$, all $j$), which is "
-    r"within $\sum_k \binom lk \frac{(\eta\tau)^k}{k!} (e^{k^2/2\tau n} - 1)$ of $L_l(\eta \tau)$ ($n = 10^5$, $l \le 20$, $\tau = 1/4, 1/2, 1$).",
+    r"within $\sum_k \binom lk \frac{(\eta\tau)^k}{k!} (e^{k^2/2\tau n} - 1)$ of $L_l(\eta \tau)$ "
+    r"($n = 10^5$, $l \le 20$, $\tau = 1/4, 1/2, 1$).",
     controls=[
         control("the prefix mask", pattern="prefix"),
         control("the prefix network's $(1 - \\eta\\tau)^l$ as the limit", limit="power"),
@@ -318,7 +321,8 @@ TASK.show(depth_hardly_helps)
 # orthonormal basis of both: the check runs the layers on such labels, and only the inputs are random.
 #
 # **Depth is early stopping.** Against the limit $l \to \infty$, which is least squares, the bracket differs by
-# $\rho^l \left[\rho^l (1 + \sigma^2/\lambda) - 2 \sigma^2/\lambda\right]$: negative as soon as $\rho^l < 2\sigma^2 / (\sigma^2 + \lambda)$. So with any
+# $\rho^l \left[\rho^l (1 + \sigma^2/\lambda) - 2 \sigma^2/\lambda\right]$: negative as soon as $\rho^l < 2\sigma^2 /
+# (\sigma^2 + \lambda)$. So with any
 # noise, from a finite depth on *every* depth is better than the limit, on every context (with $s < 1/\lambda_{\max}$): the prefix network's
 # limit is not optimal either. Without noise it is.
 
@@ -363,7 +367,9 @@ def layer_errors(config: Config, seed: int) -> LabelledArrays:
         for row, first in enumerate(start.clamp(min=0)):
             places = first.long() + 1 + torch.arange(0, 200, 20)
             after.append(
-                expected_prefix_error(eigenvalues[row : row + 1], places, step=step, input_variance=1 / 3, noise=noise)[:, 0]
+                expected_prefix_error(eigenvalues[row : row + 1], places, step=step, input_variance=1 / 3, noise=noise)[
+                    :, 0
+                ]
                 - limit[row]
             )
         late[noise] = float(torch.stack(after).max())
@@ -396,7 +402,8 @@ def prefix_error_by_layer(results: Results, pattern: str = "prefix") -> Evidence
     "causallm-icl/L10",
     where="derived",
     kind="ordering",
-    statement=r"Depth is early stopping: with label noise, from the depth at which all $(1 - s\lambda_k)^l < 2\sigma^2/(\sigma^2 + \lambda_k)$ on, "
+    statement=r"Depth is early stopping: with label noise, from the depth at which all $(1 - s\lambda_k)^l < "
+    r"2\sigma^2/(\sigma^2 + \lambda_k)$ on, "
     r"the prefix network's expected error is *below* that of its limit, least squares, on every context "
     r"($d = 16$, $n = 40$, $s = 1/2\lambda_{\max}$, $\sigma = 0.1$ and $1$).",
     controls=[control("no noise, where the limit is exact", noises=(0.0,))],
@@ -404,7 +411,10 @@ def prefix_error_by_layer(results: Results, pattern: str = "prefix") -> Evidence
 def depth_is_early_stopping(results: Results, noises: tuple[float, ...] = (0.1, 1.0)) -> Evidence:
     late = results[layer_errors].late
     return Evidence.all(
-        *(Evidence.exact(float(late.sel(level=one).max()), "<", 0.0, f"the limit's error, noise {one:g}") for one in noises)
+        *(
+            Evidence.exact(float(late.sel(level=one).max()), "<", 0.0, f"the limit's error, noise {one:g}")
+            for one in noises
+        )
     )
 
 
