@@ -51,7 +51,7 @@ class Config(Numerics):
     """standard deviations of the label noise: none, and most"""
     risk_lengths: tuple[int, ...] = (6, 10, 24, 30, 40)
     """numbers of examples at which mean errors are compared, away from where those of least squares have no variance"""
-    risk_contexts: int = 1000
+    risk_contexts: int = 800
     """contexts a draw there"""
 
 

@@ -93,8 +93,10 @@ def test_critical_noise_is_where_risks_meet() -> None:
         least, one_pass = mean_risks(n, 16, noise=noise)
         assert least == pytest.approx(one_pass, rel=1e-10)
     assert [round(critical_noise(n, 16), 2) for n in (14, 18, 20, 26)] == [0.58, 0.57, 0.99, 1.88]
-    assert critical_noise(16, 16) == 0 and critical_noise(33, 16) == math.inf
-    assert mean_risks(16, 16, noise=0.1)[0] == math.inf and mean_risks(16, 16, noise=0.0)[0] == 0
+    assert critical_noise(16, 16) == 0
+    assert critical_noise(33, 16) == math.inf
+    assert mean_risks(16, 16, noise=0.1)[0] == math.inf
+    assert mean_risks(16, 16, noise=0.0)[0] == 0
 
 
 def test_typical_rates_published_values() -> None:
