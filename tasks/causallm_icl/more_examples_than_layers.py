@@ -156,7 +156,7 @@ def error_at_fixed_depth(results: Results) -> Sheet:
     kind="rate",
     statement=r"With 5000 independent inputs the mean residual of a weight after $l = 1, 2, 5$ causal layers of step "
     r"$\eta/n$, at the places "
-    r"that see a quarter, a half and all of the examples, is the Laguerre polynomial $L_l(\eta v \tau)$ within 0.02 ($d = 16$, uniform "
+    r"that see a quarter, a half and all of the examples, is the Laguerre polynomial $L_l(\eta v \tau)$ within 0.03 ($d = 16$, uniform "
     r"inputs, $\eta = 1.6$).",
     controls=[
         control(r"the prefix network's $(1 - \eta v\tau)^l$", law="power"),
@@ -172,7 +172,7 @@ def residuals_are_laguerre(results: Results, law: str = "laguerre", everywhere: 
         for layer in config.compared:
             expected = float(values[layer]) if law == "laguerre" else (1 - point) ** layer
             origin = f"L_{layer} at {point:.3f}; tolerance chosen on pilot seeds (root 0)"
-            parts.append(Evidence.equals(found.sel(share=share, layer=layer), expected, 0.02, origin, absolute=True))
+            parts.append(Evidence.equals(found.sel(share=share, layer=layer), expected, 0.03, origin, absolute=True))
     return Evidence.all(*parts)
 
 
