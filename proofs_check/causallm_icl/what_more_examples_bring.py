@@ -55,7 +55,7 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(draws=32, long_sequences=1024, contexts=64, turning=200_000),
     },
-    root=0,
+    root=2026,
 )
 
 # %% [markdown]

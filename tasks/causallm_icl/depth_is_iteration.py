@@ -95,6 +95,7 @@ TASK = Task(
         "ci": Config(),
         "paper": replace(Config(), sequences=2048),
     },
+    root=2026,
 )
 # The prompts on which `lab diagnose --task causallm-icl` compares a predictor with the closed forms.
 DIAGNOSED_ON = Regression(dimension=Config.dimension, context_length=Config.context_length, inputs="uniform", noise=0.0)

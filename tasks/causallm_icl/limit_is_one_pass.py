@@ -85,6 +85,7 @@ TASK = Task(
         "ci": Config(),
         "paper": replace(Config(), law=Numerics(draws=64, sequences=4000), law_lengths=(20, 40, 60, 100, 200, 300)),
     },
+    root=2026,
 )
 
 

@@ -69,6 +69,7 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(draws=16, lengths=(40, 200, 1000, 5000, 40_000)),
     },
+    root=2026,
 )
 SHARES = (0.25, 0.5, 1.0)
 

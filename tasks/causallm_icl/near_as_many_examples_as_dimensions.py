@@ -63,6 +63,7 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(draws=32),
     },
+    root=2026,
 )
 
 

@@ -60,6 +60,7 @@ TASK = Task(
     SLUG,
     PAPER,
     {"smoke": Config(draws=8, sequences=4, queries=4, block_sequences=4), "ci": Config(), "paper": Config(draws=32)},
+    root=2026,
 )
 
 

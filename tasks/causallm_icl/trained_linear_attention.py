@@ -67,6 +67,7 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(trainings=20),
     },
+    root=2026,
 )
 
 

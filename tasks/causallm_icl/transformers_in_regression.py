@@ -115,6 +115,7 @@ TASK = Task(
             PAPER_SOFTMAX, longer=100_000, pools=(640, 6400), pool_batch=64, pool_steps=100_000, pool_heads=2
         ),
     },
+    root=2026,
 )
 
 
