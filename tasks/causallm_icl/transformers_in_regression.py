@@ -255,7 +255,7 @@ def trained_errors(results: Results) -> Sheet:
     return sheet
 
 
-PILOT = "log ratio causal / prefix; bound chosen on pilot seeds (roots 0 and 1), judged on fresh ones"
+PILOT = "log ratio causal / prefix; bound chosen on pilot seeds (root 0), judged on fresh ones"
 CONTROLS = [
     control("one layer, where the masks are one function of the query", trained="one_layer"),
     control("examples labelled by another prompt's weights, trained as long", trained="exchanged"),
@@ -509,7 +509,7 @@ def prefix_generalises_from_fewer(results: Results, read: str = "test") -> Evide
 def permuting_helps_causal(results: Results, arm: str = "causal") -> Evidence:
     few = results[few_prompts].sel(arm=arm)
     ratio = np.log(few.permuted_test / few.test)
-    origin = "log ratio permuted / plain; bound chosen on pilot seeds (roots 0 and 1), judged on fresh ones"
+    origin = "log ratio permuted / plain; bound chosen on pilot seeds (root 0), judged on fresh ones"
     return Evidence.over_seeds(ratio, "<", float(np.log(0.95)), origin)
 
 

@@ -145,7 +145,7 @@ def errors_with_other_labels(results: Results) -> Sheet:
 
 
 ONE_LAYER = control("one layer, where the masks are one function of the query", trained="one_layer")
-PILOT = "log ratio causal / prefix; bound chosen on pilot seeds (roots 0 and 1), judged on fresh ones"
+PILOT = "log ratio causal / prefix; bound chosen on pilot seeds (root 0), judged on fresh ones"
 
 
 @TASK.claim(
