@@ -227,8 +227,7 @@ def where_causal_wins_exactly(results: Results) -> Sheet:
     lengths = [n for n in config.risk_lengths if critical_noise(n, config.dimension) < 4]
     gaps = errors.sel(arm="causal") - errors.sel(arm="prefix")
     measured = np.sqrt(gaps.sel(part="clean") / -gaps.sel(part="noise"))
-    for n in lengths:
-        panel.points({"measured": measured.sel(examples=n)}, name=r"$\sigma$ at which the errors meet", x=n)
+    panel.points(measured.sel(examples=lengths), over="examples", name=r"$\sigma$ at which the measured errors meet")
     panel.level(config.dimension, name="n = d", vertical=True)
     return sheet
 
