@@ -220,8 +220,9 @@ def where_causal_wins_exactly(results: Results) -> Sheet:
         x="examples in the context",
         y=r"label noise $\sigma$",
         ylim=(0, 4),
+        legend="outside",
     )
-    for part in (range(1, config.dimension + 1), range(config.dimension, 33)):
+    for part in (range(2, config.dimension + 1), range(config.dimension, 33)):
         boundary = [critical_noise(n, config.dimension) for n in part]
         panel.theory(list(part), np.minimum(boundary, 50.0), name=r"$\sigma^*$, exact")
     lengths = [n for n in config.risk_lengths if critical_noise(n, config.dimension) < 4]
@@ -274,13 +275,13 @@ def mean_parts(n: int, d: int, freedom: int) -> tuple[float, float]:
     "causallm-icl/L8.window",
     where="derived",
     kind="ordering",
-    statement=r"With $\sigma = 1/2$ and normal inputs one pass has the smaller mean error for $n = 15, 16, 17$ and no other $n \le 200$ "
+    statement=r"With $\sigma = 1/2$ and normal inputs one pass has the smaller mean error for $n = 15, 16, 17$ and no other $n = 2, \dots, 200$ "
     r"($d = 16$, from the closed forms).",
     controls=[control("no noise", noise=0.0), control(r"$\sigma = 1$", noise=1.0)],
 )
 def window_of_mean_errors(results: Results, noise: float = 0.5) -> Evidence:
     d = 16
-    better = [n for n in range(1, 201) if (risks := mean_risks(n, d, noise=noise))[1] < risks[0]]
+    better = [n for n in range(2, 201) if (risks := mean_risks(n, d, noise=noise))[1] < risks[0]]
     wrong = set(better) ^ {d - 1, d, d + 1}
     return Evidence.exact(len(wrong), "<=", 0, "numbers of examples on the wrong side")
 

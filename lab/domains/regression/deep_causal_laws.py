@@ -190,9 +190,12 @@ def critical_noise(examples: int, dimension: int) -> float:
     r"""The $\sigma^*$ above which one pass has the smaller mean error (`mean_risks`); infinite where it never has.
 
     $\sigma^{*2} = r^n / \left[\frac{1}{n-d-1} - \frac{1-r^n}{d-2}\right]$ for $n > d + 1$,
-    $\left[d r^n - (d - n)\right] / \left[\frac{n}{d-n-1} - \frac{d (1 - r^n)}{d-2}\right]$ for $n < d - 1$, 0 between.
+    $\left[d r^n - (d - n)\right] / \left[\frac{n}{d-n-1} - \frac{d (1 - r^n)}{d-2}\right]$ for $1 < n < d - 1$, 0 between. With
+    one example the two are one.
     """
     n, d = examples, dimension
+    if n == 1:
+        return math.inf
     if abs(n - d) <= 1:
         return 0.0
     left = (1 - 1 / d) ** n
