@@ -275,8 +275,8 @@ def mean_parts(n: int, d: int, freedom: int) -> tuple[float, float]:
     "causallm-icl/L8.window",
     where="derived",
     kind="ordering",
-    statement=r"With $\sigma = 1/2$ and normal inputs one pass has the smaller mean error for $n = 15, 16, 17$ and no other $n = 2, \dots, 200$ "
-    r"($d = 16$, from the closed forms).",
+    statement=r"With $\sigma = 1/2$ and normal inputs one pass has the smaller mean error for $n = 15, 16, 17$ and "
+    r"no other $n = 2, \dots, 200$ ($d = 16$, from the closed forms).",
     controls=[control("no noise", noise=0.0), control(r"$\sigma = 1$", noise=1.0)],
 )
 def window_of_mean_errors(results: Results, noise: float = 0.5) -> Evidence:

@@ -52,7 +52,7 @@ class Config(Numerics):
     """times that the context is gone through"""
     blocks: tuple[int, ...] = (1, 2, 4, 8, 40)
     """examples that see one another under the masks in between; the last is the prefix mask"""
-    block_sequences: int = 500
+    block_sequences: int = 1500
     """prompts a draw there"""
 
 
