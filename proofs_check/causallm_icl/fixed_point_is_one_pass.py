@@ -210,7 +210,7 @@ def transient_growth(results: Results, mean: float = 1.0) -> Evidence:
 
 @TASK.claim(
     "causallm-icl/P1.linear",
-    where="Proposition 4, read for all layers",
+    where="our reading of Proposition 4, for all layers",
     kind="rate",
     statement=r"After $l$ layers the error of the causal coefficients is at most $\rho^l$ times the first one, "
     r"$\rho = \max_j |1 - s |x_j|^2|$ ($d = 16$, $n = 40$, inputs of mean 1, $s = 0.04$).",

@@ -119,7 +119,7 @@ def advantage_of_causal(results: Results, noise: float | None) -> xr.DataArray:
 
 @TASK.claim(
     "causallm-icl/O4",
-    where="the paper's title, read without a condition",
+    where="our reading of the title, without a condition",
     kind="ordering",
     statement="The limit of the prefix network is never worse than that of the causal one, at any number of examples.",
     expected="refuted",
