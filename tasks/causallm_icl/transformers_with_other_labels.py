@@ -168,15 +168,10 @@ def prefix_is_ahead_with_logistic_labels(results: Results, trained: str = "error
     statement="After 500 updates on three classes, with squared error on the one-hot labels, a three-layer softmax transformer "
     "misclassifies a larger share of the queries under the causal mask than under the prefix mask, by more than half a per cent of that "
     "share (geometric mean; $d = 4$, $n = 10$, layers not shared).",
-    controls=[ONE_LAYER, control("the prefix network, read under the causal mask", trained="misread")],
+    controls=[ONE_LAYER],
 )
 def prefix_is_ahead_in_classification(results: Results, trained: str = "error") -> Evidence:
-    found = results[classes].sel(score="misclassified", drop=True)
-    if trained == "misread":
-        own, other = found.error.sel(arm="causal", drop=True), found.exchanged.sel(arm="prefix", drop=True)
-        ratio = np.log(own / other)
-    else:
-        ratio = log_ratio(found[trained])
+    ratio = log_ratio(results[classes][trained].sel(score="misclassified", drop=True))
     return Evidence.over_seeds(ratio, ">", 0.005, PILOT)
 
 
