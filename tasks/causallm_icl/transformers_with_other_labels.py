@@ -97,13 +97,12 @@ def logistic_labels(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
 def classes(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Squared errors and shares misclassified by score and arm: after training, of one layer, and read under the other arm's mask."""
+    """Squared errors and shares misclassified by score and arm: after training, and of one layer."""
     sizes, scores = config.classification, ("squared", "misclassified")
     fitted, tests = fit(sizes, "classes", seeds, "not shared"), new_prompts(sizes, "classes", seeds)
     untrained = softmax_study(sizes, "classes", shared=False, layers=1).untrained(seeds)
     return {
         "error": fitted.ask(tests, class_errors, score=scores),
-        "exchanged": fitted.ask(tests, class_errors, read=EXCHANGED, score=scores),
         "one_layer": untrained.ask(tests, class_errors, score=scores),
     }
 
