@@ -17,7 +17,7 @@
 # those of networks that still improve.
 #
 # What do they compute? The hand-written causal network of great depth carries out one pass of Kaczmarz. A trained one does *not*:
-# given three times the budget its error is far below that of a pass, and its predictions lie nearer to least squares. The pass
+# given three times the budget its error is less than half of that of a pass, and its predictions lie nearer to least squares. The pass
 # explains why a causal mask is a handicap for gradient descent by layers; it is no description of what training finds.
 
 # %%
