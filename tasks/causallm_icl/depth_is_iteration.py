@@ -26,7 +26,7 @@
 # 3. *but* least squares is not always better: with noisy labels it explodes near $n = d$ and one pass of Kaczmarz does not
 #    (`near_as_many_examples_as_dimensions`);
 # 4. showing the examples again repairs the causal network where labels are clean, averaging over orders does not, and masks between the
-#    two do in proportion to their blocks (`repairs`);
+#    two are the better the larger their blocks (`repairs`);
 # 5. trained linear attention and small softmax transformers, at budgets of some hundred updates, are ahead under the prefix mask
 #    too, by a twentieth (classes) to nearly four times (linear attention); but what a causal softmax transformer learns is nearer to
 #    least squares than to one pass of Kaczmarz (`trained_linear_attention`, `transformers_in_regression`,
