@@ -25,8 +25,8 @@ FINDINGS = (
     Finding(
         "causallm-icl/O1",
         "convergence_by_layer",
-        "**Depth is gradient descent only if examples see each other.** Stacked linear attention under a prefix mask goes on to "
-        "least squares; under a causal mask its error settles at that of one pass of Kaczmarz, $v\\,d\\,(1-1/d)^n$.",
+        "**Depth is gradient descent only if examples see each other.** Without label noise, stacked linear attention under a prefix "
+        "mask goes on to least squares; under a causal mask its error settles at that of one pass of Kaczmarz, $v\\,d\\,(1-1/d)^n$.",
     ),
     Finding(
         "causallm-icl/O4",
@@ -37,8 +37,8 @@ FINDINGS = (
     Finding(
         "causallm-icl/S1",
         "trained_errors",
-        "**Trained softmax transformers behave alike**: the log ratio of the causal to the prefix error is {measured} "
-        "[{low}, {high}].",
+        "**Trained softmax transformers are ahead under the prefix mask too**: after 500 updates the log ratio of the causal to the "
+        "prefix error is {measured} [{low}, {high}]; but a trained causal network is nearer to least squares than to that one pass.",
     ),
     Finding(
         "icl-gradient-descent/T3",

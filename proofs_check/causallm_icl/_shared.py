@@ -44,11 +44,9 @@ class Sampled(Config):
 
     draws: int = 16
     """independent draws behind every sampled mean"""
-    sequences: int = 128
-    """prompts a draw"""
 
 
-SAMPLED = {"smoke": Sampled(prompts=4, sequences=32), "ci": Sampled(), "paper": Sampled(prompts=100, sequences=1024)}
+SAMPLED = {"smoke": Sampled(prompts=4), "ci": Sampled(), "paper": Sampled(prompts=100, draws=64)}
 
 
 def sample(config: Config, name: str, shape: tuple[int, int], noise: float = NOISE) -> RegressionPrompts:

@@ -48,7 +48,7 @@ from proofs_check.causallm_icl._shared import (
     within,
 )
 
-TASK = Task(SLUG, PAPER, SAMPLED)
+TASK = Task(SLUG, PAPER, SAMPLED, root=2026)
 
 # %% [markdown]
 # ### Dividing by what is visible

@@ -4,6 +4,7 @@
 PARTS = (
     "depth_is_iteration",
     "limit_is_one_pass",
+    "more_examples_than_layers",
     "near_as_many_examples_as_dimensions",
     "repairs",
     "trained_linear_attention",

@@ -50,10 +50,10 @@ class Numerics:
     """examples n a prompt"""
 
 
-def numerical_prompts(sizes: Numerics, seed: int, **changes: float) -> RegressionPrompts:
+def numerical_prompts(sizes: Numerics, seed: int, **changes: Any) -> RegressionPrompts:
     """The prompts of one draw, as in the paper unless changed."""
-    settings: dict[str, float] = {"context_length": sizes.context_length, "query_length": sizes.queries} | changes
-    return linear_regression(stream(seed, "numerics"), sizes.sequences, dimension=sizes.dimension, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"context_length": sizes.context_length, "query_length": sizes.queries} | changes
+    return linear_regression(stream(seed, "numerics"), sizes.sequences, dimension=sizes.dimension, **settings)
 
 
 def one_pass_law(sizes: Numerics, lengths: Sequence[int], mean: float = 0.0, noise: float = 0.0) -> xr.DataArray:
@@ -230,22 +230,17 @@ def new_prompts(
 
 
 def one_layer_errors(sizes: Softmax, labelling: Labelling, seeds: Sequence[int]) -> xr.DataArray:
-    """Test errors [seed, arm] of networks of one layer, trained briefly: masks do not matter there from the start."""
-    fitted = softmax_study(sizes, labelling, shared=True, layers=1).fit(
-        seeds,
-        training_prompts(sizes, labelling, seeds),
-        replace(sizes.optimisation, steps=max(sizes.optimisation.steps // 20, 1)),
-        name=f"one layer, {labelling}",
-    )
-    return fitted.ask(new_prompts(sizes, labelling, seeds), squared_error)
+    """Test errors [seed, arm] of untrained networks of one layer: the masks are one function of the query there, trained or not."""
+    networks = softmax_study(sizes, labelling, shared=True, layers=1).untrained(seeds)
+    return networks.ask(new_prompts(sizes, labelling, seeds), squared_error)
 
 
 def exchanged_labels_errors(sizes: Softmax, labelling: Labelling, seeds: Sequence[int]) -> xr.DataArray:
-    """Test errors [seed, arm] of networks trained and tested on labels of other prompts, long enough to learn that these say nothing."""
-    fitted = softmax_study(sizes, labelling, shared=True).fit(
+    """Test errors [seed, arm] of networks trained, for as many steps as the others, and tested on labels of other prompts."""
+    fitted = softmax_study(sizes, labelling, shared=False).fit(
         seeds,
         training_prompts(sizes, labelling, seeds, exchanged=True),
-        replace(sizes.optimisation, steps=max(sizes.optimisation.steps // 5, 1)),
+        sizes.optimisation,
         name=f"exchanged labels, {labelling}",
     )
     tests = {seed: exchanged_labels(prompts) for seed, prompts in new_prompts(sizes, labelling, seeds).items()}
@@ -279,11 +274,8 @@ def probe_errors(
     return fitted.ask(new_prompts(sizes, labelling, seeds, "probe"), read_out_error, layer=range(layers + 1))
 
 
-def fit_both_sharings(sizes: Softmax, labelling: Labelling, seeds: Sequence[int]) -> dict[str, Fitted[Transformer]]:
-    """The trainings of a row of the paper's Table 1: layers that share their weights, and layers that do not."""
-    return {
-        name: softmax_study(sizes, labelling, shared).fit(
-            seeds, training_prompts(sizes, labelling, seeds), sizes.optimisation, name=f"{labelling}, layers {name}"
-        )
-        for name, shared in LAYERS.items()
-    }
+def fit(sizes: Softmax, labelling: Labelling, seeds: Sequence[int], sharing: str) -> Fitted[Transformer]:
+    """The trainings of a cell of the paper's Table 1, on layers "shared" or "not shared"."""
+    return softmax_study(sizes, labelling, LAYERS[sharing]).fit(
+        seeds, training_prompts(sizes, labelling, seeds), sizes.optimisation, name=f"{labelling}, layers {sharing}"
+    )

@@ -13,13 +13,14 @@
 #
 # So far every weight was written by hand. Does training find them? All entries of the two merged matrices $K^\top Q$ and
 # $PV$ are free here, layers share them, and both arms start from the same weights and see the same prompts. With one layer the
-# two masks are the same function of the query, whatever the weights; with two the prefix arm is ahead.
+# two masks are the same function of the query, whatever the weights (so that this control needs no training); with two the prefix arm
+# is ahead after 800 updates.
 
 # %%
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -49,12 +50,12 @@ class Config:
     """queries a prompt"""
     depths: tuple[int, ...] = (1, 2)
     """depths trained; layers share their weights"""
-    batch: int = 64
+    batch: int = 32
     """prompts a step"""
-    optimisation: Optimisation = Optimisation(steps=500, learning_rate=2e-2, schedule="cosine")
+    optimisation: Optimisation = Optimisation(steps=800, learning_rate=1e-2, schedule="cosine")
     test_prompts: int = 1000
     """prompts of the test"""
-    trainings: int = 12
+    trainings: int = 16
     """independent trainings an arm"""
 
 
@@ -66,6 +67,7 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(trainings=20),
     },
+    root=2026,
 )
 
 
@@ -114,26 +116,27 @@ def half_loss(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
     return (prediction - batch["labels"]).square().mean((1, 2)) / 2
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
 def trained_linear_attention(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Test errors by depth and arm."""
+    """Test errors by depth and arm; one layer is not trained."""
     tests = {seed: sample(config, stream(seed, "test"), config.test_prompts) for seed in seeds}
     losses = []
     for depth in config.depths:
-        # Masks are one function of the query in one layer, which needs no long training to show it.
-        steps = config.optimisation.steps if depth > 1 else max(config.optimisation.steps // 10, 1)
         study = Study(
             build=lambda chosen, depth=depth: linear_attention(config, depth, chosen),  # type: ignore[misc]
             arms=arm_masks(config.context_length, config.queries),
             encode=lambda prompts: {"tokens": tokens(prompts), "labels": prompts.y_query},
             loss=half_loss,
         )
-        fitted = study.fit(
-            seeds,
-            lambda seed, step: sample(config, stream(seed, "data", step), config.batch),
-            replace(config.optimisation, steps=steps),
-            name=f"depth {depth}",
-        )
+        # Masks are one function of the query in one layer, which needs no training to show it.
+        fitted = study.untrained(seeds)
+        if depth > 1:
+            fitted = study.fit(
+                seeds,
+                lambda seed, step: sample(config, stream(seed, "data", step), config.batch),
+                config.optimisation,
+                name=f"depth {depth}",
+            )
         losses.append(fitted.ask(tests, half_loss))
     return {
         "loss": xr.concat(losses, "depth").assign_coords(depth=list(config.depths)).transpose("seed", "depth", "arm")
@@ -144,13 +147,18 @@ def trained_linear_attention(config: Config, seeds: tuple[int, ...]) -> Labelled
     "causallm-icl/O1.trained",
     where="Propositions 1 and 2, with trained weights",
     kind="training",
-    statement="Two trained layers of linear attention with shared weights leave a larger error under the causal mask than under the "
-    "prefix mask, by a factor of more than $1.2$.",
+    statement="After 800 updates two layers of linear attention with shared weights leave a larger error under the causal mask than under "
+    "the prefix mask, by a factor of more than $1.2$ (geometric mean over trainings; $d = 5$, $n = 20$).",
     controls=[control("one layer, where the masks are one function", depth=1)],
 )
 def trained_prefix_attention_is_ahead(results: Results, depth: int = 2) -> Evidence:
     ratio = log_ratio(results[trained_linear_attention].loss.sel(depth=depth))
-    return Evidence.over_seeds(ratio, ">", float(np.log(1.2)), "log ratio of test errors, causal over prefix")
+    return Evidence.over_seeds(
+        ratio,
+        ">",
+        float(np.log(1.2)),
+        "log ratio of test errors, causal over prefix; bound chosen on pilot seeds (root 0), judged on fresh ones",
+    )
 
 
 # %%

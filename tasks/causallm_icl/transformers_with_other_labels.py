@@ -12,14 +12,15 @@
 # # Softmax transformers: other labels
 #
 # Two more tasks of the paper's Table 1: linear scores through a centred logistic function, and classification by the largest
-# of three linear scores, trained with squared error as in the paper.
+# of three linear scores, trained with squared error as in the paper and scored by the share misclassified, as there. The networks
+# have weights of their own in every layer (the paper's UL rows); shared layers (SL) are compared on linear regression only.
 
 # %%
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import xarray as xr
+import numpy as np
 
 from lab import Evidence, Task, control
 from lab.domains.regression.classification import class_error, logistic, one_hot_regression
@@ -31,18 +32,19 @@ from lab.models.transformer import Architecture
 from lab.results import Results
 from lab.streams import stream
 from tasks.causallm_icl._shared import (
+    EXCHANGED,
     PAPER,
     PAPER_SOFTMAX,
     SLUG,
     SMOKE_SOFTMAX,
     Softmax,
     class_errors,
-    exchanged_labels_errors,
-    fit_both_sharings,
+    fit,
     log_ratio,
     new_prompts,
     one_layer_errors,
     sample,
+    softmax_study,
     squared_error,
 )
 
@@ -58,62 +60,51 @@ class Config:
         dimension=4,
         context_length=10,
         queries=5,
-        architecture=Architecture(width=24, layers=2, heads=2, mlp_ratio=2.0, norm="none"),
-        optimisation=replace(Softmax().optimisation, steps=400),
-        test_prompts=4000,
+        architecture=Architecture(width=24, layers=3, heads=2, mlp_ratio=2.0, norm="none"),
+        test_prompts=8000,
     )
-    """the task with classes, where masks differ by less: more examples, fewer layers, a larger test"""
+    """the task with classes, where masks differ by less: more examples, a larger test"""
     trainings: int = 12
-    """independent trainings an arm"""
+    """independent trainings an arm, on classes"""
+    logistic_trainings: int = 28
+    """independent trainings an arm, on logistic labels"""
 
 
 TASK = Task(
     SLUG,
     PAPER,
     {
-        "smoke": Config(SMOKE_SOFTMAX, SMOKE_SOFTMAX, trainings=2),
+        "smoke": Config(SMOKE_SOFTMAX, SMOKE_SOFTMAX, trainings=2, logistic_trainings=2),
         "ci": Config(),
         "paper": Config(PAPER_SOFTMAX, PAPER_SOFTMAX),
     },
+    root=2027,
 )
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+@TASK.measurement(seeds=lambda config: config.logistic_trainings, ensemble=True, seeds_per_job=7)
 def logistic_labels(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Test errors where labels passed through a logistic function: of full trainings, and where masks cannot differ."""
+    """Test errors where labels are passed through a logistic function: after training, of one layer, and read under the other
+    arm's mask."""
     sizes = config.logistic
-    trained = fit_both_sharings(sizes, "sigmoid", seeds)
-    tests = new_prompts(sizes, "sigmoid", seeds)
-    errors = by_sharing({name: fitted.ask(tests, squared_error) for name, fitted in trained.items()})
+    fitted, tests = fit(sizes, "sigmoid", seeds, "not shared"), new_prompts(sizes, "sigmoid", seeds)
     return {
-        "error": errors,
+        "error": fitted.ask(tests, squared_error),
+        "exchanged": fitted.ask(tests, squared_error, read=EXCHANGED),
         "one_layer": one_layer_errors(sizes, "sigmoid", seeds),
-        "exchanged": exchanged_labels_errors(sizes, "sigmoid", seeds),
     }
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
 def classes(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Test errors where labels are classes, squared and as shares misclassified: of full trainings, and of one layer."""
-    sizes = config.classification
-    trained = fit_both_sharings(sizes, "classes", seeds)
-    tests = new_prompts(sizes, "classes", seeds)
-    scores = ("squared", "misclassified")
-    found = by_sharing({name: fitted.ask(tests, class_errors, score=scores) for name, fitted in trained.items()})
+    """Squared errors and shares misclassified by score and arm: after training, and of one layer."""
+    sizes, scores = config.classification, ("squared", "misclassified")
+    fitted, tests = fit(sizes, "classes", seeds, "not shared"), new_prompts(sizes, "classes", seeds)
+    untrained = softmax_study(sizes, "classes", shared=False, layers=1).untrained(seeds)
     return {
-        "error": found.sel(score="squared"),
-        "misclassified": found.sel(score="misclassified"),
-        "one_layer": one_layer_errors(sizes, "classes", seeds),
+        "error": fitted.ask(tests, class_errors, score=scores),
+        "one_layer": untrained.ask(tests, class_errors, score=scores),
     }
-
-
-def by_sharing(errors: dict[str, xr.DataArray]) -> xr.DataArray:
-    """Errors of networks with shared layers and of the others, [seed, layers, arm]."""
-    return (
-        xr.concat(list(errors.values()), "layers")
-        .assign_coords(layers=list(errors))
-        .transpose("seed", "layers", "arm", ...)
-    )
 
 
 @TASK.measurement(seeds=lambda config: config.trainings)
@@ -138,49 +129,49 @@ def errors_with_other_labels(results: Results) -> Sheet:
     sheet = Sheet(columns=2, width=5.2, height=3.8)
     for title, errors, name in (
         ("logistic labels: prefix is ahead", results[logistic_labels].error, "mean squared query error"),
-        ("three classes: prefix is ahead", results[classes].misclassified, "share of queries misclassified"),
+        (
+            "three classes: prefix is ahead",
+            results[classes].error.sel(score="misclassified"),
+            "share of queries misclassified",
+        ),
     ):
-        panel = sheet.panel(title, x="weights of the layers", y=name)
-        for slot, arm in enumerate(("prefix", "causal")):
-            samples = {sharing: errors.sel(arm=arm, layers=sharing) for sharing in errors.layers.values}
-            panel.bars(samples, arm=arm, slot=(slot, 2), dots=True)
+        panel = sheet.panel(title, x="mask", y=name)
+        for arm in ("prefix", "causal"):
+            panel.bars({arm: errors.sel(arm=arm)}, arm=arm, dots=True)
     for look, predictor in enumerate(closed_forms.predictor.values):
         panel.level(float(closed_forms.sel(predictor=predictor)), name=predictor, look=look)
     return sheet
 
 
 ONE_LAYER = control("one layer, where the masks are one function of the query", trained="one_layer")
-
-
-def ratio_of_errors(errors: xr.Dataset, trained: str) -> xr.DataArray:
-    """log (causal / prefix) test error by seed, over sharings of layers where there are several."""
-    return log_ratio(errors.error).mean("layers") if trained == "fully" else log_ratio(errors[trained])
+PILOT = "log ratio causal / prefix; bound chosen on other seeds (roots 0 and 2026), judged on fresh ones"
 
 
 @TASK.claim(
     "causallm-icl/S1.N-LR",
-    where="Table 1, regression through a logistic function",
+    where="Table 1, regression through a logistic function (UL)",
     kind="training",
-    statement="The same with labels passed through a centred logistic function: the prefix network is ahead (mean over shared and "
-    "unshared layers).",
-    controls=[ONE_LAYER, control("examples labelled by another prompt's weights", trained="exchanged")],
+    statement="After 300 updates on labels passed through a centred logistic function, a three-layer softmax transformer has a test "
+    "error under the causal mask that is more than a twentieth above that under the prefix mask (geometric mean; $d = 3$, $n = 6$, layers "
+    "not shared).",
+    controls=[ONE_LAYER, control("each network read under the other's mask", trained="exchanged")],
 )
-def prefix_is_ahead_with_logistic_labels(results: Results, trained: str = "fully") -> Evidence:
-    ratio = ratio_of_errors(results[logistic_labels], trained)
-    return Evidence.over_seeds(ratio, ">", 0.05, "log ratio causal / prefix; 0.05 is 5 %")
+def prefix_is_ahead_with_logistic_labels(results: Results, trained: str = "error") -> Evidence:
+    return Evidence.over_seeds(log_ratio(results[logistic_labels][trained]), ">", float(np.log(1.05)), PILOT)
 
 
 @TASK.claim(
     "causallm-icl/S1.MC",
-    where="Table 1, multiclass classification",
+    where="Table 1, multiclass classification (UL)",
     kind="training",
-    statement="The same with three classes: the prefix network has the smaller squared error on the one-hot labels (mean over shared "
-    "and unshared layers).",
+    statement="After 500 updates on three classes, with squared error on the one-hot labels, a three-layer softmax transformer "
+    "misclassifies a larger share of the queries under the causal mask than under the prefix mask, by more than half a per cent of that "
+    "share (geometric mean; $d = 4$, $n = 10$, layers not shared).",
     controls=[ONE_LAYER],
 )
-def prefix_is_ahead_in_classification(results: Results, trained: str = "fully") -> Evidence:
-    ratio = ratio_of_errors(results[classes], trained)
-    return Evidence.over_seeds(ratio, ">", 0.0, "log ratio causal / prefix")
+def prefix_is_ahead_in_classification(results: Results, trained: str = "error") -> Evidence:
+    ratio = log_ratio(results[classes][trained].sel(score="misclassified", drop=True))
+    return Evidence.over_seeds(ratio, ">", 0.005, PILOT)
 
 
 # %%
