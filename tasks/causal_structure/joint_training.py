@@ -458,7 +458,7 @@ TASK.show(joint_attention_by_position)
 # Whoever reads the graph off the largest weight finds nothing; read from both ends, it is there.
 #
 # Both signs are there at the start, and they are mirror images: turning the sign of $\beta_0$ turns, to first
-# order, the gradient of $A_1$ (`proofs_check`, S2). Plain descent waits at even attention until the
+# order, the gradient of $A_1$ (`proofs_check`, G4). Plain descent waits at even attention until the
 # read-out has grown, and then the copy side wins; Adam blows up the first small gradients, whose sign is the
 # other one.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import special
+from scipy import special, stats
 from torch import Tensor
 
 from lab.domains.chains.latent_graph_prompts import Roots, check_prior, check_roots, check_transition
@@ -67,6 +67,28 @@ def eigenvalue_moment(order: int, concentration: float) -> float:
         return float(np.prod((2 * steps + 1) / (4 * (2 * concentration + 2 * steps + 1))))
 
     return float(sum(special.comb(order, part) * central(part) * central(order - part) for part in range(order + 1)))
+
+
+# What counting costs
+
+
+def risk_of_smoothing(visits: int, states: int, concentration: float, smoothing: float) -> float:
+    r"""Risk in nats, after n independent draws from a row, of counts smoothed by another $\lambda$ than the prior's alpha.
+
+    $-S \sum_{c=0}^n \mathrm{BetaBin}(c; n, \alpha, (S-1)\alpha)\, m \log m'$ with $m = (\alpha + c)/(S\alpha + n)$ and $m'$ the
+    same with $\lambda$; see `lab.domains.chains.latent_graphs.risk_after_visits` for $\lambda = \alpha$, the least of all.
+
+    Raises:
+        LabError: no prior, or a smoothing that is not positive.
+    """
+    check_prior(states, concentration)
+    if not smoothing > 0:
+        raise LabError(f"a smoothing of {smoothing} gives a symbol never seen no probability; make it positive")
+    counts = np.arange(visits + 1)
+    weights = stats.betabinom.pmf(counts, visits, concentration, (states - 1) * concentration)
+    means = (concentration + counts) / (states * concentration + visits)
+    said = (smoothing + counts) / (states * smoothing + visits)
+    return float(-states * np.sum(weights * means * np.log(said)))
 
 
 # What a stationary start tells
