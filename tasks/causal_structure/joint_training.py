@@ -42,7 +42,7 @@ from lab.figures import Sheet
 from lab.labels import LabelledArrays
 from lab.models.disentangled import Disentangled
 from lab.results import Results
-from lab.streams import Stream, stream
+from lab.streams import stream
 from lab.study import Networks, Study
 from lab.training import Batch, Optimisation
 from tasks.causal_structure._drawing import show_positions
@@ -57,6 +57,7 @@ from tasks.causal_structure._shared import (
     first_layer,
     first_training,
     forests,
+    in_another_order,
     masks_of,
     on_parents,
     parent_attention,
@@ -229,12 +230,6 @@ def train_all_weights(sizes: Joint, graphs: Graphs, kind: str, arms: tuple[str, 
         "loss_reordered": trained.ask(reordered, loss_in_parts),
         "references": reference_losses(last_tests, graphs, sizes.concentration),
     }
-
-
-def in_another_order(source: Stream, data: CausalSequences) -> CausalSequences:
-    """The same sequences with their context tokens at other positions, the same for all."""
-    order = torch.from_numpy(source.rng().permutation(data.tokens.shape[1] - 1))
-    return replace(data, tokens=torch.cat([data.tokens[:, order], data.tokens[:, -1:]], 1))
 
 
 @TASK.measurement(seeds=lambda config: config.chain.trainings, ensemble=True)
