@@ -57,7 +57,7 @@ from proofs_check.causal_structure._shared import FLOOR, PAPER, grandparents, gr
 class Config:
     """Sizes of what is sampled; identities need none."""
 
-    draws: int = 8
+    draws: int = 12
     """independent repetitions of every sampled number"""
     sequences: int = 12_000
     """sequences a repetition"""

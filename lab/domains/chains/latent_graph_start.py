@@ -43,7 +43,7 @@ def irreversibility(transition: Float[Tensor, "*batch states states"]) -> Float[
 # Two symbols
 
 
-def binary_signal(transition: Float[Tensor, "*batch 2 2"], distance: int) -> Float[Tensor, "*batch"]:
+def binary_signal(transition: Float[Tensor, "*batch states states"], distance: int) -> Float[Tensor, "*batch"]:
     r"""$g = \lambda^{k+1} / 2$ between relatives k steps apart in a line, $\lambda = 1 - \pi(0, 1) - \pi(1, 0)$.
 
     With two symbols B has the one eigenvalue $\lambda$ that is not 0, and is symmetric: up or down is the same.
@@ -164,7 +164,7 @@ def _square(concentration: float, points: int, bend: int = 1) -> tuple[np.ndarra
 # Finite lengths
 
 
-def start_gradient_of_a_chain(transition: Float[Tensor, "2 2"], nodes: int, row: int) -> Entries:
+def start_gradient_of_a_chain(transition: Float[Tensor, "states states"], nodes: int, row: int) -> Entries:
     """G at the token ``row`` itself and at its parent in a chain of two symbols, exactly, for one matrix.
 
     The output at the start is the unigram of all tokens, so that only counts matter: laws of the number of ones up to
@@ -221,7 +221,7 @@ def start_gradient_of_a_chain(transition: Float[Tensor, "2 2"], nodes: int, row:
     return Entries(own - mean, parent - mean)
 
 
-def limit_of_a_chain(transition: Float[Tensor, "2 2"], row: int) -> Entries:
+def limit_of_a_chain(transition: Float[Tensor, "states states"], row: int) -> Entries:
     r"""$g_{ij}$ less its mean over the row, at the token itself and at its parent: the limit of G for a fixed row length."""
     signal = [float(binary_signal(transition.double(), distance)) for distance in range(row + 1)]
     mean = float(np.mean(signal))
