@@ -22,8 +22,10 @@
 # not Bayes (roots tell something about $\pi$). On the **chain** there is still some way to go after 1,200
 # updates.
 #
-# The control of all losses is the same network asked about the same symbols in *another order*: the context's
-# frequencies stay what they were, and what was learnt of the graph is of no use.
+# The control of all losses is the same network asked about the same symbols in *other orders*: the context's
+# frequencies stay what they were, and what was learnt of the graph is of no use. (Something is left. Under this
+# prior rows are nearly deterministic, and symbols that hardly occur are worth more than the add-one unigram
+# grants them.)
 
 # %%
 from __future__ import annotations
@@ -39,7 +41,7 @@ from torch import Tensor
 from lab import Evidence, Task, control
 from lab.domains.chains.latent_graph_prompts import ROOT, CausalSequences, causal_sequences, chain, pairs
 from lab.figures import Sheet
-from lab.labels import LabelledArrays
+from lab.labels import LabelledArrays, labelled
 from lab.models.disentangled import Disentangled
 from lab.results import Results
 from lab.streams import stream
@@ -98,14 +100,14 @@ class Joint:
 class Config:
     """Joint training on several graphs, by gradient descent and by Adam."""
 
-    chain: Joint = Joint()
+    chain: Joint = Joint(trainings=12)
     """on the chain"""
-    pairs: Joint = Joint(trainings=12)
+    pairs: Joint = Joint(trainings=16)
     """on pairs; more trainings, because the last loss varies from one to the other"""
     forests: Joint = Joint(
-        trainings=14, optimisation=Optimisation(steps=1_600, learning_rate=3.0, schedule="cosine", optimiser="sgd")
+        trainings=32, optimisation=Optimisation(steps=1_600, learning_rate=3.0, schedule="cosine", optimiser="sgd")
     )
-    """on random forests"""
+    """on random forests; many, because some end with the opposite sign, and the median is asked for"""
     root_share: float = 0.25
     """probability that a later node of a random forest is a root"""
     adaptive: Joint = Joint(
@@ -135,7 +137,7 @@ SINGLE_PARENTS = Joint(
 TASK = Task(
     "causal-structure",
     paper=PAPER,
-    root=2026,
+    root=2027,
     presets={
         "smoke": Config(
             TINY,
@@ -177,6 +179,9 @@ def loss_in_parts(module: Disentangled, batch: Batch, mask: Tensor) -> Tensor:
     return torch.stack([loss(module, part, mask) for part in parts]).mean(0)
 
 
+ORDERS = (1, 2)  # other orders of the context in which trained networks read it, for controls
+
+
 def train_all_weights(sizes: Joint, graphs: Graphs, kind: str, arms: tuple[str, ...] = ARM_NAMES) -> LabelledArrays:
     """Train all weights of the disentangled transformer; all arms of a seed on the same data from the same start.
 
@@ -214,7 +219,16 @@ def train_all_weights(sizes: Joint, graphs: Graphs, kind: str, arms: tuple[str, 
         measure_every=max(sizes.optimisation.steps // sizes.records, 1),
     )
     last_tests = {seed: sample_for("last test")(seed, 0, sizes.last_test) for seed in seeds}
-    reordered = {seed: in_another_order(stream(seed, "another order", kind), data) for seed, data in last_tests.items()}
+    reordered = [
+        trained.ask(
+            {
+                seed: in_another_order(stream(seed, "another order", kind, one), data)
+                for seed, data in last_tests.items()
+            },
+            loss_in_parts,
+        )
+        for one in ORDERS
+    ]
     # Of A_2 the block that compares the query's symbol with the copied one, of W the block that the second layer has read.
     width, symbols = states + length, range(states)
     score = trained.module.attention[1][:, 0, :states, width : width + states]
@@ -227,7 +241,7 @@ def train_all_weights(sizes: Joint, graphs: Graphs, kind: str, arms: tuple[str, 
         "losses": trained.history["test"],
         "on_parent": trained.history["on_parent"],
         "loss": trained.ask(last_tests, loss_in_parts),
-        "loss_reordered": trained.ask(reordered, loss_in_parts),
+        "loss_reordered": labelled(np.stack(reordered, -1), seed=seeds, arm=arms, order=ORDERS),
         "references": reference_losses(last_tests, graphs, sizes.concentration),
     }
 
@@ -285,61 +299,6 @@ def joint_training_finds_the_graph(results: Results, adam: bool = False) -> Evid
     return Evidence.all(Evidence.proportion(sum(found), len(found), ">", 0.5, f"most trainings; {ALL_ROWS}"), *parts)
 
 
-@TASK.claim(
-    "causal-structure/T2.forests",
-    where="Figure of the many-graphs experiment",
-    kind="training",
-    statement=r"The same training on random forests, 1,600 updates on each with one of its own, has more than 0.4 of the "
-    r"attention on the parents on average over forests, where even attention has a quarter ($S=3$, $T=9$, $\alpha=0.1$).",
-    controls=[control("the parents are those of another training's forest", other=True)],
-)
-def joint_training_finds_forests(results: Results, other: bool = False) -> Evidence:
-    causal = results[joint_forests].sel(arm="causal")
-    parent = causal["parent"]
-    if other:
-        parent = parent.copy(data=np.roll(parent.values, 1, axis=parent.dims.index("seed")))
-    weight, _ = parent_attention(causal["attention"], parent)
-    origin = "chosen on pilot seeds (mean 0.71, forests from 0.56 to 0.86), judged on fresh ones"
-    return Evidence.over_seeds(weight, ">", 0.4, origin)
-
-
-def below_the_unigram(measured: xr.Dataset, reordered: bool = False) -> xr.DataArray:
-    """By how much the loss of the causal arm is below the unigram's, which is the same for tokens in another order."""
-    loss = measured["loss_reordered" if reordered else "loss"].sel(arm="causal")
-    return measured["references"].sel(reference="unigram") - loss
-
-
-@TASK.claim(
-    "causal-structure/T2.loss",
-    where="Figures of the single-parent experiments, dashed line",
-    kind="training",
-    statement=r"On pairs the loss after 1,200 updates of joint training is at least 85 % of the way from the unigram's to "
-    r"that of the smoothed counts on the true graph ($S=3$, $T=9$, $\alpha=0.1$).",
-    controls=[
-        control("the same networks read the context's tokens in another order", reordered=True),
-        control("Adam instead of gradient descent (500 updates)", adam=True),
-    ],
-)
-def joint_training_counts(results: Results, adam: bool = False, reordered: bool = False) -> Evidence:
-    measured = results[adam_on_pairs if adam else joint_pairs]
-    gains = measured["references"].sel(reference="unigram") - measured["references"].sel(reference="smoothed counts")
-    share = below_the_unigram(measured, reordered) / gains
-    return Evidence.over_seeds(share, ">=", 0.85, "chosen on pilot seeds (0.95), judged on fresh ones")
-
-
-@TASK.claim(
-    "causal-structure/T2.unigram",
-    where="Figures of the single-parent experiments",
-    kind="training",
-    statement=r"After joint training the loss is more than 0.1 nats below the unigram's on chain, pairs and random "
-    r"forests ($S=3$, $T=9$, $\alpha=0.1$; 1,200 and, on forests, 1,600 updates).",
-    controls=[control("the same networks read the context's tokens in another order", reordered=True)],
-)
-def joint_training_beats_the_unigram(results: Results, reordered: bool = False) -> Evidence:
-    gaps = [below_the_unigram(results[run], reordered) for run in JOINT.values()]
-    return Evidence.all(*[Evidence.over_seeds(gap, ">", 0.1, "a gap that a figure shows") for gap in gaps])
-
-
 def least_attention(attention: xr.DataArray, parent: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Share of nodes whose parent gets the least attention of all visible tokens, and how little that is.
 
@@ -359,19 +318,90 @@ def copy_contrast(score: xr.DataArray) -> xr.DataArray:
 
 
 @TASK.claim(
+    "causal-structure/T2.forests",
+    where="Figure of the many-graphs experiment",
+    kind="training",
+    statement=r"The same training on random forests, 1,600 updates on each with one of its own, puts more than half of the "
+    r"attention on the parents in the median forest; and read from both ends, by the largest or, where that finds more, by "
+    r"the least weights, parents are found at more than three quarters of the nodes on average ($S=3$, $T=9$, $\alpha=0.1$).",
+    controls=[control("the parents are those of another training's forest", other=True)],
+)
+def joint_training_finds_forests(results: Results, other: bool = False) -> Evidence:
+    causal = results[joint_forests].sel(arm="causal")
+    parent = causal["parent"]
+    if other:
+        parent = parent.copy(data=np.roll(parent.values, 1, axis=parent.dims.index("seed")))
+    weight, most = parent_attention(causal["attention"], parent)
+    least, _ = least_attention(causal["attention"], parent)
+    origin = "chosen on pilot seeds (0.94, from 0.75), judged on fresh ones"
+    return Evidence.all(
+        Evidence.median(weight, ">", 0.5, "more than on all other tokens together"),
+        Evidence.over_seeds(xr.where(most > least, most, least), ">", 0.75, origin),
+    )
+
+
+def below_the_unigram(measured: xr.Dataset, reordered: bool = False) -> xr.DataArray:
+    """By how much the loss of the causal arm is below the unigram's, which is the same for tokens in another order."""
+    loss = measured["loss_reordered"].mean("order") if reordered else measured["loss"]
+    return measured["references"].sel(reference="unigram") - loss.sel(arm="causal")
+
+
+def worth_of_the_order(measured: xr.Dataset, reordered: bool = False) -> xr.DataArray:
+    """By how much the loss of the causal arm rises if the context is read in another order, or from one such to the next."""
+    others = measured["loss_reordered"].sel(arm="causal")
+    if reordered:
+        return others.sel(order=2) - others.sel(order=1)
+    return others.mean("order") - measured["loss"].sel(arm="causal")
+
+
+@TASK.claim(
+    "causal-structure/T2.loss",
+    where="Figures of the single-parent experiments, dashed line",
+    kind="training",
+    statement=r"On pairs the loss after 1,200 updates of joint training is at least 85 % of the way from the unigram's to "
+    r"that of the smoothed counts on the true graph ($S=3$, $T=9$, $\alpha=0.1$).",
+    controls=[
+        control("the same networks read the context's tokens in other orders", reordered=True),
+        control("Adam instead of gradient descent (500 updates)", adam=True),
+    ],
+)
+def joint_training_counts(results: Results, adam: bool = False, reordered: bool = False) -> Evidence:
+    measured = results[adam_on_pairs if adam else joint_pairs]
+    gains = measured["references"].sel(reference="unigram") - measured["references"].sel(reference="smoothed counts")
+    share = below_the_unigram(measured, reordered) / gains
+    return Evidence.over_seeds(share, ">=", 0.85, "chosen on pilot seeds (0.95), judged on fresh ones")
+
+
+@TASK.claim(
+    "causal-structure/T2.unigram",
+    where="Figures of the single-parent experiments",
+    kind="training",
+    statement=r"After joint training the loss on chain, pairs and random forests is more than 0.1 nats below the unigram's, "
+    r"and more than 0.1 nats below what the same networks lose on the same tokens in other orders ($S=3$, $T=9$, "
+    r"$\alpha=0.1$; 1,200 and, on forests, 1,600 updates).",
+    controls=[control("other orders against one another", reordered=True)],
+)
+def joint_training_beats_the_unigram(results: Results, reordered: bool = False) -> Evidence:
+    parts = []
+    for run in JOINT.values():
+        parts += [
+            Evidence.over_seeds(below_the_unigram(results[run], reordered), ">", 0.1, "a gap that a figure shows"),
+            Evidence.over_seeds(worth_of_the_order(results[run], reordered), ">", 0.1, "the same"),
+        ]
+    return Evidence.all(*parts)
+
+
+@TASK.claim(
     "causal-structure/T2.shortcut",
     where="derived: joint training with an adaptive optimiser",
     kind="phenomenon",
     statement=r"Adam writes down the graph with the opposite sign: on pairs, after 500 updates, the parent gets the least "
     r"attention of all visible tokens at every node in more than a quarter of the trainings (by chance: 1 of 384), less "
-    r"than half of what the others get on average, the second layer looks for symbols that differ from the one asked "
-    r"about, and the loss is below the unigram's ($S=3$, $T=9$, $\alpha=0.1$).",
-    controls=[
-        control("plain gradient descent", run="descent"),
-        control("the same networks read the context's tokens in another order", reordered=True),
-    ],
+    r"than half of what the others get on average, and the second layer looks for symbols that differ from the one asked "
+    r"about ($S=3$, $T=9$, $\alpha=0.1$).",
+    controls=[control("plain gradient descent (1,200 updates)", run="descent")],
 )
-def adam_writes_the_opposite_sign(results: Results, run: str = "adam", reordered: bool = False) -> Evidence:
+def adam_writes_the_opposite_sign(results: Results, run: str = "adam") -> Evidence:
     measured = results[joint_pairs if run == "descent" else adam_on_pairs]
     causal = measured.sel(arm="causal")
     least, ratio = least_attention(causal["attention"], causal["parent"])
@@ -379,7 +409,6 @@ def adam_writes_the_opposite_sign(results: Results, run: str = "adam", reordered
         Evidence.proportion(int((least == 1).sum()), least.size, ">", 0.25, f"with room for a miss; {ALL_ROWS}"),
         Evidence.over_seeds(ratio, "<", 0.5, "half of the others' mean"),
         Evidence.over_seeds(copy_contrast(causal["score"]), "<", 0, "no preference of the second layer"),
-        Evidence.over_seeds(below_the_unigram(measured, reordered), ">", 0, "the unigram's loss"),
     )
 
 
@@ -453,8 +482,9 @@ TASK.show(joint_attention_by_position)
 #
 # Both signs are there at the start, and they are mirror images: turning the sign of $\beta_0$ turns, to first
 # order, the gradient of $A_1$ (`proofs_check`, G4). Plain descent waits at even attention until the
-# read-out has grown, and then the copy side wins; Adam blows up the first small gradients, whose sign is the
-# other one.
+# read-out has grown, and then the copy side wins, though not always: on a few forests descent, too, ends with
+# the parents least. Adam blows up the first small gradients, whose sign is the other one. Where it goes from
+# there is the subject of `adam_on_forests`.
 
 # %%
 TASK.show(joint_training_finds_the_graph)

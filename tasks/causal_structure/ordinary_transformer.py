@@ -54,7 +54,7 @@ from tasks.causal_structure._shared import (
 class Config:
     """Training an ordinary two-layer transformer with MLPs on a chain."""
 
-    trainings: int = 8
+    trainings: int = 16
     """independent trainings"""
     states: int = 3
     """symbols S"""
@@ -76,7 +76,7 @@ CI = Config()
 TASK = Task(
     "causal-structure",
     paper=PAPER,
-    root=2026,
+    root=2027,
     presets={
         "smoke": Config(2, batch=16, optimisation=replace(CI.optimisation, steps=12), test=256),
         "ci": CI,
@@ -139,11 +139,14 @@ def with_mlps(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     study = Study(ordinary(states, length), {"causal": masks.causal(length)}, tokens_and_target, loss)
     trained = study.fit(seeds, sample_for("train"), config.optimisation, blocks=(config.batch, BLOCK))
     tests: Mapping[int, CausalSequences] = {seed: sample_for("test")(seed, 0, config.test) for seed in seeds}
-    turned = {seed: in_another_order(stream(seed, "another order"), data) for seed, data in tests.items()}
+    orders = [
+        {seed: in_another_order(stream(seed, "another order", one), data) for seed, data in tests.items()}
+        for one in (1, 2)
+    ]
     shown = {seed: sample_for("shown")(seed, 0, 256) for seed in seeds}
     return {
         "loss": trained.ask(tests, loss),
-        "loss_reordered": trained.ask(turned, loss),
+        "loss_reordered": sum(trained.ask(turned, loss) for turned in orders) / len(orders),
         "references": reference_losses(tests, graphs, config.concentration),
         "attention": trained.ask(shown, first_attention, token=range(length), attended=range(length)),
     }
@@ -153,15 +156,17 @@ def with_mlps(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     "causal-structure/T2.mlp",
     where="Figure of the standard transformer with MLPs",
     kind="training",
-    statement=r"An ordinary two-layer transformer with MLPs and learned embeddings, trained by AdamW on a chain for 600 "
-    r"updates, ends more than 0.1 nats below the unigram's loss ($S=3$, $T=9$, $\alpha=0.1$).",
-    controls=[control("the same networks read the context's tokens in another order", reordered=True)],
+    statement=r"The loss of an ordinary two-layer transformer with MLPs and learned embeddings, trained by AdamW on a chain "
+    r"for 600 updates, is at least 80 % of the way from the unigram's to that of the smoothed counts ($S=3$, $T=9$, "
+    r"$\alpha=0.1$).",
+    controls=[control("the same networks read the context's tokens in other orders", reordered=True)],
 )
 def an_ordinary_transformer_learns_it(results: Results, reordered: bool = False) -> Evidence:
     measured = results[with_mlps]
     found = measured["loss_reordered" if reordered else "loss"].sel(arm="causal")
-    gap = measured["references"].sel(reference="unigram") - found
-    return Evidence.over_seeds(gap, ">", 0.1, "a gap that a figure shows, as for the disentangled transformer")
+    unigram, counts = (measured["references"].sel(reference=name) for name in ("unigram", "smoothed counts"))
+    share = (unigram - found) / (unigram - counts)
+    return Evidence.over_seeds(share, ">=", 0.8, "chosen on pilot seeds (0.95), judged on fresh ones")
 
 
 @TASK.figure
@@ -177,7 +182,7 @@ def ordinary_attention(results: Results) -> Sheet:
         {name: measured["references"].sel(reference=name) for name in ("smoothed counts", "unigram")}, name="references"
     )
     panel.bars(measured["loss"].sel(arm="causal"), x="transformer", arm="causal")
-    panel.bars(measured["loss_reordered"].sel(arm="causal"), x="another order", name="causal, another order")
+    panel.bars(measured["loss_reordered"].sel(arm="causal"), x="other orders", name="causal, other orders")
     return sheet
 
 

@@ -43,7 +43,7 @@ class Config:
 TASK = Task(
     "causal-structure",
     paper=PAPER,
-    root=2026,
+    root=2027,
     presets={
         preset: Config(joint_training.TASK.presets[preset], staged_training.TASK.presets[preset]) for preset in PRESETS
     },
