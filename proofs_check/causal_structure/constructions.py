@@ -23,8 +23,8 @@
 # * **What is lost if the context is read in both directions?** A child is then as visible as a parent, and for reversible
 #   chains exactly as attractive: the direction of an edge cannot be seen from pairs.
 #
-# This part answers the first question; `first_gradient` answers the other two, and `references` asks when smoothed counts
-# are the best answer.
+# This part answers the first question; `first_gradient` answers the second, `exact_start` the third, and `references` asks
+# when smoothed counts are the best answer.
 
 # %%
 from __future__ import annotations
