@@ -272,7 +272,12 @@ def laws_of_the_start(results: Results) -> Sheet:
     sheet = Sheet(columns=3, width=4.4)
     finite = results[finite_length].sel(case="everything")
     panel = sheet.panel(
-        "finite context: $c/T$, in closed form", x="tokens $T$", y="$T\\,(G - g)$", scale=("log2", "linear")
+        "finite context: $c/T$, in closed form (dotted)",
+        x="tokens $T$",
+        y="$T\\,(G - g)$",
+        scale=("log2", "linear"),
+        ylim=(-1.1, 0.3),
+        legend="lower right",
     )
     for place, matrix in enumerate(finite["matrix"].values.tolist()):
         for entry, name in (("itself", "$j = i$"), ("parent", "parent")):
