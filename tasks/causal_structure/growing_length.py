@@ -266,7 +266,12 @@ def growing_with_length(results: Results) -> Sheet:
         said = ", ".join(f"{arm} {float(slopes.sel(arm=arm)):.2f}" for arm in ARM_NAMES)
         limits = {"excess": (0.02, 0.6), "outside": (0.02, 0.8)}.get(name, (None, None))
         panel = sheet.panel(
-            f"{title}: slopes {said}", x="tokens $T$", y=y, scale=("log2", "log"), ylim=limits, legend="lower left"
+            f"{title}: slopes {said}",
+            x="tokens $T$",
+            y=y,
+            scale=("log2", "log"),
+            ylim=limits,
+            legend="upper right" if name == "missed" else "lower left",
         )
         for arm in ARM_NAMES:
             panel.curve(values.sel(arm=arm), over="length", arm=arm)

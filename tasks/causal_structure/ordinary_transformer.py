@@ -14,7 +14,8 @@
 # The models so far were made for being read: their stream is concatenated, they have no MLP, and the position of
 # a token is a unit vector. The paper also trains a transformer as they usually are: added stream, learned
 # embeddings of symbols and positions, an MLP in each of two layers, and AdamW. Query and key share one
-# matrix, which starts at zero, as does the last layer of each MLP; there are no norms. The `paper` preset has the
+# matrix (scores are divided by the root of the width, as usual), which starts at zero, as does the last layer of each
+# MLP; there are no norms. The `paper` preset has the
 # sizes of its figure (ten symbols, 20 tokens, 4,096 updates); at `ci` the network is the same and the task smaller.
 #
 # What it has learnt is asked of its loss, and its first attention is drawn: the weights that every token
