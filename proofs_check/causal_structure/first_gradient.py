@@ -408,7 +408,7 @@ def mirrored_gradients(config: Config, *, start: float = 1e-3) -> LabelledArrays
     "causal-structure/G4",
     where="derived: the start $A_2 = -\\beta_0 I$",
     kind="identity",
-    statement=r"The gradient of $A_1$ at $A_2 = -\beta_0 I$ is minus that at $+\beta_0 I$, up to $20\,\beta_0$ of its size (chain, "
+    statement=r"The gradient of $A_1$ at $A_2 = -\beta_0 I$ is minus that at $+\beta_0 I$, up to $2\,\beta_0$ of its size (chain, "
     r"pairs, star and two forests, $\beta_0 = 0.001$), so that descent lowers the parent's entry more than any other of its row "
     r"(sampled, $S = 3$, $T = 16$).",
     controls=[
@@ -421,7 +421,10 @@ def start_is_mirrored(results: Results, case: str = "small", setting: str = "neg
     margins = results[sampled_gradients].sel(setting=setting)
     return Evidence.all(
         Evidence.exact(
-            measured["asymmetry"], "<=", 0.02, "20 beta_0 for terms of second order (chosen; about one is seen)"
+            measured["asymmetry"],
+            "<=",
+            0.002,
+            "2 beta_0 for terms of second order (chosen; 0.7 is seen, in proportion to beta_0)",
         ),
         Evidence.over_seeds(margins["margin"], ">", 0, "the parent is the argmin of every row"),
         Evidence.over_seeds(margins["value"], ">", 0.05, "half of E I/S, by which descent lowers the parent's entry"),
