@@ -12,10 +12,13 @@
 # # The opposite sign counts as well
 #
 # Is the anti-induction head of `joint_training` only a halfway house? Here Adam trains for longer and faster, on
-# random forests, each training with one of its own. The parent still gets the least attention of its row at
-# nearly every node, next to nothing in the end, and the loss comes as close to that of the smoothed counts as
-# plain descent does with the other sign. A head that averages *everything but the parent* knows the parent's
-# symbol as well as one that copies it: among few symbols what is missing from an average can be read off it.
+# random forests, each training with one of its own. The loss comes as close to that of the smoothed counts as
+# plain descent does with the other sign, and the parents still have next to no attention. (By now the first
+# layer is sharp, and other tokens have none either: the parent is not always the *least* any more.) A head that
+# averages *everything but the parent* knows the parent's symbol as well as one that copies it: among few symbols
+# what is missing from an average can be read off it.
+#
+# So a low loss certifies that the graph is used, not that it can be seen at the largest weights.
 
 # %%
 from __future__ import annotations
@@ -37,7 +40,7 @@ from tasks.causal_structure._shared import (
     parent_attention,
     show_attention,
 )
-from tasks.causal_structure.joint_training import Joint, below_the_unigram, least_attention, train_all_weights
+from tasks.causal_structure.joint_training import Joint, below_the_unigram, train_all_weights
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Config:
     """Joint training of all weights by Adam, on random forests."""
 
     training: Joint = Joint(
-        trainings=8, optimisation=Optimisation(steps=2_000, learning_rate=3e-2, schedule="cosine"), scale=1e-2
+        trainings=16, optimisation=Optimisation(steps=2_000, learning_rate=3e-2, schedule="cosine"), scale=1e-2
     )
     """how"""
     root_share: float = 0.25
@@ -91,41 +94,40 @@ def adam_on_forests(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     "causal-structure/T2.adam",
     where="derived: joint training with an adaptive optimiser, on random forests",
     kind="phenomenon",
-    statement=r"After 2,000 updates of Adam on random forests the parent has the least attention of its row at more than "
-    r"0.8 of the nodes on average, and the loss is more than three quarters of the way from the unigram's to that of the "
-    r"smoothed counts ($S=3$, $T=9$, $\alpha=0.1$).",
+    statement=r"A low loss does not show the graph at the largest weights: after 2,000 updates of Adam on random forests the "
+    r"loss is more than three quarters of the way from the unigram's to that of the smoothed counts, while parents have less "
+    r"than 0.2 of the attention on average, where even attention gives a quarter, and are the largest weight at less than a "
+    r"third of the nodes ($S=3$, $T=9$, $\alpha=0.1$).",
     controls=[
         control("plain gradient descent on random forests (1,600 updates)", descent=True),
-        control("the same networks read the context's tokens in another order", reordered=True),
+        control("the same networks read the context's tokens in other orders", reordered=True),
     ],
 )
-def opposite_sign_counts(results: Results, descent: bool = False, reordered: bool = False) -> Evidence:
+def low_loss_with_little_on_parents(results: Results, descent: bool = False, reordered: bool = False) -> Evidence:
     by_descent = Results(joint_training.TASK, results.config.descent, results.session)
     measured = by_descent[joint_training.joint_forests] if descent else results[adam_on_forests]
     causal = measured.sel(arm="causal")
-    least, _ = least_attention(causal["attention"], causal["parent"])
+    weight, hits = parent_attention(causal["attention"], causal["parent"])
     counts = measured["references"].sel(reference="unigram") - measured["references"].sel(reference="smoothed counts")
     share = below_the_unigram(measured, reordered) / counts
+    origin = "chosen on pilot seeds (1.0 of the way, 0.05 of the attention, 0.05 of the nodes), judged on fresh ones"
     return Evidence.all(
-        Evidence.over_seeds(least, ">", 0.8, "four of five nodes"),
-        Evidence.over_seeds(share, ">", 0.75, "three quarters of what counting gains"),
+        Evidence.over_seeds(share, ">", 0.75, origin),
+        Evidence.over_seeds(weight, "<", 0.2, origin),
+        Evidence.over_seeds(hits, "<", 1 / 3, origin),
     )
 
 
 @TASK.figure
 def opposite_sign(results: Results) -> Sheet:
-    """Adam on a random forest: the hidden graph, the first layer's attention, its least entries, and A_2 (one training)."""
+    """Adam on a random forest: the hidden graph, the first layer's attention, and A_2 (one training)."""
     measured = results[adam_on_forests].sel(arm="causal")
-    sheet = Sheet(columns=4, width=3.1, height=3.2)
+    sheet = Sheet(columns=3, width=3.3, height=3.3)
     single = first_training(measured)
     weight, _ = parent_attention(measured["attention"], measured["parent"])
     show_attention(sheet.panel("one hidden forest", **ATTENTION_AXES), adjacency(single["parent"]), of="one forest")
     panel = sheet.panel(f"attention: {float(weight.mean()):.3f} on the parent", **ATTENTION_AXES)
     show_attention(panel, single["attention"])
-    visible = single["attended"] <= single["token"]
-    least = (single["attention"] == single["attention"].where(visible).min("attended")).where(visible, False)
-    panel = sheet.panel("the least of each row", **ATTENTION_AXES)
-    show_attention(panel, least.astype(float))
     panel = sheet.panel("$A_2$: what differs is asked for", x="copied symbol", y="query symbol")
     panel.heat(single["score"], signed=True, numbers=".1f", of="one training")
     return sheet
@@ -133,7 +135,7 @@ def opposite_sign(results: Results) -> Sheet:
 
 # %%
 TASK.show(opposite_sign)
-TASK.show(opposite_sign_counts)
+TASK.show(low_loss_with_little_on_parents)
 
 # %%
 TASK.show()
