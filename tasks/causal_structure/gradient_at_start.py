@@ -26,9 +26,10 @@
 #    sharpens (`staged_training`);
 # 3. the same for growing length, and on a transition matrix that never occurs in training (`growing_length`);
 # 4. a whole two-layer transformer, all weights trained together from zero: plain gradient descent writes down
-#    the graph, and Adam does so with the opposite sign (`joint_training`; `prefix_loses_time` compares the two
-#    arms);
-# 5. two parents: two heads, each with a question of its own, find one parent each (`two_parents`).
+#    the graph, and Adam does so with the opposite sign (`joint_training`; `adam_on_forests` lets it go on, and
+#    `prefix_loses_time` compares the two arms);
+# 5. two parents: two heads, each with a question of its own, find one parent each (`two_parents`);
+# 6. an ordinary transformer, with MLPs (`ordinary_transformer`).
 #
 # The trainings are done twice, with a **causal mask** and with a **prefix mask** that lets all context tokens
 # see each other (joint training on random forests and with two parents with a causal one only). The two arms
