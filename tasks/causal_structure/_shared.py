@@ -17,7 +17,7 @@ from lab.domains.chains.latent_graphs import row_of, smoothed, soft_cross_entrop
 from lab.figures import Panel
 from lab.labels import Label, labelled
 from lab.models import masks
-from lab.streams import Stream, stream
+from lab.streams import RandomStream, stream
 from lab.study import Networks
 from lab.training import Batch
 
@@ -46,7 +46,7 @@ def parents_of_tokens(graphs: Graphs) -> xr.DataArray:
     return labelled(rows, seed=list(graphs), token=range(len(rows[0])))
 
 
-def in_another_order(source: Stream, data: CausalSequences) -> CausalSequences:
+def in_another_order(source: RandomStream, data: CausalSequences) -> CausalSequences:
     """The same sequences with their context tokens at other positions, the same for all."""
     order = torch.from_numpy(source.rng().permutation(data.tokens.shape[1] - 1))
     return replace(data, tokens=torch.cat([data.tokens[:, order], data.tokens[:, -1:]], 1))
