@@ -121,9 +121,9 @@ def loss(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
 
 def first_attention(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
     """Weights of the first layer, averaged over prompts [E, T, T]."""
-    record: dict[str, Tensor] = {}
-    module(batch["tokens"], mask, record=record)
-    return record["layers.0.attention.weights"].mean(1)[:, 0]
+    intermediates: dict[str, Tensor] = {}
+    module(batch["tokens"], mask, intermediates=intermediates)
+    return intermediates["layers.0.attention.weights"].mean(1)[:, 0]
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True)
