@@ -40,7 +40,7 @@ from tasks.causal_structure._shared import (
     parent_attention,
     show_attention,
 )
-from tasks.causal_structure.joint_training import Joint, below_the_unigram, train_all_weights
+from tasks.causal_structure.joint_training import Joint, below_the_unigram, copy_contrast, train_all_weights
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,9 @@ def low_loss_with_little_on_parents(results: Results, descent: bool = False, reo
     )
 
 
+SHOWN = "one forest and its training"
+
+
 @TASK.figure
 def opposite_sign(results: Results) -> Sheet:
     """Adam on a random forest: the hidden graph, the first layer's attention, and A_2 (one training)."""
@@ -125,11 +128,12 @@ def opposite_sign(results: Results) -> Sheet:
     sheet = Sheet(columns=3, width=3.3, height=3.3)
     single = first_training(measured)
     weight, _ = parent_attention(measured["attention"], measured["parent"])
-    show_attention(sheet.panel("one hidden forest", **ATTENTION_AXES), adjacency(single["parent"]), of="one forest")
+    show_attention(sheet.panel("one hidden forest", **ATTENTION_AXES), adjacency(single["parent"]), of=SHOWN)
     panel = sheet.panel(f"attention: {float(weight.mean()):.3f} on the parent", **ATTENTION_AXES)
-    show_attention(panel, single["attention"])
-    panel = sheet.panel("$A_2$: what differs is asked for", x="copied symbol", y="query symbol")
-    panel.heat(single["score"], signed=True, numbers=".1f", of="one training")
+    show_attention(panel, single["attention"], of=SHOWN)
+    contrast = float(copy_contrast(measured["score"]).mean())
+    panel = sheet.panel(f"$A_2$: diagonal less the rest {contrast:.1f}", x="copied symbol", y="query symbol")
+    panel.heat(single["score"], signed=True, numbers=".1f", of=SHOWN)
     return sheet
 
 

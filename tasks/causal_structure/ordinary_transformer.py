@@ -178,7 +178,7 @@ def ordinary_attention(results: Results) -> Sheet:
     panel = sheet.panel("first layer, averaged over prompts", **ATTENTION_AXES)
     show_attention(panel, measured["attention"].sel(arm="causal").isel(seed=0))
     gap = float((measured["references"].sel(reference="unigram") - measured["loss"].sel(arm="causal")).mean())
-    panel = sheet.panel(f"its loss is {gap:.2f} below the unigram's", x="who predicts", y="loss (nats)")
+    panel = sheet.panel(f"its loss is {gap:.2f} below the unigram's", x="who predicts", y="loss (nats)", legend="none")
     panel.bars(
         {name: measured["references"].sel(reference=name) for name in ("smoothed counts", "unigram")}, name="references"
     )
