@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from lab import statistics
 from lab.domains.chains.latent_graph_prompts import ROOT, chain, dirichlet_rows, pairs, random_forest, star
 from lab.domains.chains.latent_graphs import row_of, transition_counts
 from lab.streams import RandomStream, stream
@@ -45,3 +46,11 @@ def log_slope(values: xr.DataArray) -> xr.DataArray:
     places = np.log(values["length"])
     centred = places - places.mean()
     return (centred * np.log(abs(values))).sum("length") / (centred**2).sum()
+
+
+QUOTIENTS = "rounding of quotients by mu >= min pi"
+
+
+def quotient_bound(measured: xr.Dataset) -> float:
+    """Rounding of quotients by the smallest entry of a transition matrix, ``smallest``."""
+    return statistics.rounding_bound(60, 1 / float(measured["smallest"].min()))

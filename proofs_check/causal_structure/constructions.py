@@ -23,8 +23,8 @@
 # * **What is lost if the context is read in both directions?** A child is then as visible as a parent, and for reversible
 #   chains exactly as attractive: the direction of an edge cannot be seen from pairs.
 #
-# This part answers the first question; `first_gradient` answers the other two, and `references` asks when smoothed counts
-# are the best answer.
+# This part answers the first question; `first_gradient` answers the second, `exact_start` the third, and `references` asks
+# when smoothed counts are the best answer.
 
 # %%
 from __future__ import annotations
@@ -82,15 +82,18 @@ class Config:
     """sequences a repetition"""
     lengths: tuple[int, ...] = (16, 48, 144, 432)
     """numbers of tokens at which rates of predictors are read off"""
+    sharpened: tuple[int, ...] = (16, 36, 81, 182)
+    """the same for the best sharpness, whose optimum is flat on long chains"""
 
 
 PROOFS = Task(
     "causal-structure",
     paper=PAPER,
+    root=2026,
     presets={
-        "smoke": Config(draws=3, sequences=500, lengths=(12, 24, 48)),
+        "smoke": Config(draws=3, sequences=500, lengths=(12, 24, 48), sharpened=(12, 24, 48)),
         "ci": Config(),
-        "paper": Config(16, 60_000, (16, 64, 256, 1024)),
+        "paper": Config(16, 60_000, (16, 64, 256, 1024), (16, 64, 256, 1024)),
     },
 )
 
@@ -192,37 +195,47 @@ def sharp_head_counts(results: Results, case: str = "parent") -> Evidence:
 
 
 # %% [markdown]
-# What is the best *finite* sharpness? Smoothing is worth $N/(e^\beta - 1)$ observations, and the worth that pays does
-# not depend on $N$ in first order, so $e^{\beta^*} \approx N / \text{const}$: the best sharpness grows like $\log T$
-# with slope 1. On the wrong graph there is nothing to sharpen and $\beta^*$ stays put.
+# What is the best *finite* sharpness? Smoothing is worth $N/(e^\beta - 1)$ observations, and the worth that pays depends
+# little on $N$, so $e^{\beta^*} \approx N / \text{const}$: the best sharpness grows like $\log T$, with a slope near 1. On the
+# wrong graph there is nothing to sharpen and $\beta^*$ stays put.
+#
+# Two things are easily overlooked. The output is 0 for a symbol that the context lacks, so only sequences that
+# have them all are judged. And a floor $\varepsilon$ inside the logarithm, which would mend that, *rewards* an
+# output sharper than the truth, the more the longer the context: with it the worth sinks with $T$.
 
 
 # %%
+WORTHS = ("parents", "grandparents", "floor")
+
+
 @PROOFS.measurement(seeds=lambda config: config.draws)
 def best_sharpness(config: Config, seed: int) -> LabelledArrays:
     """Best sharpness of the head that reads the whole context, and excess losses, on chains; S = 3, alpha = 1.
 
-    ``sharpness`` and ``excess`` [length, graph] are of the head on the graph and on that of the grandparents;
+    Only sequences whose context has every symbol are kept. ``sharpness`` and ``excess`` [length, head] are of the head
+    on the graph, of that on the grandparents, and of the first one with a floor inside the logarithm;
     ``excess_smoothed`` [length] of the smoothed counts.
     """
     sharpnesses, losses, reference = [], [], []
-    for length in config.lengths:
+    for length in config.sharpened:
         graph = chain(length - 1)
-        data = causal_sequences(stream(seed, "sharpness", length), config.sequences // 4, 3, graph, 1.0)
-        entropy = soft_cross_entropy(data.target, data.target).mean()
+        data = causal_sequences(stream(seed, "sharpness", length), config.sequences // 3, 3, graph, 1.0)
         context = data.tokens[:, :-1]
         keys = pair_counts(torch.zeros_like(context), context, 1, 3)[:, 0]
+        kept = (keys > 0).all(-1)
+        target, keys = data.target[kept], keys[kept]
+        entropy = soft_cross_entropy(target, target).mean()
 
-        def excess(law: Tensor, target: Tensor = data.target, entropy: Tensor = entropy) -> float:
-            return float(soft_cross_entropy(target, law + FLOOR).mean() - entropy)
+        def excess(law: Tensor, floor: float = 0.0, target: Tensor = target, entropy: Tensor = entropy) -> float:
+            return float(soft_cross_entropy(target, law + floor).mean() - entropy)
 
-        reference.append(excess(smoothed(last_row(data.tokens, graph, 3), 1.0)))
+        reference.append(excess(smoothed(last_row(data.tokens, graph, 3), 1.0)[kept]))
         best = []
-        for seen in (graph, grandparents(graph)):
-            counts = last_row(data.tokens, seen, 3)
+        for seen, floor in ((graph, 0.0), (grandparents(graph), 0.0), (graph, FLOOR)):
+            counts = last_row(data.tokens, seen, 3)[kept]
             best.append(
                 optimize.minimize_scalar(
-                    lambda beta: excess(smoothing_head(counts, keys, beta)),  # noqa: B023 (called in this turn)
+                    lambda beta: excess(smoothing_head(counts, keys, beta), floor),  # noqa: B023 (called in this turn)
                     bounds=(0, 12),
                     method="bounded",
                     options={"xatol": 1e-3},
@@ -230,56 +243,79 @@ def best_sharpness(config: Config, seed: int) -> LabelledArrays:
             )
         sharpnesses.append([minimum.x for minimum in best])
         losses.append([minimum.fun for minimum in best])
-    seen_graphs = ("parents", "grandparents")
     return {
-        "sharpness": labelled(sharpnesses, length=config.lengths, graph=seen_graphs),
-        "excess": labelled(losses, length=config.lengths, graph=seen_graphs),
-        "excess_smoothed": labelled(reference, length=config.lengths),
+        "sharpness": labelled(sharpnesses, length=config.sharpened, head=WORTHS),
+        "excess": labelled(losses, length=config.sharpened, head=WORTHS),
+        "excess_smoothed": labelled(reference, length=config.sharpened),
     }
+
+
+def worth(results: Results, head: str) -> xr.DataArray:
+    """N / (e^beta - 1) at the best sharpness [seed, length]: how many observations its smoothing is worth."""
+    sharpness = results[best_sharpness]["sharpness"].sel(head=head)
+    return (sharpness["length"] - 1) / np.expm1(sharpness)
 
 
 @PROOFS.claim(
     "causal-structure/C3",
     where="derived; the growing second layer of the training analysis",
     kind="rate",
-    statement=r"The best sharpness of the head on a chain grows like $\log T$: its slope against $\log T$ is 1 up to a quarter "
-    r"($S = 3$, $\alpha = 1$).",
-    controls=[control("the head uses the grandparent", graph="grandparents")],
+    statement=r"On chains of 16 to 182 tokens whose contexts have every symbol, the best sharpness of the head grows with a slope "
+    r"of 1 up to a quarter against $\log T$, and at each length its smoothing is worth between 2 and 5 observations, "
+    r"$2 < (T-1)/(e^{\beta^*}-1) < 5$ ($S = 3$, $\alpha = 1$, no floor inside the logarithm).",
+    controls=[control("the head uses the grandparent", head="grandparents")],
 )
-def sharpness_grows(results: Results, graph: str = "parents") -> Evidence:
-    growth = growth_of_sharpness(results, graph)
-    return Evidence.equals(growth, 1, 0.25, "slope 1 because N/(e^beta - 1) stays put; a quarter for its drift")
+def sharpness_grows(results: Results, head: str = "parents") -> Evidence:
+    observations = worth(results, head)
+    growth = growth_of_sharpness(results, head)
+    origin = "chosen on pilot seeds (3.9 down to about 3), judged on fresh ones"
+    parts = [Evidence.equals(growth, 1, 0.25, "slope 1 if the worth stays put; a quarter for its drift")]
+    for length in observations["length"].values:
+        at = observations.sel(length=length)
+        parts += [Evidence.over_seeds(at, ">", 2, origin), Evidence.over_seeds(at, "<", 5, origin)]
+    return Evidence.all(*parts)
 
 
-def growth_of_sharpness(results: Results, graph: str) -> xr.DataArray:
+def growth_of_sharpness(results: Results, head: str) -> xr.DataArray:
     """Slope of the best sharpness against log T, one a draw."""
-    return log_slope(np.exp(results[best_sharpness]["sharpness"].sel(graph=graph)))
+    return log_slope(np.exp(results[best_sharpness]["sharpness"].sel(head=head)))
 
 
 @PROOFS.figure
 def sharpness_and_length(results: Results) -> Sheet:
-    """The sharpness that serves the head best on chains of T tokens, and what it loses to the oracle (S = 3, alpha = 1)."""
+    """The sharpness that serves the head best on chains of T tokens, its worth, and what it loses to the oracle (S = 3)."""
     measured = results[best_sharpness]
-    lengths = measured["length"].values
     slope = float(growth_of_sharpness(results, "parents").mean())
-    texts = {
-        "sharpness": (
-            rf"the best $\beta$ grows like $\log T$: slope {slope:.2f}",
-            r"best sharpness $\beta^*$",
-            "linear",
-        ),
-        "excess": ("at its best the head nears the smoothed counts", "loss above the oracle (nats)", "log"),
-    }
-    sheet = Sheet(columns=2)
-    for quantity, (title, y, scale) in texts.items():
-        panel = sheet.panel(title, x="tokens $T$", y=y, scale=("log2", scale))
-        for graph, name in (("parents", "parent known"), ("grandparents", "grandparent instead")):
-            panel.curve(measured[quantity].sel(graph=graph), over="length", name=name)
-        if quantity == "sharpness":
-            start = float(measured[quantity].sel(graph="parents").mean()) - np.log(lengths).mean()
-            panel.theory(lengths, start + np.log(lengths), name=r"$\log T$ + constant")
-        else:
-            panel.curve(measured["excess_smoothed"], over="length", name=r"counts smoothed by $\alpha$")
+    sheet = Sheet(columns=3, width=4.4)
+    names = {"parents": "parent known", "grandparents": "grandparent instead", "floor": "parent known, floor 0.001"}
+    panel = sheet.panel(
+        rf"the best $\beta$ grows like $\log T$: slope {slope:.2f}",
+        x="tokens $T$",
+        y=r"best sharpness $\beta^*$",
+        scale=("log2", "linear"),
+    )
+    for head in ("parents", "grandparents"):
+        panel.curve(measured["sharpness"].sel(head=head), over="length", name=names[head])
+    lengths = measured["length"].values
+    start = float(measured["sharpness"].sel(head="parents").mean()) - np.log(lengths).mean()
+    panel.theory(lengths, start + np.log(lengths), name=r"$\log T$ + constant")
+    panel = sheet.panel(
+        "its smoothing is worth about three tokens",
+        x="tokens $T$",
+        y=r"$(T-1)/(e^{\beta^*}-1)$",
+        scale=("log2", "linear"),
+    )
+    for head in ("parents", "floor"):
+        panel.curve(worth(results, head), over="length", name=names[head])
+    panel = sheet.panel(
+        "at its best the head nears the smoothed counts",
+        x="tokens $T$",
+        y="loss above the oracle (nats)",
+        scale=("log2", "log"),
+    )
+    for head in ("parents", "grandparents"):
+        panel.curve(measured["excess"].sel(head=head), over="length", name=names[head])
+    panel.curve(measured["excess_smoothed"], over="length", name=r"counts smoothed by $\alpha$")
     return sheet
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lab.domains.chains.latent_graphs import row_of, smoothed, soft_cross_entrop
 from lab.figures import Panel
 from lab.labels import Label, labelled
 from lab.models import masks
-from lab.streams import stream
+from lab.streams import RandomStream, stream
 from lab.study import Networks
 from lab.training import Batch
 
@@ -43,6 +44,12 @@ def parents_of_tokens(graphs: Graphs) -> xr.DataArray:
     """The parent of each token [seed, token]; `ROOT` for roots and for the test token."""
     rows = [(*graph, ROOT) for graph in graphs.values()]
     return labelled(rows, seed=list(graphs), token=range(len(rows[0])))
+
+
+def in_another_order(source: RandomStream, data: CausalSequences) -> CausalSequences:
+    """The same sequences with their context tokens at other positions, the same for all."""
+    order = torch.from_numpy(source.rng().permutation(data.tokens.shape[1] - 1))
+    return replace(data, tokens=torch.cat([data.tokens[:, order], data.tokens[:, -1:]], 1))
 
 
 def tokens_and_target(data: CausalSequences | SeveralParentSequences) -> Batch:

@@ -81,6 +81,7 @@ def train_in_stages(
     graphs: Graphs,
     arms: Sequence[str] = ARM_NAMES,
     *,
+    kind: str = "",
     stickiness: float = 0.0,
     shuffled: bool = False,
     first_stage: bool = True,
@@ -89,6 +90,7 @@ def train_in_stages(
 
     Args:
         graphs: of one size.
+        kind: of the graphs; different kinds draw different sequences, so that their trainings are independent.
         stickiness: of the prior.
         shuffled: the target is the row of a symbol independent of the test token.
         first_stage: False trains A_2 alone.
@@ -97,10 +99,11 @@ def train_in_stages(
         The networks before training and after it, and what is measured of them.
     """
     length = 1 + len(graphs[seeds[0]])
+    about = f"{length} tokens" + (f", {kind}" if kind else "")
 
     def sample(seed: int, name: str, number: int, prompts: int) -> CausalSequences:
         return causal_sequences(
-            stream(seed, "sequences of stages", name, number),
+            stream(seed, "sequences of stages", kind, name, number),
             prompts,
             sizes.states,
             graphs[seed],
@@ -139,7 +142,7 @@ def train_in_stages(
             blocks=(sizes.batch, BLOCK),
             measure=lambda networks: {"on_parent": on_parents(networks, graphs)},
             measure_every=max(sizes.first_steps // 6, 1),
-            name=f"first stage, {length} tokens",
+            name=f"first stage, {about}",
             activation_size=numbers,
         )
         build, measured["on_parent"] = first.start(), first.history["on_parent"]
@@ -148,7 +151,7 @@ def train_in_stages(
         sample_for("second"),
         Optimisation(sizes.second_steps, sizes.second_learning_rate * length / 16, optimiser="sgd"),
         blocks=(sizes.batch, BLOCK),
-        name=f"second stage, {length} tokens",
+        name=f"second stage, {about}",
         activation_size=numbers,
     )
     symbols = range(sizes.states)

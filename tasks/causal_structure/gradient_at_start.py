@@ -25,9 +25,11 @@
 # 2. staged training of a model with two matrices: the first layer writes down the graph, the second one
 #    sharpens (`staged_training`);
 # 3. the same for growing length, and on a transition matrix that never occurs in training (`growing_length`);
-# 4. a whole two-layer transformer, all weights trained together from zero: plain gradient descent finds the
-#    graph, and Adam finds something else (`joint_training`; `prefix_loses_time` compares the two arms);
-# 5. two parents: two heads, each with a question of its own, find one parent each (`two_parents`).
+# 4. a whole two-layer transformer, all weights trained together from zero: plain gradient descent writes down
+#    the graph, and Adam does so with the opposite sign (`joint_training`; `adam_on_forests` lets it go on, and
+#    `prefix_loses_time` compares the two arms);
+# 5. two parents: two heads, each with a question of its own, find one parent each (`two_parents`);
+# 6. an ordinary transformer, with MLPs (`ordinary_transformer`).
 #
 # The trainings are done twice, with a **causal mask** and with a **prefix mask** that lets all context tokens
 # see each other (joint training on random forests and with two parents with a causal one only). The two arms
@@ -73,6 +75,7 @@ class Config:
 TASK = Task(
     "causal-structure",
     paper=PAPER,
+    root=2026,
     presets={
         "smoke": Config(draws=2, sequences=500, length=20),
         "ci": Config(),
@@ -93,8 +96,8 @@ TASK = Task(
 # prior has, and the gradient then points at the node itself.
 #
 # Under a prefix mask later nodes compete too. The child has $g = E\,\mathrm{tr}(B^2)/S$ against
-# $E\lVert B\rVert^2/S$ of the parent, $B$ being the centred transition matrix: less, but only because chains
-# are not reversible. And row $i$ now shares its attention among all $T - 1$ context tokens instead of
+# $E\lVert B\rVert^2/S$ of the parent, $B$ being the centred transition matrix: less by $E\lVert B - B^T\rVert^2/2S$,
+# that is, only because chains are not reversible. And row $i$ now shares its attention among all $T - 1$ context tokens instead of
 # $i + 1$, so that its gradient is smaller by $(i + 1)/(T - 1)$.
 
 

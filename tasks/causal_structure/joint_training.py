@@ -19,8 +19,13 @@
 # It works, and the blocks are where the construction puts them. The attention need not saturate for that, and
 # on a random forest a few single nodes may miss their parent. On **pairs** the loss comes close to the
 # smoothed counts, or below: no contradiction, for with half of the tokens being roots the smoothed counts are
-# not Bayes (roots tell something about $\pi$). On the **chain** there is still some way to go after so few
-# steps.
+# not Bayes (roots tell something about $\pi$). On the **chain** there is still some way to go after 1,200
+# updates.
+#
+# The control of all losses is the same network asked about the same symbols in *other orders*: the context's
+# frequencies stay what they were, and what was learnt of the graph is of no use. (Something is left. Under this
+# prior rows are nearly deterministic, and symbols that hardly occur are worth more than the add-one unigram
+# grants them.)
 
 # %%
 from __future__ import annotations
@@ -34,9 +39,9 @@ import xarray as xr
 from torch import Tensor
 
 from lab import Evidence, Task, control
-from lab.domains.chains.latent_graph_prompts import CausalSequences, causal_sequences, chain, pairs
+from lab.domains.chains.latent_graph_prompts import ROOT, CausalSequences, causal_sequences, chain, pairs
 from lab.figures import Sheet
-from lab.labels import LabelledArrays
+from lab.labels import LabelledArrays, labelled
 from lab.models.disentangled import Disentangled
 from lab.results import Results
 from lab.streams import stream
@@ -54,6 +59,7 @@ from tasks.causal_structure._shared import (
     first_layer,
     first_training,
     forests,
+    in_another_order,
     masks_of,
     on_parents,
     parent_attention,
@@ -94,18 +100,18 @@ class Joint:
 class Config:
     """Joint training on several graphs, by gradient descent and by Adam."""
 
-    chain: Joint = Joint()
+    chain: Joint = Joint(trainings=12)
     """on the chain"""
-    pairs: Joint = Joint(trainings=15)
+    pairs: Joint = Joint(trainings=16)
     """on pairs; more trainings, because the last loss varies from one to the other"""
     forests: Joint = Joint(
-        trainings=10, optimisation=Optimisation(steps=1_600, learning_rate=3.0, schedule="cosine", optimiser="sgd")
+        trainings=32, optimisation=Optimisation(steps=1_600, learning_rate=3.0, schedule="cosine", optimiser="sgd")
     )
-    """on random forests"""
+    """on random forests; many, because some end with the opposite sign, and the median is asked for"""
     root_share: float = 0.25
     """probability that a later node of a random forest is a root"""
     adaptive: Joint = Joint(
-        trainings=6, optimisation=Optimisation(steps=500, learning_rate=1e-2, schedule="cosine"), scale=1e-2
+        trainings=12, optimisation=Optimisation(steps=500, learning_rate=1e-2, schedule="cosine"), scale=1e-2
     )
     """on pairs with Adam, from small random attention matrices"""
 
@@ -131,6 +137,7 @@ SINGLE_PARENTS = Joint(
 TASK = Task(
     "causal-structure",
     paper=PAPER,
+    root=2027,
     presets={
         "smoke": Config(
             TINY,
@@ -172,13 +179,24 @@ def loss_in_parts(module: Disentangled, batch: Batch, mask: Tensor) -> Tensor:
     return torch.stack([loss(module, part, mask) for part in parts]).mean(0)
 
 
-def train_all_weights(sizes: Joint, graphs: Graphs, arms: tuple[str, ...] = ARM_NAMES) -> LabelledArrays:
-    """Train all weights of the disentangled transformer; all arms of a seed on the same data from the same start."""
+ORDERS = (1, 2)  # other orders of the context in which trained networks read it, for controls
+
+
+def train_all_weights(sizes: Joint, graphs: Graphs, kind: str, arms: tuple[str, ...] = ARM_NAMES) -> LabelledArrays:
+    """Train all weights of the disentangled transformer; all arms of a seed on the same data from the same start.
+
+    Args:
+        kind: of the graphs; different kinds draw different sequences, so that their trainings are independent.
+    """
     length, states, seeds = sizes.length, sizes.states, list(graphs)
 
     def sample_for(name: str) -> Callable[[int, int, int], CausalSequences]:
         return lambda seed, number, prompts: causal_sequences(
-            stream(seed, "sequences of all weights", name, number), prompts, states, graphs[seed], sizes.concentration
+            stream(seed, "sequences of all weights", kind, name, number),
+            prompts,
+            states,
+            graphs[seed],
+            sizes.concentration,
         )
 
     study = Study(
@@ -201,6 +219,16 @@ def train_all_weights(sizes: Joint, graphs: Graphs, arms: tuple[str, ...] = ARM_
         measure_every=max(sizes.optimisation.steps // sizes.records, 1),
     )
     last_tests = {seed: sample_for("last test")(seed, 0, sizes.last_test) for seed in seeds}
+    reordered = [
+        trained.ask(
+            {
+                seed: in_another_order(stream(seed, "another order", kind, one), data)
+                for seed, data in last_tests.items()
+            },
+            loss_in_parts,
+        )
+        for one in ORDERS
+    ]
     # Of A_2 the block that compares the query's symbol with the copied one, of W the block that the second layer has read.
     width, symbols = states + length, range(states)
     score = trained.module.attention[1][:, 0, :states, width : width + states]
@@ -213,6 +241,7 @@ def train_all_weights(sizes: Joint, graphs: Graphs, arms: tuple[str, ...] = ARM_
         "losses": trained.history["test"],
         "on_parent": trained.history["on_parent"],
         "loss": trained.ask(last_tests, loss_in_parts),
+        "loss_reordered": labelled(np.stack(reordered, -1), seed=seeds, arm=arms, order=ORDERS),
         "references": reference_losses(last_tests, graphs, sizes.concentration),
     }
 
@@ -220,29 +249,35 @@ def train_all_weights(sizes: Joint, graphs: Graphs, arms: tuple[str, ...] = ARM_
 @TASK.measurement(seeds=lambda config: config.chain.trainings, ensemble=True)
 def joint_chain(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Both arms on a chain."""
-    return train_all_weights(config.chain, dict.fromkeys(seeds, chain(config.chain.length - 1)))
+    return train_all_weights(config.chain, dict.fromkeys(seeds, chain(config.chain.length - 1)), "chain")
 
 
 @TASK.measurement(seeds=lambda config: config.pairs.trainings, ensemble=True)
 def joint_pairs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Both arms on pairs."""
-    return train_all_weights(config.pairs, dict.fromkeys(seeds, pairs(config.pairs.length - 1)))
+    return train_all_weights(config.pairs, dict.fromkeys(seeds, pairs(config.pairs.length - 1)), "pairs")
 
 
 @TASK.measurement(seeds=lambda config: config.forests.trainings, ensemble=True)
 def joint_forests(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """A random forest of its own for each training."""
     graphs = forests(seeds, config.forests.length - 1, config.root_share)
-    return train_all_weights(config.forests, graphs, ("causal",))
+    return train_all_weights(config.forests, graphs, "forests", ("causal",))
 
 
 @TASK.measurement(seeds=lambda config: config.adaptive.trainings, ensemble=True)
 def adam_on_pairs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Adam instead of gradient descent."""
-    return train_all_weights(config.adaptive, dict.fromkeys(seeds, pairs(config.adaptive.length - 1)), ("causal",))
+    graphs = dict.fromkeys(seeds, pairs(config.adaptive.length - 1))
+    return train_all_weights(config.adaptive, graphs, "pairs for Adam", ("causal",))
 
 
 JOINT = {"chain": joint_chain, "pairs": joint_pairs, "forests": joint_forests}
+
+
+ALL_ROWS = (
+    "a chance order of the visible tokens would do it in 1 of 384 trainings on pairs and 1 of 362,880 on the chain"
+)
 
 
 @TASK.claim(
@@ -250,96 +285,130 @@ JOINT = {"chain": joint_chain, "pairs": joint_pairs, "forests": joint_forests}
     where="Figures of the single-parent experiments",
     kind="training",
     statement=r"Plain gradient descent on all weights of a two-layer disentangled transformer, from zero, finds the "
-    r"graph: on chain and pairs the parent gets the most attention at every node, and more than half on average "
-    r"($S=3$, $T=9$, $\alpha=0.1$).",
+    r"graph: after 1,200 updates on the chain or on pairs the parent gets the most attention at every node in most "
+    r"trainings, and more than half on average ($S=3$, $T=9$, $\alpha=0.1$).",
     controls=[control("Adam instead of gradient descent", adam=True)],
 )
 def joint_training_finds_the_graph(results: Results, adam: bool = False) -> Evidence:
-    parts = []
+    parts, found = [], []
     for run in [adam_on_pairs] if adam else [joint_chain, joint_pairs]:
         causal = results[run].sel(arm="causal")
         weight, hits = parent_attention(causal["attention"], causal["parent"])
-        parts += [
-            Evidence.over_seeds(hits, ">=", 1, "the parent is the argmax of every row"),
-            Evidence.over_seeds(weight, ">", 0.5, "more than on all other tokens together"),
-        ]
-    return Evidence.all(*parts)
+        found += (hits == 1).values.tolist()
+        parts.append(Evidence.over_seeds(weight, ">", 0.5, "more than on all other tokens together"))
+    return Evidence.all(Evidence.proportion(sum(found), len(found), ">", 0.5, f"most trainings; {ALL_ROWS}"), *parts)
 
 
-def even_attention(like: xr.DataArray) -> xr.DataArray:
-    """Attention [..., token, attended] before training: the same to each token and all before it."""
-    visible = (like["attended"] <= like["token"]).astype(float)
-    return visible / visible.sum("attended") + xr.zeros_like(like)
+def least_attention(attention: xr.DataArray, parent: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Share of nodes whose parent gets the least attention of all visible tokens, and how little that is.
+
+    The second is the parent's attention over the mean of the other visible tokens', averaged over nodes.
+    """
+    visible = attention["attended"] <= attention["token"]
+    least = attention.where(visible).idxmin("attended") == parent
+    of_parent = attention.where(attention["attended"] == parent).sum("attended")
+    others = (1 - of_parent) / attention["token"].where(attention["token"] > 0)
+    return least.where(parent != ROOT).mean("token"), (of_parent / others).where(parent != ROOT).mean("token")
+
+
+def copy_contrast(score: xr.DataArray) -> xr.DataArray:
+    """Mean of the diagonal of A_2's copy block less the mean of the rest: above 0 it looks for the symbol asked about."""
+    same = score["asked"] == score["copied"]
+    return score.where(same).mean(("asked", "copied")) - score.where(~same).mean(("asked", "copied"))
 
 
 @TASK.claim(
     "causal-structure/T2.forests",
     where="Figure of the many-graphs experiment",
     kind="training",
-    statement=r"The same training on random forests, each with one of its own, has more than half of the attention "
-    r"on the parents on average over forests ($S=3$, $T=9$, $\alpha=0.1$).",
-    controls=[control("before training: even attention", trained=False)],
+    statement=r"The same training on random forests, 1,600 updates on each with one of its own, puts more than half of the "
+    r"attention on the parents in the median forest; and read from both ends, by the largest or, where that finds more, by "
+    r"the least weights, parents are found at more than three quarters of the nodes on average ($S=3$, $T=9$, $\alpha=0.1$).",
+    controls=[control("the parents are those of another training's forest", other=True)],
 )
-def joint_training_finds_forests(results: Results, trained: bool = True) -> Evidence:
+def joint_training_finds_forests(results: Results, other: bool = False) -> Evidence:
     causal = results[joint_forests].sel(arm="causal")
-    attention = causal["attention"] if trained else even_attention(causal["attention"])
-    weight, _ = parent_attention(attention, causal["parent"])
-    return Evidence.over_seeds(weight, ">", 0.5, "more than on all other tokens together")
+    parent = causal["parent"]
+    if other:
+        parent = parent.copy(data=np.roll(parent.values, 1, axis=parent.dims.index("seed")))
+    weight, most = parent_attention(causal["attention"], parent)
+    least, _ = least_attention(causal["attention"], parent)
+    origin = "chosen on pilot seeds (0.94, from 0.75), judged on fresh ones"
+    return Evidence.all(
+        Evidence.median(weight, ">", 0.5, "more than on all other tokens together"),
+        Evidence.over_seeds(xr.where(most > least, most, least), ">", 0.75, origin),
+    )
+
+
+def below_the_unigram(measured: xr.Dataset, reordered: bool = False) -> xr.DataArray:
+    """By how much the loss of the causal arm is below the unigram's, which is the same for tokens in another order."""
+    loss = measured["loss_reordered"].mean("order") if reordered else measured["loss"]
+    return measured["references"].sel(reference="unigram") - loss.sel(arm="causal")
+
+
+def worth_of_the_order(measured: xr.Dataset, reordered: bool = False) -> xr.DataArray:
+    """By how much the loss of the causal arm rises if the context is read in another order, or from one such to the next."""
+    others = measured["loss_reordered"].sel(arm="causal")
+    if reordered:
+        return others.sel(order=2) - others.sel(order=1)
+    return others.mean("order") - measured["loss"].sel(arm="causal")
 
 
 @TASK.claim(
     "causal-structure/T2.loss",
     where="Figures of the single-parent experiments, dashed line",
     kind="training",
-    statement=r"On pairs the loss after joint training is at most 0.03 nats above that of the smoothed counts on the "
-    r"true graph ($S=3$, $T=9$, $\alpha=0.1$).",
-    controls=[control("Adam instead of gradient descent", adam=True)],
+    statement=r"On pairs the loss after 1,200 updates of joint training is at least 85 % of the way from the unigram's to "
+    r"that of the smoothed counts on the true graph ($S=3$, $T=9$, $\alpha=0.1$).",
+    controls=[
+        control("the same networks read the context's tokens in other orders", reordered=True),
+        control("Adam instead of gradient descent (500 updates)", adam=True),
+    ],
 )
-def joint_training_counts(results: Results, adam: bool = False) -> Evidence:
-    causal = results[adam_on_pairs if adam else joint_pairs].sel(arm="causal")
-    excess = causal["loss"] - causal["references"].sel(reference="smoothed counts")
-    return Evidence.over_seeds(excess, "<=", 0.03, "0.03 nats for a softmax read-out that cannot take logarithms")
-
-
-def below_the_unigram(measured: xr.Dataset, states: int, trained: bool) -> xr.DataArray:
-    """By how much the loss of the causal arm, or of the uniform law before training, is below the unigram's."""
-    loss = measured["loss"].sel(arm="causal") if trained else float(np.log(states))
-    return measured["references"].sel(reference="unigram") - loss
+def joint_training_counts(results: Results, adam: bool = False, reordered: bool = False) -> Evidence:
+    measured = results[adam_on_pairs if adam else joint_pairs]
+    gains = measured["references"].sel(reference="unigram") - measured["references"].sel(reference="smoothed counts")
+    share = below_the_unigram(measured, reordered) / gains
+    return Evidence.over_seeds(share, ">=", 0.85, "chosen on pilot seeds (0.95), judged on fresh ones")
 
 
 @TASK.claim(
     "causal-structure/T2.unigram",
     where="Figures of the single-parent experiments",
     kind="training",
-    statement=r"After joint training the loss is more than 0.1 nats below the unigram's on chain, pairs and random "
-    r"forests ($S=3$, $T=9$, $\alpha=0.1$).",
-    controls=[control("before training: the uniform law", trained=False)],
+    statement=r"After joint training the loss on chain, pairs and random forests is more than 0.1 nats below the unigram's, "
+    r"and more than 0.1 nats below what the same networks lose on the same tokens in other orders ($S=3$, $T=9$, "
+    r"$\alpha=0.1$; 1,200 and, on forests, 1,600 updates).",
+    controls=[control("other orders against one another", reordered=True)],
 )
-def joint_training_beats_the_unigram(results: Results, trained: bool = True) -> Evidence:
-    gaps = [below_the_unigram(results[run], results.config.chain.states, trained) for run in JOINT.values()]
-    return Evidence.all(*[Evidence.over_seeds(gap, ">", 0.1, "a gap that a figure shows") for gap in gaps])
+def joint_training_beats_the_unigram(results: Results, reordered: bool = False) -> Evidence:
+    parts = []
+    for run in JOINT.values():
+        parts += [
+            Evidence.over_seeds(below_the_unigram(results[run], reordered), ">", 0.1, "a gap that a figure shows"),
+            Evidence.over_seeds(worth_of_the_order(results[run], reordered), ">", 0.1, "the same"),
+        ]
+    return Evidence.all(*parts)
 
 
 @TASK.claim(
     "causal-structure/T2.shortcut",
     where="derived: joint training with an adaptive optimiser",
     kind="phenomenon",
-    statement=r"A low loss does not certify the graph: Adam on pairs ends below the unigram's loss with less attention "
-    r"on the parents than an untrained model has.",
-    controls=[
-        control("plain gradient descent, which finds the graph", case="descent"),
-        control("before training: the uniform law", case="untrained"),
-    ],
+    statement=r"Adam writes down the graph with the opposite sign: on pairs, after 500 updates, the parent gets the least "
+    r"attention of all visible tokens at every node in more than a quarter of the trainings (by chance: 1 of 384), less "
+    r"than half of what the others get on average, and the second layer looks for symbols that differ from the one asked "
+    r"about ($S=3$, $T=9$, $\alpha=0.1$).",
+    controls=[control("plain gradient descent (1,200 updates)", run="descent")],
 )
-def low_loss_without_the_graph(results: Results, case: str = "adam") -> Evidence:
-    measured = results[joint_pairs if case == "descent" else adam_on_pairs]
+def adam_writes_the_opposite_sign(results: Results, run: str = "adam") -> Evidence:
+    measured = results[joint_pairs if run == "descent" else adam_on_pairs]
     causal = measured.sel(arm="causal")
-    weight, _ = parent_attention(causal["attention"], causal["parent"])
-    even, _ = parent_attention(even_attention(causal["attention"]), causal["parent"])
-    gap = below_the_unigram(measured, results.config.adaptive.states, trained=case != "untrained")
+    least, ratio = least_attention(causal["attention"], causal["parent"])
     return Evidence.all(
-        Evidence.over_seeds(gap, ">", 0, "the unigram's loss"),
-        Evidence.over_seeds(weight, "<", float(even.mean()), "even attention"),
+        Evidence.proportion(int((least == 1).sum()), least.size, ">", 0.25, f"with room for a miss; {ALL_ROWS}"),
+        Evidence.over_seeds(ratio, "<", 0.5, "half of the others' mean"),
+        Evidence.over_seeds(copy_contrast(causal["score"]), "<", 0, "no preference of the second layer"),
     )
 
 
@@ -384,7 +453,7 @@ def joint_losses(results: Results) -> Sheet:
             panel.curve(measured["losses"].sel(arm=arm), over="update", arm=arm)
         if graph == "pairs":
             adam = results[adam_on_pairs]["losses"].sel(arm="causal")
-            panel.curve(adam, over="update", name="causal, Adam: no graph")
+            panel.curve(adam, over="update", name="causal, Adam: parents least")
         panel.level(smooth, "smoothed counts on the graph")
         panel.level(symbols, "unigram")
     return sheet
@@ -404,18 +473,25 @@ TASK.show(joint_losses)
 TASK.show(joint_attention_by_position)
 
 # %% [markdown]
-# ### What the loss alone does not show
+# ### The same graph with the opposite sign
 #
-# **Adam takes another road.** From nearly the same start it lowers the loss well below the unigram while it
-# turns *away* from the parents: a small model has other ways to use which symbols stand where. So a threshold
-# on the loss does not certify that the graph was learnt; the attention has to be read.
+# **Adam writes down the graph as well, but the other way round**: the parent is the token with the *least*
+# attention in its row, and the copy block of $A_2$ is negative. Such a head averages everything but the
+# parent, and the second layer looks for tokens at which the symbol asked about is missing from that average.
+# Whoever reads the graph off the largest weight finds nothing; read from both ends, it is there.
+#
+# Both signs are there at the start, and they are mirror images: turning the sign of $\beta_0$ turns, to first
+# order, the gradient of $A_1$ (`proofs_check`, G4). Plain descent waits at even attention until the
+# read-out has grown, and then the copy side wins, though not always: on a few forests descent, too, ends with
+# the parents least. Adam blows up the first small gradients, whose sign is the other one. Where it goes from
+# there is the subject of `adam_on_forests`.
 
 # %%
 TASK.show(joint_training_finds_the_graph)
 TASK.show(joint_training_finds_forests)
 TASK.show(joint_training_counts)
 TASK.show(joint_training_beats_the_unigram)
-TASK.show(low_loss_without_the_graph)
+TASK.show(adam_writes_the_opposite_sign)
 
 # %%
 TASK.show()

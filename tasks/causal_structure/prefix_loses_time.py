@@ -13,7 +13,8 @@
 #
 # This compares the joint training of `joint_training` with the staged one of `staged_training`. At first the
 # gradient of a row is divided by the number of tokens that the node sees, and an early node sees many more of
-# them under a prefix mask. On pairs that is all there is to it (no node has a parent *and* a child), and with
+# them under a prefix mask: at one rate for all rows the lag is arithmetic, and says nothing of what can be
+# learnt. On pairs that is all there is to it (no node has a parent *and* a child), and with
 # rates that make up for it, as in the staged algorithm, the lag is gone. On the chain the child competes as
 # well, and some prefix trainings have not decided by the end.
 
@@ -42,6 +43,7 @@ class Config:
 TASK = Task(
     "causal-structure",
     paper=PAPER,
+    root=2027,
     presets={
         preset: Config(joint_training.TASK.presets[preset], staged_training.TASK.presets[preset]) for preset in PRESETS
     },
@@ -52,8 +54,9 @@ TASK = Task(
     "causal-structure/P2.joint",
     where="derived: the same joint training under a mask that is bidirectional over the context",
     kind="phenomenon",
-    statement=r"Trained together, the prefix arm is the slower one: on average over the first half of the steps it has "
-    r"less attention on the parents than the causal arm, on chain and on pairs.",
+    statement=r"Trained together at one rate for all rows, the prefix arm is the slower one, as gradients divided by the "
+    r"number of visible tokens make it: on average over the first half of the updates it has less attention on the "
+    r"parents than the causal arm, on chain and on pairs.",
     controls=[control("staged training, with rates that make up for the tokens a node sees", staged=True)],
 )
 def prefix_is_slower(results: Results, staged: bool = False) -> Evidence:
