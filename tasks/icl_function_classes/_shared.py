@@ -146,12 +146,14 @@ def normalised_error(module: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
     return squared_error(module, batch, mask) / batch["labels"].square().mean((1, 2))
 
 
-def train(config: Experiment, seeds: Sequence[int], name: str, **settings: Any) -> Fitted[Transformer]:
-    """Networks under both masks, trained on the same prompts; ``settings`` as in `lab.study.Study.fit`."""
+def train(
+    config: Experiment, seeds: Sequence[int], name: str, arms: Sequence[str] = ARM_NAMES, **settings: Any
+) -> Fitted[Transformer]:
+    """Networks under these masks, trained on the same prompts; ``settings`` as in `lab.study.Study.fit`."""
     lengths = [place % (config.context_length + 1) for place in range(config.batch)]
     study = Study(
         build=lambda chosen: Transformer(config.architecture, tuple(chosen)),
-        arms=masks_at(config, lengths),
+        arms={arm: mask for arm, mask in masks_at(config, lengths).items() if arm in arms},
         encode=encode,
         loss=squared_error,
     )
@@ -178,6 +180,8 @@ def errors_by_examples(
     networks: Networks[Transformer], config: Experiment, prompts: Mapping[int, FunctionPrompts], counts: Sequence[int]
 ) -> xr.DataArray:
     """Normalised errors [seed, arm, examples] of networks that see the first k examples, each under its own mask."""
-    found = [networks.ask(prompts, normalised_error, read=masks_at(config, [k])) for k in counts]
+    arms = list(networks.study.arms)
+    patterns = [masks_at(config, [k]) for k in counts]
+    found = [networks.ask(prompts, normalised_error, read={arm: one[arm] for arm in arms}) for one in patterns]
     values = np.stack([one.values for one in found], -1)
-    return labelled(values, seed=networks.seeds, arm=list(networks.study.arms), examples=counts)
+    return labelled(values, seed=networks.seeds, arm=arms, examples=counts)
