@@ -152,7 +152,7 @@ class Evidence:
         )
 
     @classmethod
-    def over_seeds(cls, samples: Any, relation: Relation, bound: Number, origin: str, parts: int = 1) -> Evidence:
+    def over_seeds(cls, samples: Any, relation: Relation, bound: Number, origin: str) -> Evidence:
         """The mean of one number per independent training or draw, judged on a Student interval.
 
         Args:
@@ -160,7 +160,6 @@ class Evidence:
             relation: how the mean should compare with the bound.
             bound: fixed before the seeds were drawn.
             origin: where the bound comes from, in words.
-            parts: without effect (parts are counted).
 
         Raises:
             LabError: another axis than the seed, or fewer than two seeds.
@@ -181,9 +180,7 @@ class Evidence:
         return cls((Part(_middle(spread.ordered), relation, float(bound), origin, spread, array.size),))
 
     @classmethod
-    def proportion(
-        cls, successes: int, trials: int, relation: Relation, bound: Number, origin: str, parts: int = 1
-    ) -> Evidence:
+    def proportion(cls, successes: int, trials: int, relation: Relation, bound: Number, origin: str) -> Evidence:
         """A success probability from independent trials, judged on the exact binomial interval.
 
         Args:
@@ -192,7 +189,6 @@ class Evidence:
             relation: how the probability should compare with the bound.
             bound: fixed before the trials.
             origin: where the bound comes from, in words.
-            parts: without effect (parts are counted).
         """
         _inequality(relation)
         if not 0 <= successes <= trials or trials < 1:
@@ -227,34 +223,9 @@ class Evidence:
         return cls((Part(spread.mean, "=", float(law), origin, spread, spread.samples, tolerance),))
 
     @classmethod
-    def agreement(cls, samples: Any, target: float, origin: str, parts: int = 1) -> Evidence:
-        """Independent samples whose mean should be ``target``: the deviation in standard errors.
-
-        ``measured`` is |mean - target| in standard errors and ``bound`` the two-sided Student quantile at the
-        budget's share. Passing means "not told apart"; the control shows what would be. ``equals`` shows more.
-        ``parts`` is without effect.
-        """
-        array = _per_seed(samples)
-        found = statistics.deviation(array, target)
-        return cls(
-            (
-                Part(
-                    found,
-                    "<=",
-                    statistics.deviation_limit(array.size),
-                    f"{origin} = {target:.6g}; standard errors allowed by the false-alarm budget",
-                    statistics.StandardErrors(found, array.size),
-                    array.size,
-                ),
-            )
-        )
-
-    @classmethod
     def all(cls, *evidence: Evidence) -> Evidence:
         """Several pieces of evidence that must all hold, as one; their parts are counted."""
         return cls(tuple(part for one in evidence for part in one.parts))
-
-    weakest = all
 
     def verdict_at(self, share: float) -> Verdict:
         """The verdict if ``share`` of the budget were this claim's (see the class for the rule)."""
@@ -315,9 +286,9 @@ class Evidence:
 
     @property
     def interval(self) -> statistics.Interval | None:
-        """Of the weakest part, at the share at which the verdict was taken; None for exact numbers and agreements."""
+        """Of the weakest part, at the share at which the verdict was taken; None for exact numbers."""
         spread = self.weakest_part.spread
-        return None if spread is None or isinstance(spread, statistics.StandardErrors) else spread.interval(self.share)
+        return None if spread is None else spread.interval(self.share)
 
     @property
     def requirement(self) -> str:

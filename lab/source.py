@@ -30,7 +30,7 @@ PROJECT_PACKAGES = ("lab", "tasks", "proofs_check")
 INERT = frozenset(
     f"lab.{name}"
     for name in "errors context unfinished files labels configuration contracts checks evidence claims papers tasks catalogue "
-    "runs shipped execution progress results figures figures.drawing figures.looks figures.panel figures.sheet "
+    "runs shipped execution progress results figures figures.looks figures.panel figures.sheet "
     "figures.summaries report coverage pages findings notebooks reproduction replication source".split()
 )
 # A decorator of another name may do anything, so that what it decorates counts whether it is used or not.

@@ -39,7 +39,7 @@ from lab.papers import Paper
 from lab.source import fingerprint, reachable
 
 if typing.TYPE_CHECKING:
-    from lab.figures import Drawing, Sheet
+    from lab.figures import Sheet
 
 Preset = Literal["smoke", "ci", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -153,7 +153,7 @@ class Task:
         self.presets: Mapping[str, Any] = {preset: NoConfig() for preset in PRESETS} if presets is None else presets
         self.measurements: dict[str, Measurement] = {}
         # A figure takes `lab.results.Results`, which stands above this file.
-        self.figures: dict[str, Callable[[Any], Drawing | Sheet]] = {}
+        self.figures: dict[str, Callable[[Any], Sheet]] = {}
         self.claims: dict[str, Claim] = {}
         if set(self.presets) != set(PRESETS):
             raise LabError(
@@ -259,11 +259,11 @@ class Task:
         self.measurements[found.name] = found
         return found
 
-    def figure(self, function: Callable[[Any], Drawing | Sheet]) -> Callable[[Any], Drawing | Sheet]:
+    def figure(self, function: Callable[[Any], Sheet]) -> Callable[[Any], Sheet]:
         """Register a figure, drawn in the house style; the function's name is the picture's, its docstring the caption."""
 
         @functools.wraps(function)
-        def plot(results: Any) -> Drawing | Sheet:
+        def plot(results: Any) -> Sheet:
             from lab.figures import style
 
             with style():

@@ -44,12 +44,6 @@ def test_a_proportion_of_few_trials_proves_little() -> None:
     assert Evidence.proportion(5000, 5000, ">=", 0.95, "").verdict == "holds"
 
 
-def test_agreement_tells_a_wrong_target_apart() -> None:
-    samples = np.linspace(-1, 1, 100)
-    assert Evidence.agreement(samples, 0.0, "theory").verdict == "holds"
-    assert Evidence.agreement(samples, 1.0, "theory").verdict == "refuted"
-
-
 def test_the_weakest_part_stands_for_all() -> None:
     good, close, bad = (Evidence.exact(value, "<=", 1.0, "") for value in (0.1, 0.9, 2.0))
     assert Evidence.all(good, close).measured == 0.9

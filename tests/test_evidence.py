@@ -91,7 +91,7 @@ def test_a_smaller_share_decides_less(make: Callable[[], Evidence], share: float
 
 def test_nested_parts_are_flat_and_counted() -> None:
     one = Evidence.exact(1.0, "<", 2.0, "")
-    nested = Evidence.weakest(Evidence.all(one, one), Evidence.all(one))
+    nested = Evidence.all(Evidence.all(one, one), Evidence.all(one))
     assert len(nested.parts) == 3
     assert nested.ways == 1
     assert Evidence.all(nested, Evidence.equals([1.0, 1.1], 1.0, 0.5, "")).ways == 2

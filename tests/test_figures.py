@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lab import figures
 from lab.errors import LabError
 from lab.figures import COLUMNS, Panel, Sheet, looks, save
 
@@ -209,13 +208,3 @@ REFUSALS: list[tuple[str, Callable[[Sheet, Panel], object]]] = [
 def test_refusals_are_sentences(sentence: str, draw: Callable[[Sheet, Panel], object]) -> None:
     with pytest.raises(LabError, match=sentence):
         draw(*one_panel())
-
-
-def test_a_drawing_by_hand_is_saved_too(tmp_path: Path) -> None:
-    figure, axes = figures.panels(1, 2)
-    x = np.arange(2.0)
-    table = figures.mean_curve(axes[0, 0], x, np.array([[1.0, 2.0], [3.0, 2.0]]), figures.ARMS["causal"], "arm")
-    figures.label(axes[0, 0], "title", "x in m", "y in s")
-    path = save(figures.Drawing(figure, table), tmp_path, "name")
-    assert path.with_suffix(".csv").read_text(encoding="utf-8").splitlines()[0] == "curve,x,mean,low,high"
-    assert table["low"][0] < 2 < table["high"][0]

@@ -25,12 +25,8 @@ the next look of another palette and keeps it through the sheet. ``panel.axes`` 
 ``panel.note(...)`` to note it. Seaborn draws the heat maps and lends its colour-blind palette.
 '''
 
-from lab.figures.drawing import REFERENCES, THEORY, Drawing, band, label, mean_curve, panels
 from lab.figures.looks import ARMS, STYLE, style
 from lab.figures.panel import Panel
 from lab.figures.sheet import COLUMNS, Sheet, save
 
-__all__ = [
-    "ARMS", "COLUMNS", "REFERENCES", "STYLE", "THEORY",
-    "Drawing", "Panel", "Sheet", "band", "label", "mean_curve", "panels", "save", "style",
-]  # fmt: skip
+__all__ = ["ARMS", "COLUMNS", "STYLE", "Panel", "Sheet", "save", "style"]

@@ -16,7 +16,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from lab.errors import LabError, nearest
-from lab.figures.drawing import Drawing
 from lab.figures.looks import Looks, length, longest_word, style, styled, wrapped
 from lab.figures.panel import Limits, Panel, Ticks
 from lab.files import write
@@ -295,11 +294,11 @@ def _number(value: float, _: Any) -> str:
     return f"{value:g}"
 
 
-def save(drawing: Sheet | Drawing, folder: Path, name: str) -> Path:
+def save(sheet: Sheet, folder: Path, name: str) -> Path:
     """Write ``name.png`` and ``name.csv`` into ``folder``; returns the picture's path."""
     picture = io.BytesIO()
     with style():
-        drawing.figure.savefig(picture, format="png", metadata={"Software": None})
+        sheet.figure.savefig(picture, format="png", metadata={"Software": None})
     write(folder / f"{name}.png", picture.getvalue())
-    write(folder / f"{name}.csv", drawing.data.to_csv(index=False, float_format="%.6g").encode())
+    write(folder / f"{name}.csv", sheet.data.to_csv(index=False, float_format="%.6g").encode())
     return folder / f"{name}.png"
