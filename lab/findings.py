@@ -72,8 +72,8 @@ FINDINGS = (
     Finding(
         "causal-structure/M1.head",
         "two_heads",
-        "**Refuted: one head cannot serve two parents.** Its loss, less that of counting with the best single parent, is {measured} "
-        "nats.",
+        "**Refuted: one head can only count with one of two parents.** Its loss, less that of counting with the best single parent, is "
+        "{measured} nats.",
     ),
     Finding(
         "stepwise-graph-navigation/P5",
