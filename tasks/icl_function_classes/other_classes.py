@@ -279,11 +279,13 @@ def on_a_par_with_a_fitted_network(results: Results, labels: str = "error") -> E
     "icl-function-classes/C1.relu.squares",
     where="our reading of the paper's experiments with two-layer networks",
     kind="training",
-    statement="These networks have a smaller error than least squares at every number of examples from 1 to 8.",
+    statement="These networks have a smaller error than least squares at 1 example, and at 5 to 8 (near $k = d = 2$ the error of least "
+    "squares has no mean that samples would settle on).",
     controls=[OTHER_LABELS],
 )
 def ahead_of_least_squares(results: Results, labels: str = "error") -> Evidence:
-    return below(results, two_layer_networks, SQUARES, results.config.relu.counts[1:], labels)
+    counts = [k for k in results.config.relu.counts[1:] if k == 1 or k >= 5]
+    return below(results, two_layer_networks, SQUARES, counts, labels)
 
 
 @TASK.claim(
