@@ -47,8 +47,9 @@ def replicate(task: Task, session: Session, roots: Sequence[int]) -> dict[str, d
     Raises:
         LabError: a root is the one that the evidence was drawn below.
     """
-    if task.root in roots:
-        raise LabError(f"the evidence of {task.key} was drawn below the root {task.root}; name other roots")
+    used = {task.root} | {one.root for one in task.measurements.values() if one.root is not None}
+    if used & set(roots):
+        raise LabError(f"evidence of {task.key} was drawn below the root {min(used & set(roots))}; name other roots")
     found = outcomes(task)
     for root in roots:
         results = Results(task, task.config("ci"), replace(session, root=root))

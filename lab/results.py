@@ -69,8 +69,11 @@ class Results:
         """The seeds that stand along the first axis of a measurement's arrays; none where there are cases."""
         if measurement.cases:
             return ()
-        root = self.task.root if self.session.root is None else self.session.root
-        return self._seeds if self._seeds is not None else seeds_below(root, measurement.seeds(self.config))
+        if self._seeds is not None:
+            return self._seeds
+        own = self.task.root if measurement.root is None else measurement.root
+        root = own if self.session.root is None else self.session.root
+        return seeds_below(root, measurement.seeds(self.config))
 
     def jobs(self, measurements: Sequence[Measurement]) -> list[Job]:
         """The calls that these measurements take."""

@@ -70,6 +70,7 @@ class Measurement:
         file: where it is defined.
         fingerprint: hash of the source it depends on, as that was when the file was imported.
         cases: settings by name, where no seed is involved; empty for a measurement over seeds.
+        root: below which root its seeds lie; None: that of the task.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Measurement:
     file: Path
     fingerprint: str
     cases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    root: int | None = None
 
     @property
     def first_axis(self) -> Literal["seed", "case"]:
@@ -201,13 +203,23 @@ class Task:
         return self.presets[preset]
 
     def measurement(
-        self, *, seeds: Callable[[Any], int] = lambda config: 1, ensemble: bool = False, seeds_per_job: int = 4
+        self,
+        *,
+        seeds: Callable[[Any], int] = lambda config: 1,
+        ensemble: bool = False,
+        seeds_per_job: int = 4,
+        root: int | None = None,
     ) -> Callable[[Callable[..., Data]], Measurement]:
-        """Register ``(config, seed) -> data`` (``(config, seeds) -> data`` for an ensemble)."""
+        """Register ``(config, seed) -> data`` (``(config, seeds) -> data`` for an ensemble).
+
+        ``root`` moves this measurement alone to seeds that nobody has used.
+        """
 
         def register(function: Callable[..., Data]) -> Measurement:
             source = self._fingerprint(function)
-            found = Measurement(function.__name__, function, seeds, ensemble, seeds_per_job, self.file, source)
+            found = Measurement(
+                function.__name__, function, seeds, ensemble, seeds_per_job, self.file, source, root=root
+            )
             return self._register(found)
 
         return register

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from lab import LabError, Paper, Task
 from lab.catalogue import find, load
+from lab.execution import Session
+from lab.results import Results
 from lab.tasks import NoConfig
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
@@ -32,6 +35,14 @@ def test_presets_share_one_type() -> None:
 def test_seeds_are_cut_into_calls_that_do_not_depend_on_workers() -> None:
     assert task.measurements["means"].chunks(range(3)) == [(0,), (1,), (2,)]
     assert task.measurements["together"].chunks(range(6)) == [(0, 1, 2, 3), (4, 5)]
+
+
+def test_a_measurement_can_have_a_root_of_its_own(tmp_path: Path) -> None:
+    together = dataclasses.replace(task.measurements["together"], root=3)
+    config = task.config("smoke")
+    assert Results(task, config, Session(tmp_path)).seeds(together)[0] == 3_000_000
+    assert Results(task, config, Session(tmp_path, root=1)).seeds(together)[0] == 1_000_000
+    assert Results(task, config, Session(tmp_path)).seeds(task.measurements["together"])[0] == 0
 
 
 def test_what_a_claim_needs_is_read_from_its_source() -> None:
