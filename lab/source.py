@@ -63,8 +63,8 @@ def fingerprint(file: Path, function: Callable[..., Any], also: Iterable[str] = 
     found = [one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name]
     code = getattr(function, "__code__", None)
     # In a notebook the code is that of a cell, whose agreement with the file is checked where numbers are shown.
-    elsewhere = code is not None and Path(code.co_filename).suffix == ".py" and Path(code.co_filename).resolve() != file
-    if not found or code is None or elsewhere or not _spans(found, code.co_firstlineno, file, code.co_filename):
+    cell = getattr(function, "__module__", "") == "__main__"
+    if not found or code is None or not (cell or _stands(found, file, Path(code.co_filename), code.co_firstlineno)):
         raise LabError(
             f"the measurement {name!r} is not made by a def of its own at the top level of {file}, so what it depends on "
             "cannot be told; define it there with def, and pass what varies as sizes, seeds or cases"
@@ -77,10 +77,9 @@ def reachable(file: Path, name: str) -> frozenset[str]:
     return frozenset(_reach(_survey(file), [name])[0])
 
 
-def _spans(found: list[ast.FunctionDef], line: int, file: Path, code_file: str) -> bool:
-    if Path(code_file).suffix != ".py":
-        return True
-    return any(
+def _stands(found: list[ast.FunctionDef], file: Path, of_code: Path, line: int) -> bool:
+    """Whether code that begins at ``line`` of a file is one of the definitions ``found`` in ``file``."""
+    return of_code.resolve() == file and any(
         min([one.lineno, *(decorator.lineno for decorator in one.decorator_list)]) <= line <= (one.end_lineno or line)
         for one in found
     )

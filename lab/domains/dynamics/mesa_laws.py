@@ -43,6 +43,7 @@ def product_flow(
     $$w(\tau) = -\tfrac{\beta}{\alpha} + \rho \tanh\left(\tfrac12 \alpha\rho\tau
     + \mathrm{artanh}\tfrac{w_0 + \beta/\alpha}{\rho}\right), \qquad \rho = \sqrt{1 + \beta^2/\alpha^2}.$$
 
+    A start above $c^*$ has $|w_0 + \beta/\alpha| > \rho$ and takes coth instead of tanh (and arcoth instead of artanh).
     It ends at $c^*$ from every start with $D > 0$, whatever the signs. At $D = 0$ the flow is logistic: from $a_0 = b_0$ it
     ends at $c^*$, from $a_0 = -b_0$ time runs backwards and it ends in the saddle c = 0.
     """
@@ -55,7 +56,11 @@ def product_flow(
     ratio = conserved / (2 * limit)  # beta / alpha
     rho = np.hypot(1.0, ratio)
     first = np.tanh(np.arcsinh(2 * start / conserved) / 2)
-    half = -ratio + rho * np.tanh(alpha * rho * time / 2 + np.arctanh((first + ratio) / rho))
+    place, phase = (first + ratio) / rho, alpha * rho * time / 2
+    if abs(place) < 1:
+        half = -ratio + rho * np.tanh(phase + np.arctanh(place))
+    else:  # above c* the flow comes down on the other branch, tanh(x + i pi/2) = coth x
+        half = -ratio + rho / np.tanh(phase + np.arctanh(1 / place))
     return np.asarray(conserved * half / (1 - half**2))
 
 
