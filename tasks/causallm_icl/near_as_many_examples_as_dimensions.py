@@ -227,7 +227,8 @@ def where_causal_wins_exactly(results: Results) -> Sheet:
         panel.theory(list(part), np.minimum(boundary, 50.0), name=r"$\sigma^*$, exact")
     lengths = [n for n in config.risk_lengths if critical_noise(n, config.dimension) < 4]
     gaps = errors.sel(arm="causal") - errors.sel(arm="prefix")
-    measured = np.sqrt(gaps.sel(part="clean") / -gaps.sel(part="noise"))
+    squared = gaps.sel(part="clean") / -gaps.sel(part="noise")
+    measured = np.sqrt(squared.where(squared > 0))  # where it is negative, no noise makes one pass better
     panel.points(measured.sel(examples=lengths), over="examples", name=r"$\sigma$ at which the measured errors meet")
     panel.level(config.dimension, name="n = d", vertical=True)
     return sheet
