@@ -57,6 +57,8 @@ class Where:
     def session(self, root: int | None = None) -> Session:
         if self.workers < 1:
             raise LabError(f"--workers {self.workers} is below 1; name the number of processes to use")
+        if root is not None and root < 0:
+            raise LabError(f"--fresh {root} is below 0; name a root: 1, 2 and so on")
         evidence = shipped.FOLDER if self.shipped else None
         return Session(self.results, self.device, self.workers, self.cluster, evidence=evidence, root=root)
 
