@@ -17,11 +17,11 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from lab import coverage, dictionary, pages, replication, shipped
+from lab import coverage, dictionary, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim, Judgement
-from lab.errors import LabError
-from lab.execution import Session
+from lab.errors import LabError, nearest
+from lab.execution import Session, is_named
 from lab.files import FOLDERS, require_clone, write
 from lab.report import terminal_table
 from lab.reproduction import judge_all, measure_and_draw, reproduce
@@ -51,16 +51,16 @@ class Where:
     dask-jobqueue (slurm, pbs, sge, lsf, htcondor, oar)"""
     results: Path = dataclasses.field(default_factory=lambda: Session().results)
     """folder of finished measurements"""
-    shipped: bool = True
-    """use the measurements that come with the lab where they fit, instead of taking them again"""
+    again: tuple[str, ...] = ()
+    """measurements to take again although they come with the lab, by name or part, with shell wildcards: '*' takes all,
+    '!name' spares one"""
 
     def session(self, root: int | None = None) -> Session:
         if self.workers < 1:
             raise LabError(f"--workers {self.workers} is below 1; name the number of processes to use")
         if root is not None and root < 0:
             raise LabError(f"--fresh {root} is below 0; name a root: 1, 2 and so on")
-        evidence = shipped.FOLDER if self.shipped else None
-        return Session(self.results, self.device, self.workers, self.cluster, evidence=evidence, root=root)
+        return Session(self.results, self.device, self.workers, self.cluster, root=root, again=self.again)
 
 
 Located = Annotated[Where, tyro.conf.arg(name="")]
@@ -294,12 +294,25 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
         if task.name == parts[0].name and task.place == "proofs_check" and not (len(parts) == 1 and parts[0].part)
     ]
     results += [Results(task, task.config(options.preset), session) for task in proofs]
+    _check_again(session, results)
     judgements = measure_and_draw(results, options.preset)
     _print_table(judgements, f"{parts[0].paper.citation}, preset {options.preset}")
     if options.preset == "smoke":
         print("The smoke preset shows that everything runs; it is too small for verdicts to count.")
         return 0
     return 0 if all(judgement.as_expected for judgement in judgements) else 1
+
+
+def _check_again(session: Session, parts: Sequence[Results]) -> None:
+    """Raise LabError where ``--again`` has a pattern that names nothing in ``parts``."""
+    jobs = [job for part in parts for job in part.jobs(list(part.task.measurements.values()))]
+    for pattern in session.again:
+        if not any(is_named(job, [pattern.removeprefix("!")]) for job in jobs):
+            known = {name for job in jobs for name in (job.measurement, job.task.rpartition("/")[2])}
+            raise LabError(
+                f"--again {pattern} names no measurement and no part of what is asked for{nearest(pattern, known)}; "
+                f"the names are {', '.join(sorted(known))}"
+            )
 
 
 def _check(options: Check) -> int:
@@ -309,6 +322,7 @@ def _check(options: Check) -> int:
     for task, claim in chosen:
         tasks.setdefault(task.key, (task, []))[1].append(claim)
     results = {key: Results(task, task.config(options.preset), session) for key, (task, _) in tasks.items()}
+    _check_again(session, list(results.values()))
     jobs = []
     for key, (task, claims) in tasks.items():
         needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
