@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.table import Table
 
 from lab import coverage, dictionary, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
@@ -23,6 +24,7 @@ from lab.claims import Claim, Judgement
 from lab.errors import LabError, nearest
 from lab.execution import Session, is_named
 from lab.files import FOLDERS, require_clone, write
+from lab.power import ENOUGH
 from lab.report import terminal_table
 from lab.reproduction import judge_all, measure_and_draw, reproduce
 from lab.results import Results, ensure
@@ -115,6 +117,22 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Power:
+    """Say how likely fresh seeds are to give the verdicts again. Exit status 0 only if all are likely enough.
+
+    An estimate from the samples that were judged; `lab reproduce --roots` measures what it estimates.
+    """
+
+    patterns: tyro.conf.Positional[tuple[str, ...]] = ()
+    """claim ids with shell wildcards, or paths of files with claims; all claims if left out"""
+    preset: str = "ci"
+    """smoke, ci or paper"""
+    show: int = 20
+    """how many claims to show, the least certain first"""
+    where: Located = Where()
+
+
+@dataclass(frozen=True)
 class Diagnose:
     """Name the algorithm that a predictor carries out: compare it with every closed form on fresh prompts."""
 
@@ -185,6 +203,7 @@ def _dispatch(arguments: list[str]) -> int:
         "show": Show,
         "run": Run,
         "check": Check,
+        "power": Power,
         "diagnose": Diagnose,
         "notebooks": Notebooks,
         "reproduce": Reproduce,
@@ -199,6 +218,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _show(command.name)
         case Check():
             return _check(command)
+        case Power():
+            return _power(command)
         case Notebooks():
             return _notebooks(command)
         case Reproduce():
@@ -316,26 +337,43 @@ def _check_again(session: Session, parts: Sequence[Results]) -> None:
 
 
 def _check(options: Check) -> int:
-    session = options.where.session(options.fresh)
-    chosen = find_claims(options.patterns)
+    judgements = _judged(options.patterns, options.preset, options.where.session(options.fresh))
+    if options.json:
+        print(json.dumps([judgement.record() for judgement in judgements], indent=1))
+    else:
+        _print_table(judgements, f"preset {options.preset}")
+    return 0 if all(judgement.as_expected for judgement in judgements) else 1
+
+
+def _judged(patterns: Sequence[str], preset: str, session: Session) -> list[Judgement]:
+    """The claims that fit ``patterns``, judged on what they need, which is measured first."""
     tasks: dict[str, tuple[Task, list[Claim]]] = {}
-    for task, claim in chosen:
+    for task, claim in find_claims(patterns):
         tasks.setdefault(task.key, (task, []))[1].append(claim)
-    results = {key: Results(task, task.config(options.preset), session) for key, (task, _) in tasks.items()}
+    results = {key: Results(task, task.config(preset), session) for key, (task, _) in tasks.items()}
     _check_again(session, list(results.values()))
     jobs = []
     for key, (task, claims) in tasks.items():
         needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
         jobs += results[key].jobs(list(needed.values()))
     ensure(jobs, session)
-    judgements = [
-        judgement for key, (_, claims) in tasks.items() for judgement in judge_all(results[key], claims, options.preset)
-    ]
-    if options.json:
-        print(json.dumps([judgement.record() for judgement in judgements], indent=1))
-    else:
-        _print_table(judgements, f"preset {options.preset}")
-    return 0 if all(judgement.as_expected for judgement in judgements) else 1
+    return [judgement for key, (_, claims) in tasks.items() for judgement in judge_all(results[key], claims, preset)]
+
+
+def _power(options: Power) -> int:
+    judgements = _judged(options.patterns, options.preset, options.where.session())
+    chances = {one.claim.id: one.chance for one in judgements if one.chance is not None}
+    unlikely = sum(chance < ENOUGH for chance in chances.values())
+    if chances:
+        table = Table("claim", "chance of the same outcome", box=None)
+        for claim, chance in sorted(chances.items(), key=lambda entry: entry[1])[: options.show]:
+            table.add_row(claim, f"{chance:.3f}")
+        _console().print(table)
+    print(
+        f"{len(chances)} of {len(judgements)} claims are sampled; fresh seeds give the outcome of {unlikely} of them again "
+        f"with an estimated chance below {ENOUGH}."
+    )
+    return 1 if unlikely else 0
 
 
 def _diagnose(options: Diagnose, setting: Any) -> int:
