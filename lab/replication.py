@@ -128,7 +128,7 @@ def page(sheets: Mapping[str, Sequence[Task]]) -> str:
 def _least_certain(sheets: Mapping[str, Sequence[Task]], shown: int = 20) -> list[str]:
     """A section on the claims whose outcome fresh seeds are least likely to give again."""
     records = [record for parts in sheets.values() for task in parts for record in stored_records(task)]
-    chances = {record["id"]: record["chance"] for record in records if record["chance"] is not None}
+    chances = {record["id"]: record["chance"] for record in records if record.get("chance") is not None}
     low = sum(chance < ENOUGH for chance in chances.values())
     return [
         "",
