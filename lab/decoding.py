@@ -67,7 +67,7 @@ def decode(
 
     Raises:
         LabError: no room for the tokens, a pattern that looks ahead, a token outside the vocabulary, no token
-            allowed, a negative temperature or one without a stream.
+            allowed, a temperature below 0, too near it, or without a stream; or logits that are not numbers.
     """
     models, total = module.models, prompts.shape[-1] + steps - 1
     if prompts.dim() == 2:
@@ -90,6 +90,7 @@ def decode(
                 row = allowed if allowed.dim() == 1 else allowed[step]
                 logits = logits.masked_fill(~row.to(device), -torch.inf)
             log_probabilities = torch.log_softmax(logits / temperature if temperature else logits, dim=-1)
+            _check_numbers(logits, log_probabilities, step, temperature)
             if temperature and stream is not None:
                 chosen = _draw(log_probabilities, stream.child("step", step))
             else:
@@ -106,6 +107,23 @@ def decode(
                 tokens[..., end + 1 :] = chosen.unsqueeze(-1)  # all have stopped: the rest is the stop token
                 break
     return Continuation(tokens[..., prompt:], lengths, scores)
+
+
+def _check_numbers(logits: Tensor, log_probabilities: Tensor, step: int, temperature: float) -> None:
+    """Refuse what has no likeliest token, of which ``argmax`` would make token 0."""
+    broken = log_probabilities.isnan().any(-1)
+    if not bool(broken.any()):
+        return
+    model, prompt = broken.nonzero()[0].tolist()
+    if temperature and not bool(logits.isnan().any()):
+        raise LabError(
+            f"temperature = {temperature} is so near 0 that {logits.dtype} logits divided by it overflow; "
+            "use 0 for the likeliest token"
+        )
+    raise LabError(
+        f"The logits of model {model} for token {step + 1} after prompt {prompt} are not numbers, so none is the "
+        "likeliest; check its weights."
+    )
 
 
 def _draw(

@@ -74,8 +74,9 @@ def cross_entropy(
 def accuracy(
     log_probabilities: Float[Tensor, "*models batch time token"], tokens: Int[Tensor, "batch time"]
 ) -> Float[Tensor, "*models batch time-1"]:
-    """1 where the likeliest token (the first of equals) of position t is token_{t+1}, else 0."""
-    return (log_probabilities[..., :-1, :].argmax(-1) == tokens[:, 1:]).double()
+    """1 where the likeliest token (the first of equals) of position t is token_{t+1}, else 0; 0 where one is not a number."""
+    predicted = log_probabilities[..., :-1, :]
+    return ((predicted.argmax(-1) == tokens[:, 1:]) & ~predicted.isnan().any(-1)).double()
 
 
 def kullback_leibler(

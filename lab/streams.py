@@ -10,9 +10,13 @@ Global random state is never used.
 from __future__ import annotations
 
 import hashlib
+import operator
 from dataclasses import dataclass
+from typing import Any, SupportsIndex
 
 import numpy as np
+
+from lab.errors import LabError
 
 Name = str | int
 
@@ -23,15 +27,22 @@ class RandomStream:
 
     Args:
         seed: the root seed of the run.
-        path: the names from the root to this stream.
+        path: the names from the root to this stream; an integer of numpy or torch is the same name as the int.
+
+    Raises:
+        LabError: a name that is neither an integer nor text.
     """
 
     seed: int
     path: tuple[Name, ...] = ()
 
-    def child(self, *names: Name) -> RandomStream:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", _plain(self.seed))
+        object.__setattr__(self, "path", tuple(_plain(name) for name in self.path))
+
+    def child(self, *names: str | SupportsIndex) -> RandomStream:
         """The stream called ``names`` below this one; independent of it and of every other child."""
-        return RandomStream(self.seed, self.path + names)
+        return RandomStream(self.seed, self.path + tuple(_plain(name) for name in names))
 
     def rng(self) -> np.random.Generator:
         """A fresh generator at the beginning of this stream (calling twice repeats the same numbers)."""
@@ -39,7 +50,22 @@ class RandomStream:
         return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
-def stream(seed: int, *names: Name) -> RandomStream:
+def _plain(name: Any) -> Name:
+    """A name as plain Python writes it: integers of numpy or torch are the same stream as the int, which ``repr`` hides."""
+    if type(name) in (int, str, bool):
+        return name
+    if isinstance(name, str):
+        return str.__str__(name)
+    try:
+        return int(operator.index(name))
+    except TypeError as error:
+        raise LabError(
+            f"a random stream is named by {name!r}, a {type(name).__name__}, and names are integers or text; "
+            "name it by one of these"
+        ) from error
+
+
+def stream(seed: SupportsIndex, *names: str | SupportsIndex) -> RandomStream:
     """The stream ``names`` below the root ``seed``.
 
     >>> bool(stream(0, "data").rng().random() == stream(0, "data").rng().random())
@@ -47,4 +73,4 @@ def stream(seed: int, *names: Name) -> RandomStream:
     >>> bool(stream(0, "data").rng().random() == stream(0, "weights").rng().random())
     False
     """
-    return RandomStream(seed, names)
+    return RandomStream(operator.index(seed), tuple(_plain(name) for name in names))

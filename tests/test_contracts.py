@@ -24,6 +24,15 @@ def test_everything_registered_keeps_its_contract(check: Check) -> None:
     check.run()
 
 
+@pytest.mark.parametrize("part", [pytest.param(part, id=part.name) for part in PARTS if part.kind == "regression"])
+def test_every_regression_predictor_answers_without_examples(part: contracts.Registered) -> None:
+    """Finite, whatever it answers: nobody divides by the number of examples."""
+    shown = torch.zeros(2, 0, 3).double(), torch.zeros(2, 0).double()
+    answers = part.part(**part.example)(*shown, torch.ones(2, 1, 3).double())
+    assert answers.shape == (2, 1)
+    assert bool(answers.isfinite().all())
+
+
 # Measuring everything twice at smoke takes minutes: one measurement in four for each commit, the quick checks for each.
 ONE_IN = 4
 TASK_CHECKS = [

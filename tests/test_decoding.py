@@ -171,3 +171,17 @@ def test_bad_input_is_one_sentence(change: dict[str, object], words: str) -> Non
     with pytest.raises(LabError, match=words) as caught:
         decode(ensemble(), **arguments)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_numbers_are_refused(temperature: float) -> None:
+    module = ensemble()
+    with torch.no_grad():
+        module.read_out.weight[1] = torch.nan
+    with pytest.raises(LabError, match="logits of model 1 for token 1 after prompt 0 are not numbers"):
+        decode(module, prompts(BATCH), pattern(0), 2, temperature=temperature, stream=stream(0))
+
+
+def test_a_temperature_that_overflows_is_refused_by_its_name() -> None:
+    with pytest.raises(LabError, match="temperature = 1e-39 is so near 0"):
+        decode(ensemble(dtype=torch.float32), prompts(BATCH), pattern(0), 2, temperature=1e-39, stream=stream(0))

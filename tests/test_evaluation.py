@@ -196,3 +196,13 @@ def test_predictions_may_serve_as_targets_of_training() -> None:
     weight = torch.ones(1, dtype=torch.float64, requires_grad=True)
     (weight * target).sum().backward()
     torch.testing.assert_close(weight.grad, target.sum().reshape(1))
+
+
+def test_answers_that_are_not_numbers_are_wrong() -> None:
+    broken = log_distributions(1, 3, 4, name="broken")
+    tokens = torch.zeros(1, 3, dtype=torch.int64)
+    assert evaluation.accuracy(torch.full_like(broken, math.nan), tokens).tolist() == [[0.0, 0.0]]
+    best = broken[:, :-1].argmax(-1)
+    tokens[:, 1:] = best
+    broken[0, 1, (int(best[0, 1]) + 1) % 4] = math.nan
+    assert evaluation.accuracy(broken, tokens).tolist() == [[1.0, 0.0]]

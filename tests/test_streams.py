@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab import streams
+from lab.errors import LabError
 from lab.streams import stream
 
 names = st.lists(st.one_of(st.text(max_size=5), st.integers(0, 99)), max_size=3).map(tuple)
@@ -22,3 +26,16 @@ def test_a_name_and_a_number_that_print_alike_are_different_streams() -> None:
 
 def test_children_extend_the_path() -> None:
     assert stream(3, "a").child("b", 1) == stream(3, "a", "b", 1)
+
+
+def test_integers_of_numpy_and_torch_are_the_same_seed_as_the_int() -> None:
+    expected = stream(3, "data", 5).rng().random()
+    for seed in (np.int64(3), np.uint8(3), torch.tensor(3)):
+        assert stream(seed, np.str_("data"), np.int32(5)).rng().random() == expected
+        assert stream(seed).child(np.int64(4)) == stream(3, 4)
+
+
+@pytest.mark.parametrize("name", [0.5, None, ("a",), np.float64(2)])
+def test_names_that_are_neither_text_nor_integers_are_refused(name: object) -> None:
+    with pytest.raises(LabError, match="integers or text"):
+        streams._plain(name)

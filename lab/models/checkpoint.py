@@ -134,11 +134,17 @@ def _place(path: Path, members: list[list], seed: int | None, arm: str | None) -
 
 
 def _check_sizes(path: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> None:
-    """Refuse an architecture that its tensors cannot be of, before anything of its size is made."""
+    """Refuse weights that are no numbers, and an architecture that they cannot be of, before any of its size is made."""
     for name, value in weights.items():
         if not value.dtype.is_floating_point:
             raise LabError(
                 f"{path} holds {name!r} as {value.dtype}, and weights are floating-point numbers; save it anew"
+            )
+        if not bool(value.isfinite().all()):
+            bad = int((~value.isfinite()).sum())
+            raise LabError(
+                f"{path} holds {name!r} with {bad} of {value.numel()} weights that are not finite, so that it answers "
+                "nothing; save a network whose training did not diverge"
             )
     hidden = round(architecture.mlp_ratio * architecture.width) if architecture.layers else 0
     sizes = {

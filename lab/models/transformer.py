@@ -416,7 +416,9 @@ class Transformer(nn.Module):
         turns = None
         if architecture.positions == "rotary":
             numbers = torch.arange(start, start + x.shape[2], device=x.device) if positions is None else positions
-            turns = _angles(numbers, architecture.size_of_head).to(x.dtype)
+            angles = _angles(numbers, architecture.size_of_head)
+            # An angle of many turns has lost its place in one by the time it is a float32; its cosine has not.
+            turns = torch.stack((angles.cos(), angles.sin())).to(x.dtype)
             turns = turns if numbers.dim() == 1 else turns.unsqueeze(-3)  # room for the heads
         x = note("embedding", drop(x, "embedding"))
         for depth in range(architecture.layers):
@@ -614,7 +616,8 @@ def _angles(positions: Tensor, size: int) -> Tensor:
     return positions.unsqueeze(-1) * frequencies
 
 
-def _turn(x: Tensor, angles: Tensor) -> Tensor:
-    """Each pair (x_2i, x_2i+1) turned by angle i, so that q.k depends on the difference of positions only."""
-    even, odd, cos, sin = x[..., 0::2], x[..., 1::2], angles.cos(), angles.sin()
+def _turn(x: Tensor, turns: Tensor) -> Tensor:
+    """Each pair (x_2i, x_2i+1) turned by the angle of cosine and sine ``turns[:, ..., i]``, so that q.k depends on the
+    difference of positions only."""
+    even, odd, (cos, sin) = x[..., 0::2], x[..., 1::2], turns
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)

@@ -124,3 +124,13 @@ def test_weights_that_are_no_floating_numbers_are_refused(file: Path) -> None:
     safetensors.torch.save_file(tensors, file, metadata)
     with pytest.raises(LabError, match="weights are floating-point numbers"):
         load_model(file)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(file: Path, value: float) -> None:
+    model = Transformer(ARCHITECTURE, [0])
+    with torch.no_grad():
+        model.read_out.weight[0, 2] = value
+    save_model(file, model, "causal")
+    with pytest.raises(LabError, match=r"'read_out.weight' with 1 of 8 weights that are not finite"):
+        load_model(file)

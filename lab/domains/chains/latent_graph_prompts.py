@@ -27,7 +27,8 @@ Roots = Literal["stationary", "uniform"]
 StationaryLaw = Literal["any", "single", "irreducible"]
 # Below it a concentration puts all mass on one symbol in float64, and the chain falls into pieces.
 SMALLEST_CONCENTRATION = 1e-2
-ROUNDING = 1e-9  # what rows of a stochastic matrix may miss 1 by
+ROUNDING = 1e-9  # what rows of a stochastic matrix may miss 1 by, or as much as their precision makes of it
+LARGEST_TABLE = 2**31  # numbers in the tables of a batch, 16 GiB
 
 
 @dataclass(frozen=True)
@@ -193,27 +194,43 @@ def check_prior(states: int, concentration: float) -> None:
         )
 
 
+def check_rows(table: Float[Tensor, "*batch contexts states"]) -> Float[Tensor, "*batch contexts states"]:
+    """The laws of a table in float64, if they are laws at the precision they are given in.
+
+    A row that misses 1 by more than float64 rounding, as one of a float32 softmax does, is divided by its sum.
+
+    Raises:
+        LabError: one symbol; a negative entry, or a row that does not sum to 1.
+    """
+    states, given = table.shape[-1], torch.finfo(table.dtype).eps if table.is_floating_point() else 0.0
+    if states < 2:
+        raise LabError(f"an alphabet of {states} symbols leaves nothing to predict; use at least 2")
+    table = table.double()
+    total = table.sum(-1, keepdim=True)
+    worst = float((total - 1).abs().max())
+    if not worst <= max(ROUNDING, states * given) or bool((table < 0).any()):
+        raise LabError(
+            f"the transition matrix has the smallest entry {float(table.min()):.6g} and rows that miss the sum 1 by "
+            f"up to {worst:.3g}, but a stochastic one has none below 0 and rows that sum to 1; normalise its rows"
+        )
+    rounded = (total - 1).abs() <= states * torch.finfo(table.dtype).eps
+    return table if bool(rounded.all()) else torch.where(rounded, table, table / total)
+
+
 def check_transition(
     transition: Float[Tensor, "*batch states states"], law: StationaryLaw = "any"
 ) -> Float[Tensor, "*batch states states"]:
-    """The matrices themselves, if they are stochastic and have the stationary law asked for.
+    """The matrices in float64, if they are stochastic and have the stationary law asked for (see `check_rows`).
 
     Args:
         law: ``any`` asks for nothing; ``single`` for one stationary law, which exists exactly if some symbol can be
             reached from every symbol (others may be transient); ``irreducible`` for all symbols to be reached.
 
     Raises:
-        LabError: one symbol; a negative entry or a row that does not sum to 1; or a symbol that is not reached.
+        LabError: see `check_rows`; or a symbol that is not reached.
     """
+    transition = check_rows(transition)
     states = transition.shape[-1]
-    if states < 2:
-        raise LabError(f"an alphabet of {states} symbols leaves nothing to predict; use at least 2")
-    worst = float((transition.sum(-1) - 1).abs().max())
-    if not worst <= ROUNDING or bool((transition < 0).any()):
-        raise LabError(
-            f"the transition matrix has the smallest entry {float(transition.min()):.6g} and rows that miss the sum 1 by "
-            f"up to {worst:.3g}, but a stochastic one has none below 0 and rows that sum to 1; normalise its rows"
-        )
     if law == "any":
         return transition
     step = ((transition > 0) | torch.eye(states, dtype=torch.bool)).double()
@@ -242,9 +259,15 @@ def dirichlet_rows(
         stickiness: $\kappa$, the weight added to repeating the parent's symbol (row s, symbol s).
 
     Raises:
-        LabError: see `check_prior`; or a stickiness outside [0, 1), or for a table that is not square.
+        LabError: see `check_prior`; a stickiness outside [0, 1), or for a table that is not square; or more rows than
+            memory holds.
     """
     check_prior(states, concentration)
+    if batch * rows * states > LARGEST_TABLE:
+        raise LabError(
+            f"{batch} tables of {rows} rows over {states} symbols hold {batch * rows * states:.3g} numbers, but at most "
+            f"{LARGEST_TABLE:.3g} are drawn at once; lower the order, the symbols or the batch"
+        )
     if not 0 <= stickiness < 1 or (stickiness and rows != states):
         raise LabError(
             f"stickiness = {stickiness} must lie in [0, 1) and be 0 for a table of {rows} rows over {states} symbols; "
@@ -323,7 +346,7 @@ def sequences_of(
             `check_forest`.
     """
     check_roots(roots)
-    check_transition(transition, "single" if roots == "stationary" else "any")
+    transition = check_transition(transition, "single" if roots == "stationary" else "any")
     return _sequences(source, transition, parents, roots)
 
 

@@ -242,8 +242,8 @@ def finite_length_coefficients(transition: Float[Tensor, "states states"], count
         transition: one matrix with positive entries.
         counted: whether the test token is counted in the unigram, as it is; False leaves it out (for a control).
     """
-    matrix = check_transition(transition.double(), "irreducible").numpy()
-    law = recurrent_law(transition.double()).numpy()
+    transition = check_transition(transition, "irreducible")
+    matrix, law = transition.numpy(), recurrent_law(transition).numpy()
     states = len(law)
     same = np.eye(states)
     # sum over h of the powers, by the fundamental matrix of Kemeny and Snell.

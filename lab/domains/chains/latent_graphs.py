@@ -298,7 +298,8 @@ def pair_laws(
     Raises:
         LabError: see `check_transition` (one stationary law) and `check_forest`.
     """
-    law = stationary_law(check_transition(transition, "single"))
+    transition = check_transition(transition, "single")
+    law = stationary_law(transition)
     states, nodes = law.shape[-1], len(check_forest(parents))
     product = law.unsqueeze(-1) * law.unsqueeze(-2)
     joint = product[..., None, None, :, :].repeat(*[1] * (law.dim() - 1), nodes, nodes, 1, 1)
@@ -326,6 +327,7 @@ def centred_transition(transition: Float[Tensor, "*batch states states"]) -> Flo
     Raises:
         LabError: see `recurrent_law`.
     """
+    transition = check_transition(transition, "single")
     law = recurrent_law(transition)
     root = law.sqrt()
     return root.unsqueeze(-1) * (transition - law.unsqueeze(-2)) / root.unsqueeze(-2)
@@ -341,6 +343,7 @@ def attention_signal(
     $I(x_i; x_{p(i)}) / S$, at an ancestor k steps up $\langle B, B^k \rangle / S$, at a child
     $\mathrm{tr}(B^2) / S$.
     """
+    transition = check_transition(transition, "single")
     law = recurrent_law(transition)
     excess = pair_laws(transition, parents) - (law.unsqueeze(-1) * law.unsqueeze(-2))[..., None, None, :, :]
     ratio = (transition / law.unsqueeze(-2))[..., None, None, :, :]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import special, stats
 from torch import Tensor
 
@@ -49,22 +49,31 @@ def context_numbers(tokens: Int[Tensor, "batch length"], states: int, order: int
 
 
 def running_counts(
-    tokens: Int[Tensor, "batch length"],
-    states: int,
-    order: int,
-    counted: Bool[Tensor, "#batch windows windows"] | None = None,
+    tokens: Int[Tensor, "batch length"], states: int, order: int, stretch: Int[Tensor, "batch windows"] | None = None
 ) -> Float[Tensor, "batch windows {states}"]:
     """Row C(s, .) of the context s = window w, from the tokens before the one it predicts: w = 0 .. T - m.
 
+    Windows of one context are brought together, in order, and counted up; memory is linear in the length.
+
     Args:
-        counted: which earlier windows v (columns) count for window w (rows); None counts every v < w.
+        stretch: number of the stretch each window belongs to; only earlier windows of its own stretch count for a
+            window. None counts all of them.
     """
     codes = context_numbers(tokens, states, order)
-    equal = (codes.unsqueeze(-1) == codes.unsqueeze(-2)).double().tril(-1)
-    if counted is not None:
-        equal = equal * counted
+    if stretch is not None:
+        codes = codes + stretch * states**order
+    codes, windows = codes.sort(dim=1, stable=True)
     symbols = torch.nn.functional.one_hot(tokens[:, order:], states).double()
-    return equal[..., :-1] @ symbols
+    symbols = torch.nn.functional.pad(symbols, (0, 0, 0, 1))  # nothing follows the last window
+    places = windows.unsqueeze(-1).expand(-1, -1, states)
+    symbols = symbols.gather(1, places)
+    before = symbols.cumsum(1) - symbols
+    # The place at which the context of each window begins; what is counted up to there belongs to other contexts.
+    begins = torch.arange(codes.shape[1], device=codes.device).expand_as(codes).clone()
+    begins[:, 1:][codes[:, 1:] == codes[:, :-1]] = 0
+    begins = begins.cummax(1).values.unsqueeze(-1).expand_as(places)
+    counts = before - before.gather(1, begins)
+    return torch.empty_like(counts).scatter_(1, places, counts)
 
 
 @token_predictor(vocabulary=3, order=2, concentration=0.5)
@@ -126,9 +135,8 @@ def switching_posterior(vocabulary: int, switch_probability: float, concentratio
     def predict(tokens: Tensor, prefix_length: Tensor) -> Tensor:
         sign = tokens == states
         stretch = sign.cumsum(1)
-        together = stretch.unsqueeze(-1) == stretch.unsqueeze(-2)
         # Window w of order 1 is token w; its successor, token w + 1, is a sign or belongs to the same stretch.
-        counts = running_counts(tokens, vocabulary, 1, together)[..., :states]
+        counts = running_counts(tokens, vocabulary, 1, stretch)[..., :states]
         counts = torch.where(sign.unsqueeze(-1), 0.0, counts)
         law = torch.full((*tokens.shape, vocabulary), switch_probability, dtype=torch.float64)
         law[..., :states] = (1 - switch_probability) * smoothed(counts, concentration)
@@ -212,8 +220,8 @@ def entropy_rate(transition: Float[Tensor, "*batch states states"]) -> Float[Ten
     Raises:
         LabError: a matrix that is not stochastic, or reducible.
     """
-    law = stationary_law(check_transition(transition, "irreducible"))
-    return (law * entropy(transition)).sum(-1)
+    transition = check_transition(transition, "irreducible")
+    return (stationary_law(transition) * entropy(transition)).sum(-1)
 
 
 def stationary_entropy(transition: Float[Tensor, "*batch states states"]) -> Float[Tensor, "*batch"]:
@@ -231,7 +239,8 @@ def adjacent_information(transition: Float[Tensor, "*batch states states"]) -> F
     Raises:
         LabError: a matrix that is not stochastic, or reducible.
     """
-    law = stationary_law(check_transition(transition, "irreducible"))
+    transition = check_transition(transition, "irreducible")
+    law = stationary_law(transition)
     joint = law.unsqueeze(-1) * transition
     return torch.special.xlogy(joint, transition / law.unsqueeze(-2)).sum((-1, -2))
 

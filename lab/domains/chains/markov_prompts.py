@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lab.contracts import generator
-from lab.domains.chains.latent_graph_prompts import check_transition, dirichlet_rows, stationary_law
+from lab.domains.chains.latent_graph_prompts import check_rows, check_transition, dirichlet_rows, stationary_law
 from lab.errors import LabError
 from lab.streams import RandomStream
 
@@ -175,7 +175,7 @@ def sample_chains(
         start: law of the first m tokens: uniform and independent, or (order 1) stationary.
 
     Raises:
-        LabError: see `check_transition` and `check_length`; a number of contexts that is no power of S; a
+        LabError: see `check_rows`, `check_transition` and `check_length`; a number of contexts that is no power of S; a
             stationary start of another order than 1; or an unknown start.
     """
     if start not in get_args(Start):
@@ -187,7 +187,7 @@ def sample_chains(
             f"{contexts} contexts are no power of the {states} symbols; give one row for each context of m symbols"
         )
     check_length(length, order)
-    check_rows(table)
+    table = check_rows(table)
     uniform = source.rng().random((batch, length))
     if start == "uniform":
         first = torch.from_numpy((uniform[:, :order] * states).astype(np.int64).clip(max=states - 1))
@@ -199,13 +199,6 @@ def sample_chains(
             f"a stationary start is offered for chains of order 1 only, not of order {order}; start uniformly"
         )
     return MarkovSequences(walk(uniform, table, first), table)
-
-
-def check_rows(table: Float[Tensor, "batch contexts states"]) -> None:
-    """Refuse a table whose rows are no laws; see `check_transition` for what is raised."""
-    contexts, states = table.shape[-2:]
-    padded = table if contexts == states else table.reshape(-1, 1, states).expand(-1, states, states)
-    check_transition(padded)
 
 
 @generator(states=3, length=9, order=2)
@@ -232,6 +225,9 @@ def dirichlet_chains(
     """
     check_length(length, order)
     table = dirichlet_rows(source.child("table"), batch, states**order, states, concentration)
+    if start == "stationary":
+        # Rows are drawn to the rounding of 1: below it the last entries are 0, as if their symbols were never reached.
+        table = table.clamp_min(torch.finfo(table.dtype).eps)
     return sample_chains(source.child("tokens"), table, length, start)
 
 
@@ -271,16 +267,18 @@ def fixed_chains(
     source: RandomStream,
     batch: int,
     *,
-    transition: tuple[tuple[float, ...], ...] | Float[Tensor, "states states"],
+    transition: tuple[tuple[float, ...], ...] | np.ndarray | Float[Tensor, "states states"],
     length: int,
     start: Start = "stationary",
 ) -> MarkovSequences:
     """All sequences of one transition matrix, which a model can only learn in its weights.
 
+    Its rows may sum to 1 at the precision they are given in.
+
     Raises:
         LabError: a matrix that is not stochastic, or reducible where the start is stationary.
     """
-    matrix = torch.as_tensor(transition, dtype=torch.float64)
+    matrix = check_rows(torch.as_tensor(transition if isinstance(transition, Tensor) else np.asarray(transition)))
     return sample_chains(source.child("tokens"), matrix.expand(batch, *matrix.shape), length, start)
 
 

@@ -134,5 +134,6 @@ def one_hot_regression(regression: RegressionPredictor) -> ClassPredictor:
 def class_error(
     scores: Float[Tensor, "batch query classes"], labels: Float[Tensor, "batch query classes"]
 ) -> Float[Tensor, " batch"]:
-    """Share of the queries of each prompt whose largest score is not at the label."""
-    return (scores.argmax(-1) != labels.argmax(-1)).double().mean(-1)
+    """Share of the queries of each prompt whose largest score is not at the label, or whose scores are not numbers."""
+    wrong = (scores.argmax(-1) != labels.argmax(-1)) | scores.isnan().any(-1)
+    return wrong.double().mean(-1)

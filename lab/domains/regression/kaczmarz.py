@@ -115,9 +115,9 @@ def normalised_kaczmarz_path(
 def normalised_kaczmarz_weights(
     x: Float[Tensor, "batch context dimension"], y: Float[Tensor, "batch context"]
 ) -> Float[Tensor, "batch dimension"]:
-    """The last weights of `normalised_kaczmarz_path`, without keeping the others."""
+    """The last weights of `normalised_kaczmarz_path`, without keeping the others; 0 after no example."""
     places = torch.arange(1, x.shape[1] + 1, dtype=x.dtype, device=x.device)
-    return kaczmarz_weights(x, places * y) / x.shape[1]
+    return kaczmarz_weights(x, places * y) / max(x.shape[1], 1)
 
 
 @regression_predictor()

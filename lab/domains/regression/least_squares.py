@@ -36,6 +36,10 @@ def ridge_weights(
     With $w \sim N(0, \tau^2 I)$ and label noise of variance $\sigma^2$ it is the posterior mean for
     $\lambda = \sigma^2 / \tau^2$, the best possible predictor in squared error.
 
+    From $X = U \,\mathrm{diag}(s)\, V^\top$ it is $V\, \mathrm{diag}(s / (s^2 + \lambda))\, U^\top y$, which is exact to rounding
+    for every penalty and shape; the matrix $X^\top X + \lambda I$ is nearly singular where the penalty is small and n < d.
+    Singular values count as zero as in `least_squares_weights`.
+
     Args:
         penalty: $\lambda$ > 0 on the sum (not the mean) of squared errors.
 
@@ -44,8 +48,11 @@ def ridge_weights(
     """
     if not penalty > 0:
         raise LabError(f"The ridge penalty {penalty} must be above 0; use least squares for the limit of penalty 0.")
-    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    return torch.linalg.solve(x.mT @ x + penalty * identity, (x.mT @ y[..., None])[..., 0])
+    left, values, right = torch.linalg.svd(x, full_matrices=False)
+    smallest = max(x.shape[-2:]) * torch.finfo(x.dtype).eps * values[..., :1]
+    # s + penalty / s, and not s^2 + penalty, which can lie below the smallest float.
+    gain = torch.where(values > smallest, 1 / (values + penalty / values), 0.0)
+    return predict(gain * predict(y, left.mT), right.mT)
 
 
 def predict(

@@ -144,10 +144,11 @@ def preconditioned_error(
 def optimal_gradient_step(
     input_variance: float = 1.0, kurtosis: float = NORMAL_KURTOSIS, noise: float = 0.0
 ) -> RegressionPredictor:
-    """One step of gradient descent from zero with `optimal_step` for the prompt's own n and d."""
+    """One step of gradient descent from zero with `optimal_step` for the prompt's own n and d; 0 without examples."""
 
     def predictor(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
-        step = optimal_step(*x_context.shape[1:], input_variance=input_variance, kurtosis=kurtosis, noise=noise)
+        length, dimension = x_context.shape[1:]
+        step = optimal_step(max(length, 1), dimension, input_variance=input_variance, kurtosis=kurtosis, noise=noise)
         return step * predict(predict(y_context, x_context.mT), x_query)
 
     return predictor
@@ -157,13 +158,15 @@ def optimal_gradient_step(
 def preconditioned_gradient_step(spectrum: Sequence[float], noise: float = 0.0) -> RegressionPredictor:
     """One step from zero with `preconditioner` for the prompt's own n: the best layer of linear attention.
 
+    Without examples the answer is 0.
+
     Args:
         spectrum: variances of the independent normal coordinates, in the order of the coordinates.
         noise: standard deviation of the label noise.
     """
 
     def predictor(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
-        length = x_context.shape[1]
+        length = max(x_context.shape[1], 1)
         scaling = torch.from_numpy(preconditioner(np.asarray(spectrum, dtype=float), length, noise))
         return predict(predict(y_context, x_context.mT) * scaling.to(x_query) / length, x_query)
 

@@ -20,6 +20,7 @@ from lab.domains.chains.markov import (
     log_evidence,
     markov_posterior,
     optimal_bias,
+    running_counts,
     smoothed_frequencies,
     smoothing_divergence,
     stationary_entropy,
@@ -99,6 +100,37 @@ def test_the_switching_predictor_forgets_at_the_sign() -> None:
     assert torch.equal(found[:, 4:], after)
     assert found[0, 4].exp().tolist() == pytest.approx([0.4, 0.4, 0.2])
     assert found[0, 6].exp().tolist() == pytest.approx([0.8 * 2 / 3, 0.8 / 3, 0.2])
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("stretches", [False, True])
+def test_running_counts_are_those_of_a_loop(order: int, stretches: bool) -> None:
+    rng = stream(3, "counts").rng()
+    tokens = torch.from_numpy(rng.integers(0, 3, (4, 25)))
+    stretch = torch.from_numpy(rng.integers(0, 2, (4, 25 - order + 1)).cumsum(1)) if stretches else None
+    found, codes = running_counts(tokens, 3, order, stretch), context_numbers(tokens, 3, order)
+    for b, row in enumerate(codes.tolist()):
+        for w, code in enumerate(row):
+            expected = [0.0, 0.0, 0.0]
+            for v in range(w):
+                if row[v] == code and (stretch is None or stretch[b, v] == stretch[b, w]):
+                    expected[int(tokens[b, v + order])] += 1
+            assert found[b, w].tolist() == expected
+
+
+def test_counting_takes_memory_in_proportion_to_the_length() -> None:
+    tokens = torch.from_numpy(stream(4, "long").rng().integers(0, 3, (1, 100_000)))  # 80 GB where pairs are compared
+    law = markov_posterior(3, 2, 0.5)(tokens, torch.zeros(1).long())
+    assert law.shape == (1, 100_000, 3)
+    assert float((law[0, -1].exp() - 1 / 3).abs().max()) < 0.05
+
+
+def test_matrices_at_the_precision_of_float32_are_stochastic() -> None:
+    single = torch.softmax(torch.from_numpy(stream(5).rng().normal(size=(7, 7))).float(), -1)
+    double = single.double() / single.double().sum(-1, keepdim=True)
+    for level in (entropy_rate, stationary_entropy, adjacent_information):
+        assert level(single).dtype == torch.float64
+        assert float(level(single)) == pytest.approx(float(level(double)), rel=1e-12)
 
 
 def test_knowing_the_sign_pays() -> None:

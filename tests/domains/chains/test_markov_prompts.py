@@ -101,6 +101,29 @@ def test_fixed_chains_follow_their_matrix(start: markov.Start) -> None:
     assert_law(drawn.tokens, 3, law)
 
 
+@pytest.mark.parametrize("given", [torch.tensor([[0.1, 0.9], [0.3, 0.7]]), np.array([[0.1, 0.9], [0.3, 0.7]], "f4")])
+def test_a_matrix_may_be_given_in_single_precision(given: torch.Tensor | np.ndarray) -> None:
+    drawn = fixed_chains(stream(0), 1, transition=given, length=4)
+    assert drawn.table.dtype == torch.float64
+    torch.testing.assert_close(drawn.table.sum(-1), torch.ones(1, 2).double(), rtol=0, atol=1e-15)
+    torch.testing.assert_close(stationary_law(drawn.table), torch.tensor([[0.25, 0.75]]).double(), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("concentration", [0.01, 0.05])
+@pytest.mark.parametrize("states", [2, 5])
+def test_concentrated_rows_may_start_from_their_stationary_law(concentration: float, states: int) -> None:
+    """Rows with entries below the rounding of 1, where some symbols are never left in floating point."""
+    sizes = {"states": states, "length": 3, "concentration": concentration}
+    drawn = dirichlet_chains(stream(0), DRAWS, **sizes, start="stationary")
+    law = stationary_law(drawn.table)
+    step = (law.unsqueeze(-2) @ drawn.table)[:, 0]
+    torch.testing.assert_close(step, law, rtol=0, atol=1e-12)
+    assert_law(drawn.tokens[:, :1], states, torch.full((states,), 1 / states, dtype=torch.float64))
+    # Nothing but the first token hangs on how it is drawn: the tables are the same.
+    plain = dirichlet_chains(stream(0), DRAWS, **sizes)
+    torch.testing.assert_close(drawn.table, plain.table, rtol=0, atol=3e-16)
+
+
 def test_switching_chains_follow_their_bayes_predictor() -> None:
     rho, sequences = 0.3, words(3, 4)
     drawn = switching_chains(stream(5, "law"), DRAWS, length=4, switch_probability=rho)
@@ -151,6 +174,7 @@ def test_higher_order_tables_are_read_oldest_symbol_first() -> None:
         (lambda: dirichlet_chains(stream(0), 2, states=3, length=4, concentration=-1.0), "concentration -1"),
         (lambda: dirichlet_chains(stream(0), 2, states=3, length=2, order=2), "length = 2"),
         (lambda: dirichlet_chains(stream(0), 2, states=3, length=9, order=2, start="stationary"), "order 2"),
+        (lambda: dirichlet_chains(stream(0), 2, states=10, length=20, order=12), "hold 2e.13 numbers"),
         (lambda: doubly_stochastic_chains(stream(0), 2, states=1, length=4), "alphabet of 1"),
         (lambda: unigram_chains(stream(0), 2, states=2, length=4, concentration=0.0), "concentration"),
         (lambda: fixed_chains(stream(0), 2, transition=((0.5, 0.6), (0.1, 0.9)), length=4), "normalise"),

@@ -109,3 +109,9 @@ def test_errors() -> None:
         logistic_fit(given.x_context, given.y_context, 0.0)
     with pytest.raises(LabError, match="after 1 Newton steps"):
         logistic_fit(given.x_context, given.y_context, 0.1, iterations=1)
+
+
+def test_scores_that_are_not_numbers_are_wrong() -> None:
+    labels = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    scores = torch.tensor([[[math.nan, math.nan], [2.0, 1.0], [math.nan, 1.0]]])
+    assert class_error(scores, labels).tolist() == [pytest.approx(2 / 3)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -73,6 +74,43 @@ def test_ridge_tends_to_least_squares() -> None:
     # The distance is linear in a small penalty.
     assert distances[0] / distances[1] == pytest.approx(10, rel=0.1)
     assert distances[1] / distances[2] == pytest.approx(10, rel=0.01)
+
+
+def exact_ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> list[float]:
+    """By Gauss elimination on rational numbers, which do not round."""
+    rows = [[Fraction(value) for value in row] for row in x.tolist()]
+    system = [
+        [sum((row[i] * row[j] for row in rows), Fraction(penalty) * (i == j)) for j in range(x.shape[1])]
+        + [sum((row[i] * Fraction(label) for row, label in zip(rows, y.tolist(), strict=True)), Fraction(0))]
+        for i in range(x.shape[1])
+    ]
+    for i, pivot in enumerate(system):
+        for k, other in enumerate(system):
+            if k != i:
+                factor = other[i] / pivot[i]
+                system[k] = [a - factor * b for a, b in zip(other, pivot, strict=True)]
+    return [float(row[-1] / row[i]) for i, row in enumerate(system)]
+
+
+@pytest.mark.parametrize(("context", "dimension"), [(1, 2), (3, 5), (5, 20), (8, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("penalty", [1e-18, 1e-9, 1e-6, 1e-2, 100.0])
+def test_ridge_is_exact_to_rounding(context: int, dimension: int, dtype: torch.dtype, penalty: float) -> None:
+    given = draw(7, dimension, context, batch=1)
+    x, y = given.x_context.to(dtype), given.y_context.to(dtype)
+    exact = torch.tensor(exact_ridge(x[0], y[0], penalty), dtype=torch.float64)
+    found = ridge_weights(x, y, penalty)[0].double()
+    values = torch.linalg.svdvals(x[0].double())
+    tolerance = 20 * torch.finfo(dtype).eps * float(values[0] / values[-1])
+    assert float((found - exact).norm() / exact.norm()) < tolerance
+
+
+def test_ridge_passes_over_examples_that_are_zero_at_the_smallest_penalties() -> None:
+    given = draw(8, 4, 3)
+    x, y = given.x_context, given.y_context
+    padded = torch.cat([x, torch.zeros_like(x)], 1), torch.cat([y, torch.ones_like(y)], 1)
+    for penalty in (1e-300, 1e-15, 1e-3):
+        torch.testing.assert_close(ridge_weights(*padded, penalty), ridge_weights(x, y, penalty), rtol=0, atol=1e-12)
 
 
 def test_ridge_is_the_posterior_mean() -> None:
