@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lab.errors import LabError
 from lab.files import PROJECT
@@ -37,6 +39,8 @@ ESCAPES = {
 EXACT = 1e-4
 # An upper bound below this is one on rounding errors, whatever its origin is called (but 0 counts mistakes).
 RESIDUE = 1e-6
+# Below so many characters a line a table has no room for its words, and its rows are stacked.
+TABLE_WIDTH = 110
 TRAINED = ("training", "ordering", "phenomenon")
 
 
@@ -45,12 +49,19 @@ def number(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-def terminal_table(records: Sequence[Record], statements: Mapping[str, str], title: str) -> Table:
-    """Every claim with its statement, measured value, bound, controls and verdict."""
-    table = Table(title=title, show_lines=True, expand=True)
+def terminal_table(
+    records: Sequence[Record], statements: Mapping[str, str], title: str, width: int = TABLE_WIDTH
+) -> RenderableType:
+    """Every claim with its statement, measured value, bound, controls and verdict; one below the other where it is narrow.
+
+    Numbers and verdicts are never cut: they have columns as wide as they are, and other words wrap around them.
+    """
+    if width < TABLE_WIDTH:
+        return _stacked(records, statements, title)
+    table = Table(title=escape(title), show_lines=True, expand=True)
     table.add_column("claim", no_wrap=True)
     table.add_column("statement", ratio=5)
-    table.add_column("measured", justify="right", ratio=2)
+    table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("bound", ratio=4)
     table.add_column("controls", ratio=4)
     table.add_column("verdict", no_wrap=True)
@@ -60,14 +71,33 @@ def terminal_table(records: Sequence[Record], statements: Mapping[str, str], tit
             escape(statements[record["id"]]),
             "\n".join([number(record["measured"]), *_notes(record)]),
             f"{_requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
-            "\n".join(
-                f"{escape(one['name'])}: {number(one['measured'])} "
-                + ("[green]rejected[/green]" if one["rejected"] else "[bold red]NOT REJECTED[/bold red]")
-                for one in record["controls"]
-            ),
+            "\n".join(_controls(record)),
             _verdict(record),
         )
     return table
+
+
+def _stacked(records: Sequence[Record], statements: Mapping[str, str], title: str) -> RenderableType:
+    """A block of lines for each claim."""
+    lines = [f"[italic]{escape(title)}[/italic]"]
+    for record in records:
+        lines += [
+            "",
+            f"[bold]{record['id'].split('/', 1)[1]}[/bold]  {_verdict(record).replace(chr(10), ' ')}",
+            f"  {escape(statements[record['id']])}",
+            f"  measured {'; '.join([number(record['measured']), *_notes(record)])}",
+            f"  required {_requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
+            *(f"  control, {line}" for line in _controls(record)),
+        ]
+    return Text.from_markup("\n".join(lines))
+
+
+def _controls(record: Record) -> list[str]:
+    return [
+        f"{escape(one['name'])}: {number(one['measured'])} "
+        + ("[green]rejected[/green]" if one["rejected"] else "[bold red]NOT REJECTED[/bold red]")
+        for one in record["controls"]
+    ]
 
 
 def _notes(record: Record) -> list[str]:
