@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +33,9 @@ from lab.reproduction import Verdicts, judge_all, measure_and_draw, reproduce
 from lab.results import Results, ensure
 from lab.tasks import Task
 
+# How the one argument of a command looks that is no option.
+TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
+PREDICTORS = re.compile(r".*[:.].*")
 # Where the output is no terminal there is no width to fit.
 PLAIN_WIDTH = 180
 
@@ -189,11 +192,9 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"lab {version('theory-lab')}")
         return 0
     _check_named_once(arguments)
-    if arguments[:1] == ["run"] and (
-        ordered := _name_first(arguments[1:], Run, re.compile(r".*\.py|[a-z][a-z0-9/-]*"))
-    ):
+    if arguments[:1] == ["run"] and (ordered := _name_first(arguments[1:], Run, TASK_NAMES)):
         return _parse_and_run(ordered)
-    if arguments[:1] == ["diagnose"] and (ordered := _name_first(arguments[1:], Diagnose, re.compile(r".*[:.].*"))):
+    if arguments[:1] == ["diagnose"] and (ordered := _name_first(arguments[1:], Diagnose, PREDICTORS)):
         return _parse_and_diagnose(ordered)
     commands = {
         "list": List,
@@ -237,7 +238,7 @@ def _check_named_once(arguments: Sequence[str]) -> None:
     for option, times in counts.items():
         if times > 1:
             raise LabError(f"{option} is given {times} times, and only one of them could count; give it once")
-    for option, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for option, following in zip(arguments, [*arguments[1:], "--"], strict=False):
         if option == "--seeds" and (following.startswith("--") or following.endswith(".py")):
             raise LabError("--seeds names no seed; name at least one, or leave it out for the preset's number of them")
 
@@ -248,10 +249,9 @@ def _name_first(arguments: list[str], options: type, looks: re.Pattern[str]) -> 
     A configuration's own options are known only when the name is, so that it is found by where it stands and how it looks.
     """
     valued = {f"--{one.name}" for kind in (options, Where) for one in dataclasses.fields(kind) if one.type != "bool"}
-    before = ["", *arguments[:-1]]
     places = [
         place
-        for place, (argument, option) in enumerate(zip(arguments, before, strict=True))
+        for place, (argument, option) in enumerate(zip(arguments, ["", *arguments], strict=False))
         if not argument.startswith("-") and (place == 0 or (option not in valued and looks.fullmatch(argument)))
     ]
     if len(places) > 1 and places[0] != 0:
@@ -550,12 +550,19 @@ def _notebooks(options: Notebooks) -> int:
 
 
 def _write_pages() -> None:
-    generated = {
-        dictionary.PAGE: dictionary.page(),
-        coverage.PAGE: coverage.page(),
-        replication.PAGE: replication.page(pages.sheets()),
+    """Write every page that can be made; a damaged record of one paper leaves the pages of the others alone."""
+    makers: dict[Path, Callable[[], str]] = {
+        dictionary.PAGE: dictionary.page,
+        coverage.PAGE: coverage.page,
+        replication.PAGE: lambda: replication.page(pages.sheets()),
+        **pages.makers(),
     }
-    for path, text in {**generated, **pages.pages()}.items():
+    for path, make in makers.items():
+        try:
+            text = make()
+        except LabError as error:
+            logger.warning("%s is left as it is: %s", path, error)
+            continue
         write(path, text.encode())
         print(f"wrote {path}")
 

@@ -41,6 +41,14 @@ EXACT = 1e-4
 RESIDUE = 1e-6
 # Below so many characters a line a table has no room for its words, and its rows are stacked.
 TABLE_WIDTH = 110
+# What a record holds; numbers that JSON cannot hold stand by name.
+FIELDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "verdict", "expected", "relation", "bound_origin"), (str,)),
+    **dict.fromkeys(("measured", "bound"), (int, float, str)),
+    "interval": (list, type(None)),
+    "samples": (int,),
+    "controls": (list,),
+}
 TRAINED = ("training", "ordering", "phenomenon")
 
 
@@ -177,16 +185,41 @@ def records_file(task: Task) -> Path:
 
 
 def stored_records(task: Task) -> list[dict[str, Any]]:
-    """The verdicts of the last full run of ``task``."""
+    """The verdicts of the last full run of ``task``.
+
+    Raises:
+        LabError: they are missing or damaged, or are of other claims than the task has.
+    """
     try:
         records = json.loads(records_file(task).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise LabError(
             f"{records_file(task)} is missing or damaged ({error}); run `lab reproduce {task.key}` to write it"
         ) from error
-    if not isinstance(records, list):
-        raise LabError(f"{records_file(task)} does not hold a list; run `lab reproduce {task.key}` to write it anew")
+    wrong = "it does not hold a list" if not isinstance(records, list) else _wrong_record(records, task)
+    if wrong:
+        raise LabError(f"{records_file(task)} is of no use ({wrong}); run `lab reproduce {task.key}` to write it anew")
     return records
+
+
+def _wrong_record(records: Sequence[Any], task: Task) -> str:
+    """Why these are no records of the claims of ``task``; empty if they are."""
+    for one in records:
+        lacks = set(FIELDS) - set(one) if isinstance(one, dict) else set(FIELDS)
+        if lacks:
+            return f"a record lacks {sorted(lacks)[0]!r}"
+        wrong = [name for name, kinds in FIELDS.items() if not isinstance(one[name], kinds)]
+        if wrong:
+            return f"the {wrong[0]} of {one['id']} is {one[wrong[0]]!r}"
+        if one["interval"] is not None and len(one["interval"]) != 2:
+            return f"the interval of {one['id']} has {len(one['interval'])} ends"
+        if any(not isinstance(each, dict) or set(each) != {"name", "measured", "rejected"} for each in one["controls"]):
+            return f"a control of {one['id']} is no record"
+    ids = [one["id"] for one in records]
+    if set(ids) != set(task.claims) or len(ids) != len(set(ids)):
+        odd = sorted(set(ids) ^ set(task.claims)) or sorted(one for one in ids if ids.count(one) > 1)
+        return f"it and {task.key} do not have the same claims, such as {odd[0]}"
+    return ""
 
 
 def records_text(records: Sequence[Record]) -> str:
