@@ -55,9 +55,10 @@ def _import(file: Path, name: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except LabError:
+    except LabError as error:
         del sys.modules[name]
-        raise
+        line = _line_in(file, error)
+        raise LabError(f"{file.name}{line} {error}" if line else str(error)) from error
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         line = _line_in(file, error)

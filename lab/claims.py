@@ -12,9 +12,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lab.errors import LabError
+from lab.errors import LabError, nearest, told
 from lab.evidence import Evidence, Verdict
 from lab.evidence import Relation as Relation
 from lab.power import chance_of_verdict
@@ -83,14 +84,19 @@ class Claim:
                 f"{self.id} is expected to be {self.expected}, and {self.condition!r} is no condition under which it holds; "
                 f"name one that begins with {', '.join(OPENINGS[:-1])} or {OPENINGS[-1]}"
             )
+        if not isinstance(self.controls, tuple) or not all(isinstance(one, Control) for one in self.controls):
+            raise LabError(
+                f"{self.id} has the controls {self.controls!r}; make each with control('its name', setting=value)"
+            )
         if not self.controls:
             raise LabError(f"{self.id} has no control; name a setting in which its check must come out the other way")
         settings = set(list(inspect.signature(self.check).parameters)[1:])
         for one in self.controls:
             unknown = set(one.setting) - settings
             if unknown or not one.setting:
+                hint = nearest(sorted(unknown)[0], settings) if unknown else ""
                 raise LabError(
-                    f"{self.id}: the control {one.name!r} sets {sorted(unknown) or 'nothing'}; "
+                    f"{self.id}: the control {one.name!r} sets {sorted(unknown) or 'nothing'}{hint}; "
                     f"its check can be set by {sorted(settings) or 'nothing'}"
                 )
 
@@ -189,14 +195,20 @@ def timed(judgement: Judgement, seconds: float) -> Judgement:
     return replace(judgement, seconds=seconds)
 
 
+def _under(setting: Mapping[str, Any]) -> str:
+    return f" with {', '.join(f'{name}={value!r}' for name, value in setting.items())}" if setting else ""
+
+
 def _evidence(claim: Claim, results: Any, setting: Mapping[str, Any]) -> Evidence:
     try:
         found = claim.check(results, **setting)
     except LabError as error:
-        under = f" with {', '.join(f'{name}={value!r}' for name, value in setting.items())}" if setting else ""
-        raise LabError(f"{claim.id}{under}: {error}") from error
+        raise LabError(f"{claim.id}{_under(setting)}: {error}") from error
     except SystemExit as error:
         raise LabError(f"the check of {claim.id} called sys.exit({error.code!r}); return Evidence") from error
+    except Exception as error:
+        where = told(error, Path(inspect.unwrap(claim.check).__code__.co_filename))
+        raise LabError(f"{claim.id}{_under(setting)} cannot be judged: {where}") from error
     if not isinstance(found, Evidence):
         raise LabError(f"the check of {claim.id} returned {type(found).__name__}, not Evidence")
     return found

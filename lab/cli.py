@@ -1,4 +1,4 @@
-"""``lab``: list, show, run, check, diagnose, notebooks, reproduce; ``lab --version``."""
+"""``lab``: list, show, run, check, diagnose, notebooks, reproduce; ``lab --version``; ``--debug`` shows where an error is from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,20 +20,24 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from lab import coverage, dictionary, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
-from lab.claims import Claim, Judgement
+from lab.claims import Claim
 from lab.errors import LabError, nearest
-from lab.execution import Session, is_named
-from lab.files import FOLDERS, require_clone, write
+from lab.execution import Session, check_cluster, check_device, is_named
+from lab.files import FOLDERS, require_clone, require_writable, write
 from lab.power import ENOUGH
 from lab.report import terminal_table
-from lab.reproduction import judge_all, measure_and_draw, reproduce
+from lab.reproduction import Verdicts, judge_all, measure_and_draw, reproduce
 from lab.results import Results, ensure
 from lab.tasks import Task
 
+# How the one argument of a command looks that is no option.
+TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
+PREDICTORS = re.compile(r".*[:.].*")
 # Where the output is no terminal there is no width to fit.
 PLAIN_WIDTH = 180
 
@@ -62,7 +70,10 @@ class Where:
             raise LabError(f"--workers {self.workers} is below 1; name the number of processes to use")
         if root is not None and root < 0:
             raise LabError(f"--fresh {root} is below 0; name a root: 1, 2 and so on")
-        return Session(self.results, self.device, self.workers, self.cluster, root=root, again=self.again)
+        check_device(self.device)
+        check_cluster(self.cluster)
+        folder = self.results.expanduser().absolute()
+        return Session(folder, self.device, self.workers, self.cluster, root=root, again=self.again)
 
 
 Located = Annotated[Where, tyro.conf.arg(name="")]
@@ -82,15 +93,15 @@ class List:
 class Show:
     """Show a task, a claim, a paper, or the dictionary of attention and optimisation."""
 
-    name: tyro.conf.Positional[str]
-    """name of a task, id of a claim, slug of a paper, or 'dictionary'"""
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """name of a task, id of a claim (or of several, with shell wildcards), slug of a paper, or 'dictionary'"""
 
 
 @dataclass(frozen=True)
 class Run:
     """Measure one task, draw its figures beside the results and judge its paper's claims."""
 
-    task: tyro.conf.Positional[str]
+    task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
     """name of a task, or path of a file that defines one"""
     preset: str = "ci"
     """smoke (seconds), ci (about a minute) or paper (the paper's sizes)"""
@@ -136,7 +147,7 @@ class Power:
 class Diagnose:
     """Name the algorithm that a predictor carries out: compare it with every closed form on fresh prompts."""
 
-    predictor: tyro.conf.Positional[str]
+    predictor: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTOR")]
     """MODULE:FUNCTION, FILE.py:FUNCTION, or a checkpoint written by lab.models.checkpoint.save_model"""
     task: str = "linear-regression"
     """the prompts: linear-regression, markov-chains, or a task (name or file) that offers its own"""
@@ -176,10 +187,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(message)s",
         handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
     )
+    logger.setLevel(logging.DEBUG if "--debug" in arguments else logging.NOTSET)
     try:
-        return _dispatch(arguments)
+        return _dispatch([argument for argument in arguments if argument != "--debug"])
     except LabError as error:
-        print(f"lab: {error}", file=sys.stderr)
+        _say(error)
+        return 2
+    except MemoryError as error:
+        _say(LabError(f"these sizes need more memory than there is ({error or 'MemoryError'}); choose smaller ones"))
         return 2
     except KeyboardInterrupt as error:
         print(f"\nlab: {str(error) or 'interrupted; finished measurements are kept'}", file=sys.stderr)
@@ -193,11 +208,11 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(f"lab {version('theory-lab')}")
         return 0
-    named = len(arguments) > 1 and not arguments[1].startswith("-")
-    if arguments[:1] == ["run"] and named:
-        return _parse_and_run(arguments[1:])
-    if arguments[:1] == ["diagnose"] and named:
-        return _parse_and_diagnose(arguments[1:])
+    _check_named_once(arguments)
+    if arguments[:1] == ["run"] and (ordered := _name_first(arguments[1:], Run, TASK_NAMES)):
+        return _parse_and_run(ordered)
+    if arguments[:1] == ["diagnose"] and (ordered := _name_first(arguments[1:], Diagnose, PREDICTORS)):
+        return _parse_and_diagnose(ordered)
     commands = {
         "list": List,
         "show": Show,
@@ -225,8 +240,44 @@ def _dispatch(arguments: list[str]) -> int:
         case Reproduce():
             return _reproduce(command)
     if isinstance(command, Diagnose):
-        raise LabError("name the predictor to diagnose before the options")
+        raise LabError("name the predictor to diagnose: MODULE:FUNCTION, FILE.py:FUNCTION or a checkpoint")
     raise LabError("name the task to run; `lab list` names them all")
+
+
+def _say(error: LabError) -> None:
+    """An error as a sentence; with ``--debug`` below everything that led to it."""
+    if logger.isEnabledFor(logging.DEBUG):
+        traceback.print_exception(error, file=sys.stderr)
+    print(f"lab: {error}", file=sys.stderr)
+
+
+def _check_named_once(arguments: Sequence[str]) -> None:
+    counts = Counter(
+        argument.partition("=")[0] for argument in arguments if argument.startswith("--") and argument != "--"
+    )
+    for option, times in counts.items():
+        if times > 1:
+            raise LabError(f"{option} is given {times} times, and only one of them could count; give it once")
+    for option, following in zip(arguments, [*arguments[1:], "--"], strict=False):
+        if option == "--seeds" and (following.startswith("--") or following.endswith(".py")):
+            raise LabError("--seeds names no seed; name at least one, or leave it out for the preset's number of them")
+
+
+def _name_first(arguments: list[str], options: type, looks: re.Pattern[str]) -> list[str]:
+    """The command line with the one argument that is no option in front; empty where there is none.
+
+    A configuration's own options are known only when the name is, so that it is found by where it stands and how it looks.
+    """
+    valued = {f"--{one.name}" for kind in (options, Where) for one in dataclasses.fields(kind) if one.type != "bool"}
+    places = [
+        place
+        for place, (argument, option) in enumerate(zip(arguments, ["", *arguments], strict=False))
+        if not argument.startswith("-") and (place == 0 or (option not in valued and looks.fullmatch(argument)))
+    ]
+    if len(places) > 1 and places[0] != 0:
+        known = {name for task in discover() for name in (task.key, task.name)}
+        places = [at for at in places if arguments[at] in known or ".py" in arguments[at]] or places[-1:]
+    return [arguments[places[0]], *arguments[: places[0]], *arguments[places[0] + 1 :]] if places else []
 
 
 def _parse_and_run(arguments: list[str]) -> int:
@@ -278,26 +329,55 @@ def _value(arguments: Sequence[str], option: str, default: str) -> str:
 
 def _parse(arguments: list[str], options: type, default: Any, command: str, about: str) -> tuple[Any, Any]:
     """Instances of ``options`` and of the class of ``default``, whose fields stand side by side as options."""
+    own = {one.name for kind in (options, Where) for one in dataclasses.fields(kind)} - {"task", "predictor", "where"}
+    for one in dataclasses.fields(default):
+        if one.name in own:
+            raise LabError(
+                f"the field {one.name!r} of {type(default).__name__} is called like an option of `lab {command}`; "
+                f"give it another name, such as {one.name}_"
+            )
     fields: list[Any] = [("options", Annotated[options, tyro.conf.arg(name="")])]
     if dataclasses.fields(default):
         fields.append(("config", Annotated[type(default), tyro.conf.arg(name="")], dataclasses.field(default=default)))
     both = dataclasses.make_dataclass("Both", fields)
     both.__doc__ = about
     parsed: Any = tyro.cli(both, args=arguments, prog=f"lab {command}")
-    return parsed.options, getattr(parsed, "config", default)
+    found = getattr(parsed, "config", default)
+    _check_not_emptied(default, found, "--")
+    return parsed.options, found
+
+
+def _check_not_emptied(default: Any, found: Any, option: str) -> None:
+    """Refuse an option that was given no value where the preset has some: nothing would be measured, drawn or judged."""
+    if dataclasses.is_dataclass(found) and type(found) is type(default):
+        for one in dataclasses.fields(found):
+            name = f"{option}.{one.name}" if option != "--" else f"--{one.name}"
+            _check_not_emptied(getattr(default, one.name), getattr(found, one.name), name)
+    elif isinstance(found, tuple | list | dict) and default and not found:
+        raise LabError(
+            f"{option.replace('_', '-')} is given no value, so that nothing could be shown; give at least one"
+        )
 
 
 def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
 
 
-def _print_table(judgements: Sequence[Judgement], title: str) -> None:
-    console = _console()
+def _print_table(verdicts: Verdicts, title: str) -> int:
+    """Print the verdicts, and below them what kept a claim or a figure from coming out; returns the exit status."""
+    console, judgements = _console(), verdicts.judgements
     statements = {judgement.claim.id: judgement.claim.statement for judgement in judgements}
     records = [judgement.record() for judgement in judgements]
-    console.print(terminal_table(records, statements, title))
+    console.print(terminal_table(records, statements, title, console.width))
     good = sum(judgement.as_expected for judgement in judgements)
     console.print(f"{good} of {len(judgements)} verdicts are the expected ones, with every control rejected.")
+    return _status(verdicts)
+
+
+def _status(verdicts: Verdicts) -> int:
+    for error in verdicts.errors:
+        _say(error)
+    return 2 if verdicts.errors else 0 if all(judgement.as_expected for judgement in verdicts.judgements) else 1
 
 
 def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
@@ -316,12 +396,12 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     ]
     results += [Results(task, task.config(options.preset), session) for task in proofs]
     _check_again(session, results)
-    judgements = measure_and_draw(results, options.preset)
-    _print_table(judgements, f"{parts[0].paper.citation}, preset {options.preset}")
+    verdicts = measure_and_draw(results, options.preset)
+    status = _print_table(verdicts, f"{parts[0].paper.citation}, preset {options.preset}")
     if options.preset == "smoke":
         print("The smoke preset shows that everything runs; it is too small for verdicts to count.")
-        return 0
-    return 0 if all(judgement.as_expected for judgement in judgements) else 1
+        return 2 if verdicts.errors else 0
+    return status
 
 
 def _check_again(session: Session, parts: Sequence[Results]) -> None:
@@ -337,15 +417,14 @@ def _check_again(session: Session, parts: Sequence[Results]) -> None:
 
 
 def _check(options: Check) -> int:
-    judgements = _judged(options.patterns, options.preset, options.where.session(options.fresh))
+    verdicts = _judged(options.patterns, options.preset, options.where.session(options.fresh))
     if options.json:
-        print(json.dumps([judgement.record() for judgement in judgements], indent=1))
-    else:
-        _print_table(judgements, f"preset {options.preset}")
-    return 0 if all(judgement.as_expected for judgement in judgements) else 1
+        print(json.dumps([judgement.record() for judgement in verdicts.judgements], indent=1))
+        return _status(verdicts)
+    return _print_table(verdicts, f"preset {options.preset}")
 
 
-def _judged(patterns: Sequence[str], preset: str, session: Session) -> list[Judgement]:
+def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
     """The claims that fit ``patterns``, judged on what they need, which is measured first."""
     tasks: dict[str, tuple[Task, list[Claim]]] = {}
     for task, claim in find_claims(patterns):
@@ -356,13 +435,17 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> list[Judg
     for key, (task, claims) in tasks.items():
         needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
         jobs += results[key].jobs(list(needed.values()))
-    ensure(jobs, session)
-    return [judgement for key, (_, claims) in tasks.items() for judgement in judge_all(results[key], claims, preset)]
+    verdicts = Verdicts()
+    with redirect_stdout(sys.stderr):  # what a check prints is no verdict
+        ensure(jobs, session)
+        for key, (_, claims) in tasks.items():
+            judge_all(results[key], claims, preset, verdicts)
+    return verdicts
 
 
 def _power(options: Power) -> int:
-    judgements = _judged(options.patterns, options.preset, options.where.session())
-    chances = {one.claim.id: one.chance for one in judgements if one.chance is not None}
+    verdicts = _judged(options.patterns, options.preset, options.where.session())
+    chances = {one.claim.id: one.chance for one in verdicts.judgements if one.chance is not None}
     unlikely = sum(chance < ENOUGH for chance in chances.values())
     if chances:
         table = Table("claim", "chance of the same outcome", box=None)
@@ -370,15 +453,16 @@ def _power(options: Power) -> int:
             table.add_row(claim, f"{chance:.3f}")
         _console().print(table)
     print(
-        f"{len(chances)} of {len(judgements)} claims are sampled; fresh seeds give the outcome of {unlikely} of them again "
-        f"with an estimated chance below {ENOUGH}."
+        f"{len(chances)} of {len(verdicts.judgements)} claims are sampled; fresh seeds give the outcome of {unlikely} of "
+        f"them again with an estimated chance below {ENOUGH}."
     )
-    return 1 if unlikely else 0
+    return _status(verdicts) if verdicts.errors else 1 if unlikely else 0
 
 
 def _diagnose(options: Diagnose, setting: Any) -> int:
     from lab.diagnosis import comparison, presentation, subject
 
+    require_writable(options.out)
     made = subject.load(options.predictor, setting.arguments)
     found = comparison.diagnose(
         made, setting, name=options.predictor, task=options.task, prompts=options.prompts, seed=options.seed
@@ -445,7 +529,7 @@ def _list(options: List) -> int:
     console = _console()
     for record in records:
         paper = record["paper"]
-        console.print(f"[bold]{paper['slug']}[/bold]  {papers[paper['slug']][0].paper.citation}")
+        console.print(f"[bold]{paper['slug']}[/bold]  {escape(papers[paper['slug']][0].paper.citation)}")
         console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False, markup=False)
         for claim in record["claims"]:
             console.print(f"  {claim['id']}  {claim['kind']}, {claim['where']}", highlight=False, markup=False)
@@ -460,20 +544,14 @@ def _show(name: str) -> int:
     tasks = discover()
     claims = [(task, claim) for task in tasks for claim in task.claims.values() if claim.id == name]
     if claims:
-        task, claim = claims[0]
-        console.print(f"[bold]{claim.id}[/bold] ({claim.kind}; {claim.where}; expected: {claim.expected})")
-        console.print(claim.statement, highlight=False, markup=False)
-        if claim.condition:
-            console.print(f"It holds {claim.condition}.", highlight=False, markup=False)
-        for one in claim.controls:
-            console.print(f"control: {one.name} {dict(one.setting)}", highlight=False, markup=False)
-        console.print(f"check: {claim.check.__name__} in {task.file}", highlight=False, markup=False)
+        _show_claim(console, *claims[0])
         return 0
     shown = [task for task in tasks if name in (task.key, task.name)]
     if not shown:
         shown = [find(name)] if "/" not in name or name.endswith(".py") else []
     if not shown:
-        find_claims([name])  # names the nearest claim in its error
+        for task, claim in find_claims([name]):  # or names the nearest claim in its error
+            _show_claim(console, task, claim)
     for task in shown:
         console.print(f"{task.key} ({task.file})\n{task.paper.citation}", highlight=False, markup=False)
         for preset, config in task.presets.items():
@@ -481,12 +559,21 @@ def _show(name: str) -> int:
         for measurement in task.measurements.values():
             console.print(f"measurement {measurement.name}", highlight=False, markup=False)
         for figure, draw in task.figures.items():
-            console.print(
-                f"figure {figure}: {(draw.__doc__ or '').strip().splitlines()[0]}", highlight=False, markup=False
-            )
+            caption = " ".join((draw.__doc__ or "without a caption").split("\n\n")[0].split())
+            console.print(f"figure {figure}: {caption}", highlight=False, markup=False)
         for claim in task.claims.values():
             console.print(f"claim {claim.id}: {claim.statement}", highlight=False, markup=False)
     return 0
+
+
+def _show_claim(console: Console, task: Task, claim: Claim) -> None:
+    console.print(f"[bold]{claim.id}[/bold] ({claim.kind}; {escape(claim.where)}; expected: {claim.expected})")
+    console.print(claim.statement, highlight=False, markup=False)
+    if claim.condition:
+        console.print(f"It holds {claim.condition}.", highlight=False, markup=False)
+    for one in claim.controls:
+        console.print(f"control: {one.name} {dict(one.setting)}", highlight=False, markup=False)
+    console.print(f"check: {claim.check.__name__} in {task.file}", highlight=False, markup=False)
 
 
 def _chosen(names: Sequence[str]) -> list[Task]:
@@ -505,6 +592,9 @@ def _notebooks(options: Notebooks) -> int:
     if any(task.place in FOLDERS for task in chosen):
         require_clone("lab notebooks")
     session = options.where.session()
+    for name in options.tasks:
+        if all(task.place == "proofs_check" for task in _chosen([name])):
+            raise LabError(f"{name} holds proofs, which are code to be read and have no notebook; name its task")
     for task in chosen:
         if task.place == "proofs_check":
             continue  # code to be read, not a lecture
@@ -514,12 +604,19 @@ def _notebooks(options: Notebooks) -> int:
 
 
 def _write_pages() -> None:
-    generated = {
-        dictionary.PAGE: dictionary.page(),
-        coverage.PAGE: coverage.page(),
-        replication.PAGE: replication.page(pages.sheets()),
+    """Write every page that can be made; a damaged record of one paper leaves the pages of the others alone."""
+    makers: dict[Path, Callable[[], str]] = {
+        dictionary.PAGE: dictionary.page,
+        coverage.PAGE: coverage.page,
+        replication.PAGE: lambda: replication.page(pages.sheets()),
+        **pages.makers(),
     }
-    for path, text in {**generated, **pages.pages()}.items():
+    for path, make in makers.items():
+        try:
+            text = make()
+        except LabError as error:
+            logger.warning("%s is left as it is: %s", path, error)
+            continue
         write(path, text.encode())
         print(f"wrote {path}")
 
@@ -540,11 +637,13 @@ def _reproduce(options: Reproduce) -> int:
     require_clone("lab reproduce")
     if options.roots:
         return _replicate(options)
-    judgements = reproduce(_chosen(options.tasks), options.where.session())
-    _print_table(judgements, "claims at preset ci")
-    status = _notebooks(Notebooks(options.tasks, options.where))
+    chosen = _chosen(options.tasks)
+    status = _print_table(Verdicts(reproduce(chosen, options.where.session())), "claims at preset ci")
+    lectures = tuple(task.key for task in chosen if task.place != "proofs_check")
+    if lectures:
+        _notebooks(Notebooks(lectures, options.where))
     _write_pages()
-    return status if all(judgement.as_expected for judgement in judgements) else 1
+    return status
 
 
 if __name__ == "__main__":

@@ -3,32 +3,152 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
+import math
+import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError
+import numpy as np
+
+from lab.errors import LabError, nearest
+
+FIELDS = "numbers, text, booleans, None, paths, members of an Enum, other frozen dataclasses, and tuples, lists or dicts of these"
 
 
 def plain(config: Any) -> dict[str, Any]:
     """A configuration as JSON would give it back."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    return json.loads(json.dumps({one.name: _plain(getattr(config, one.name)) for one in dataclasses.fields(config)}))
 
 
 def config_from_dict(kind: type, values: Mapping[str, Any]) -> Any:
     """Rebuild a (nested) configuration from plain data; an unknown key is an error."""
     hints = typing.get_type_hints(kind)
-    unknown = set(values) - {one.name for one in dataclasses.fields(kind)}
+    known = [one.name for one in dataclasses.fields(kind)]
+    unknown = sorted(set(values) - set(known))
     if unknown:
-        raise LabError(f"{kind.__name__} has no field {sorted(unknown)[0]!r}; its fields are {', '.join(hints)}")
+        hint = nearest(unknown[0], known)
+        raise LabError(f"{kind.__name__} has no field {unknown[0]!r}{hint}; its fields are {', '.join(known)}")
     return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return config_from_dict(typing.cast(type, hint), value)
-    if isinstance(value, list):
-        inner = [one for one in typing.get_args(hint) if one is not Ellipsis]
-        return tuple(_typed(inner[0] if inner else Any, one) for one in value)
+def check_config(config: Any) -> None:
+    """Refuse a configuration that a worker could not be given: it must be the same after a journey as plain data.
+
+    Raises:
+        LabError: it is no frozen dataclass, or a field holds what has no plain form.
+    """
+    kind = type(config)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise LabError(
+            f"the configuration is a {kind.__name__}, which is no dataclass; make it an instance of a frozen one"
+        )
+    if not kind.__dataclass_params__.frozen:
+        raise LabError(
+            f"the dataclass {kind.__name__} of the configuration can be changed; write @dataclass(frozen=True)"
+        )
+    try:
+        typing.get_type_hints(kind)
+    except NameError as error:
+        raise LabError(
+            f"a field of {kind.__name__} is of a type that is not defined: {error}; import or define it"
+        ) from error
+    for one in dataclasses.fields(kind):
+        value = getattr(config, one.name)
+        about = f"the field {one.name!r} of {kind.__name__} holds {value!r}, a {type(value).__name__},"
+        if not one.init:
+            raise LabError(
+                f"{about} and cannot be given (init=False), so no option or worker could set it; make it a property"
+            )
+        try:
+            back = _typed(typing.get_type_hints(kind)[one.name], json.loads(json.dumps(_plain(value))))
+        except (TypeError, ValueError, KeyError, LabError) as error:
+            raise LabError(f"{about} which has no plain form; fields are {FIELDS}") from error
+        if not _same(value, back):
+            raise LabError(
+                f"{about} which a worker would be given as {back!r}; annotate the field with its type ({FIELDS})"
+            )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(_plain(key)): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
     return value
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """What plain data stand for where ``hint`` is expected."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _typed(inner[0], value)
+    if origin in (typing.Union, types.UnionType):
+        return _first_that_fits([one for one in inner if one is not type(None)], value)
+    if isinstance(value, Mapping):
+        if dataclasses.is_dataclass(hint):
+            return config_from_dict(typing.cast(type, hint), value)
+        key, one = inner if len(inner) == 2 else (str, Any)
+        return {_key(key, name): _typed(one, found) for name, found in value.items()}
+    if isinstance(value, list):
+        of_each = [one for one in inner if one is not Ellipsis] or [Any]
+        hints = of_each if len(of_each) == len(value) else of_each[:1] * len(value)
+        found = [_typed(one, part) for one, part in zip(hints, value, strict=True)]
+        return found if origin is list or hint is list else tuple(found)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint[value]
+    if isinstance(hint, type) and issubclass(hint, Path) and isinstance(value, str):
+        return hint(value)
+    return value
+
+
+def _first_that_fits(hints: list[Any], value: Any) -> Any:
+    """As the first member of a union whose plain form is ``value``; ``value`` itself where that is none."""
+    if value is None:
+        return None
+    for hint in hints:
+        try:
+            found = _typed(hint, value)
+        except (LabError, TypeError, ValueError, KeyError):
+            continue
+        if _of(hint, found) and _plain(found) == value:
+            return found
+    return value
+
+
+def _of(hint: Any, value: Any) -> bool:
+    kind = typing.get_origin(hint) or hint
+    if kind is typing.Literal:
+        return value in typing.get_args(hint)
+    return not isinstance(kind, type) or isinstance(value, kind) or (kind is float and isinstance(value, int))
+
+
+def _key(hint: Any, name: str) -> Any:
+    return _typed(hint, name) if not (isinstance(hint, type) and issubclass(hint, int | float)) else hint(name)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal and of one type throughout; numbers of numpy are those of Python, nan is nan."""
+    one, other = (value.item() if isinstance(value, np.generic) else value for value in (one, other))
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        return one == other or (math.isnan(one) and math.isnan(other))
+    if type(one) is not type(other):
+        return False
+    if dataclasses.is_dataclass(one):
+        return all(_same(getattr(one, part.name), getattr(other, part.name)) for part in dataclasses.fields(one))
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
+    return bool(one == other)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lab.errors import LabError
-from lab.files import write
+from lab.files import NotWritten, write
 
 log = logging.getLogger("lab")
 
@@ -99,8 +99,10 @@ def keep(name: str, weights: Mapping[str, Tensor], header: Mapping[str, object])
     path = folder / f"{name}.safetensors"
     try:
         write(path, safetensors.torch.save(tensors, {"lab": json.dumps(header)}))
-    except OSError as error:
-        log.warning("The networks %s could not be written (%s); the measurement goes on without them.", path, error)
+    except NotWritten as error:
+        log.warning(
+            "The networks %s could not be written (%s); the measurement goes on without them.", path, error.reason
+        )
 
 
 def report(done: float) -> None:

@@ -1,9 +1,12 @@
-"""The one error a user is meant to read, and the helper that guesses what was meant."""
+"""The one error a user is meant to read, and the helpers that say what was meant and where it went wrong."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
 
 
 class LabError(Exception):
@@ -18,3 +21,34 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the name in ``known`` that is most like ``name``, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def told(error: BaseException, file: Path) -> str:
+    """What went wrong in a user's file, and where: "own.py, line 12, NameError: name 'maen' is not defined (did you …)".
+
+    The line is the last one that ran in the file, or in one that lies beside it.
+    """
+    frame, line = _last_in(error.__traceback__, file)
+    place = "" if frame is None else f"{Path(frame.f_code.co_filename).name}, line {line}, "
+    message = " ".join(str(error).split()) or "without a message"
+    return f"{place}{type(error).__name__}: {message[:500]}{_meant(error, frame)}"
+
+
+def _last_in(trace: TracebackType | None, file: Path) -> tuple[FrameType | None, int]:
+    found: tuple[FrameType | None, int] = (None, 0)
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).parent == file.parent:
+            found = trace.tb_frame, trace.tb_lineno
+        trace = trace.tb_next
+    return found
+
+
+def _meant(error: BaseException, frame: FrameType | None) -> str:
+    """The nearest name to one that is not there, among those that were there."""
+    name = getattr(error, "name", None)
+    known: Any = ()
+    if isinstance(error, NameError) and frame is not None:
+        known = {**frame.f_builtins, **frame.f_globals, **frame.f_locals}
+    elif isinstance(error, AttributeError):
+        known = dir(getattr(error, "obj", None))
+    return nearest(name, known) if isinstance(name, str) and "Did you mean" not in str(error) else ""

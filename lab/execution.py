@@ -7,19 +7,22 @@ last checkpoint). No scheduler of our own: Dask speaks to clusters.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from threadpoolctl import threadpool_limits
 from lab import context, shipped
 from lab.catalogue import load
 from lab.configuration import config_from_dict
-from lab.errors import LabError
+from lab.errors import LabError, nearest, told
 from lab.files import results_folder
 from lab.labels import Measured
 from lab.progress import Progress, open_progress
@@ -48,6 +51,8 @@ BATCH_SYSTEMS = {
 # A worker can die for reasons of its own (memory, a signal); a job that takes three down with it is at fault.
 ATTEMPTS = 3
 CONNECT_SECONDS = 10
+# A cluster without workers is not said to have none before this, and then now and then.
+PATIENCE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,10 @@ def is_named(job: Job, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
+class Failed(Exception):
+    """A measurement raised; the message says what and where, in words that every process can be sent."""
+
+
 def execute(
     job: Job, scratch: Path | None, networks: Path | None, listener: Callable[[float], None] | None
 ) -> tuple[Measured, dict[str, Any]]:
@@ -105,11 +114,20 @@ def execute(
     task = load(job.file)
     _check_same_code(job, task.measurements[job.measurement].fingerprint)
     config = config_from_dict(task.config_type, job.config)
-    with _numerics(), context.job(context.JobContext(job.device, scratch, networks, listener)):
+    # What a measurement prints is no part of what the command prints, which a program may read.
+    with (
+        _numerics(),
+        redirect_stdout(sys.stderr),
+        context.job(context.JobContext(job.device, scratch, networks, listener)),
+    ):
         try:
             return task.measurements[job.measurement].measure(config, job.seeds, job.case), provenance()
+        except (LabError, KeyboardInterrupt):
+            raise
         except SystemExit as error:
-            raise RuntimeError(f"it called sys.exit({error.code!r}), which ends no measurement") from error
+            raise Failed(f"RuntimeError: it called sys.exit({error.code!r}), which ends no measurement") from error
+        except BaseException as error:
+            raise Failed(told(error, job.file)) from error
 
 
 def _check_same_code(job: Job, source: str) -> None:
@@ -157,14 +175,25 @@ class SerialExecutor(Executor):
 
 
 def check_device(device: str) -> None:
-    """Raise LabError unless tensors can be put on ``device``."""
+    """Raise LabError unless tensors with numbers can be put on ``device``."""
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=device).item()  # a device without memory ("meta") has no number to give
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         available = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         raise LabError(
             f"the device {device!r} is not available here; choose one of {', '.join(available)} with --device"
         ) from error
+
+
+def check_cluster(cluster: str) -> None:
+    """Raise LabError unless ``cluster`` can name one; whether it answers is seen when it is needed."""
+    host, colon, port = cluster.rpartition("://")[2].rpartition(":")
+    if cluster in ("", "local", *BATCH_SYSTEMS) or (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        return
+    raise LabError(
+        f"--cluster {cluster!r} names no cluster{nearest(cluster, ['local', *BATCH_SYSTEMS])}; give 'local', the address of a "
+        f"running scheduler (tcp://host:port), or one of {', '.join(BATCH_SYSTEMS)} configured for dask-jobqueue"
+    )
 
 
 def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured], None]) -> None:
@@ -176,6 +205,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
         KeyboardInterrupt: with the sentence to print.
     """
     check_device(session.device)
+    check_cluster(session.cluster)
     store = session.store
     done = 0
     failures: list[tuple[Job, BaseException]] = []
@@ -191,7 +221,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
             while waiting or suspects:
                 alone = not waiting
                 waiting, suspects = ([suspects.pop()], suspects) if alone else (waiting, suspects)
-                with _open_executor(session, min(len(waiting), _slots(session))) as (executor, slots):
+                with _open_executor(session, min(len(waiting), _slots(session))) as (executor, slots, look):
                     under_way: dict[Future[Any], tuple[Job, int, float]] = {}
                     try:
                         while waiting or under_way:
@@ -204,6 +234,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                                 future = executor.submit(execute, job, scratch, store.networks(job), listener)
                                 under_way[future] = (job, attempt, begun)
                             ready, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
+                            look()
                             for job, _, _ in under_way.values():
                                 progress.update(job.label, _read_share(store.scratch(job)))
                             for future in ready:
@@ -264,9 +295,9 @@ def _raise(failures: list[tuple[Job, BaseException]], done: int, total: int, roo
     others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
     if isinstance(error, LabError):
         raise LabError(f"{job.label}{others}: {error}") from error
+    what = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
     raise LabError(
-        f"{job.label}{others} failed with {type(error).__name__}: {error}; "
-        f"{done} of {total} measurements are finished and kept in {root}"
+        f"{job.label}{others} failed with {what}; {done} of {total} measurements are finished and kept in {root}"
     ) from error
 
 
@@ -275,18 +306,18 @@ def _slots(session: Session) -> int:
 
 
 @contextmanager
-def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor, int]]:
-    """An executor and how many calls to keep in it."""
+def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor, int, Callable[[], None]]]:
+    """An executor, how many calls to keep in it, and what to call now and then so that it can say that nobody works."""
     if session.cluster:
-        with _open_cluster(session) as (executor, slots):
-            yield executor, slots
+        with _open_cluster(session) as found:
+            yield found
     elif session.workers == 1:
-        yield SerialExecutor(), 1
+        yield SerialExecutor(), 1, _all_is_well
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
             try:
-                yield pool, processes
+                yield pool, processes, _all_is_well
             except BaseException:
                 # Without this, leaving the block would wait for the trainings under way.
                 for process in list((pool._processes or {}).values()):
@@ -310,8 +341,58 @@ def _end_with(parent: Any) -> None:
     os._exit(1)  # nothing to tidy up: a result is written whole by the process that is gone
 
 
+def _all_is_well() -> None:
+    pass
+
+
+class _Watch:
+    """Says now and then that a cluster has no workers, and how to go on.
+
+    Args:
+        workers: how many there are at the moment.
+        cluster: what to call it.
+        clock: seconds.
+    """
+
+    def __init__(self, workers: Callable[[], int], cluster: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.workers, self.cluster, self.clock = workers, cluster, clock
+        self.say_at = clock() + PATIENCE_SECONDS
+        self.patience = float(PATIENCE_SECONDS)
+
+    def __call__(self) -> None:
+        if self.clock() < self.say_at:
+            return
+        if self.workers():
+            self.patience = float(PATIENCE_SECONDS)
+        else:
+            logger.warning(
+                "the cluster %s has no workers, so nothing is measured; start one (`dask worker ADDRESS`), or stop with Ctrl-C "
+                "and go on without --cluster: what is finished is kept",
+                self.cluster,
+            )
+            self.patience = min(2 * self.patience, 60.0)
+        self.say_at = self.clock() + self.patience
+
+
+async def _scheduler_answers(address: str) -> None:
+    """Return if a Dask scheduler listens there; what else may listen has as long to answer as it takes to be connected."""
+    from distributed.comm import connect
+
+    async def ask() -> None:
+        comm = await connect(address, timeout=CONNECT_SECONDS)
+        try:
+            await comm.write({"op": "identity", "reply": True})
+            found = await comm.read()
+            if not isinstance(found, dict) or found.get("type") != "Scheduler":
+                raise ValueError("what listens there is no Dask scheduler")
+        finally:
+            comm.abort()
+
+    await asyncio.wait_for(ask(), CONNECT_SECONDS)
+
+
 @contextmanager
-def _open_cluster(session: Session) -> Iterator[tuple[Executor, int]]:
+def _open_cluster(session: Session) -> Iterator[tuple[Executor, int, Callable[[], None]]]:
     try:
         import dask
         import distributed
@@ -336,23 +417,39 @@ def _open_cluster(session: Session) -> Iterator[tuple[Executor, int]]:
             address = owned
         else:
             address = session.cluster
+            if not address.startswith("tls://"):  # whose certificates the client alone knows
+                asyncio.run(_scheduler_answers(address))
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except Exception as error:  # what listens there may answer anything
         if owned is not None:
             owned.close()
         raise LabError(
-            f"the cluster {session.cluster!r} does not answer within {CONNECT_SECONDS} s ({error}); give 'local', "
+            f"the cluster {session.cluster!r} does not answer within {CONNECT_SECONDS} s "
+            f"({_first_line(error)}); give 'local', "
             f"the address of a running scheduler (tcp://host:port), or one of {', '.join(BATCH_SYSTEMS)} "
             "configured for dask-jobqueue"
         ) from error
     try:
-        slots = max(2 * len(client.scheduler_info()["workers"]), 2 * workers)
+        slots = max(2 * _workers_of(client), 2 * workers)
         # Dask sends a lost worker's calls to another one by itself.
-        yield client.get_executor(pure=False, retries=0), slots
+        yield client.get_executor(pure=False, retries=0), slots, _Watch(partial(_workers_of, client), session.cluster)
     finally:
         client.close()
         if owned is not None:
             owned.close()
+
+
+def _workers_of(client: Any) -> int:
+    """How many workers the scheduler has; 1 where it does not say, as its end is seen otherwise."""
+    try:
+        return len(client.scheduler_info(n_workers=-1)["workers"])
+    except Exception:
+        return 1
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of a message; its kind where there is none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class _ShareFile:

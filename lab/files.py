@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 from lab.errors import LabError
@@ -12,6 +13,17 @@ PROJECT = Path(__file__).resolve().parent.parent
 FOLDERS = ("tasks", "proofs_check")
 # Installed as a wheel, the project lies among other packages, where nothing is ever written.
 CLONE = (PROJECT / "pyproject.toml").is_file()
+
+
+class NotWritten(LabError, OSError):
+    """A file could not be written; a sentence for the reader, and still an OSError for who can go on without the file."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path} cannot be written: {_reason(error)}; {REMEDY}")
+        self.errno, self.path, self.reason = error.errno, path, _reason(error)
+
+
+REMEDY = "free some space, ask for the right to write there, or name another folder with --results or --out"
 
 
 def results_folder() -> Path:
@@ -30,20 +42,47 @@ def require_clone(command: str) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write ``path`` in one step: under a temporary name first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``path`` in one step: under a temporary name first, then renamed.
+
+    Raises:
+        NotWritten: the disk is full, or the folder is not ours to write to.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise NotWritten(path, error) from error
+
+
+def require_writable(*folders: Path) -> None:
+    """Make ``folders``, and refuse those that nothing can be written to, before any work that would be for nothing.
+
+    Raises:
+        NotWritten: naming the first of them.
+    """
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise NotWritten(folder, error) from error
 
 
 def disk_sentence(root: Path, error: OSError) -> str:
-    reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
     return (
-        f"results cannot be written to {root}: {reason}; free some space or name another folder with --results, "
+        f"results cannot be written to {root}: {_reason(error)}; free some space or name another folder with --results, "
         "finished measurements are kept"
     )
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, NotWritten):
+        return error.reason
+    return "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()

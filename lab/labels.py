@@ -166,6 +166,7 @@ def measured(name: str, found: Any, first: str, labels: Sequence[Label], leading
         if first in dims:
             raise LabError(f"{says} with an axis {first!r}, which the lab adds itself; return it without")
         array = np.asarray(value) if leading else np.asarray(value)[None]
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if array.dtype.kind not in NUMERIC:
             raise LabError(f"{says} with dtype {array.dtype}; return numbers or booleans")
         for axis, size in zip(dims, array.shape[1:], strict=True):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +183,29 @@ def with_findings(readme: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated page of the project and what belongs in it."""
-    readme = PROJECT / "README.md"
+    return {path: make() for path, make in makers().items()}
+
+
+def makers() -> dict[Path, Callable[[], str]]:
+    """Every generated page of the project and what makes it; each raises LabError of its own where a record is damaged."""
     return {
-        **{figure_folder(name) / "README.md": sheet_page(name, parts) for name, parts in sheets().items()},
-        PROJECT / "figures" / "README.md": index_page(),
-        readme: with_findings(readme.read_text(encoding="utf-8")),
+        **{figure_folder(name) / "README.md": partial(sheet_page, name, parts) for name, parts in sheets().items()},
+        PROJECT / "figures" / "README.md": index_page,
+        PROJECT / "README.md": front_page,
     }
+
+
+def front_page() -> str:
+    """README.md with its findings made anew.
+
+    Raises:
+        LabError: it is not there, is no text, or has no place for findings.
+    """
+    file = PROJECT / "README.md"
+    try:
+        return with_findings(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabError(f"{file} cannot be read ({error}); take it back from the repository") from error
 
 
 def shows_nothing_but_results(source: str) -> bool:

@@ -20,7 +20,7 @@ from lab.execution import Session
 from lab.files import PROJECT, write
 from lab.power import ENOUGH
 from lab.report import stored_records
-from lab.reproduction import judge_all
+from lab.reproduction import Verdicts, judge_all
 from lab.results import Results, ensure
 from lab.tasks import Task
 
@@ -56,8 +56,9 @@ def replicate(task: Task, session: Session, roots: Sequence[int]) -> dict[str, d
     for root in roots:
         results = Results(task, task.config("ci"), replace(session, root=root))
         ensure(results.jobs(list(task.measurements.values())), results.session)
-        judged = judge_all(results, list(task.claims.values()), "ci")
-        found[str(root)] = {one.claim.id: outcome(one) for one in judged if _sampled(one)}
+        verdicts = Verdicts()
+        judge_all(results, list(task.claims.values()), "ci", verdicts)
+        found[str(root)] = {one.claim.id: outcome(one) for one in verdicts.require() if _sampled(one)}
     if any(found.values()):
         kept = {"code": _code(task), "roots": dict(sorted(found.items(), key=lambda entry: int(entry[0])))}
         write(replication_file(task), (json.dumps(kept, indent=1) + "\n").encode())

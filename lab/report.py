@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lab.errors import LabError
 from lab.files import PROJECT
@@ -37,6 +39,16 @@ ESCAPES = {
 EXACT = 1e-4
 # An upper bound below this is one on rounding errors, whatever its origin is called (but 0 counts mistakes).
 RESIDUE = 1e-6
+# Below so many characters a line a table has no room for its words, and its rows are stacked.
+TABLE_WIDTH = 110
+# What a record holds; numbers that JSON cannot hold stand by name.
+FIELDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "verdict", "expected", "relation", "bound_origin"), (str,)),
+    **dict.fromkeys(("measured", "bound"), (int, float, str)),
+    "interval": (list, type(None)),
+    "samples": (int,),
+    "controls": (list,),
+}
 TRAINED = ("training", "ordering", "phenomenon")
 
 
@@ -45,12 +57,19 @@ def number(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-def terminal_table(records: Sequence[Record], statements: Mapping[str, str], title: str) -> Table:
-    """Every claim with its statement, measured value, bound, controls and verdict."""
-    table = Table(title=title, show_lines=True, expand=True)
+def terminal_table(
+    records: Sequence[Record], statements: Mapping[str, str], title: str, width: int = TABLE_WIDTH
+) -> RenderableType:
+    """Every claim with its statement, measured value, bound, controls and verdict; one below the other where it is narrow.
+
+    Numbers and verdicts are never cut: they have columns as wide as they are, and other words wrap around them.
+    """
+    if width < TABLE_WIDTH:
+        return _stacked(records, statements, title)
+    table = Table(title=escape(title), show_lines=True, expand=True)
     table.add_column("claim", no_wrap=True)
     table.add_column("statement", ratio=5)
-    table.add_column("measured", justify="right", ratio=2)
+    table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("bound", ratio=4)
     table.add_column("controls", ratio=4)
     table.add_column("verdict", no_wrap=True)
@@ -60,14 +79,33 @@ def terminal_table(records: Sequence[Record], statements: Mapping[str, str], tit
             escape(statements[record["id"]]),
             "\n".join([number(record["measured"]), *_notes(record)]),
             f"{_requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
-            "\n".join(
-                f"{escape(one['name'])}: {number(one['measured'])} "
-                + ("[green]rejected[/green]" if one["rejected"] else "[bold red]NOT REJECTED[/bold red]")
-                for one in record["controls"]
-            ),
+            "\n".join(_controls(record)),
             _verdict(record),
         )
     return table
+
+
+def _stacked(records: Sequence[Record], statements: Mapping[str, str], title: str) -> RenderableType:
+    """A block of lines for each claim."""
+    lines = [f"[italic]{escape(title)}[/italic]"]
+    for record in records:
+        lines += [
+            "",
+            f"[bold]{record['id'].split('/', 1)[1]}[/bold]  {_verdict(record).replace(chr(10), ' ')}",
+            f"  {escape(statements[record['id']])}",
+            f"  measured {'; '.join([number(record['measured']), *_notes(record)])}",
+            f"  required {_requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
+            *(f"  control, {line}" for line in _controls(record)),
+        ]
+    return Text.from_markup("\n".join(lines))
+
+
+def _controls(record: Record) -> list[str]:
+    return [
+        f"{escape(one['name'])}: {number(one['measured'])} "
+        + ("[green]rejected[/green]" if one["rejected"] else "[bold red]NOT REJECTED[/bold red]")
+        for one in record["controls"]
+    ]
 
 
 def _notes(record: Record) -> list[str]:
@@ -147,16 +185,41 @@ def records_file(task: Task) -> Path:
 
 
 def stored_records(task: Task) -> list[dict[str, Any]]:
-    """The verdicts of the last full run of ``task``."""
+    """The verdicts of the last full run of ``task``.
+
+    Raises:
+        LabError: they are missing or damaged, or are of other claims than the task has.
+    """
     try:
         records = json.loads(records_file(task).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise LabError(
             f"{records_file(task)} is missing or damaged ({error}); run `lab reproduce {task.key}` to write it"
         ) from error
-    if not isinstance(records, list):
-        raise LabError(f"{records_file(task)} does not hold a list; run `lab reproduce {task.key}` to write it anew")
+    wrong = "it does not hold a list" if not isinstance(records, list) else _wrong_record(records, task)
+    if wrong:
+        raise LabError(f"{records_file(task)} is of no use ({wrong}); run `lab reproduce {task.key}` to write it anew")
     return records
+
+
+def _wrong_record(records: Sequence[Any], task: Task) -> str:
+    """Why these are no records of the claims of ``task``; empty if they are."""
+    for one in records:
+        lacks = set(FIELDS) - set(one) if isinstance(one, dict) else set(FIELDS)
+        if lacks:
+            return f"a record lacks {sorted(lacks)[0]!r}"
+        wrong = [name for name, kinds in FIELDS.items() if not isinstance(one[name], kinds)]
+        if wrong:
+            return f"the {wrong[0]} of {one['id']} is {one[wrong[0]]!r}"
+        if one["interval"] is not None and len(one["interval"]) != 2:
+            return f"the interval of {one['id']} has {len(one['interval'])} ends"
+        if any(not isinstance(each, dict) or set(each) != {"name", "measured", "rejected"} for each in one["controls"]):
+            return f"a control of {one['id']} is no record"
+    ids = [one["id"] for one in records]
+    if set(ids) != set(task.claims) or len(ids) != len(set(ids)):
+        odd = sorted(set(ids) ^ set(task.claims)) or sorted(one for one in ids if ids.count(one) > 1)
+        return f"it and {task.key} do not have the same claims, such as {odd[0]}"
+    return ""
 
 
 def records_text(records: Sequence[Record]) -> str:

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 
 from lab.configuration import plain
-from lab.errors import LabError
+from lab.errors import LabError, nearest, told
 from lab.execution import Session, run
 from lab.labels import Measured, join
 from lab.runs import Job
 from lab.tasks import Measurement, Task, seeds_below
+
+
+class Arrays(dict[str, np.ndarray]):
+    """Arrays by name; a name that is not there is answered with the nearest one."""
+
+    def __init__(self, measurement: str, arrays: Mapping[str, np.ndarray]) -> None:
+        super().__init__(arrays)
+        self.measurement = measurement
+
+    def __missing__(self, name: object) -> np.ndarray:
+        raise LabError(
+            f"{self.measurement} returned no array {name!r}{nearest(str(name), self)}; it returned {', '.join(self)}"
+        )
 
 
 class Results:
@@ -49,6 +65,12 @@ class Results:
             )
 
     def __getitem__(self, measurement: Measurement) -> Any:
+        if not isinstance(measurement, Measurement):
+            called = getattr(measurement, "__name__", measurement)
+            raise LabError(
+                f"results are asked for {called!r}, a {type(measurement).__name__}{nearest(str(called), self.task.measurements)}; "
+                "ask with the measurement itself, as in results[losses]"
+            )
         if measurement.name not in self._loaded:
             jobs = self.jobs([measurement])
             if not jobs:
@@ -59,11 +81,18 @@ class Results:
             data = join(measurement.name, ensure(jobs, self.session), [job.place for job in jobs])
             first = measurement.first_axis
             labels = tuple(measurement.cases) if first == "case" else self.seeds(measurement)
-            self._loaded[measurement.name] = dict(data) if data.axes is None else data.dataset(first, labels)
+            self._loaded[measurement.name] = (
+                Arrays(measurement.name, data) if data.axes is None else data.dataset(first, labels)
+            )
         return self._loaded[measurement.name]
 
     def vary(self, **changes: Any) -> Results:
         """The same task with some fields of its configuration changed (for controls)."""
+        known = [one.name for one in dataclasses.fields(self.config)]
+        for name in set(changes) - set(known):
+            raise LabError(
+                f"{type(self.config).__name__} has no field {name!r}{nearest(name, known)}; its fields are {', '.join(known)}"
+            )
         return Results(self.task, dataclasses.replace(self.config, **changes), self.session, self._seeds)
 
     def seeds(self, measurement: Measurement) -> tuple[int, ...]:
@@ -74,7 +103,16 @@ class Results:
             return self._seeds
         own = self.task.root if measurement.root is None else measurement.root
         root = own if self.session.root is None else self.session.root
-        return seeds_below(root, measurement.seeds(self.config))
+        return seeds_below(root, self._number_of_seeds(measurement))
+
+    def _number_of_seeds(self, measurement: Measurement) -> int:
+        try:
+            return operator.index(measurement.seeds(self.config))
+        except Exception as error:
+            raise LabError(
+                f"the seeds of {measurement.name} cannot be counted: {told(error, measurement.file)}; "
+                "give a function of configuration to a whole number"
+            ) from error
 
     def jobs(self, measurements: Sequence[Measurement]) -> list[Job]:
         """The calls that these measurements take."""
@@ -114,19 +152,29 @@ def ensure(jobs: Sequence[Job], session: Session, arrived: Callable[[Job], None]
         try:
             for lock in locks:
                 lock.acquire()
-        except filelock.Timeout:
-            for lock in locks:
-                lock.release()
+        except (filelock.Timeout, OSError) as error:
+            for one in locks:
+                one.release()
+            if isinstance(error, filelock.Timeout):
+                raise LabError(
+                    f"another process is measuring {_measured_by(lock)} into {store.root}; wait for it, "
+                    "or name another folder with --results"
+                ) from None
             raise LabError(
-                f"another process is measuring {missing[0].task} into {store.root}; wait for it, "
-                "or name another folder with --results"
-            ) from None
+                f"the folder {store.root} cannot be locked by this process ({error.strerror or error}), as on some network disks "
+                "or where another user measured; name another folder with --results"
+            ) from error
         try:
             run(missing, session, finish)
         finally:
             for lock in locks:
                 lock.release()
     return [_present(found[job.path]) for job in jobs]
+
+
+def _measured_by(lock: filelock.BaseFileLock) -> str:
+    """The task whose lock it is."""
+    return Path(lock.lock_file).parent.name
 
 
 def _present(data: Measured | None) -> Measured:

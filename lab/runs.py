@@ -13,7 +13,6 @@ import json
 import logging
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ import safetensors.numpy
 import torch
 
 from lab.errors import LabError
-from lab.files import disk_sentence, write
+from lab.files import disk_sentence, require_writable, write
 from lab.labels import Measured
 
 logger = logging.getLogger("lab")
@@ -145,8 +144,14 @@ class Store:
 
     def _in_folder(self, job: Job) -> Stored | None:
         path = self.root / job.path
-        if not path.exists():
-            return None
+        try:
+            if not path.exists():
+                return None
+        except OSError as error:
+            raise LabError(
+                f"results cannot be read from {path.parent}: {(error.strerror or str(error)).lower()}; ask its owner for the right, "
+                "or name another folder with --results"
+            ) from error
         try:
             data, manifest = read(path)
             if manifest["identity"] != job.identity:
@@ -196,9 +201,7 @@ class Store:
         """Held by the one process that measures ``task`` into this folder."""
         folder = self.root / task
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            require_writable(folder)
         except OSError as error:
             raise LabError(disk_sentence(self.root, error)) from error
         return filelock.FileLock(folder / ".lock", timeout=0)
@@ -229,7 +232,7 @@ def read(path: Path) -> tuple[Measured, dict[str, Any]]:
             manifest = json.loads((file.metadata() or {})["manifest"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}
         return _with_shape(arrays, manifest), manifest
-    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise Unusable(DAMAGED) from error
     except OSError as error:
         raise Unusable(str(error)) from error

@@ -32,6 +32,7 @@ import numpy as np
 
 from lab import papers
 from lab.claims import Claim, Control, Evidence, Expected, Kind, control
+from lab.configuration import check_config
 from lab.errors import LabError, nearest
 from lab.files import FOLDERS, PROJECT
 from lab.labels import NUMERIC, LabelledArrays, Measured, is_labelled, measured
@@ -44,6 +45,7 @@ if typing.TYPE_CHECKING:
 Preset = Literal["smoke", "ci", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 SEEDS_OF_A_ROOT = 1_000_000
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names a folder and begins the ids of claims
 
 # A mapping of names to plain arrays (all with numbers), or to labelled ones (xarray.DataArray) and numbers.
 Data = Mapping[str, Any]
@@ -100,11 +102,14 @@ class Measurement:
             LabError: what it returned are not numbers, or their axes or labels are wrong.
         """
         if self.cases:
-            return measured(self.name, self.function(config, **self.cases[case]), "case", (case,), leading=False)
+            found = self.function(config, **self.cases[case])
+            _check_returned(self.name, found)
+            return measured(self.name, found, "case", (case,), leading=False)
         found = self.function(config, seeds if self.ensemble else seeds[0])
+        _check_returned(self.name, found)
         if is_labelled(found):
             return measured(self.name, found, "seed", seeds, leading=self.ensemble)
-        data = {name: np.asarray(value) for name, value in found.items()}
+        data = {name: _plain_array(self.name, name, value) for name, value in found.items()}
         if not self.ensemble:
             data = {name: value[None] for name, value in data.items()}
         for name, value in data.items():
@@ -117,6 +122,39 @@ class Measurement:
                     f"{self.name} returned {name!r} of shape {value.shape}; its first axis must be the {len(seeds)} seeds"
                 )
         return Measured(data)
+
+
+def _check_returned(name: str, found: Any) -> None:
+    """Refuse what is no mapping of names to arrays."""
+    if not isinstance(found, Mapping) and not hasattr(found, "data_vars"):
+        raise LabError(
+            f"{name} returned a {type(found).__name__}; return arrays by name, such as {{'error': error}}, or a Dataset"
+        )
+    if not len(found):
+        raise LabError(f"{name} returned 0 arrays, which shows nothing; return at least 1 by name")
+    for array in found:
+        if not isinstance(array, str) or not array or array.startswith("__") or not array.isprintable():
+            raise LabError(
+                f"{name} returned an array called {array!r}; give it a name of letters, digits and underscores"
+            )
+
+
+def _plain_array(measurement: str, name: str, value: Any) -> np.ndarray:
+    """An array as files hold it: in this machine's order of bytes."""
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        array = np.asarray(value)
+    except ValueError as error:
+        raise LabError(
+            f"{measurement} returned {name!r}, which forms no array ({error}); give rows of equal length"
+        ) from error
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        raise LabError(
+            f"{measurement} returned {name!r} with dtype {array.dtype}, which files do not hold; return float64"
+        )
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def seeds_below(root: int, number: int) -> tuple[int, ...]:
@@ -157,12 +195,19 @@ class Task:
         # A figure takes `lab.results.Results`, which stands above this file.
         self.figures: dict[str, Callable[[Any], Sheet]] = {}
         self.claims: dict[str, Claim] = {}
+        if not NAME.fullmatch(name):
+            raise LabError(
+                f"the task's name {name!r} must serve as a folder and begin the ids of claims; use at most 100 letters, digits, "
+                "hyphens, dots and underscores"
+            )
         if set(self.presets) != set(PRESETS):
             raise LabError(
                 f"{self.name} has the presets {', '.join(self.presets)}; it needs exactly {', '.join(PRESETS)}"
             )
         if len({type(config) for config in self.presets.values()}) != 1:
             raise LabError(f"the presets of {self.name} are of different types; make them instances of one dataclass")
+        for preset in self.presets.values():
+            check_config(preset)
         frame = inspect.currentframe()
         while frame is not None and frame.f_code.co_name != "<module>":
             frame = frame.f_back
@@ -204,6 +249,8 @@ class Task:
 
     def measurement(
         self,
+        without_parentheses: Any = None,
+        /,
         *,
         seeds: Callable[[Any], int] = lambda config: 1,
         ensemble: bool = False,
@@ -214,6 +261,14 @@ class Task:
 
         ``root`` moves this measurement alone to seeds that nobody has used.
         """
+        if without_parentheses is not None:
+            raise LabError("a measurement is registered by a call; write @TASK.measurement(), with its parentheses")
+        if not callable(seeds):
+            raise LabError(
+                f"seeds={seeds!r} must say how many seeds a configuration asks for; write lambda config: {seeds!r}"
+            )
+        if seeds_per_job < 1:
+            raise LabError(f"seeds_per_job={seeds_per_job} leaves every call without a seed; name at least 1")
 
         def register(function: Callable[..., Data]) -> Measurement:
             source = self._fingerprint(function)
@@ -281,6 +336,8 @@ class Task:
             with style():
                 return function(results)
 
+        if plot.__name__ in self.figures:
+            raise LabError(f"{self.file} has two figures called {plot.__name__}; give one of them another name")
         self.figures[plot.__name__] = plot
         return plot
 

@@ -40,15 +40,15 @@ def write(path: Path, identity: str, place: Mapping[str, Any], tensors: Mapping[
     text = json.dumps({"run": identity, "place": place})
     try:
         files.write(path, safetensors.torch.save(copies, {"lab": text, "sha256": digest(copies, text)}))
-    except OSError as error:
-        log.warning("Checkpoint %s could not be written (%s); training goes on without it.", path, error)
+    except files.NotWritten as error:
+        log.warning("Checkpoint %s could not be written (%s); training goes on without it.", path, error.reason)
 
 
 def read(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Where the run ``identity`` stood when it was written; None where there is no such file that can be trusted."""
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}

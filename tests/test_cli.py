@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.catalogue import discover
-from lab.cli import main
+from lab.cli import PREDICTORS, TASK_NAMES, Diagnose, Run, _name_first, main
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 
@@ -106,6 +107,14 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
         (["check", "causallm-icl/T11"], "no claim matches 'causallm-icl/T11' (did you mean"),
         (["show", "causallm-icl/T11"], "no claim matches"),
         (["check", "--workers", "0"], "--workers 0 is below 1"),
+        (["check", "causallm-icl/T1", "--cluster", "nosuch"], "--cluster 'nosuch' names no cluster"),
+        (["check", "causallm-icl/T1", "--cluster", "slrum"], "names no cluster (did you mean 'slurm'?)"),
+        (["check", "causallm-icl/T1", "--cluster", "nonsense://"], "names no cluster"),
+        (["check", "causallm-icl/T1", "--device", "meta"], "the device 'meta' is not available here"),
+        (["run", "causallm-icl", "--preset", "smoke", "--preset", "ci"], "--preset is given 2 times"),
+        (["run", "causallm-icl", "--seeds", "--preset", "smoke"], "--seeds names no seed"),
+        (["show", "causallm-icl/Q*"], "no claim matches"),
+        (["notebooks", "mesa-optimization-proofs"], "mesa-optimization-proofs holds proofs"),
         (["run"], "name the task"),
     ],
 )
@@ -127,6 +136,85 @@ def test_an_unknown_or_ill_typed_option_stops(tiny: list[str], arguments: list[s
     with pytest.raises(SystemExit) as stopped:
         main(["run", *tiny, *arguments])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "{file} --preset smoke --size 4 --seeds 5 7",
+        "--preset smoke --size 4 --seeds 5 7 {file}",
+        "--preset smoke {file} --size 4 --seeds 5 7",
+        "--preset=smoke --size=4 {file} --seeds 5 7",
+    ],
+)
+def test_options_come_before_or_after_the_name(tiny: list[str], order: str, tmp_path: Path, capsys) -> None:
+    file, *where = tiny
+    assert main(["run", *where, *order.format(file=file).split()]) == 0
+    kept = {path.stem for path in (tmp_path / "results" / "tiny" / "means").rglob("*.safetensors")}
+    assert kept == {"seeds-5", "seeds-7"}
+
+
+def test_options_come_before_the_name_of_a_task_too() -> None:
+    for arguments in (["--device", "tpu", "mesa-optimization"], ["mesa-optimization", "--device", "tpu"]):
+        assert _name_first(arguments, Run, TASK_NAMES)[0] == "mesa-optimization"
+    assert _name_first(["--task", "markov-chains", "own.py:law"], Diagnose, PREDICTORS)[0] == "own.py:law"
+    assert _name_first(["--preset", "smoke"], Run, TASK_NAMES) == []
+
+
+def test_usage_says_what_to_name(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert "TASK" in capsys.readouterr().out
+
+
+def test_an_option_without_values_is_refused_before_anything_is_measured(
+    tiny: list[str], tmp_path: Path, capsys
+) -> None:
+    assert main(["run", *tiny, "--inner.scales"]) == 2
+    assert "--inner.scales is given no value" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_show_takes_wildcards(capsys) -> None:
+    assert main(["show", "mesa-optimization/T*"]) == 0
+    shown = capsys.readouterr().out
+    assert "mesa-optimization/T1 (" in shown
+    assert "mesa-optimization/T2 (" in shown
+
+
+def test_results_may_lie_below_the_home_folder(tiny: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", tiny[0], "--workers", "1", "--results=~/kept"]) == 0
+    assert (tmp_path / "kept" / "tiny").is_dir()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights of folders are others there")
+def test_a_folder_without_rights_is_said_before_the_work(tiny: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("", encoding="utf-8")
+    assert main(["run", tiny[0], "--workers", "1", "--results", str(blocked)]) == 2
+    assert "blocked" in capsys.readouterr().err
+    own = tmp_path / "own.py"
+    own.write_text("def zero(x, y, q):\n    return 0 * q[..., 0]\n", encoding="utf-8")
+    monkeypatch.setattr("lab.diagnosis.comparison.diagnose", None)  # it would be work for nothing
+    assert main(["diagnose", f"{own}:zero", "--out", str(blocked)]) == 2
+    assert f"{blocked} cannot be written: file exists" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_sentence_wherever_something_is_written(tiny: list[str], monkeypatch, capsys) -> None:
+    assert main(["run", *tiny]) == 0
+    capsys.readouterr()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["run", *tiny]) == 2
+    output = capsys.readouterr()
+    assert "scatter.png cannot be written: the disk is full; free some space" in output.err
+    assert "3 of 3 verdicts are the expected ones" in output.out
 
 
 def test_an_unknown_command_stops() -> None:

@@ -493,3 +493,48 @@ def test_a_task_offers_its_prompts_at_its_top_level(tmp_path: Path) -> None:
         f"{tiny}\nfrom lab.diagnosis.settings import Regression\nPROMPTS = Regression(dimension=2)\n", encoding="utf-8"
     )
     assert find_setting(str(file)) == Regression(dimension=2)
+
+
+@pytest.mark.parametrize("step", [0.1, 0.3])
+def test_a_single_step_is_recognised_beyond_the_rate_at_which_many_diverge(step: float, unchecked: None) -> None:
+    match, _ = identify(gradient_descent(step, 1), Regression(context_length=20), FEW)
+    assert match.name == "gradient step, fitted rate"
+    assert match.row(match.name).fitted["step"] == pytest.approx(step, rel=1e-6)
+
+
+def test_bayes_ridge_of_almost_no_noise_is_recognised(unchecked: None) -> None:
+    setting = Regression(dimension=10, context_length=5, noise=1e-7)
+    match, _ = identify(ridge(1e-14), setting, FEW)
+    assert match.kind == "identical"
+    assert "ridge, Bayes penalty" in match.tied
+    prompts = setting.sample(stream(0, "small"), 20)
+    basis = algorithms.Eigenbasis(*setting.given(prompts))
+    for penalty in (1e-14, 1e-6, 1.0):
+        exact = ridge(penalty)(*setting.given(prompts))
+        torch.testing.assert_close(basis.ridge(None, penalty=penalty), exact, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("setting", "missing"), [(Chains(concentration=0.03), "peaked rows"), (Chains(length=2), "chains of order 2")]
+)
+def test_shifts_that_cannot_be_drawn_are_left_out(setting: Chains, missing: str) -> None:
+    found = setting.shifts(stream(0), 4)
+    assert missing not in found
+    assert len(found) == 5
+
+
+def test_too_few_prompts_are_refused_before_anything_is_asked() -> None:
+    def never(x: Tensor, y: Tensor, query: Tensor) -> Tensor:
+        raise AssertionError
+
+    with pytest.raises(LabError, match="0 prompts are too few for an interval; ask for at least 40"):
+        diagnose(never, PLAIN, prompts=0)
+
+
+def test_the_figure_of_another_predictor_does_not_stay(tmp_path: Path) -> None:
+    for name in ("diagnosis.png", "diagnosis.csv"):
+        (tmp_path / name).write_bytes(b"of another")
+    stopped = diagnose(lambda x, y: x, PLAIN, prompts=FEW)
+    assert stopped.stopped
+    assert [path.name for path in presentation.store(stopped, tmp_path)] == ["diagnosis.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["diagnosis.json"]

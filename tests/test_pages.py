@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from lab import LabError, pages
+from lab import LabError, cli, pages, report
 from lab.catalogue import discover
 from lab.files import PROJECT
 from lab.findings import FINDINGS
@@ -57,6 +60,43 @@ def test_every_figure_has_a_caption() -> None:
 def test_a_page_without_markers_is_named() -> None:
     with pytest.raises(LabError, match="findings:begin"):
         pages.with_findings("# A page")
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda records: [{**records[0], "id": "mesa-optimization/OLD"}, *records[1:]], "do not have the same claims"),
+        (lambda records: records[1:], "do not have the same claims"),
+        (lambda records: [*records, records[0]], "do not have the same claims"),
+        (
+            lambda records: [{**records[0], "measured": None}, *records[1:]],
+            "the measured of mesa-optimization/.* is None",
+        ),
+        (lambda records: [{**records[0], "interval": [1.0]}, *records[1:]], "has 1 ends"),
+        (lambda records: [{**records[0], "controls": [1]}, *records[1:]], "a control of .* is no record"),
+        (lambda records: [{}], "a record lacks 'bound'"),
+        (lambda records: [1], "a record lacks 'bound'"),
+        (lambda records: None, "does not hold a list"),
+    ],
+)
+def test_a_damaged_record_of_one_paper_leaves_the_pages_of_the_others(
+    damage: Callable, sentence: str, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    victim = next(task for task in discover() if task.name == "mesa-optimization" and task.claims)
+    text = json.dumps(damage(json.loads(report.records_file(victim).read_text(encoding="utf-8"))))
+    (tmp_path / "claims.json").write_text(text, encoding="utf-8")
+    kept = report.records_file
+    monkeypatch.setattr(report, "records_file", lambda task: tmp_path / "claims.json" if task is victim else kept(task))
+    written: list[Path] = []
+    monkeypatch.setattr(cli, "write", lambda path, content: written.append(path))
+    cli._write_pages()
+    left = {path for path in pages.makers() if path not in written}
+    assert left == {
+        pages.figure_folder("mesa-optimization") / "README.md",
+        PROJECT / "figures" / "README.md",
+        PROJECT / "README.md",
+    }
+    assert re.search(sentence, caplog.text)
 
 
 def test_a_file_without_a_title_is_named(tmp_path) -> None:

@@ -85,6 +85,26 @@ def test_tables_show_the_weakest_part_and_where_its_bound_comes_from() -> None:
         assert expected in printed
 
 
+@pytest.mark.parametrize("width", [40, 80, 109, 110, 160])
+def test_numbers_and_verdicts_are_whole_at_every_width(width: int) -> None:
+    odd = record(
+        measured=-6.4912345,
+        interval=[-6.6543, -6.3210987],
+        samples=12345,
+        bound_origin="a gap of [0, 1]",
+        verdict="refuted",
+    )
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(report.terminal_table([odd], {"p/T1": "A statement of a few words that may wrap."}, "title", width))
+    printed = console.export_text()
+    for whole in ("-6.49", "-6.65 to -6.32", "n = 12,345", "refuted", "(expected holds)"):
+        assert whole in (printed if width >= 110 else " ".join(printed.split()))
+    assert "…" not in printed
+    assert all(len(line) <= width for line in printed.splitlines())
+    if width < 110:
+        assert "[0, 1]" in " ".join(printed.split())
+
+
 def test_the_markdown_table_words_what_could_not_be_tried() -> None:
     def check(results, value: float = 2.0) -> Evidence:
         return Evidence.exact(value, "<=", 1.0, "the paper's figure")

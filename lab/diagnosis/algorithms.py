@@ -246,11 +246,15 @@ class Eigenbasis:
     """
 
     def __init__(self, x_context: Tensor, y_context: Tensor, x_query: Tensor) -> None:
-        values, vectors = torch.linalg.eigh(x_context.mT @ x_context)
+        # Of X itself: eigenvectors of its Gram matrix are lost along eigenvalues below rounding, where a small penalty counts.
+        left, singular, right = torch.linalg.svd(x_context, full_matrices=False)
+        rounding = torch.finfo(singular.dtype).eps
+        smallest = max(x_context.shape[-2:]) * rounding * singular[:, :1]
         # Nothing of the context lies along an eigenvalue of 0, and a filter may divide by it.
-        self.values = values.clamp_min(torch.finfo(values.dtype).eps * float(values.max()))
-        moments = predict(predict(y_context, x_context.mT), vectors.mT)
-        self.parts = (x_query @ vectors) * moments[:, None]
+        self.exact = singular.square()
+        self.values = self.exact.clamp_min(rounding * float(self.exact.max()))
+        moments = torch.where(singular > smallest, singular * predict(y_context, left.mT), 0.0)
+        self.parts = (x_query @ right.mT) * moments[:, None]
 
     def answers(self, prompts: int | None, gain: Tensor) -> Tensor:
         """Of the filter whose values at the eigenvalues are ``gain``."""
@@ -258,7 +262,7 @@ class Eigenbasis:
 
     def ridge(self, prompts: int | None, *, penalty: float) -> Tensor:
         """As `lab.domains.regression.least_squares.ridge`."""
-        return self.answers(prompts, 1 / (self.values + penalty))
+        return self.answers(prompts, 1 / (self.exact + penalty))
 
     def gradient_descent(self, prompts: int | None, *, step: float, steps: int = 1) -> Tensor:
         """As `lab.domains.regression.gradient_descent.gradient_descent`."""
@@ -305,7 +309,11 @@ def regression_candidates(
     yield fixed("shrunken Kaczmarz (place j divides by j)", normalised_kaczmarz())
     basis = Eigenbasis(x_context, y_context, x_query)
     yield Searched(
-        "gradient step, fitted rate", partial(gradient_descent, steps=1), real=rates, quick=basis.gradient_descent
+        "gradient step, fitted rate",
+        partial(gradient_descent, steps=1),
+        real={"step": (0.02 / largest, 200 / largest)},  # one step has no limit beyond which it diverges
+        points=12,
+        quick=basis.gradient_descent,
     )
     yield Searched("ridge, fitted penalty", ridge, real={"penalty": (1e-3 * mean, 1e2 * mean)}, quick=basis.ridge)
     yield Searched(

@@ -198,6 +198,11 @@ def with_cosines(
     return dataclasses.replace(match, rows=rows)
 
 
+def _check_number(prompts: int) -> None:
+    if prompts < FEWEST_PROMPTS:
+        raise LabError(f"{prompts} prompts are too few for an interval; ask for at least {FEWEST_PROMPTS}")
+
+
 def identify(
     predictor: Callable[..., Tensor], setting: Setting, prompts: int = 512, seed: int = 0
 ) -> tuple[Match, list[Algorithm]]:
@@ -206,8 +211,7 @@ def identify(
     Raises:
         LabError: fewer than `FEWEST_PROMPTS` prompts.
     """
-    if prompts < FEWEST_PROMPTS:
-        raise LabError(f"{prompts} prompts are too few for an interval; ask for at least {FEWEST_PROMPTS}")
+    _check_number(prompts)
     # Prompts are Any: a setting takes those that it draws itself.
     halves: list[Any] = [setting.sample(stream(seed, "diagnosis", half), prompts // 2) for half in ("fit", "judge")]
     fitted_on, judged_on = halves
@@ -235,10 +239,10 @@ def diagnose(
         seed: root of the prompts.
 
     Raises:
-        LabError: a setting without prompts, or a stored model that cannot read them.
+        LabError: too few prompts, or a stored model that cannot read them.
     """
     begun = time.perf_counter()
-
+    _check_number(prompts)
     call = setting.stored(made) if isinstance(made, StoredModel) else made
     source = stream(seed, "diagnosis")
     subject = Subject(name, call, setting.shape, setting.log_answers)

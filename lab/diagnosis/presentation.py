@@ -239,9 +239,14 @@ def plain(value: Any) -> Any:
 
 
 def store(diagnosis: Diagnosis, folder: Path) -> list[Path]:
-    """Write ``diagnosis.json``, and the figure with its data unless the comparison stopped; the paths written."""
+    """Write ``diagnosis.json``, and the figure with its data unless the comparison stopped; the paths written.
+
+    A figure of another predictor does not stay beside it.
+    """
     file = folder / "diagnosis.json"
     write(file, (json.dumps(plain(diagnosis.record()), indent=1, allow_nan=False) + "\n").encode())
     if diagnosis.match is None:
+        for stale in ("diagnosis.png", "diagnosis.csv"):
+            (folder / stale).unlink(missing_ok=True)
         return [file]
     return [file, save(plot(diagnosis, diagnosis.match), folder, "diagnosis")]

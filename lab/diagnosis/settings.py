@@ -7,10 +7,11 @@ task's file offers its prompts by holding a setting at its top level.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -294,14 +295,22 @@ class Chains:
         """Sequences of laws that differ from this one in one respect."""
         sizes: dict[str, Any] = {"states": self.states, "length": self.length}
         order = 2 if self.order == 1 else 1
-        return {
-            "peaked rows": dataclasses.replace(self, concentration=self.concentration / 4).sample(source, batch),
-            "flat rows": dataclasses.replace(self, concentration=4 * self.concentration).sample(source, batch),
-            f"chains of order {order}": dataclasses.replace(self, order=order).sample(source, batch),
-            "useless symbol counts": doubly_stochastic_chains(source, batch, **sizes),
-            "useless transitions": unigram_chains(source, batch, **sizes),
-            f"{self.length // 2} tokens": self.at_length(max(self.length // 2, self.order + 1)).sample(source, batch),
+        half = max(self.length // 2, self.order + 1)
+        laws: dict[str, Callable[[], MarkovSequences]] = {
+            "peaked rows": lambda: dataclasses.replace(self, concentration=self.concentration / 4).sample(
+                source, batch
+            ),
+            "flat rows": lambda: dataclasses.replace(self, concentration=4 * self.concentration).sample(source, batch),
+            f"chains of order {order}": lambda: dataclasses.replace(self, order=order).sample(source, batch),
+            "useless symbol counts": lambda: doubly_stochastic_chains(source, batch, **sizes),
+            "useless transitions": lambda: unigram_chains(source, batch, **sizes),
+            f"{half} tokens": lambda: self.at_length(half).sample(source, batch),
         }
+        found = {}
+        for name, draw in laws.items():
+            with contextlib.suppress(LabError):  # a law that cannot be drawn near this one is none to compare with
+                found[name] = draw()
+        return found
 
     def reordered(self, prompts: MarkovSequences, source: RandomStream) -> MarkovSequences:
         """The tokens before the last in another order."""

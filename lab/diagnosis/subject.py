@@ -220,7 +220,7 @@ def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Fi
             Finding(
                 "arguments",
                 f"it takes the arguments ({own}) but a predictor is given {len(arguments)}, ({', '.join(arguments)}), "
-                "and never the answer",
+                "and never the answer; if it makes one, name a predictor that it made, as NAME = function(...) in the file",
                 True,
             )
         ]

@@ -86,13 +86,13 @@ def load_model(path: Path, *, seed: int | None = None, arm: str | None = None, m
     if _is_pickle(begin):
         raise LabError(
             f"{path} is a pickle, as torch.save writes it, and reading one can execute code; "
-            "write the model with lab.models.checkpoint.save_model"
+            "write a model of this lab with lab.models.checkpoint.save_model, and give any other as FILE.py:FUNCTION"
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("lab", "null"))
             weights = {name: file.get_tensor(name) for name in file.keys()}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise LabError(f"{path} is damaged or no safetensors file ({error}); write it anew") from error
     if header is None:
         raise LabError(
@@ -102,8 +102,8 @@ def load_model(path: Path, *, seed: int | None = None, arm: str | None = None, m
     try:
         architecture = config_from_dict(Architecture, header["architecture"])
         members = header.get("members")
-        own = ("", 1) if members else (header["mask"], header["sign"])
-    except (LabError, TypeError, KeyError) as error:
+        own = ("", 1) if members else (header["mask"], header.get("sign", 1))
+    except (LabError, TypeError, KeyError, AttributeError) as error:
         raise LabError(f"{path} names an architecture that is not this lab's transformer: {error}") from error
     if not members:
         return StoredModel(_built(path, architecture, weights), mask or own[0], own[1])

@@ -1,0 +1,283 @@
+"""What a file of one's own may get wrong, and the sentence that answers it: where, what, and what to do."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lab import LabError
+from lab.catalogue import load
+from lab.cli import main
+from lab.configuration import check_config, config_from_dict, plain
+from lab.execution import Failed, Session, execute
+from lab.results import Results
+
+HEAD = """
+from dataclasses import dataclass
+import numpy as np
+from lab import Evidence, Paper, Task, control
+from lab.figures import Sheet
+@dataclass(frozen=True)
+class Config:
+    size: int = 2
+TASK = Task("own", Paper("T", "A", 2024), {preset: Config() for preset in ("smoke", "ci", "paper")})
+"""
+MEASUREMENT = """
+@TASK.measurement(seeds=lambda config: 2)
+def means(config: Config, seed: int):
+    return {"mean": float(seed)}
+"""
+FIGURE = """
+@TASK.figure
+def picture(results):
+    \"\"\"Caption.\"\"\"
+    sheet = Sheet()
+    sheet.panel("title", x="x", y="y").scatter([0, 1], results[means]["mean"], name="one")
+    return sheet
+"""
+CLAIM = """
+@TASK.claim("own/A", where="w", kind="identity", statement="s", controls=[control("c", shift=9)])
+def small(results, shift=0):
+    return Evidence.exact(results[means]["mean"].max() + shift, "<=", 6, "b")
+"""
+SECOND = CLAIM.replace("own/A", "own/B").replace("def small", "def smaller")
+
+
+@dataclass(frozen=True)
+class Own:
+    """A task file that is wrong in one way, and its command line."""
+
+    folder: Path
+    capsys: Any
+
+    def run(self, *parts: str, command: str = "run", options: tuple[str, ...] = ()) -> tuple[int, str, str]:
+        file = self.folder / "own.py"
+        file.write_text("".join(parts), encoding="utf-8")
+        status = main([command, str(file), "--workers", "1", "--results", str(self.folder / "results"), *options])
+        output = self.capsys.readouterr()
+        return status, output.out, output.err
+
+
+@pytest.fixture
+def own(tmp_path: Path, capsys: Any) -> Own:
+    return Own(tmp_path, capsys)
+
+
+def test_a_right_file_runs(own: Own) -> None:
+    assert own.run(HEAD, MEASUREMENT, FIGURE, CLAIM)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        (
+            (HEAD, MEASUREMENT.replace('"mean": float(seed)', '"mean": flat(seed)')),
+            "own.py, line 13, NameError: name 'flat' is not defined (did you mean 'float'?)",
+        ),
+        (
+            (HEAD, MEASUREMENT.replace("float(seed)", "np.maen(seed)")),
+            "own.py, line 13, AttributeError: module 'numpy' has no attribute 'maen' (did you mean 'mean'?)",
+        ),
+        ((HEAD, MEASUREMENT.replace("float(seed)", "1 / 0")), "own.py, line 13, ZeroDivisionError: division by zero"),
+        (
+            (HEAD, MEASUREMENT.replace('{"mean": float(seed)}', "None")),
+            "means returned a NoneType; return arrays by name",
+        ),
+        ((HEAD, MEASUREMENT.replace('{"mean": float(seed)}', "{}")), "means returned 0 arrays"),
+        ((HEAD, MEASUREMENT.replace('"mean"', "1")), "means returned an array called 1"),
+        ((HEAD, MEASUREMENT.replace('"mean"', '"__metadata__"')), "an array called '__metadata__'"),
+        ((HEAD, MEASUREMENT.replace("float(seed)", "[[1], [1, 2]]")), "returned 'mean', which forms no array"),
+        (
+            (HEAD, MEASUREMENT.replace("float(seed)", "np.longdouble(1)")),
+            "with dtype float128, which files do not hold",
+        ),
+        (
+            (HEAD, MEASUREMENT.replace("float(seed)", "np.zeros(seed + 1)"), FIGURE),
+            "returned 'mean' of shape (2,) at seed 1, but (1,) at seed 0",
+        ),
+        ((HEAD, MEASUREMENT.replace("config: 2", "config: 2.5")), "the seeds of means cannot be counted: "),
+        ((HEAD, MEASUREMENT.replace("config: 2", "config: 1 / 0")), "own.py, line 11, ZeroDivisionError"),
+        (
+            (HEAD, MEASUREMENT.replace("(seeds=lambda config: 2)", "")),
+            "write @TASK.measurement(), with its parentheses",
+        ),
+        (
+            (HEAD, MEASUREMENT, FIGURE.replace("return sheet", "return sheet.figure")),
+            "it returned a Figure; return the Sheet",
+        ),
+        (
+            (HEAD, MEASUREMENT, FIGURE.replace('["mean"]', '["maen"]')),
+            "the figure picture of own: means returned no array 'maen' (did you mean 'mean'?); it returned mean",
+        ),
+        ((HEAD, MEASUREMENT, CLAIM.replace(".max()", "[7]")), "own/A cannot be judged: own.py, line 17, IndexError"),
+        (
+            (HEAD, MEASUREMENT, CLAIM.replace("+ shift", "+ shift + np.nan")),
+            "own/A: the measured value of this evidence is not",
+        ),
+        ((HEAD, MEASUREMENT, CLAIM.replace("shift=9", "shfit=9")), "sets ['shfit'] (did you mean 'shift'?)"),
+        (
+            (HEAD, MEASUREMENT, CLAIM.replace("results[", "results.vary(sise=1)[")),
+            "no field 'sise' (did you mean 'size'?)",
+        ),
+        ((HEAD, MEASUREMENT, FIGURE, FIGURE), "own.py has two figures called picture"),
+        ((HEAD.replace('"own"', '".."'), MEASUREMENT), "the task's name '..' must serve as a folder"),
+        ((HEAD.replace("(frozen=True)", ""), MEASUREMENT), "write @dataclass(frozen=True)"),
+        ((HEAD.replace("    size: int", "    seeds: int"), MEASUREMENT), "is called like an option of `lab run`"),
+    ],
+)
+def test_a_mistake_is_answered_by_what_and_where(own: Own, parts: tuple[str, ...], sentence: str) -> None:
+    status, _, errors = own.run(*parts)
+    last = errors.strip().splitlines()[-1]
+    assert (status, last[:5]) == (2, "lab: ")
+    assert sentence in last
+
+
+CAUGHT_BY_TYPES = {
+    "own.py, line 11, seeds=2 must say how many seeds": (HEAD, MEASUREMENT.replace("lambda config: 2", "2")),
+    "make each with control(": (HEAD, MEASUREMENT, CLAIM.replace('control("c", shift=9)', '{"shift": 9}')),
+    "results are asked for 'mean', a str (did you mean 'means'?); ask with the measurement itself": (
+        HEAD,
+        MEASUREMENT,
+        FIGURE.replace("results[means]", 'results["mean"]'),
+    ),
+}
+
+
+def test_so_are_those_that_the_types_of_this_suite_would_catch(tmp_path: Path) -> None:
+    """In a process where nothing checks types."""
+    files = []
+    for number, parts in enumerate(CAUGHT_BY_TYPES.values()):
+        files.append(tmp_path / str(number) / "own.py")
+        files[-1].parent.mkdir()
+        files[-1].write_text("".join(parts), encoding="utf-8")
+    options = ["--workers", "1", "--results", str(tmp_path / "results")]
+    script = f"from lab.cli import main\nprint([main(['run', file, *{options}]) for file in {list(map(str, files))}])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")
+    assert done.stdout.splitlines()[-1] == "[2, 2, 2]"
+    said = [line for line in done.stderr.splitlines() if line.startswith("lab: ")]
+    for line, sentence in zip(said, CAUGHT_BY_TYPES, strict=True):
+        assert sentence in line
+
+
+def test_one_claim_or_figure_that_raises_leaves_the_others(own: Own) -> None:
+    broken = FIGURE.replace("def picture", "def other").replace("sheet = Sheet()", "raise ValueError('no')")
+    status, output, errors = own.run(
+        HEAD, MEASUREMENT, broken, FIGURE, CLAIM.replace("results[means]", "1 / 0, results"), SECOND
+    )
+    assert status == 2
+    assert "drew" in output
+    assert "1 of 1 verdicts are the expected ones" in output
+    assert [line.split(" ")[1:3] for line in errors.splitlines() if line.startswith("lab: ")] == [
+        ["the", "figure"],
+        ["own/A", "cannot"],
+    ]
+    status, output, errors = own.run(
+        HEAD,
+        MEASUREMENT,
+        CLAIM.replace("results[means]", "1 / 0, results"),
+        SECOND,
+        command="check",
+        options=("--json",),
+    )
+    assert [record["id"] for record in json.loads(output)] == ["own/B"]
+    assert (status, "own/A cannot be judged" in errors) == (2, True)
+
+
+def test_debug_shows_where_an_error_comes_from(own: Own) -> None:
+    broken = MEASUREMENT.replace("float(seed)", "1 / 0")
+    assert "Traceback" not in own.run(HEAD, broken)[2]
+    errors = own.run(HEAD, broken, options=("--debug",))[2]
+    assert "Traceback" in errors
+    assert '    return {"mean": 1 / 0}' in errors
+
+
+def test_what_a_file_prints_is_no_verdict(own: Own) -> None:
+    prints = MEASUREMENT.replace("    return", "    print('hello')\n    return")
+    claim = CLAIM.replace("    return", "    print('again')\n    return")
+    _, output, errors = own.run(HEAD, prints, claim, command="check", options=("--json",))
+    assert [record["id"] for record in json.loads(output)] == ["own/A"]
+    assert "hello" in errors
+    assert "again" in errors
+
+
+def test_numbers_in_another_order_of_bytes_are_kept(own: Own) -> None:
+    big = MEASUREMENT.replace("float(seed)", 'np.array([1.5, 2.5], ">f8")')
+    for _ in range(2):
+        status, _, errors = own.run(HEAD, big, CLAIM)
+        assert (status, "cannot be used" in errors) == (0, False)
+
+
+def test_markup_in_words_is_no_markup(own: Own) -> None:
+    words = [HEAD.replace('"T"', '"[/red]"'), MEASUREMENT, CLAIM.replace('"w"', '"[/red]"').replace('"c"', '"[/b]"')]
+    assert own.run(*words)[0] == 0
+
+
+def test_errors_that_cannot_be_sent_between_processes_are_told(own: Own) -> None:
+    odd = MEASUREMENT.replace(
+        "    return",
+        "    class Odd(Exception):\n        def __init__(self, one, two): self.it = lambda: 1\n    raise Odd(1, 2)\n    return",
+    )
+    own.run(HEAD, odd)
+    task = load(own.folder / "own.py")
+    job = Results(task, task.config("ci"), Session(own.folder)).jobs([task.measurements["means"]])[0]
+    with pytest.raises(Failed, match=r"own.py, line 15, Odd: \(1, 2\)"):
+        execute(job, None, None, None)
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class Other:
+    depth: int = 1
+
+
+@dataclass(frozen=True)
+class Every:
+    path: Path = Path("a/b")
+    colour: Colour = Colour.BLUE
+    maybe: Inner | None = Inner(3)
+    none: Inner | None = None
+    either: Inner | Other = Other(2)
+    named: dict[str, Inner] = field(default_factory=lambda: {"k": Inner(2)})
+    counted: dict[int, float] = field(default_factory=lambda: {1: 2.0})
+    listed: list[int] = field(default_factory=lambda: [1, 2])
+    pair: tuple[int, Path] = (1, Path("c"))
+    many: tuple[Inner, ...] = (Inner(5),)
+    unknown: float = math.nan
+    number: int = np.int64(3)  # type: ignore[assignment]
+    whole_or_path: int | Path = Path("d")
+
+
+def test_configurations_survive_the_journey_to_a_worker() -> None:
+    there = config_from_dict(Every, json.loads(json.dumps(plain(Every()))))
+    assert repr(there).replace("number=3", f"number={np.int64(3)!r}") == repr(Every())
+    check_config(Every())
+
+
+@dataclass(frozen=True)
+class Holds:
+    value: Any
+
+
+@pytest.mark.parametrize("value", [{1}, 1j, b"x", len, np.zeros(2), Inner(), [1], {1: 2}, Path("x"), Colour.RED])
+def test_fields_that_would_not_survive_are_refused_where_they_are_declared(value: object) -> None:
+    """Some have no plain form, and of others the annotation does not say what they are."""
+    with pytest.raises(LabError, match="the field 'value' of Holds holds"):
+        check_config(Holds(value))
