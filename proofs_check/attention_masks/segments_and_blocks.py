@@ -27,13 +27,16 @@
 # %%
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.domains.attention.network_rounding import network_rounding_bound
-from lab.domains.attention.pointer_jumping import causal_accuracy, follow, jump
+from lab.domains.attention.pointer_jumping import causal_accuracy, follow, jump, long_cycle_accuracy, tree_orders
 from lab.labels import LabelledArrays, labelled
 from lab.models import masks
 from lab.models.mask_patterns import mask
@@ -117,8 +120,12 @@ def generated_rows_are_causal(results: Results, case: str = "claimed") -> Eviden
 # pointer $\pi(i)$ of a random permutation; one layer of hard attention lets it read the token its pointer
 # names and take over that one's pointer. With full sight $L$ layers give $\pi^{2^L}$ everywhere. Under a
 # causal mask a token can only follow pointers that lead back, which happens with probability $(n+1)/2n$ for
-# one layer, and a tree of $2^L$ tokens must be ordered in general: $1/8$ for two and $1/128$ for three
-# layers, plus what short cycles add. (Trained networks reach these limits: `tasks/attention_masks/pointers.py`.)
+# one layer; in general $2^L$ tokens must stand in the order of a tree. On a long cycle $x_0, x_1, \dots$ token $x_0$ must find
+# $x_1$, then $x_2, x_4, \dots$ before itself, and each $x_{2^k}$ must hold $x_{2^{k+1}}$ by the same rule: a binomial tree $B_L$. A
+# random order of a tree is right with probability one over the product of all its subtrees' sizes, and the logarithm of
+# that product obeys $h_L = L + h_0 + \dots + h_{L-1}$, so that $h_L = 2^L - 1$: the probability is $2^{1 - 2^L}$, that is $1/2,
+# 1/8, 1/128, 1/32768$, squared and halved by every further layer. Short cycles add to it. (Trained networks reach the limits
+# of two hops: `tasks/attention_masks/pointers.py`.)
 
 
 # %%
@@ -169,9 +176,52 @@ def pointer_jumping_follows_its_law(results: Results, case: str = "claimed", law
 
 
 # %%
+HOPS = (1, 2, 3, 4)
+
+
+@PROOFS.cases(claimed={}, full={"sight": "full"}, short={"shorter": 1})
+def orders_of_a_cycle(config: object, *, sight: str = "causal", shorter: int = 0) -> LabelledArrays:
+    """Share of the orders of a cycle of $2^L$ tokens in which one token holds $\\pi^{2^L}$: all orders with hard attention for
+    up to three layers; and orders of a binomial tree, counted."""
+    shares = []
+    for layers in HOPS[:-1]:
+        length = 2**layers - shorter
+        orders = torch.tensor(list(itertools.permutations(range(length))))
+        pointers = torch.empty_like(orders).scatter_(1, orders, orders.roll(-1, 1))
+        held = jump(pointers, mask(sight, length=length), layers) == follow(pointers, 2**layers)
+        shares.append(float(held.double().mean()))
+    trees = [tree_orders(layers) / math.factorial(2**layers) for layers in HOPS]
+    return {"attention": labelled(shares, layers=HOPS[:-1]), "tree": labelled(trees, hops=HOPS)}
+
+
+@PROOFS.claim(
+    "attention-masks/mas.hops",
+    where="derived",
+    kind="identity",
+    statement=r"On a cycle of $2^L$ tokens $L$ causal layers of pointer jumping hold $\pi^{2^L}$ with probability exactly $2^{1 - 2^L}$: "
+    "over all orders for $L = 1, 2, 3$, and in the count of a binomial tree's orders for $L = 1, 2, 3, 4$.",
+    controls=[
+        control("full sight", case="full"),
+        control("a cycle that is shorter by one token", case="short"),
+        control("the law of one layer less", fewer=1),
+    ],
+)
+def hops_by_depth(results: Results, case: str = "claimed", fewer: int = 0) -> Evidence:
+    measured = results[orders_of_a_cycle].sel(case=case)
+    laws = {layers: long_cycle_accuracy(layers - fewer) for layers in HOPS}
+    attention = max(abs(float(measured["attention"].sel(layers=one)) - laws[one]) for one in HOPS[:-1])
+    tree = max(abs(float(measured["tree"].sel(hops=one)) / laws[one] - 1) for one in HOPS)
+    return Evidence.all(
+        Evidence.exact(attention, "<=", rounding_bound(64), "rounding of means of 0s and 1s"),
+        Evidence.exact(tree, "<=", rounding_bound(2), "rounding of one quotient of integers"),
+    )
+
+
+# %%
 PROOFS.show(earlier_segments_can_be_cached)
 PROOFS.show(generated_rows_are_causal)
 PROOFS.show(pointer_jumping_follows_its_law)
+PROOFS.show(hops_by_depth)
 
 # %% [markdown]
 # ## Clean and noisy blocks
