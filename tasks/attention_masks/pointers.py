@@ -269,34 +269,44 @@ def prefix_networks_follow_pointers(results: Results, arm: str = "prefix") -> Ev
     "attention-masks/mas.pointers.ceiling",
     where="derived",
     kind="training",
-    statement=r"The trained causal network (150 updates, $n = 8$) comes to its ceiling $\frac{n+1}{2n} + \frac{n-1}{n^2}$ "
-    "within $0.02$, and at every place $i$ to its own, $(i + 1)/n$ and 1 at the last, within $0.05$.",
+    statement="A two-layer network trained under the causal mask (150 updates, $n = 8$) comes to within $0.02$ of its ceiling "
+    r"$\frac{n+1}{2n} + \frac{n-1}{n^2}$, on average over trainings.",
     controls=[
         control("the prefix mask", arm="prefix"),
-        control("the ceiling without a guess, (n + 1) / 2n and i / n", guess=False),
+        control("a ceiling without the guess, (n + 1) / 2n", guess=False),
     ],
 )
 def causal_networks_reach_their_ceiling(results: Results, arm: str = "causal", guess: bool = True) -> Evidence:
-    accuracy, length = results[trained_pointers]["accuracy"].sel(arm=arm), results.config.length
+    accuracy, length = results[trained_pointers]["accuracy"].sel(arm=arm).mean("place"), results.config.length
     ceiling = causal_two_hop_accuracy(length) if guess else (length + 1) / (2 * length)
+    origin = "best possible from what is visible; tolerance chosen on pilot seeds (root 0)"
+    return Evidence.equals(accuracy, ceiling, within=0.02, origin=origin, absolute=True)
+
+
+@TASK.claim(
+    "attention-masks/mas.pointers.places",
+    where="derived",
+    kind="training",
+    statement="Place by place the same network (150 updates, $n = 8$) comes to within $0.05$ of the best possible, $(i + 1)/n$ at "
+    "place $i < n$ and 1 at the last.",
+    controls=[
+        control("the prefix mask", arm="prefix"),
+        control("the chance to see the answer, i / n, without the guess", guess=False),
+    ],
+)
+def causal_networks_reach_every_place(results: Results, arm: str = "causal", guess: bool = True) -> Evidence:
+    accuracy, length = results[trained_pointers]["accuracy"].sel(arm=arm), results.config.length
     return Evidence.all(
-        Evidence.equals(
-            accuracy.mean("place"),
-            ceiling,
-            within=0.02,
-            origin=f"the best possible is {ceiling:.4f}; tolerance chosen on pilot seeds (root 0)",
-            absolute=True,
-        ),
         *(
             Evidence.equals(
                 accuracy.sel(place=place),
                 min((place + guess) / length, 1.0),
                 within=0.05,
-                origin=f"the best possible at place {place}; tolerance chosen on pilot seeds (root 0)",
+                origin=f"best possible at place {place}; tolerance chosen on pilot seeds (root 0)",
                 absolute=True,
             )
             for place in range(1, length + 1)
-        ),
+        )
     )
 
 
@@ -305,6 +315,7 @@ TASK.show(pointer_accuracy)
 TASK.show(hard_causal_pointers_follow_the_law)
 TASK.show(prefix_networks_follow_pointers)
 TASK.show(causal_networks_reach_their_ceiling)
+TASK.show(causal_networks_reach_every_place)
 
 # %% [markdown]
 # ## All verdicts

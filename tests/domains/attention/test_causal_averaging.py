@@ -76,7 +76,8 @@ def test_collapse_keeps_within_its_error(length: int, depth: int, weight: float 
 
 def test_collapse_becomes_four_a_layer() -> None:
     errors = [theory.collapse_law(9, depth=depth)[1] for depth in (20, 30, 40)]
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-5
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-5
     ratio = theory.distance_from_first(9, depth=40) / theory.distance_from_first(9, depth=41)
     assert ratio == pytest.approx(4, rel=1e-5)
     with pytest.raises(LabError, match="length = 1"):
