@@ -74,7 +74,7 @@ class Config:
     """tokens of the hard attention"""
     hard_prompts: int = 500
     """permutations a draw for it"""
-    hard_draws: int = 48
+    hard_draws: int = 96
     """draws"""
 
 
