@@ -34,6 +34,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,7 @@ from lab.domains.attention.causal_averaging import (
     running_mean_cosine,
 )
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import Label, LabelledArrays, labelled
 from lab.results import Results
 from lab.statistics import rounding_bound, slope
 from lab.streams import stream
@@ -224,7 +225,7 @@ def collapse(config: Config, *, averaging: str = "causal", law_of: str = "", pow
                 deviations.append(abs(found / (law * (length - 1) ** (power - 2)) - 1))
                 bounds.append(error + rounding_bound(4 * length * depth))
     shape = (len(KINDS), len(LENGTHS), 3)
-    axes = {"kind": tuple(KINDS), "length": LENGTHS, "depth": ("early", "middle", "late")}
+    axes: dict[str, Sequence[Label]] = {"kind": tuple(KINDS), "length": LENGTHS, "depth": ("early", "middle", "late")}
     return {
         "deviation": labelled(np.reshape(deviations, shape), **axes),
         "bound": labelled(np.reshape(bounds, shape), **axes),
