@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+import xarray as xr
 from torch import Tensor
 
 from lab import Evidence, Task, control
@@ -65,10 +66,10 @@ class Config:
     batch: int = 64
     """prompts a step"""
     optimisation: Optimisation = Optimisation(
-        steps=150, learning_rate=5e-3, warmup=0.1, schedule="cosine", clip_norm=1.0
+        steps=300, learning_rate=5e-3, warmup=0.1, schedule="cosine", clip_norm=1.0
     )
     test_prompts: int = 2000
-    trainings: int = 24
+    trainings: int = 32
     """independent trainings an arm"""
     hard_length: int = 64
     """tokens of the hard attention"""
@@ -143,7 +144,7 @@ def pointer_accuracies(module: Transformer, batch: Batch, mask: Tensor) -> Tenso
     return (module(batch["tokens"], mask).argmax(-1) == batch["targets"]).double().mean(1)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4, root=2027)
 def trained_pointers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Accuracy of trained networks by place, and of the best answer from what is visible on the same prompts."""
     architecture = replace(
@@ -255,7 +256,7 @@ def hard_causal_pointers_follow_the_law(
     where="derived; the effect of Katz et al. 2025 in miniature",
     paper="katz-2025-segments",
     kind="training",
-    statement=r"A two-layer network trained under the prefix mask (150 updates, 8 tokens) says $\pi(\pi(i))$ rightly at more "
+    statement=r"A two-layer network trained under the prefix mask (300 updates, 8 tokens) says $\pi(\pi(i))$ rightly at more "
     r"than $95\,\%$ of all places, in more than half of all trainings.",
     controls=[control("the causal mask", arm="causal")],
 )
@@ -265,12 +266,20 @@ def prefix_networks_follow_pointers(results: Results, arm: str = "prefix") -> Ev
     return Evidence.proportion(found, accuracy.size, ">", 0.5, "trainings with more than 95 % right; most")
 
 
+def median_near(accuracy: xr.DataArray, law: float, tolerance: float, origin: str) -> Evidence:
+    """That the median [seed] lies within a tolerance of a law; a few trainings that are late do not move it."""
+    words = f"{origin}, {law:.4f} and {tolerance:g} to either side; tolerance chosen on pilot seeds (roots 0 and 1)"
+    return Evidence.all(
+        Evidence.median(accuracy, ">", law - tolerance, words), Evidence.median(accuracy, "<", law + tolerance, words)
+    )
+
+
 @TASK.claim(
     "attention-masks/mas.pointers.ceiling",
     where="derived",
     kind="training",
-    statement="A two-layer network trained under the causal mask (150 updates, $n = 8$) comes to within $0.02$ of its ceiling "
-    r"$\frac{n+1}{2n} + \frac{n-1}{n^2}$, on average over trainings.",
+    statement="A two-layer network trained under the causal mask (300 updates, $n = 8$) comes to within $0.02$ of its ceiling "
+    r"$\frac{n+1}{2n} + \frac{n-1}{n^2}$ (median over trainings).",
     controls=[
         control("the prefix mask", arm="prefix"),
         control("a ceiling without the guess, (n + 1) / 2n", guess=False),
@@ -279,16 +288,15 @@ def prefix_networks_follow_pointers(results: Results, arm: str = "prefix") -> Ev
 def causal_networks_reach_their_ceiling(results: Results, arm: str = "causal", guess: bool = True) -> Evidence:
     accuracy, length = results[trained_pointers]["accuracy"].sel(arm=arm).mean("place"), results.config.length
     ceiling = causal_two_hop_accuracy(length) if guess else (length + 1) / (2 * length)
-    origin = "best possible from what is visible; tolerance chosen on pilot seeds (root 0)"
-    return Evidence.equals(accuracy, ceiling, within=0.02, origin=origin, absolute=True)
+    return median_near(accuracy, ceiling, 0.02, "best possible from what is visible")
 
 
 @TASK.claim(
     "attention-masks/mas.pointers.places",
     where="derived",
     kind="training",
-    statement="Place by place the same network (150 updates, $n = 8$) comes to within $0.05$ of the best possible, $(i + 1)/n$ at "
-    "place $i < n$ and 1 at the last.",
+    statement="Place by place the same network (300 updates, $n = 8$) comes to within $0.05$ of the best possible, $(i + 1)/n$ at "
+    "place $i < n$ and 1 at the last (medians over trainings).",
     controls=[
         control("the prefix mask", arm="prefix"),
         control("the chance to see the answer, i / n, without the guess", guess=False),
@@ -298,12 +306,8 @@ def causal_networks_reach_every_place(results: Results, arm: str = "causal", gue
     accuracy, length = results[trained_pointers]["accuracy"].sel(arm=arm), results.config.length
     return Evidence.all(
         *(
-            Evidence.equals(
-                accuracy.sel(place=place),
-                min((place + guess) / length, 1.0),
-                within=0.05,
-                origin=f"best possible at place {place}; tolerance chosen on pilot seeds (root 0)",
-                absolute=True,
+            median_near(
+                accuracy.sel(place=place), min((place + guess) / length, 1.0), 0.05, f"best possible at place {place}"
             )
             for place in range(1, length + 1)
         )
