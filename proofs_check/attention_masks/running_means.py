@@ -284,6 +284,7 @@ def collapse_onto_the_first(results: Results) -> Sheet:
         for length in LENGTHS:
             distance = found["distance"].sel(length=length)
             panel.line(distance["depth"].values, distance.values, name=f"n = {length}", of="exact", marks=False)
+        for length in LENGTHS:
             law = found["law"].sel(length=length)
             shown = law.values < 1
             panel.theory(law["depth"].values[shown], law.values[shown], name=r"$(n-1)^2 \lambda^{2L}$")

@@ -178,7 +178,7 @@ def cosine_matrices(results: Results) -> Sheet:
         title="a random causal layer draws the order of its tokens; sharp weights and the residual stream cover most of it",
         foot="greys reach the largest mean cosine of two different tokens",
     )
-    titles = ("law of running means", *PICTURES)
+    titles = ("law of running means", *(picture.replace("the same, ", "") for picture in PICTURES))
     for title, cosine, score in zip(titles, [xr.DataArray(law.numpy()), *measured], scores, strict=True):
         mean = cosine.mean("seed").values if "seed" in cosine.dims else cosine.values
         apart = mean[~np.eye(len(mean), dtype=bool)]
@@ -216,7 +216,7 @@ def adjacency_scores(results: Results) -> Sheet:
         scale=("log2", "linear"),
         xticks=score["prompts"].values,
         ylim=(0.45, 1.03),
-        legend="upper left",
+        legend="outside",
     )
     for arm, mask, title in (("causal", "causal", "causal mask"), ("prefix", "full", "all see all")):
         by_site.curve(score.sel(gain=1.0, mask=mask, prompts=1), over="site", arm=arm, name=title)
