@@ -264,10 +264,11 @@ def labels_have_no_order(results: Results, case: str = "claimed") -> Evidence:
     return within_rounding(results[exchanged_labels].sel(case=case))
 
 
-@PROOFS.cases(claimed={}, visible={"erased": False})
-def erasing_decoder(config: object, *, erased: bool = True) -> LabelledArrays:
+@PROOFS.cases(claimed={}, visible={"erased": False}, causal={"rule": False})
+def erasing_decoder(config: object, *, erased: bool = True, rule: bool = True) -> LabelledArrays:
     """Difference between decoding with a cache, finished labels ``erased``, and the training mask; and the entries in which
-    that mask differs from the causal one with label columns erased and their triangles opened."""
+    that mask differs from the causal one with label columns erased and their triangles opened (without the ``rule``: from
+    the causal one)."""
     inputs, allowed = label_inputs(LISTED, running=False)
     steps = np.cumsum((COMMON, *LABELS))
     differences, bounds = [], []
@@ -281,8 +282,9 @@ def erasing_decoder(config: object, *, erased: bool = True) -> LabelledArrays:
                 decoded.append(outputs(model, inputs[token : token + 1], row, cache=cache))
         differences.append(largest(torch.cat(decoded) - outputs(model, inputs, allowed)))
         bounds.append(network_rounding_bound(model, inputs, allowed))
+    built = labels_by_erasure(IMAGE, PROMPT, LABELS) if rule else masks.causal(len(allowed))
     return {
-        "entries": int((labels_by_erasure(IMAGE, PROMPT, LABELS) != allowed).sum()),
+        "entries": int((built != allowed).sum()),
         "difference": labelled(differences, depth=DEPTHS),
         "rounding": labelled(bounds, depth=DEPTHS),
     }
@@ -296,7 +298,10 @@ def erasing_decoder(config: object, *, erased: bool = True) -> LabelledArrays:
     statement="Erasing the columns of finished labels while decoding with a cache gives the outputs of the "
     "training mask, and the training mask is the causal one with all label columns erased and each "
     "label's own triangle opened again.",
-    controls=[control("finished labels that stay visible", case="visible")],
+    controls=[
+        control("finished labels that stay visible", case="visible"),
+        control("the causal mask, nothing erased, as the training mask", case="causal"),
+    ],
 )
 def decoding_erases_what_training_hides(results: Results, case: str = "claimed") -> Evidence:
     measured = results[erasing_decoder].sel(case=case)

@@ -16,7 +16,8 @@
 # better than name the most frequent, which is right with probability $E[\max_v N_v]/k$. That is the fate of any
 # network without positions under a mask by which all see all, whatever its depth, and of a causal network of one layer
 # (its last token sees the same multiset). Two causal layers are enough: in the first, token 1 averages over itself
-# alone and looks unlike any other; in the second the question finds it.
+# alone and looks unlike any other; in the second the question finds it. On the way the picture of the order gets plainer:
+# untrained, the embeddings of this narrow network are far from orthogonal and one prompt shows little.
 
 # %%
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Config:
         steps=90, learning_rate=5e-3, warmup=0.1, schedule="cosine", clip_norm=1.0
     )
     test_prompts: int = 4000
-    trainings: int = 8
+    trainings: int = 24
     """independent trainings an arm"""
 
 
@@ -77,7 +78,9 @@ TASK = Task(
             trainings=10,
         ),
     },
+    root=2026,
 )
+PILOTS = "bound chosen on pilot seeds (root 0), judged on fresh ones"
 # The networks that are trained: deep ones under both masks, and one causal layer.
 NETWORKS = ("prefix", "causal", "causal, one layer")
 
@@ -101,11 +104,11 @@ def answer_accuracy(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
 
 
 def first_output_adjacency(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
-    """Adjacency score of what the first attention adds to the symbols."""
+    """Mean adjacency score, over single prompts, of what the first attention adds to the symbols."""
     intermediates: Intermediates = {}
     module(batch["tokens"], mask, intermediates=intermediates)
     states = intermediates["layers.0.attention.output"][:, :, :-1].double()
-    return adjacency_score(cosines(states @ states.mT).mean(1))
+    return adjacency_score(cosines(states @ states.mT)).mean(1)
 
 
 def question_norms(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
@@ -132,8 +135,8 @@ def first_token_study(config: Config, layers: int, arms: tuple[str, ...]) -> Stu
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4)
 def first_token(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Accuracies by network, and of the deep ones the adjacency score of the trained first attention output on distinct
-    symbols, and the mean norm of the question's state before and after training, by depth."""
+    """Accuracies by network; and of the deep ones, trained and before, the adjacency score of the first attention output in
+    single prompts of distinct symbols, and the mean norm of the question's state, by depth."""
 
     def sample(source: RandomStream, count: int, distinct: bool = False) -> FirstTokenPrompts:
         return first_token_prompts(source, count, symbols=config.symbols, length=config.length, distinct=distinct)
@@ -151,11 +154,13 @@ def first_token(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         for seed in seeds
     }
     accuracies = [networks.ask(tests, answer_accuracy) for networks in (deep, shallow)]
-    norms = [networks.ask(tests, question_norms, depth=range(layers + 1)) for networks in (deep, many.untrained(seeds))]
+    stages = (deep, many.untrained(seeds))
+    norms = [networks.ask(tests, question_norms, depth=range(layers + 1)) for networks in stages]
+    scores = [networks.ask(distinct, first_output_adjacency) for networks in stages]
     moments = xr.DataArray(["trained", "before"], dims="moment", name="moment")
     return {
         "accuracy": xr.concat(accuracies, "arm").rename(arm="network").assign_coords(network=list(NETWORKS)),
-        "adjacency": deep.ask(distinct, first_output_adjacency),
+        "adjacency": xr.concat(scores, moments).transpose("seed", ...),
         "norm": xr.concat(norms, moments).transpose("seed", ...),
     }
 
@@ -170,9 +175,9 @@ def blind_accuracy(config: Config) -> float:
     where="Zuo and Guerzhoy 2024, on another task",
     paper="zuo-2024-symmetry",
     kind="training",
-    statement="Trained without positions to name the first of seven symbols, a causal network of two layers is "
-    r"right more often than halfway between the best that counting symbols gives, $E[\max_v N_v]/k$, and "
-    "always.",
+    statement="Trained without positions to name the first of seven symbols (90 updates), a causal network of two layers "
+    r"is right more often than halfway between the best that counting symbols gives, $E[\max_v N_v]/k$, and always: in "
+    "more than half of all trainings.",
     controls=[
         control("a mask by which all see all, as deep", network="prefix"),
         control("one causal layer", network="causal, one layer"),
@@ -181,7 +186,10 @@ def blind_accuracy(config: Config) -> float:
 def two_causal_layers_find_the_first(results: Results, network: str = "causal") -> Evidence:
     best = blind_accuracy(results.config)
     accuracy = results[first_token]["accuracy"].sel(network=network)
-    return Evidence.over_seeds(accuracy, ">", (1 + best) / 2, f"halfway between {best:.4f} and 1")
+    found = int((accuracy > (1 + best) / 2).sum())
+    return Evidence.proportion(
+        found, accuracy.size, ">", 0.5, f"trainings with more than {(1 + best) / 2:.4f} right; most"
+    )
 
 
 @TASK.claim(
@@ -189,7 +197,8 @@ def two_causal_layers_find_the_first(results: Results, network: str = "causal") 
     where="derived",
     kind="training",
     statement="Without positions, neither a network in which all see all (two layers) nor a causal network of one "
-    r"layer is right more often than $E[\max_v N_v]/k$, up to three standard errors of a test.",
+    r"layer is right more often, on average over trainings (90 updates), than $E[\max_v N_v]/k$, up to three standard "
+    "errors of a test.",
     controls=[control("two causal layers", networks=("causal",))],
 )
 def order_blind_networks_only_count(
@@ -197,8 +206,18 @@ def order_blind_networks_only_count(
 ) -> Evidence:
     best = blind_accuracy(results.config)
     bound = best + three_errors(best, results.config.test_prompts)
-    accuracy = results[first_token]["accuracy"].sel(network=list(networks)).max("network")
-    return Evidence.over_seeds(accuracy, "<", bound, f"E[max count] / k = {best:.4f} and 3 standard errors")
+    accuracy = results[first_token]["accuracy"]
+    return Evidence.all(
+        *(
+            Evidence.over_seeds(
+                accuracy.sel(network=network),
+                "<",
+                bound,
+                f"{network}: E[max count] / k = {best:.4f} and 3 standard errors",
+            )
+            for network in networks
+        )
+    )
 
 
 @TASK.claim(
@@ -206,13 +225,18 @@ def order_blind_networks_only_count(
     where="Zuo, Guerzhoy et al. 2025, on another task",
     paper="zuo-2025-nearby",
     kind="phenomenon",
-    statement="After this training, on prompts of distinct symbols, the first attention output of the causal "
-    "network still shows the order: an adjacency score above $3/4$.",
+    statement="This training (90 updates) makes the order plainer: at the first attention output of the causal network, in "
+    "single prompts of distinct symbols, the nearer of two tokens is the more alike in more than $0.7$ of all triples, a share "
+    "that has risen by more than $0.1$.",
     controls=[control("the network in which all see all", arm="prefix")],
 )
 def trained_networks_show_the_order(results: Results, arm: str = "causal") -> Evidence:
     score = results[first_token]["adjacency"].sel(arm=arm)
-    return Evidence.over_seeds(score, ">", 0.75, "halfway between no pattern and a perfect one")
+    trained, before = score.sel(moment="trained"), score.sel(moment="before")
+    return Evidence.all(
+        Evidence.over_seeds(trained, ">", 0.7, f"1 for uniform attention over orthogonal symbols; {PILOTS}"),
+        Evidence.over_seeds(trained - before, ">", 0.1, f"growth over the same network before training; {PILOTS}"),
+    )
 
 
 @TASK.figure
@@ -270,8 +294,8 @@ TASK.show(trained_networks_show_the_order)
     where="suggested by Wu and Varshney 2024; derived",
     paper="wu-2024-meta-learning",
     kind="phenomenon",
-    statement="Training makes the final state of the last token longer: in the causal network by a factor of more "
-    "than $1.3$ over the same network before training.",
+    statement="Training (90 updates) makes the final state of the last token longer: in the causal network by a factor of "
+    "more than $1.3$ over the same network before training.",
     controls=[control("the state before the first layer instead of the final one", final=False)],
 )
 def training_lengthens_the_last_state(results: Results, final: bool = True) -> Evidence:
@@ -281,7 +305,7 @@ def training_lengthens_the_last_state(results: Results, final: bool = True) -> E
         np.log(norm.sel(moment="trained") / norm.sel(moment="before")),
         ">",
         float(np.log(1.3)),
-        "log ratio of mean lengths; clearly more than at the start",
+        f"log ratio of mean lengths; {PILOTS}",
     )
 
 

@@ -8,6 +8,8 @@ the limit of wide tokens.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -74,6 +76,60 @@ def residual_cosine(length: int, weight: float) -> Float[Tensor, "token token"]:
     later = torch.maximum(places[:, None], places)
     found = (weight + weight**2) / later / (size[:, None] * size)
     return found.fill_diagonal_(1.0)
+
+
+def distance_from_first(length: int, *, depth: int, residual: float | None = None) -> float:
+    r"""$1 - \cos^2$ of the states of token 1 and token n after ``depth`` running means, summed without cancellation.
+
+    Token 1 keeps its own vector, so this is the share of the squared length of token n's state that lies along the others.
+
+    Args:
+        length: tokens n.
+        depth: layers L.
+        residual: c, as in `averaged_gram`.
+
+    >>> distance_from_first(2, depth=1)
+    0.5
+    """
+    _at_least(0, depth=depth)
+    step = averaging_matrix(length)
+    if residual is not None:
+        step = (torch.eye(length, dtype=step.dtype) + residual * step) / (1 + residual)
+    weights = torch.linalg.matrix_power(step, depth)[-1].square()
+    return float(weights[1:].sum() / weights.sum())
+
+
+def collapse_law(length: int, *, depth: int, residual: float | None = None) -> tuple[float, float]:
+    r"""$(n-1)^2 \lambda^{2L}$, what `distance_from_first` is in the end, and the share by which it may differ from this.
+
+    $\lambda$ is the second eigenvalue of a layer over the first: $1/2$, or $\frac{1 + c/2}{1 + c}$ with a residual. Token n
+    reads itself through L layers as place $1 + \mathrm{Bin}(n - 1, Z)$ with Z a product of L independent factors, each uniform
+    on [0, 1] (with a residual: 1 with probability $1/(1 + c)$), so that $m_1 = E Z = \lambda^L$ and $m_2 = E Z^2$ is the same of the
+    third eigenvalue ($1/3$, or $\frac{1 + c/3}{1 + c}$). The weight of place 2 lies between $(n-1)(m_1 - (n-2) m_2)$ and $(n-1) m_1$, those
+    of later places sum to at most $\binom{n-1}{2} m_2$, that of place 1 is at least $1 - (n-1) m_1$.
+
+    Args:
+        length: tokens n, at least 2.
+        depth: layers L.
+        residual: c, as in `averaged_gram`.
+
+    Returns:
+        The law and its relative error; infinity where L is too small for the bounds to say anything.
+
+    >>> collapse_law(3, depth=5)[0] == 4 / 4**5
+    True
+    """
+    _at_least(2, length=length)
+    _at_least(0, depth=depth)
+    first, second = (
+        (1 / place if residual is None else (1 + residual / place) / (1 + residual)) ** depth for place in (2, 3)
+    )
+    others, rest = length - 1, length - 2
+    least, kept = 1 - rest * second / first, 1 - others * first
+    law = (others * first) ** 2
+    if min(least, kept) <= 0:
+        return law, math.inf
+    return law, max(1 - least**2, ((1 + rest * second / (2 * first)) / kept) ** 2 - 1)
 
 
 def adjacency_score(cosine: Float[Tensor, "*batch token token"]) -> Float[Tensor, "*batch"]:

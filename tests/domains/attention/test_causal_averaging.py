@@ -56,3 +56,29 @@ def test_bad_input_ends_in_one_sentence() -> None:
         theory.running_mean_cosine(0)
     with pytest.raises(LabError, match="depth = -1"):
         theory.averaged_gram(3, depth=-1)
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(length=st.integers(1, 12), depth=st.integers(0, 8), weight=st.none() | st.floats(0.1, 3))
+def test_distance_from_the_first_is_that_of_the_cosines(length: int, depth: int, weight: float | None) -> None:
+    cosine = theory.cosines(theory.averaged_gram(length, depth=depth, residual=weight))[0, -1]
+    found = theory.distance_from_first(length, depth=depth, residual=weight)
+    assert found == pytest.approx(1 - float(cosine) ** 2, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(length=st.integers(2, 40), depth=st.integers(0, 30), weight=st.none() | st.floats(0.1, 3))
+def test_collapse_keeps_within_its_error(length: int, depth: int, weight: float | None) -> None:
+    law, error = theory.collapse_law(length, depth=depth, residual=weight)
+    found = theory.distance_from_first(length, depth=depth, residual=weight)
+    assert abs(found / law - 1) <= error + 1e-11
+
+
+def test_collapse_becomes_four_a_layer() -> None:
+    errors = [theory.collapse_law(9, depth=depth)[1] for depth in (20, 30, 40)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-5
+    ratio = theory.distance_from_first(9, depth=40) / theory.distance_from_first(9, depth=41)
+    assert ratio == pytest.approx(4, rel=1e-5)
+    with pytest.raises(LabError, match="length = 1"):
+        theory.collapse_law(1, depth=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from lab.domains.attention.pointer_jumping import (
     causal_two_hop_accuracy,
     follow,
     jump,
+    long_cycle_accuracy,
+    tree_orders,
     two_hop_posterior,
 )
 from lab.errors import LabError
@@ -41,6 +44,20 @@ def test_one_causal_layer_follows_half_of_all_pointers() -> None:
     assert causal_accuracy(10**6, 3) == pytest.approx(1 / 128, abs=1e-4)
 
 
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+def test_long_cycles_by_enumeration(layers: int) -> None:
+    orders = permutations(2**layers)
+    pointers = torch.empty_like(orders).scatter_(1, orders, orders.roll(-1, 1))
+    held = jump(pointers, masks.causal(2**layers), layers) == follow(pointers, 2**layers)
+    assert float(held.double().mean()) == long_cycle_accuracy(layers)
+
+
+def test_orders_of_a_tree_are_counted() -> None:
+    for layers in range(5):
+        assert tree_orders(layers) == math.factorial(2**layers) * long_cycle_accuracy(layers)
+    assert long_cycle_accuracy(5) == long_cycle_accuracy(4) ** 2 / 2
+
+
 @pytest.mark.parametrize("length", [1, 2, 4, 5])
 def test_posterior_counts_the_permutations_that_agree_with_what_is_seen(length: int) -> None:
     pointers, causal = permutations(length), masks.causal(length)
@@ -65,6 +82,10 @@ def test_bad_input_ends_in_one_sentence() -> None:
         jump(pointers, masks.full(3), -1)
     with pytest.raises(LabError, match="layers = 4 between 0 and 3"):
         causal_accuracy(9, 4)
+    with pytest.raises(LabError, match="layers = 5"):
+        tree_orders(5)
+    with pytest.raises(LabError, match="layers = -1"):
+        long_cycle_accuracy(-1)
     with pytest.raises(LabError, match="itself"):
         two_hop_posterior(pointers, ~masks.causal(3))
     with pytest.raises(LabError, match="length = 0"):
