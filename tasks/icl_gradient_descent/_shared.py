@@ -278,7 +278,13 @@ class Products(NamedTuple):
         return -((self.value[..., None, -1:, :] @ second_moments) @ self.score[..., None, :, :])[..., 0, :-1]
 
     def expected_loss(
-        self, setting: Regression, length: int = 0, *, scale: float = 1.0, kurtosis: float = UNIFORM_KURTOSIS, weights: float = 1.0
+        self,
+        setting: Regression,
+        length: int = 0,
+        *,
+        scale: float = 1.0,
+        kurtosis: float = UNIFORM_KURTOSIS,
+        weights: float = 1.0,
     ) -> Tensor:
         r"""Half the expected error of one layer, exactly, by its weights (`lab.domains.regression.one_layer_loss`): [...].
 

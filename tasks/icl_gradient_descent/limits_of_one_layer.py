@@ -116,7 +116,11 @@ def no_layer_beats_the_step(results: Results, part: str = "one_layer", loss: str
         losses, law = losses.sel(arm="prefix"), 0.0
     sampled = (losses[loss] - losses["descent"]) / config.step_loss()
     return Evidence.equals(
-        sampled - law, 0.0, 0.01, "the closed form of the excess; a hundredth of the step's loss either way", absolute=True
+        sampled - law,
+        0.0,
+        0.01,
+        "the closed form of the excess; a hundredth of the step's loss either way",
+        absolute=True,
     )
 
 

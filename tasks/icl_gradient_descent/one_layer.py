@@ -65,6 +65,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -72,6 +73,7 @@ import xarray as xr
 from torch import Tensor
 
 from lab import Evidence, Task, control
+from lab.domains.regression.optimal_steps import NORMAL_KURTOSIS, UNIFORM_KURTOSIS
 from lab.domains.regression.prompts import RegressionPrompts
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
@@ -352,9 +354,7 @@ def every_length_has_its_step(results: Results, shift: int = 0) -> Evidence:
     config, expected = results.config, results[one_layer]["expected"].roll(length=shift)
     step = labelled([config.step_loss(length) for length in config.lengths], length=config.lengths)
     off = abs(expected / step - 1)
-    return Evidence.all(
-        *(Evidence.over_seeds(off.sel(length=length), "<=", 0.02, SAME) for length in config.lengths)
-    )
+    return Evidence.all(*(Evidence.over_seeds(off.sel(length=length), "<=", 0.02, SAME) for length in config.lengths))
 
 
 @TASK.claim(
@@ -377,8 +377,8 @@ def sensitivities_align(results: Results, arm: str = KEPT) -> Evidence:
     where="Section 3, weights after rescaling",
     kind="training",
     statement=(
-        r"After 800 updates, rescaled so that the first $d$ diagonal entries of $K^\top Q$ have mean 1, the entry of $PV$ that writes labels "
-        r"from labels is $-s^*$ to within 3 %, and what acts on the query, $K^\top Q$ on inputs and the last row of $PV$, has a "
+        r"After 800 updates, rescaled so that the first $d$ diagonal entries of $K^\top Q$ have mean 1, the entry of $PV$ that writes "
+        r"labels from labels is $-s^*$ to within 3 %, and what acts on the query, $K^\top Q$ on inputs and the last row of $PV$, has a "
         r"cosine above $0.99$ with the construction's."
     ),
     controls=[
@@ -430,10 +430,17 @@ def midpoint_has_the_same_loss(results: Results, arm: str = KEPT, longer: int = 
 
 
 # %%
-Setting = Mapping[str, float]
-LARGER: tuple[Setting, ...] = ({"scale": 0.5}, {"scale": 1.5}, {"scale": 2.0})
-TEACHERS: tuple[Setting, ...] = ({"weights": 0.5}, {"weights": 2.0}, {"weights": 5.0})
-LAWS: tuple[Setting, ...] = ({"kurtosis": 3.0}, {"kurtosis": 6.0})
+class Setting(NamedTuple):
+    """What a layer is asked about: inputs of another size or another symmetric law, weights w of another size."""
+
+    scale: float = 1.0
+    kurtosis: float = UNIFORM_KURTOSIS
+    weights: float = 1.0
+
+
+LARGER = tuple(Setting(scale=scale) for scale in (0.5, 1.5, 2.0))
+TEACHERS = tuple(Setting(weights=scale) for scale in (0.5, 2.0, 5.0))
+LAWS = (Setting(kurtosis=NORMAL_KURTOSIS), Setting(kurtosis=6.0))  # normal, Laplace
 
 
 def away(
@@ -442,11 +449,11 @@ def away(
     """A layer's expected loss against that of the step it was trained for (or one tuned again, or seen in training)."""
     config, layer = results.config, products_of(results, arm)
     parts = []
-    for setting in settings:
-        inputs = {key: value for key, value in setting.items() if key != "weights"}
-        step = config.step_loss() if still else config.tuned_loss_at(**inputs) if tuned else config.step_loss_at(**inputs)
-        weights = 1.0 if still else setting.get("weights", 1.0)
-        share = layer.expected_loss(config, **setting) / (weights**2 * step) - 1
+    for asked in settings:
+        kept, best = config.step_loss_at(*asked[:2]), config.tuned_loss_at(*asked[:2])
+        step = config.step_loss() if still else asked.weights**2 * (best if tuned else kept)
+        expected = layer.expected_loss(config, scale=asked.scale, kurtosis=asked.kurtosis, weights=asked.weights)
+        share = expected / step - 1
         origin = f"{100 * within:.0f} % of the step's expected loss, closed form"
         parts.append(Evidence.over_seeds(abs(by_seed(results, share)), "<=", within, origin))
     return Evidence.all(*parts)
@@ -479,7 +486,7 @@ def trained_layer_breaks_like_the_step(results: Results, arm: str = KEPT, tuned:
     ),
     controls=[
         control("labels of the context shifted by one place", arm=SHIFTED),
-        control("inputs scaled instead of weights", settings=({"scale": 0.5}, {"scale": 2.0}, {"scale": 5.0}), still=True),
+        control("inputs scaled instead of weights", settings=LARGER, still=True),
     ],
 )
 def trained_layer_follows_its_teacher(

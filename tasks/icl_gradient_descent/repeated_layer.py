@@ -231,10 +231,7 @@ def damped_medians_fall(results: Results, damping: float = 0.75) -> Evidence:
         "With damping $0.75$ too the mean diverges late: after 200 repeats the mean loss over contexts is above that of "
         "predicting 0, while the median is below a tenth of it."
     ),
-    controls=[
-        control("a single repeat for the mean", late=1),
-        control("a single repeat for the median", middle=1),
-    ],
+    controls=[control("a single repeat for the mean", late=1), control("a single repeat for the median", middle=1)],
 )
 def damping_delays_divergence(results: Results, late: int = 200, middle: int = 200) -> Evidence:
     median = results[loss_by_repeats]["median"].sel(damping=0.75, repeats=middle)
@@ -264,7 +261,9 @@ def causal_repeats_settle(results: Results, mask: str = "causal", examples: str 
     trials = min(config.contexts, CAUSAL_CONTEXTS) * settled.size
     return Evidence.all(
         Evidence.proportion(int(settled.sum()), trials, ">", 0.99, "nearly every context, chosen on pilot seeds"),
-        Evidence.equals(found["one pass"], config.one_pass_loss, 0.01, "half-loss of one pass of Kaczmarz, closed form"),
+        Evidence.equals(
+            found["one pass"], config.one_pass_loss, 0.01, "half-loss of one pass of Kaczmarz, closed form"
+        ),
     )
 
 

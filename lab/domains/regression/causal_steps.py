@@ -4,9 +4,10 @@ Under a causal mask the second layer meets the residuals $y_j - s \sum_{i \le j}
 $2 s A w - s^2 B w$, $B = \sum_{i \le j} x_j x_j^\top x_i x_i^\top$, where two true steps have $A^2$ in the place of B. Without noise the
 expected error is $v\,E\lVert I - 2 s A + s^2 B\rVert_F^2$, that is v times
 $$d - 4 s\,E\,\mathrm{tr}A + s^2 (4\,E\,\mathrm{tr}A^2 + 2\,E\,\mathrm{tr}B) - 4 s^3\,E\,\mathrm{tr}AB + s^4\,E\,\mathrm{tr}B^\top B .$$
-Each of these is a sum of $\mathrm{tr}\,x_{i_1} x_{i_1}^\top \cdots x_{i_k} x_{i_k}^\top$ over examples in a partial order. `ordered_moment` counts it as
-`lab.domains.regression.optimal_steps.gram_moments` counts $E\,\mathrm{tr}A^k$: over pairs of partitions, of examples and of coordinates; only the number
-of ways to choose examples for p blocks, $n (n-1) \cdots (n-p+1)$ without an order, is $\binom np$ times the orders of blocks that are allowed.
+Each of these is a sum of $\mathrm{tr}\,x_{i_1} x_{i_1}^\top \cdots x_{i_k} x_{i_k}^\top$ over examples in a partial order.
+`ordered_moment` counts it as `lab.domains.regression.optimal_steps.gram_moments` counts $E\,\mathrm{tr}A^k$: over pairs of
+partitions, of examples and of coordinates; only the number of ways to choose examples for p blocks, $n \cdots (n-p+1)$
+without an order, is $\binom np$ times the orders of blocks that are allowed.
 
 For normal inputs of variance 1: $E\,\mathrm{tr}B = \tfrac12 n d (2 d + n + 3)$,
 $E\,\mathrm{tr}AB = \tfrac12 n d (2 d^2 + 4 n d + 8 d + n^2 + 5 n + 10)$ and
@@ -38,7 +39,7 @@ IN_BB: Order = ((0, 1), (3, 2))
 def ordered_moment(
     factors: int, order: Order, context_length: int, dimension: int, even_moments: tuple[float, ...]
 ) -> float:
-    r"""$E \sum \mathrm{tr}\, x_{i_1} x_{i_1}^\top \cdots x_{i_k} x_{i_k}^\top$ over examples with $i_a \le i_b$ for the pairs (a, b) of ``order``.
+    r"""$E \sum \mathrm{tr}\, x_{i_1} x_{i_1}^\top \cdots x_{i_k} x_{i_k}^\top$ over examples with $i_a \le i_b$ for (a, b) of ``order``.
 
     Args:
         factors: k, at most `LARGEST_WORD`.
@@ -115,9 +116,7 @@ def causal_two_step_polynomial(
     return np.array([dimension, -4 * first, 4 * second + 2 * single, -4 * mixed, double])
 
 
-def causal_two_step_error(
-    step: float, context_length: int, dimension: int, even_moments: tuple[float, ...]
-) -> float:
+def causal_two_step_error(step: float, context_length: int, dimension: int, even_moments: tuple[float, ...]) -> float:
     r"""Expected query error of two layers that each take the step s under a causal mask, without noise.
 
     Args:
@@ -128,9 +127,7 @@ def causal_two_step_error(
     return float(even_moments[1] * np.polynomial.polynomial.polyval(step, coefficients))
 
 
-def optimal_causal_steps(
-    context_length: int, dimension: int, even_moments: tuple[float, ...]
-) -> tuple[float, float]:
+def optimal_causal_steps(context_length: int, dimension: int, even_moments: tuple[float, ...]) -> tuple[float, float]:
     r"""The step that is best for two causal layers, and the error it leaves: a root of a cubic.
 
     Args:
@@ -139,7 +136,7 @@ def optimal_causal_steps(
     >>> from lab.domains.regression.optimal_steps import uniform_moments
     >>> step, error = optimal_causal_steps(10, 10, uniform_moments(0.5))
     >>> round(step, 3), round(error / 2, 4)
-    (0.785, 0.1637)
+    (0.787, 0.1637)
     """
     slope = np.polynomial.polynomial.polyder(causal_two_step_polynomial(context_length, dimension, even_moments))
     roots = np.polynomial.polynomial.polyroots(slope)

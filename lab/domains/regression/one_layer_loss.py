@@ -4,9 +4,9 @@ One layer answers a query $(x_q, 0)$ with $\hat w \cdot x_q$, where for $z_j = (
 $\hat w^\top = -p^\top S\, M$. Here $p = (u, c)$ is the row of $PV$ that writes labels, and $M$, of $d + 1$ rows and d columns, is what
 $K^\top Q$ does to the inputs of the query: $M_x$ with a last row $m^\top$. With $A = X^\top X$, $b = X^\top y$ and $\beta = |y|^2$
 $$\hat w = W^\top b + g, \qquad W = -(c M_x + u m^\top), \qquad g = -(M_x^\top A u + c\,\beta\, m).$$
-The first part is odd in the labels, the second even, so that $w, \epsilon \to -w, -\epsilon$ kills all products of the two. For independent symmetric
-coordinates of variance v and kurtosis $\kappa$, $w \sim N(0, \tau^2 I)$, $\nu = \sigma / \tau$ and $s^* = 1 / (v (n + d - 2 + \kappa) + \nu^2)$ the
-expected error of the query (clean) is
+The first part is odd in the labels, the second even, so that $w, \epsilon \to -w, -\epsilon$ kills all products of the two.
+For independent symmetric coordinates of variance v and kurtosis $\kappa$, $w \sim N(0, \tau^2 I)$, $\nu = \sigma / \tau$ and
+$s^* = 1 / (v (n + d - 2 + \kappa) + \nu^2)$ the expected error of the query (clean) is
 $$E(\hat y_q - w \cdot x_q)^2 = \underbrace{\tau^2 d v (1 - n v s^*)}_{\text{the best gradient step}}
 + \tau^2 v\, \frac{n v}{s^*}\, \lVert W - s^* I \rVert_F^2 + v\, E|g|^2,$$
 because $E A^2 + \nu^2 E A = (n v / s^*) I$. Both additions are squares: no layer, whatever its weights, is better than the best step.
@@ -101,13 +101,5 @@ def excess_of_layer(
     n, d, v = context_length, reads.shape[-1], input_variance
     best = optimal_step(n, d, input_variance=v, kurtosis=kurtosis, noise=noise / weight_scale)
     off = odd_weights(reads, writes) - best * torch.eye(d, dtype=reads.dtype, device=reads.device)
-    even = even_square(
-        reads,
-        writes,
-        n,
-        input_variance=v,
-        kurtosis=kurtosis,
-        noise=noise,
-        weight_scale=weight_scale,
-    )
+    even = even_square(reads, writes, n, input_variance=v, kurtosis=kurtosis, noise=noise, weight_scale=weight_scale)
     return weight_scale**2 * v * (n * v / best) * off.square().sum((-2, -1)) + v * even
