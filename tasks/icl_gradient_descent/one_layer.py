@@ -18,10 +18,10 @@
 #
 # 1. one layer of linear attention (this part): the same loss, the same predictions and, after rescaling, the
 #    same matrices as one gradient step, also on inputs it was not trained on;
-# 2. two layers (`two_layers`): better than two gradient steps, because the first layer reshapes the inputs for
-#    the second (GD++);
+# 2. two layers (`two_layers`): not two gradient steps but the best tied GD++, whose first layer reshapes the inputs for
+#    the second; under the causal mask two causal steps;
 # 3. a layer applied again and again (`repeated_layer`), where damping decides how long that goes well;
-# 4. softmax (`softmax_heads`): one head cannot do it, and what a second head and a layer norm change;
+# 4. softmax (`softmax_heads`): one head is not enough, two come near, and what a layer norm changes;
 # 5. a nonlinear front end (`sine_curves`): gradient descent on learned features fits sine curves;
 # 6. inputs and labels in separate tokens (`separate_tokens`): the first layer must first copy;
 # 7. what one layer cannot do (`limits_of_one_layer`), seen over all trainings.
@@ -36,13 +36,15 @@
 # $\kappa = 1.8$), weights $w \sim N(0, I)$, no label noise, predictions **minus** the label slot of the
 # query. Curves called exact or closed form are not sampled.
 #
-# **How verdicts are reached.** Every sampled claim is about the mean over independent trainings or draws, never
-# about the best of them. Thresholds are the values of closed forms wherever the sentence allows it (no
-# difference, the loss of predicting 0, the loss of a gradient step); "has the loss of" means within 2 %.
+# **How verdicts are reached.** Sampled claims are about independent trainings or draws: about their mean, and where
+# trainings end in two different places about their median or about how many there are; never about the best of them.
+# Thresholds are the values of closed forms wherever the sentence allows it (the loss of predicting 0, of a gradient step,
+# of the best filter); "has the loss of" means within 2 %. Sizes and bounds were chosen on other seeds than those that are
+# judged.
 #
-# **Sizes.** $N = d = 10$ are the paper's own sizes. CI trains shorter, with a larger and decaying rate, and asks
-# several queries of every prompt instead of drawing more prompts. All seeds and arms of a measurement are trained
-# as one ensemble; arms share initial weights and prompts.
+# **Sizes.** $N = d = 10$ are the paper's own sizes (but in `separate_tokens`). CI trains with a larger and decaying rate and
+# asks several queries of every prompt instead of drawing more prompts; each sentence names its updates. All seeds and arms
+# of a measurement are trained as ensembles; arms share initial weights and prompts.
 #
 # ## One layer of linear attention
 #
@@ -51,7 +53,8 @@
 # layer's answer to a query $(x_q, 0)$ is linear in $x_q$: with $S = \sum_j z_j z_j^\top$ over the examples it
 # is $-e_y^\top P V\, S\, K^\top Q\, (x_q, 0)$. So everything about a trained layer is in its two products
 # $K^\top Q$ and $PV$, and its sensitivity $\partial \hat y_q / \partial x_q$ can be compared with the weights
-# $s^* X^\top y$ of the gradient step prompt by prompt.
+# $s^* X^\top y$ of the gradient step prompt by prompt. Its expected loss is a closed form of the two products (T2.isotropic in the
+# proofs), so that losses of trained layers are compared with that of the step exactly, without a test.
 #
 # The best step depends on $N$, so a layer is trained for each of several $N$, side by side: prompts hold as
 # many examples as the longest needs and the mask hides the rest. One more arm is a control: the labels of the
@@ -406,19 +409,12 @@ def weights_are_the_construction(results: Results, arm: str = KEPT, longer: int 
         "The layer half-way between the rescaled trained one (800 updates) and the construction has the expected loss of the "
         "gradient step, to within 2 %."
     ),
-    controls=[
-        control("the step of a context twice as long", longer=2),
-        control("trained on labels shifted by one place", arm=SHIFTED),
-    ],
+    controls=[control("half-way to the step of a context four times as long", longer=4)],
 )
-def midpoint_has_the_same_loss(results: Results, arm: str = KEPT, longer: int = 1) -> Evidence:
+def midpoint_has_the_same_loss(results: Results, longer: int = 1) -> Evidence:
     config = results.config
-    step_size = config.best_step(longer * config.context_length)
-    layer = products_of(results, arm).rescaled()
-    if longer > 1:  # both ends at the wrong step
-        step = Products.of_step(config.dimension, step_size)
-        layer = Products(*(one.expand_as(other) for one, other in zip(step, layer, strict=True)))
-    share = towards_the_step(layer, step_size).expected_loss(config) / config.step_loss() - 1
+    middle = towards_the_step(products_of(results, KEPT), config.best_step(longer * config.context_length))
+    share = middle.expected_loss(config) / config.step_loss() - 1
     return Evidence.over_seeds(by_seed(results, share), "<=", 0.02, SAME)
 
 

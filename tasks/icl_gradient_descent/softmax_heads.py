@@ -174,7 +174,7 @@ def heads_and_norms(results: Results) -> Sheet:
     }
     sheet = Sheet(columns=2, width=5.0, height=3.8)
     panel = sheet.panel(
-        "one softmax head is behind the step", x="update", y=LOSS, ylim=(0.05, 0.46), legend="lower left"
+        "two softmax heads come near the step, one does not", x="update", y=LOSS, ylim=(0.05, 0.46), legend="lower left"
     )
     for kind, name in names.items():
         if kind != "layer norm":
