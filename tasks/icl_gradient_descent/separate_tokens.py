@@ -24,7 +24,8 @@
 # It is said not to learn, although it can represent the copy exactly.
 #
 # CI uses fewer dimensions, fewer examples and one-hot positions; `paper` has the paper's ten of each and
-# sinusoidal ones.
+# sinusoidal ones. At these small sizes the prefix arm and the linear first layer end below one gradient step, which two
+# layers can; the causal arm waits half-way, some trainings for long. Such losses have two humps: claims are about medians.
 
 
 # %%
@@ -84,9 +85,9 @@ CI = Config(
     initial_scale=0.2,
     head_ratio=2,
     optimisation=Optimisation(
-        steps=600, learning_rate=1e-2, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
+        steps=2500, learning_rate=1e-2, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
     ),
-    trainings=12,
+    trainings=20,
 )
 PAPER_SIZES = longer(
     CI,
@@ -153,7 +154,7 @@ def reach(context: int, dimension: int, module: TwoKinds, batch: Batch, mask: Te
     return norms
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def copying(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Two layers on alternating tokens in three arms: losses and reach of the first layer along training."""
     name, context = "inputs and labels apart", config.context_length
@@ -234,6 +235,7 @@ def way_to_one_step(results: Results, arm: str, loss: str) -> xr.DataArray:
 
 
 HALF = "half of the way from predicting 0 to one gradient step, closed forms (by the loss on test prompts)"
+WHOLE = "all of the way from predicting 0 to one gradient step, closed forms (by the loss on test prompts)"
 
 
 @TASK.claim(
@@ -242,12 +244,12 @@ HALF = "half of the way from predicting 0 to one gradient step, closed forms (by
     kind="training",
     statement=(
         "On alternating tokens ($d = 2$, $N = 4$, one-hot positions) two layers, softmax in the first, learn to answer under the "
-        "prefix mask: after UPDATES updates most trainings are past half of the way from predicting 0 to one gradient step."
+        "prefix mask: after 2,500 updates most trainings have at most the loss of one gradient step."
     ),
     controls=[control("judged on the labels of other prompts", loss="loss on strangers")],
 )
 def copying_is_learned(results: Results, loss: str = "loss") -> Evidence:
-    return Evidence.median(way_to_one_step(results, "prefix", loss), ">", 0.5, HALF)
+    return Evidence.median(way_to_one_step(results, "prefix", loss), ">=", 1.0, WHOLE)
 
 
 @TASK.claim(
@@ -255,8 +257,8 @@ def copying_is_learned(results: Results, loss: str = "loss") -> Evidence:
     where="Figure 5, under the other mask (derived)",
     kind="training",
     statement=(
-        "They also learn to answer under the causal mask, where only the label's token can fetch its input: after UPDATES updates "
-        "most trainings are past half of that way."
+        "They also learn to answer under the causal mask, where only the label's token can fetch its input: after 2,500 updates "
+        "most trainings are past half of the way from the loss of predicting 0 to that of one gradient step."
     ),
     controls=[control("judged on the labels of other prompts", loss="loss on strangers")],
 )
@@ -288,7 +290,7 @@ def linear_first_layer_never_learns(results: Results, loss: str = "loss") -> Evi
     where="Figure 5, sensitivities",
     kind="training",
     statement=(
-        "Under the causal mask the first layer's output at a label's token, after UPDATES updates, depends more on the input to its "
+        "Under the causal mask the first layer's output at a label's token, after 2,500 updates, depends more on the input to its "
         "left than on all tokens that are not its neighbours together, in most trainings."
     ),
     controls=[
