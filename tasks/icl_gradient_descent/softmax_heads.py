@@ -286,14 +286,14 @@ def layer_norm_is_worse_and_safer(
     where="Figure 15",
     kind="phenomenon",
     statement=(
-        "After 500 of 2,000 updates a single softmax head is nearer to the loss of predicting 0 than to that of the gradient step, "
+        "After 400 of 2,000 updates a single softmax head is nearer to the loss of predicting 0 than to that of the gradient step, "
         "and two heads from the same seeds on the same prompts are nearer to that of the step, as medians over trainings."
     ),
     controls=[control("two heads for the one", slow="two heads"), control("one head for the two", fast="one head")],
 )
 def plateau_of_one_head(results: Results, slow: str = "one head", fast: str = "two heads") -> Evidence:
     config = results.config
-    losses = results[softmax_heads]["history"].sel(update=config.optimisation.steps // 4)
+    losses = results[softmax_heads]["history"].sel(update=config.optimisation.steps // 5)
     between = (config.step_loss() + config.zero_loss) / 2
     origin = "half-way between the step and predicting 0, closed forms"
     return Evidence.all(
