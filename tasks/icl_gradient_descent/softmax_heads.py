@@ -293,7 +293,7 @@ def layer_norm_is_worse_and_safer(
 )
 def plateau_of_one_head(results: Results, slow: str = "one head", fast: str = "two heads") -> Evidence:
     config = results.config
-    losses = results[softmax_heads]["history"].sel(update=config.optimisation.steps // 5)
+    losses = results[softmax_heads]["history"].sel(update=config.optimisation.steps // 5, method="nearest")
     between = (config.step_loss() + config.zero_loss) / 2
     origin = "half-way between the step and predicting 0, closed forms"
     return Evidence.all(
