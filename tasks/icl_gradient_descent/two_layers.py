@@ -346,7 +346,7 @@ def causal_two_layers_are_behind(
     kind="training",
     statement=(
         "After 8,000 updates two tied layers under the causal mask have the loss of the best two causal gradient steps on the "
-        "same prompts, to within 2 %."
+        "same prompts, to within 2 %, and sensitivities with a mean cosine above $0.99$ with their weights."
     ),
     controls=[
         control("trained under the prefix mask", arm="prefix"),
@@ -354,8 +354,12 @@ def causal_two_layers_are_behind(
     ],
 )
 def causal_layers_reach_two_causal_steps(results: Results, arm: str = "causal", filter: str = CAUSAL) -> Evidence:
-    return Evidence.equals(
-        against(results, arm, filter), 0.0, 0.02, "the loss of the steps, a log ratio of 0; " + SAME, absolute=True
+    cosine = results[two_layers]["cosine"].sel(arm=arm, filter=filter)
+    return Evidence.all(
+        Evidence.equals(
+            against(results, arm, filter), 0.0, 0.02, "the loss of the steps, a log ratio of 0; " + SAME, absolute=True
+        ),
+        Evidence.over_seeds(cosine, ">", 0.99, "0.99, what counts as aligned"),
     )
 
 
