@@ -143,7 +143,10 @@ def curvatures_to_the_last_digit(
     return Evidence.all(
         Evidence.exact(max(off[length] for length in exactly), "<=", 0.0005, "half a unit of the last digit printed"),
         Evidence.exact(
-            max(off[length] / READ_OFF[length] for length in (10, 100)), "<=", 0.03, "3 %, read off the table"
+            max(off[length] / READ_OFF[length] for length in (10, 100)),
+            "<=",
+            0.03,
+            "3 %, chosen when the exact numbers were known",
         ),
     )
 
