@@ -245,7 +245,7 @@ def aligned(layer: Products, prompts: RegressionPrompts, config: Config) -> floa
 
 @TASK.figure
 def loss_and_alignment(results: Results) -> Sheet:
-    """Loss, and alignment of predictions and sensitivities with one gradient step, along training."""
+    """Loss on 300 prompts, and alignment of predictions and sensitivities with one gradient step, along training."""
     history, config = results[one_layer], results.config
     trained = history.sel(arm=KEPT)
     sheet = Sheet(columns=2, width=5.0, height=3.6)
@@ -255,7 +255,11 @@ def loss_and_alignment(results: Results) -> Sheet:
     panel.level(config.step_loss(), f"one gradient step, closed form {config.step_loss():.4f}")
     panel.level(config.zero_loss, "predicting 0")
     panel = sheet.panel(
-        "and its answers become the step's", x="update", y="distance from the gradient step", scale=("linear", "log")
+        "and its answers become the step's",
+        x="update",
+        y="distance from the gradient step",
+        scale=("linear", "log"),
+        ylim=(5e-4, 5),
     )
     panel.curve(1 - trained["cosine"], over="update", name="1 - cosine of sensitivities", within=POSITIVE)
     panel.curve(trained["sensitivity"], over="update", name="distance of sensitivities", within=POSITIVE)
