@@ -243,15 +243,12 @@ def against(results: Results, arm: str, filter: str) -> xr.DataArray:
         "After 8,000 updates two layers with shared weights under the prefix mask have a smaller loss than two steps of "
         "gradient descent with the best step size, on the same prompts."
     ),
-    controls=[
-        control("trained under the causal mask", arm="causal"),
-        control("gradient descent of one step", one_step=True),
-    ],
+    controls=[control("before training", loss="loss before"), control("gradient descent of one step", loss="descent")],
 )
-def two_layers_beat_two_steps(results: Results, arm: str = "prefix", one_step: bool = False) -> Evidence:
+def two_layers_beat_two_steps(results: Results, loss: str = "loss") -> Evidence:
     losses = results[two_layers]
-    loss = losses["descent"] if one_step else losses["loss"].sel(arm=arm)
-    ratio = np.log(loss / losses["filter loss"].sel(filter=DESCENT))
+    found = losses[loss] if loss == "descent" else losses[loss].sel(arm="prefix")
+    ratio = np.log(found / losses["filter loss"].sel(filter=DESCENT))
     return Evidence.over_seeds(ratio, "<", 0.0, "log ratio to the loss of the best two steps")
 
 
