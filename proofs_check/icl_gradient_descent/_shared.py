@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,6 +67,14 @@ def apply(network: Transformer, tokens: Tensor, mask: Tensor) -> Tensor:
     """Tokens [batch, token, width] after the last layer."""
     with torch.no_grad():
         return network(tokens[None], mask)[0]
+
+
+def three_atoms(kurtosis: float, context: int, dimension: int) -> tuple[Tensor, Tensor]:
+    """All input matrices [3^(N d), N, d] of unit-variance coordinates on {-c, 0, c}, and their probabilities."""
+    atoms, weights = (np.sqrt(kurtosis) * np.array([-1, 0, 1]), np.array([0.5, kurtosis - 1, 0.5]) / kurtosis)
+    atoms_of = np.array(list(itertools.product(range(3), repeat=context * dimension)))
+    x = torch.from_numpy(atoms[atoms_of]).view(-1, context, dimension)
+    return x, torch.from_numpy(weights[atoms_of].prod(1))
 
 
 def noisy_prompts(config: Config, name: str, dimension: int, context: int, noise: float = 0.3) -> RegressionPrompts:

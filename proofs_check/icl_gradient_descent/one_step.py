@@ -45,6 +45,7 @@ import torch
 from torch import Tensor
 
 from lab import Task, control
+from lab.domains.regression.one_layer_loss import even_square, excess_of_layer
 from lab.domains.regression.optimal_steps import (
     NORMAL_KURTOSIS,
     UNIFORM_KURTOSIS,
@@ -73,6 +74,7 @@ from proofs_check.icl_gradient_descent._shared import (
     greatest,
     loaded,
     normal,
+    three_atoms,
 )
 
 PROOFS = Task("icl-gradient-descent", PAPER, PRESETS)
@@ -151,14 +153,6 @@ PROOFS.show(one_layer_is_one_step)
 
 
 # %%
-def three_atoms(kurtosis: float, context: int, dimension: int) -> tuple[Tensor, Tensor]:
-    """All input matrices [3^(N d), N, d] of unit-variance coordinates on {-c, 0, c}, and their probabilities."""
-    atoms, weights = (np.sqrt(kurtosis) * np.array([-1, 0, 1]), np.array([0.5, kurtosis - 1, 0.5]) / kurtosis)
-    atoms_of = np.array(list(itertools.product(range(3), repeat=context * dimension)))
-    x = torch.from_numpy(atoms[atoms_of]).view(-1, context, dimension)
-    return x, torch.from_numpy(weights[atoms_of].prod(1))
-
-
 def quadrature(spectrum: np.ndarray, context: int) -> tuple[Tensor, Tensor]:
     """Gauss-Hermite nodes [3^(N d), N, d] of normal inputs with variances ``spectrum``, exact to degree 5 a coordinate."""
     dimension = len(spectrum)
@@ -254,7 +248,8 @@ PROOFS.show(one_step_law_of_spectrum)
 # %% [markdown]
 # **Away from training.** A network keeps its step when inputs grow by a factor $\alpha$. Then $v$ becomes
 # $\alpha^2 v$ and the error turns up steeply, while a step tuned to each $\alpha$ would only see its error
-# grow as $\alpha^2$. Weights scaled by $\alpha$ do the latter to any linear-in-$y$ method.
+# grow as $\alpha^2$. Weights scaled by $\alpha$ do the latter to any linear-in-$y$ method, and another symmetric law of the
+# inputs enters only through its kurtosis.
 
 
 # %%
@@ -263,7 +258,7 @@ PROOFS.show(one_step_law_of_spectrum)
     where="Figure 2 right, in closed form",
     statement=(
         r"With the step kept at $s^*$ and inputs scaled by $\alpha$, the error is the one-step law at "
-        r"variance $\alpha^2 v$; at $N = d = 10$ its half is $0.081, 0.206, 1.204, 8.40$ for $\alpha = "
+        r"variance $\alpha^2 v$; at $N = d = 10$ its half is $0.0812, 0.2062, 1.204, 8.40$ for $\alpha = "
         r"\frac12, 1, \frac32, 2$."
     ),
     origin="rounding of the counted moments; half a unit of the last quoted digit",
@@ -281,13 +276,60 @@ def error_off_the_training_range(config: Config, *, tuned_again: bool = False) -
         claimed = one_step_error(step_size, 10, 10, input_variance=variance, **law)
         pairs.append((abs(error - claimed), rounding_bound(40, 8 * error)))
         halves.append(error / 2)
-    quoted = np.abs(np.array(halves) - np.array([0.0812, 0.2062, 1.204, 8.40]))
-    pairs += zip(quoted.tolist(), (5e-5, 5e-5, 5e-4, 5e-3), strict=True)
+    quoted = np.abs(np.array(halves) - np.array([0.08115, 0.20623, 1.2038, 8.4007]))
+    pairs += zip(quoted.tolist(), (5e-6, 5e-6, 5e-5, 5e-5), strict=True)
+    return deviations(pairs)
+
+
+LAPLACE_KURTOSIS = 6.0
+
+
+def laplace_moments(variance: float) -> tuple[float, ...]:
+    """E x^(2k) = (2k)! b^(2k), variance 2 b^2."""
+    return tuple(math.factorial(2 * k) * (variance / 2) ** k for k in range(9))
+
+
+@PROOFS.identity(
+    "icl-gradient-descent/L2.laws",
+    where="derived, beside the other inputs and weights of Figures 2 and 8",
+    statement=(
+        r"With the step kept at the $s^*$ of uniform inputs, weights $w$ scaled by $\alpha$ multiply the error by $\alpha^2$, and inputs "
+        r"of another symmetric law of the same variance change it only by their kurtosis: at $N = d = 10$ its half is $0.2062$ "
+        r"for uniform, $0.2190$ for normal and $0.2509$ for Laplace inputs."
+    ),
+    origin="rounding of the counted moments, of a sum over all input matrices, and of the last quoted digit",
+    controls=[
+        control("the kurtosis of uniform inputs for all", kurtosis=UNIFORM_KURTOSIS),
+        control("an error that grows with the size of the weights, not its square", power=1),
+    ],
+)
+def error_for_other_laws(config: Config, *, kurtosis: float | None = None, power: int = 2) -> LabelledArrays:
+    pairs = []
+    kept = optimal_step(10, 10, input_variance=VARIANCE, kurtosis=UNIFORM_KURTOSIS)
+    for moments, true_kurtosis, quoted in (
+        (uniform_moments(HALF_WIDTH), UNIFORM_KURTOSIS, 0.2062),
+        (normal_moments(VARIANCE), NORMAL_KURTOSIS, 0.2190),
+        (laplace_moments(VARIANCE), LAPLACE_KURTOSIS, 0.2509),
+    ):
+        error = expected_filter_error(filter_polynomial([kept], [0.0]), gram_moments(2, 10, 10, moments), VARIANCE)
+        used = true_kurtosis if kurtosis is None else kurtosis
+        claimed = one_step_error(kept, 10, 10, input_variance=VARIANCE, kurtosis=used)
+        pairs += [(abs(error - claimed), rounding_bound(40, 8 * error)), (abs(error / 2 - quoted), 5e-5)]
+    for scale in (0.5, 2.0, 5.0):
+        x, probability = three_atoms(1.8, 2, 2)
+        weights, share = quadrature(np.array([scale**2]), 2)  # w = (w_1, w_2), exact to degree 5
+        weights = weights[:, :, 0]
+        gram = x.mT @ x
+        left = weights[:, None] - 0.2 * torch.einsum("bij,wj->wbi", gram, weights)
+        error = float(torch.einsum("w,b,wbi,wbi->", share, probability, left, left))
+        claimed = scale**power * one_step_error(0.2, 2, 2, kurtosis=1.8)
+        pairs.append((abs(error - claimed), rounding_bound(len(x) * len(weights) + 40, 8 * scale**2)))
     return deviations(pairs)
 
 
 # %%
 PROOFS.show(error_off_the_training_range)
+PROOFS.show(error_for_other_laws)
 
 # %% [markdown]
 # **Preconditioning.** One layer has more freedom than a step size: its prediction can be
@@ -342,36 +384,91 @@ def best_layer_is_preconditioned(config: Config, *, plain: bool = False, ignore_
     return deviations(pairs)
 
 
-@PROOFS.identity(
-    "icl-gradient-descent/T2.isotropic",
-    where="Ahn et al. 2023, Theorem 1, beyond normal inputs (derived)",
-    statement=(
-        r"For independent symmetric coordinates of variance 1 and kurtosis $\kappa$ the best $W$ is "
-        r"$\frac{N}{N + d - 2 + \kappa + \sigma^2} I$: no layer is better than the best gradient step."
-    ),
-    origin="rounding of a sum over all input matrices, magnified by a condition number",
-    controls=[control("the kurtosis of normal inputs for all", kurtosis=NORMAL_KURTOSIS)],
-)
-def best_isotropic_layer(config: Config, *, kurtosis: float | None = None) -> LabelledArrays:
-    pairs = []
-    sizes = ((2, 2), (3, 2), (2, 3))
-    for (context, dimension), true_kurtosis, noise in itertools.product(sizes, (1.0, 1.8, 4.0), (0.0, 0.7)):
-        x, probability = three_atoms(true_kurtosis, context, dimension)
-        mean_gram, identity = x.mT @ x / context, torch.eye(dimension, dtype=torch.float64)
-        square = torch.einsum("b,bij,bjk->ik", probability, mean_gram, mean_gram)
-        best = torch.linalg.inv(square + noise**2 / context * identity)
-        claimed = context * optimal_step(
-            context, dimension, kurtosis=true_kurtosis if kurtosis is None else kurtosis, noise=noise
-        )
-        condition = float(torch.linalg.cond(square + noise**2 / context * identity))
-        bound = rounding_bound(4 * (len(x) + 40) * condition, float(best.abs().max()))
-        pairs.append((greatest(best - claimed * identity), bound))
-    return deviations(pairs)
+# %%
+PROOFS.show(best_layer_is_preconditioned)
+
+# %% [markdown]
+# **Any layer.** A layer has still more freedom: all of $K^\top Q$ and $PV$. Let $p = (u, c)$ be the row of $PV$ that
+# writes labels and $M$, that is $M_x$ over $m^\top$, what $K^\top Q$ does to the inputs of a query. Its weights on $x_q$ are
+# $$\hat w = W^\top X^\top y + g, \quad W = -(c M_x + u m^\top), \quad g = -(M_x^\top A u + c\,|y|^2\,m),$$
+# one part odd in the labels, one even. Turning $w$ and the noise round turns the first and keeps the second, so that
+# nothing but squares is left on average, and with $E A^2 + \sigma^2 E A = \frac{N v}{s^*} I$ the first of them is completed:
+# $$E(\hat y_q - w \cdot x_q)^2 = d v\,(1 - N v s^*) + v\,\frac{N v}{s^*}\,\lVert W - s^* I\rVert_F^2 + v\,E|g|^2 .$$
+# No layer is below the best gradient step, and the distance of a layer's $W$ from $s^* I$ tells what its loss is.
+# $E|g|^2$ is a sum of moments up to the fourth order in X (`lab.domains.regression.one_layer_loss`). The check enumerates all inputs
+# of three atoms, weights and noise by Gauss quadrature, and runs a layer with four random matrices.
 
 
 # %%
-PROOFS.show(best_layer_is_preconditioned)
-PROOFS.show(best_isotropic_layer)
+def random_layer(dimension: int, name: str) -> dict[str, Tensor]:
+    """Four random matrices."""
+    size = dimension + 1
+    return {which: 0.6 * normal(f"{name} {which}", size, size) for which in ("query", "key", "value", "output")}
+
+
+@PROOFS.identity(
+    "icl-gradient-descent/T2.isotropic",
+    where="Ahn et al. 2023, Theorem 1, for any symmetric law and all weights (derived)",
+    statement=(
+        r"For independent symmetric coordinates of variance $v$ and kurtosis $\kappa$ a layer of linear attention, whatever its four "
+        r"matrices, has the error of the best gradient step plus $v \frac{N v}{s^*} \lVert W - s^* I\rVert_F^2 + v\,E|g|^2$: "
+        r"no layer is better than that step."
+    ),
+    origin="rounding of a sum over all inputs, weights and noise",
+    controls=[
+        control("the kurtosis of normal inputs for all", kurtosis=NORMAL_KURTOSIS),
+        control("the part that is even in the labels left out", even=False),
+        control("the inputs' entries of the row that writes labels left out", row=False),
+    ],
+)
+def excess_of_any_layer(
+    config: Config, *, kurtosis: float | None = None, even: bool = True, row: bool = True
+) -> LabelledArrays:
+    pairs = []
+    for context, dimension, noise in ((2, 2, 0.0), (2, 2, 0.7), (3, 2, 0.0), (2, 3, 0.0)):
+        for true_kurtosis, variance in ((1.0, 1.0), (1.8, 0.5), (4.0, 1.0)):
+            x, probability = three_atoms(true_kurtosis, context, dimension)
+            x = math.sqrt(variance) * x
+            drawn, share = quadrature(np.ones(1), dimension + (context if noise else 0))
+            drawn = drawn[:, :, 0]
+            weights, spread = drawn[:, :dimension], noise * drawn[:, dimension:] if noise else 0.0
+            y = torch.einsum("bnd,wd->bwn", x, weights) + spread
+            layer = random_layer(dimension, f"any {context} {dimension} {noise} {true_kurtosis}")
+            score, value = layer["key"] @ layer["query"].mT, (layer["value"] @ layer["output"]).mT
+            given = answering_weights(layer, x, y)
+            square = (given - weights).square().sum(-1)
+            error = variance * float(torch.einsum("b,w,bw->", probability, share, square))
+            reads, writes = score[:, :-1], value[-1]
+            law = {"input_variance": variance, "kurtosis": true_kurtosis if kurtosis is None else kurtosis}
+            step = optimal_step(context, dimension, **law, noise=noise)
+            claimed = one_step_error(step, context, dimension, **law, noise=noise)
+            if not row:
+                writes = torch.cat([torch.zeros_like(writes[:-1]), writes[-1:]])
+            claimed += float(excess_of_layer(reads, writes, context, **law, noise=noise))
+            if not even:
+                claimed -= variance * float(even_square(reads, writes, context, **law, noise=noise))
+            # What the answer is made of, before anything cancels.
+            size = float(torch.cat([x, y[:, :1].mT], -1).square().sum((1, 2)).max()) * float(
+                score.norm() * value.norm()
+            )
+            pairs.append((abs(error - claimed), rounding_bound(square.numel() + 80, (size + 3 * dimension) ** 2)))
+    return deviations(pairs)
+
+
+def answering_weights(layer: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """What a network of this one layer answers to the unit vectors, minus its label slots: [batch, labels, dimension]."""
+    count, context, dimension = x.shape
+    labels = y.shape[1]
+    examples = torch.cat([x[:, None].expand(-1, labels, -1, -1), y[..., None]], -1).flatten(0, 1)
+    queries = torch.eye(dimension, dimension + 1, dtype=x.dtype).expand(len(examples), -1, -1)
+    after = apply(
+        loaded(dimension + 1, [layer]), torch.cat([examples, queries], 1), MASKS["prefix"](context, dimension)
+    )
+    return -after[:, context:, -1].unflatten(0, (count, labels))
+
+
+# %%
+PROOFS.show(excess_of_any_layer)
 
 # %%
 PROOFS.show()

@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from lab.domains.regression.least_squares import predict
+from lab.domains.regression.one_layer_loss import excess_of_layer
 from lab.domains.regression.optimal_steps import UNIFORM_KURTOSIS, one_step_error, optimal_step
 from lab.domains.regression.prompts import RegressionPrompts, linear_regression, tokens
 from lab.labels import labelled
@@ -22,6 +23,7 @@ from lab.study import Fitted, Networks, Study
 from lab.training import Batch, M, Optimisation
 
 PAPER = "oswald-2023-gradient-descent"
+ROOT = 2026  # of the seeds on which the sampled claims are judged; sizes and bounds were chosen below 0, 1 and 2
 MASKS = {"prefix": masks.in_context_prefix, "causal": masks.in_context_causal}
 INPUT_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 UPDATES_A_BLOCK = 25  # whose prompts are drawn in one call
@@ -45,9 +47,9 @@ class Regression:
         """Of a coordinate of an input, v."""
         return self.half_width**2 / 3
 
-    def law(self, scale: float = 1.0) -> dict[str, float]:
+    def law(self, scale: float = 1.0, kurtosis: float = UNIFORM_KURTOSIS) -> dict[str, float]:
         """Variance and kurtosis of a coordinate of inputs that are ``scale`` times as large."""
-        return {"input_variance": scale**2 * self.variance, "kurtosis": UNIFORM_KURTOSIS}
+        return {"input_variance": scale**2 * self.variance, "kurtosis": kurtosis}
 
     def best_step(self, length: int = 0) -> float:
         """The best step on the sum over ``length`` examples (0: those of this setting)."""
@@ -58,9 +60,15 @@ class Regression:
         length = length or self.context_length
         return one_step_error(self.best_step(length), length, self.dimension, **self.law()) / 2
 
-    def step_loss_at(self, scale: float) -> float:
-        """The same where inputs are ``scale`` times as large and the step stays as it was."""
-        return one_step_error(self.best_step(), self.context_length, self.dimension, **self.law(scale)) / 2
+    def step_loss_at(self, scale: float = 1.0, kurtosis: float = UNIFORM_KURTOSIS) -> float:
+        """The same where inputs are ``scale`` times as large, or of another law, and the step stays as it was."""
+        law = self.law(scale, kurtosis)
+        return one_step_error(self.best_step(), self.context_length, self.dimension, **law) / 2
+
+    def tuned_loss_at(self, scale: float = 1.0, kurtosis: float = UNIFORM_KURTOSIS) -> float:
+        """The same with the step that is best for those inputs: the least that one layer can reach on them."""
+        law, (length, dimension) = self.law(scale, kurtosis), (self.context_length, self.dimension)
+        return one_step_error(optimal_step(length, dimension, **law), length, dimension, **law) / 2
 
     @property
     def zero_loss(self) -> float:
@@ -268,6 +276,39 @@ class Products(NamedTuple):
         examples = torch.cat([x, y[..., None]], dim=-1).double()
         second_moments = examples.mT @ examples
         return -((self.value[..., None, -1:, :] @ second_moments) @ self.score[..., None, :, :])[..., 0, :-1]
+
+    def expected_loss(
+        self,
+        setting: Regression,
+        length: int = 0,
+        *,
+        scale: float = 1.0,
+        kurtosis: float = UNIFORM_KURTOSIS,
+        weights: float = 1.0,
+    ) -> Tensor:
+        r"""Half the expected error of one layer, exactly, by its weights (`lab.domains.regression.one_layer_loss`): [...].
+
+        Args:
+            setting: the regression that it is asked about.
+            length: number of examples (0: those of the setting).
+            scale, kurtosis: of the inputs.
+            weights: standard deviation of w.
+        """
+        law = setting.law(scale, kurtosis)
+        count = length or setting.context_length
+        best = optimal_step(count, setting.dimension, **law)
+        least = weights**2 * one_step_error(best, count, setting.dimension, **law)
+        reads, writes = self.score[..., :-1], self.value[..., -1, :]
+        return (least + excess_of_layer(reads, writes, count, **law, weight_scale=weights)) / 2
+
+    @classmethod
+    def of_step(cls, dimension: int, step_size: float) -> Products:
+        """Those of the construction: inputs are compared as they are, and labels are written from labels alone."""
+        inputs = torch.eye(dimension + 1, dtype=torch.float64)
+        inputs[-1, -1] = 0
+        label_only = torch.zeros_like(inputs)
+        label_only[-1, -1] = -step_size
+        return cls(inputs, label_only)
 
 
 def by_member(networks: Networks, values: Tensor, **axes: Sequence[Any] | None) -> xr.DataArray:

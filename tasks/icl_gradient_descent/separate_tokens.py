@@ -24,7 +24,8 @@
 # It is said not to learn, although it can represent the copy exactly.
 #
 # CI uses fewer dimensions, fewer examples and one-hot positions; `paper` has the paper's ten of each and
-# sinusoidal ones.
+# sinusoidal ones. At these small sizes the prefix arm and the linear first layer end below one gradient step, which two
+# layers can; the causal arm waits half-way, some trainings for long. Such losses have two humps: claims are about medians.
 
 
 # %%
@@ -53,6 +54,7 @@ from tasks.icl_gradient_descent._shared import (
     LOSS,
     MASKS,
     PAPER,
+    ROOT,
     Experiment,
     attention_only,
     fit,
@@ -83,9 +85,9 @@ CI = Config(
     initial_scale=0.2,
     head_ratio=2,
     optimisation=Optimisation(
-        steps=600, learning_rate=1e-2, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
+        steps=2500, learning_rate=1e-2, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
     ),
-    trainings=12,
+    trainings=28,
 )
 PAPER_SIZES = longer(
     CI,
@@ -97,7 +99,7 @@ PAPER_SIZES = longer(
     records=80,
     position_size=10,
 )
-TASK = Task("icl-gradient-descent", PAPER, {"smoke": tiny(CI), "ci": CI, "paper": PAPER_SIZES})
+TASK = Task("icl-gradient-descent", PAPER, {"smoke": tiny(CI), "ci": CI, "paper": PAPER_SIZES}, root=ROOT)
 
 
 class TwoKinds(nn.Module):
@@ -152,11 +154,12 @@ def reach(context: int, dimension: int, module: TwoKinds, batch: Batch, mask: Te
     return norms
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=14)
 def copying(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Two layers on alternating tokens in three arms: losses and reach of the first layer along training."""
     name, context = "inputs and labels apart", config.context_length
-    probe = sample_prompts(config, stream(0, name, "probe"), 64)
+    probes = {seed: sample_prompts(config, stream(seed, name, "probe"), 64) for seed in seeds}
+    reaches, axes = partial(reach, context, config.dimension), {"output": ("x", "y"), "content": NEIGHBOURS}
     tests = {seed: sample_prompts(config, stream(seed, name, "test"), config.test_prompts) for seed in seeds}
     strangers = {seed: replace(prompts, y_query=prompts.y_query.roll(1, 0)) for seed, prompts in tests.items()}
     size = config.dimension + 1 + (config.position_size or 2 * context + 1)
@@ -169,21 +172,23 @@ def copying(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             return TwoKinds(*map(Transformer, layers, seeds_of))
 
         def measure(networks: Networks) -> dict[str, Tensor]:
-            return {"reach": networks.numbers(probe, partial(reach, context, config.dimension))}
+            return {"reach": networks.numbers(probes, reaches)}
 
+        study = Study(build=build, arms=arms, encode=partial(encode, config), loss=loss)
         fitted = fit(
-            Study(build=build, arms=arms, encode=partial(encode, config), loss=loss),
+            study,
             config,
             seeds,
             name,
             partial(sample_prompts, config),
             measure=measure,
-            axes={"reach": {"output": ("x", "y"), "content": NEIGHBOURS}},
+            axes={"reach": axes},
             name=f"{first} first layer",
         )
         return {
             "history": fitted.history["loss"],
             "reach": fitted.history["reach"],
+            "reach before": study.untrained(seeds).ask(probes, reaches, **axes),
             "loss": fitted.ask(tests, loss).astype(float),
             "loss on strangers": fitted.ask(strangers, loss).astype(float),
         }
@@ -229,7 +234,8 @@ def way_to_one_step(results: Results, arm: str, loss: str) -> xr.DataArray:
     return (config.zero_loss - results[copying][loss].sel(arm=arm)) / (config.zero_loss - config.step_loss())
 
 
-PLATEAU = "the loss of predicting 0, closed form (share of the way from it to one gradient step)"
+HALF = "half of the way from predicting 0 to one gradient step, closed forms (by the loss on test prompts)"
+WHOLE = "all of the way from predicting 0 to one gradient step, closed forms (by the loss on test prompts)"
 
 
 @TASK.claim(
@@ -237,24 +243,27 @@ PLATEAU = "the loss of predicting 0, closed form (share of the way from it to on
     where="Figure 5",
     kind="training",
     statement=(
-        "On alternating tokens two layers, softmax in the first, learn to answer under the prefix mask: the mean loss over "
-        "trainings gets below the plateau of predicting 0."
+        "On alternating tokens ($d = 2$, $N = 4$, one-hot positions) two layers, softmax in the first, learn to answer under the "
+        "prefix mask: after 2,500 updates most trainings have at most the loss of one gradient step."
     ),
     controls=[control("judged on the labels of other prompts", loss="loss on strangers")],
 )
 def copying_is_learned(results: Results, loss: str = "loss") -> Evidence:
-    return Evidence.over_seeds(way_to_one_step(results, "prefix", loss), ">", 0.0, PLATEAU)
+    return Evidence.median(way_to_one_step(results, "prefix", loss), ">=", 1.0, WHOLE)
 
 
 @TASK.claim(
     "icl-gradient-descent/P2.causal",
     where="Figure 5, under the other mask (derived)",
     kind="training",
-    statement="They also learn to answer under the causal mask, where only the label's token can fetch its input.",
+    statement=(
+        "They also learn to answer under the causal mask, where only the label's token can fetch its input: after 2,500 updates "
+        "most trainings are past half of the way from the loss of predicting 0 to that of one gradient step."
+    ),
     controls=[control("judged on the labels of other prompts", loss="loss on strangers")],
 )
 def copying_is_learned_causally(results: Results, loss: str = "loss") -> Evidence:
-    return Evidence.over_seeds(way_to_one_step(results, "causal", loss), ">", 0.0, PLATEAU)
+    return Evidence.median(way_to_one_step(results, "causal", loss), ">", 0.5, HALF)
 
 
 @TASK.claim(
@@ -262,17 +271,18 @@ def copying_is_learned_causally(results: Results, loss: str = "loss") -> Evidenc
     where="Appendix A.6",
     kind="training",
     statement=(
-        "With linear attention in the first layer as well, alternating tokens are not learned: the mean loss over trainings "
-        "does not get below that of predicting 0."
+        "With linear attention in the first layer as well, alternating tokens are not learned: most trainings do not get half of "
+        "the way from predicting 0 to one gradient step."
     ),
-    expected="refuted",
+    expected="not reproduced",
     condition=(
-        "only at other sizes, if at all: with one-hot positions and weights that do not start tiny, the linear first layer learns"
+        "at ten dimensions and ten examples, with sinusoidal positions and weights that start at $0.02$; tried here were $d = 2$, "
+        "$N = 4$, one-hot positions and a start at $0.2$"
     ),
     controls=[control("judged on the labels of other prompts", loss="loss on strangers")],
 )
 def linear_first_layer_never_learns(results: Results, loss: str = "loss") -> Evidence:
-    return Evidence.over_seeds(way_to_one_step(results, LINEAR_FIRST, loss), "<", 0.0, PLATEAU)
+    return Evidence.median(way_to_one_step(results, LINEAR_FIRST, loss), "<", 0.5, HALF)
 
 
 @TASK.claim(
@@ -280,15 +290,19 @@ def linear_first_layer_never_learns(results: Results, loss: str = "loss") -> Evi
     where="Figure 5, sensitivities",
     kind="training",
     statement=(
-        "Under the causal mask the trained first layer's output at a label's token depends more on the input to its left "
-        "than on all tokens that are not its neighbours together."
+        "Under the causal mask the first layer's output at a label's token, after 2,500 updates, depends more on the input to its "
+        "left than on all tokens that are not its neighbours together, in most trainings."
     ),
-    controls=[control("at the input's token, whose left neighbour is a stranger", output="x")],
+    controls=[
+        control("at the input's token, whose left neighbour is a stranger", output="x"),
+        control("before training", trained=False),
+    ],
 )
-def first_layer_copies(results: Results, output: str = "y") -> Evidence:
-    norms = results[copying]["reach"].sel(arm="causal", output=output).isel(update=-1)
+def first_layer_copies(results: Results, output: str = "y", trained: bool = True) -> Evidence:
+    networks = results[copying].sel(arm="causal", output=output)
+    norms = networks["reach"].isel(update=-1) if trained else networks["reach before"]
     ratio = np.log(norms.sel(content="left") / norms.sel(content="all others"))
-    return Evidence.over_seeds(ratio, ">", 0.0, "no preference (log ratio)")
+    return Evidence.median(ratio, ">", 0.0, "no preference (log ratio)")
 
 
 # %%

@@ -43,6 +43,7 @@ from tasks.icl_gradient_descent._shared import (
     FORTY_THOUSAND,
     LOSS,
     PAPER,
+    ROOT,
     Experiment,
     attention_only,
     by_member,
@@ -83,7 +84,10 @@ CI = Config(
     test_prompts=400,
 )
 TASK = Task(
-    "icl-gradient-descent", PAPER, {"smoke": tiny(CI), "ci": CI, "paper": longer(CI, optimisation=FORTY_THOUSAND)}
+    "icl-gradient-descent",
+    PAPER,
+    {"smoke": tiny(CI), "ci": CI, "paper": longer(CI, optimisation=FORTY_THOUSAND)},
+    root=ROOT,
 )
 
 
@@ -201,7 +205,7 @@ def sine_fits(results: Results) -> Sheet:
         height=3.4,
         title="attention behind a front end fits sine curves as a gradient step on features does",
     )
-    first = networks.sel(seed=0)
+    first = networks.isel(seed=0)
     for prompt in range(first.sizes["prompt"]):
         shown = first.isel(prompt=prompt)
         panel = sheet.panel(f"prompt {prompt + 1}", x="x", y="y", legend="none" if prompt else "auto")
@@ -221,22 +225,26 @@ def sine_fits(results: Results) -> Sheet:
     where="Figure 4",
     kind="training",
     statement=(
-        "On sine curves, a front end trained with linear attention and one trained with a hard-wired gradient step have "
-        "losses whose ratio lies between $0.7$ and $1.4$, and predict functions with a mean cosine above $0.8$."
+        "On sine curves, after 600 updates, a front end trained with linear attention and one trained with a hard-wired gradient "
+        "step have losses whose ratio lies between $0.7$ and $1.4$, and predict functions with a mean cosine above $0.9$."
     ),
     controls=[
         control("predicting zero for the hard-wired step", reference="zero loss"),
+        control("predicting zero for the attention", attention="zero loss"),
         control("functions of different prompts", cosine="cosine apart"),
     ],
 )
-def attention_is_a_step_on_features(results: Results, reference: str = "loss", cosine: str = "cosine") -> Evidence:
+def attention_is_a_step_on_features(
+    results: Results, reference: str = "loss", attention: str = "loss", cosine: str = "cosine"
+) -> Evidence:
     networks = results[sine]
     step = networks["loss"].sel(arm=STEP) if reference == "loss" else networks[reference]
-    ratio = np.log(networks["loss"].sel(arm=ATTENTION) / step)
+    free = networks["loss"].sel(arm=ATTENTION) if attention == "loss" else networks[attention]
+    ratio = np.log(free / step)
     return Evidence.all(
         Evidence.over_seeds(ratio, ">", np.log(0.7), "a ratio of 0.7 (logarithm)"),
         Evidence.over_seeds(ratio, "<", np.log(1.4), "a ratio of 1.4 (logarithm)"),
-        Evidence.over_seeds(networks[cosine], ">", 0.8, "a cosine of 0.8"),
+        Evidence.over_seeds(networks[cosine], ">", 0.9, "a cosine of 0.9, the least that the paper's figure shows"),
     )
 
 

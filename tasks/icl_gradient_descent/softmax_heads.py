@@ -15,7 +15,8 @@
 # $\bar y + \mathrm{cov}(y, x)^\top M x_q$. The gradient step is the second term; the first is in the way. Two
 # heads with nearly equal scores and opposite outputs cancel the offset and keep a difference, so two should do
 # what one cannot, if they find each other. Until a head has found something the loss stands on a plateau, that
-# of predicting zero.
+# of predicting zero; some single heads do not leave it in 2,000 updates, so that losses have two humps and claims are
+# about medians over trainings.
 #
 # A layer norm in front of linear attention has the opposite trouble: it keeps sizes of tokens from the layer.
 # It costs accuracy within the training range and tames what happens outside of it.
@@ -24,7 +25,7 @@
 # %%
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ from tasks.icl_gradient_descent._shared import (
     INPUT_SCALES,
     LOSS,
     PAPER,
+    ROOT,
     Experiment,
     attention_only,
     descent_loss,
@@ -61,13 +63,17 @@ from tasks.icl_gradient_descent._shared import (
 
 CI = Experiment(
     batch=16,
+    head_ratio=2,
     optimisation=Optimisation(
-        steps=400, learning_rate=1e-2, warmup=0.1, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3
+        steps=2000, learning_rate=1e-2, warmup=0.1, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3
     ),
-    trainings=16,
-    test_prompts=1000,
+    trainings=28,
+    test_prompts=2000,
 )
-TASK = Task("icl-gradient-descent", PAPER, {"smoke": tiny(CI), "ci": CI, "paper": longer(CI, initial_scale=0.0135)})
+TASK = Task(
+    "icl-gradient-descent", PAPER, {"smoke": tiny(CI), "ci": CI, "paper": longer(CI, initial_scale=0.0135)}, root=ROOT
+)
+UNTRAINED = 20  # networks that are looked at before training, for each seed
 
 
 KINDS: dict[str, dict] = {
@@ -112,7 +118,17 @@ def opposition(module: Update, batch: Batch, mask: Tensor) -> Tensor:
     return entry[:, 0] * entry[:, -1] / entry.abs().amax(-1).square()
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=16)
+def opposition_before(study: Study[Update], batches: Mapping[int, Batch], mask: Tensor) -> xr.DataArray:
+    """The same of networks that have not been trained, a mean over several for each seed: [seed, arm]."""
+    found = []
+    for seed, batch in batches.items():
+        networks = study.untrained([UNTRAINED * seed + place for place in range(UNTRAINED)])
+        one = {key: values[:1] for key, values in batch.items()}
+        found.append(networks.numbers(one, opposition, read=mask).mean())
+    return labelled(torch.stack(found)[:, None], seed=list(batches), arm=list(study.arms))
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=14)
 def softmax_heads(config: Experiment, seeds: tuple[int, ...]) -> LabelledArrays:
     """Softmax attention of one and two heads, linear attention with and without a layer norm before it."""
     name, context = "softmax heads, layer norm", config.context_length
@@ -138,6 +154,7 @@ def softmax_heads(config: Experiment, seeds: tuple[int, ...]) -> LabelledArrays:
             "history": fitted.history["loss"],
             "loss": fitted.ask(batches, loss_by_scale, read=seen, scale=INPUT_SCALES),
             "opposition": fitted.ask(few, opposition, read=seen),
+            "opposition before": opposition_before(study, few, seen),
             "mask difference": mask_difference(fitted, few, context),
         }
 
@@ -157,7 +174,7 @@ def heads_and_norms(results: Results) -> Sheet:
     }
     sheet = Sheet(columns=2, width=5.0, height=3.8)
     panel = sheet.panel(
-        "one softmax head is behind the step", x="update", y=LOSS, ylim=(0.05, 0.46), legend="lower left"
+        "two softmax heads come near the step, one does not", x="update", y=LOSS, ylim=(0.05, 0.46), legend="lower left"
     )
     for kind, name in names.items():
         if kind != "layer norm":
@@ -178,7 +195,7 @@ def heads_and_norms(results: Results) -> Sheet:
 
 
 CLOSE = 0.9
-NOT_CLOSE = "a tenth, five times the two per cent that count as the same loss"
+NOT_CLOSE = "nine tenths: a loss a ninth above the step's, five times the two per cent that count as the same loss"
 
 
 def closeness(results: Results, kind: str) -> xr.DataArray:
@@ -191,12 +208,15 @@ def closeness(results: Results, kind: str) -> xr.DataArray:
     "icl-gradient-descent/P3",
     where="Figure 12",
     kind="training",
-    statement="One softmax head does not match the gradient step after a training in which linear attention comes near it: the "
-    "step's loss is less than nine tenths of its loss.",
-    controls=[control("linear attention, trained alike", kind="linear")],
+    statement="After 2,000 updates one softmax head does not match the gradient step: the step's loss is less than nine tenths of "
+    "its loss, as a median over trainings.",
+    controls=[
+        control("linear attention, trained alike", kind="linear"),
+        control("two softmax heads, trained alike", kind="two heads"),
+    ],
 )
 def one_softmax_head_is_not_enough(results: Results, kind: str = "one head") -> Evidence:
-    return Evidence.over_seeds(closeness(results, kind), "<", CLOSE, NOT_CLOSE)
+    return Evidence.median(closeness(results, kind), "<", CLOSE, NOT_CLOSE)
 
 
 @TASK.claim(
@@ -204,31 +224,31 @@ def one_softmax_head_is_not_enough(results: Results, kind: str = "one head") -> 
     where="Figure 12",
     kind="training",
     statement=(
-        "Two softmax heads come closer to the gradient step than one head does from the same seeds on the same prompts "
-        "(loss of the step over loss of the layer)."
+        "After 2,000 updates two softmax heads come near the gradient step: the step's loss is more than nine tenths of theirs, as "
+        "a median over trainings."
     ),
-    controls=[control("the two exchanged", better="one head", worse="two heads")],
+    controls=[
+        control("one head, from the same seeds on the same prompts", kind="one head"),
+        control("linear attention behind a layer norm, trained alike", kind="layer norm"),
+    ],
 )
-def two_softmax_heads_do_better(results: Results, better: str = "two heads", worse: str = "one head") -> Evidence:
-    gain = closeness(results, better) - closeness(results, worse)
-    return Evidence.over_seeds(gain, ">", 0.0, f"no gain over {worse}")
+def two_softmax_heads_come_near(results: Results, kind: str = "two heads") -> Evidence:
+    return Evidence.median(closeness(results, kind), ">", CLOSE, NOT_CLOSE)
 
 
 @TASK.claim(
     "icl-gradient-descent/P3.heads",
     where="Figure 14",
     kind="training",
-    statement="The two softmax heads write labels with opposite signs.",
-    controls=[control("signs left out", signed=False)],
+    statement=(
+        "After 2,000 updates the two softmax heads write labels with opposite signs and nearly equal sizes: the product of what they "
+        "write, over the larger squared, is below $-0.9$, as a median over trainings."
+    ),
+    controls=[control("before training, means of 20 networks", trained="opposition before")],
 )
-def heads_are_opposed(results: Results, signed: bool = True) -> Evidence:
-    opposition = results[softmax_heads]["opposition"].sel(arm="two heads")
-    return Evidence.over_seeds(
-        opposition if signed else abs(opposition),
-        "<",
-        0.0,
-        "no preference for a sign (product of both over the larger squared)",
-    )
+def heads_are_opposed(results: Results, trained: str = "opposition") -> Evidence:
+    opposition = results[softmax_heads][trained].sel(arm="two heads")
+    return Evidence.median(opposition, "<", -0.9, "sizes that differ by a tenth, with opposite signs")
 
 
 @TASK.claim(
@@ -236,19 +256,28 @@ def heads_are_opposed(results: Results, signed: bool = True) -> Evidence:
     where="Figure 12, layer norm",
     kind="training",
     statement=(
-        r"Linear attention behind a layer norm does not match the gradient step in the training range (the step's loss is less "
-        r"than nine tenths of its loss) and is better at twice the range ($\alpha = 2$)."
+        r"After 2,000 updates linear attention behind a layer norm does not match the gradient step in the training range (the step's "
+        r"loss is less than nine tenths of its loss) and has less than half of the step's loss at twice the range ($\alpha = 2$), as "
+        r"medians over trainings."
     ),
     controls=[
         control("linear attention in the training range, trained alike", kind="linear"),
         control("the training range for twice the range", scale=1.0),
+        control("linear attention at twice the range", far="linear"),
     ],
 )
-def layer_norm_is_worse_and_safer(results: Results, kind: str = "layer norm", scale: float = 2.0) -> Evidence:
-    far = results.config.step_loss_at(scale) / results[softmax_heads]["loss"].sel(arm="layer norm", scale=scale)
+def layer_norm_is_worse_and_safer(
+    results: Results, kind: str = "layer norm", scale: float = 2.0, far: str = "layer norm"
+) -> Evidence:
+    step, losses = results.config.step_loss_at(scale), results[softmax_heads]["loss"].sel(scale=scale)
     return Evidence.all(
-        Evidence.over_seeds(closeness(results, kind), "<", CLOSE, NOT_CLOSE),
-        Evidence.over_seeds(far, ">", 1.0, "the step's loss at that range, closed form, over the layer's"),
+        Evidence.median(closeness(results, kind), "<", CLOSE, NOT_CLOSE),
+        Evidence.median(
+            step / losses.sel(arm=far),
+            ">",
+            2.0,
+            "twice the layer's loss: the step's at that range, closed form, over it",
+        ),
     )
 
 
@@ -257,25 +286,26 @@ def layer_norm_is_worse_and_safer(results: Results, kind: str = "layer norm", sc
     where="Figure 15",
     kind="phenomenon",
     statement=(
-        "Half-way into the training a single softmax head is still nearer to the loss of predicting 0 than to that of the "
-        "gradient step, and two heads from the same seeds on the same prompts are ahead of it."
+        "After 400 of 2,000 updates a single softmax head is nearer to the loss of predicting 0 than to that of the gradient step, "
+        "and two heads from the same seeds on the same prompts are nearer to that of the step, as medians over trainings."
     ),
-    controls=[control("the two exchanged", slow="two heads", fast="one head")],
+    controls=[control("two heads for the one", slow="two heads"), control("one head for the two", fast="one head")],
 )
 def plateau_of_one_head(results: Results, slow: str = "one head", fast: str = "two heads") -> Evidence:
     config = results.config
-    losses = results[softmax_heads]["history"].sel(update=config.optimisation.steps // 2)
+    losses = results[softmax_heads]["history"].sel(update=config.optimisation.steps // 5, method="nearest")
     between = (config.step_loss() + config.zero_loss) / 2
+    origin = "half-way between the step and predicting 0, closed forms"
     return Evidence.all(
-        Evidence.over_seeds(losses.sel(arm=slow) - losses.sel(arm=fast), ">", 0.0, "no difference between the losses"),
-        Evidence.over_seeds(losses.sel(arm=slow), ">", between, "half-way between the step and predicting 0"),
+        Evidence.median(losses.sel(arm=slow), ">", between, origin),
+        Evidence.median(losses.sel(arm=fast), "<", between, origin),
     )
 
 
 # %%
 TASK.show(heads_and_norms)
 TASK.show(one_softmax_head_is_not_enough)
-TASK.show(two_softmax_heads_do_better)
+TASK.show(two_softmax_heads_come_near)
 TASK.show(heads_are_opposed)
 TASK.show(layer_norm_is_worse_and_safer)
 TASK.show(plateau_of_one_head)
