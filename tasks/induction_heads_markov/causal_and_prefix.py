@@ -339,14 +339,14 @@ TASK.show(gradient_signal)
 TASK.show(more_tokens_less_noise)
 
 # %% [markdown]
-# What the prefix changes, then, is how long it takes. Scored on all tokens after the prompt, both
-# arms find transitions within 400 updates; the prefix arm leaves the plateau later, in the pairs drawn above (no
-# verdict depends on by how much). Scored on one token both take several times as long, the bidirectional arm
-# longest, and neither stays at the unigram: with time one token is enough. Nor does the prefix arm use its own wiring: its first layer looks one
-# *back*, as in the causal arm, although inside the prompt it might look ahead. The reason is that one set of
-# numbers $v$ serves all tokens, and those after the prompt can only look back. It shows in the second layer:
-# a token of the prompt attends most to its successor, whose copy is its own symbol, a match that a causal
-# mask hides.
+# What the prefix changes, then, is how long it takes. Scored on all tokens after the prompt, both arms find
+# transitions within 400 updates; the prefix arm leaves the plateau later, in the pairs drawn above (no verdict
+# depends on by how much). Scored on one token both take several times as long, the bidirectional arm longest, and
+# one token is enough in time: the slope is drowned in noise, not gone. Nor does the prefix arm use its own wiring:
+# its first layer looks one *back*, as in the causal arm, although inside the prompt it might look ahead. The reason
+# is that one set of numbers $v$ serves all tokens, and those after the prompt can only look back. It shows in the
+# second layer: a token of the prompt attends most to its successor, whose copy is its own symbol, a match that a
+# causal mask hides.
 
 # %%
 TASK.show()

@@ -59,7 +59,6 @@ from lab.study import Networks, Study
 from lab.training import Batch, Optimisation
 from tasks.induction_heads_markov._shared import ROOT, SLUG, arrays, follow, most
 
-
 SMALL, WIDER, LARGE = 0.02, 0.25, 0.35  # standard deviations of first weights, of which claims speak
 
 
@@ -269,7 +268,7 @@ class ScalarTokens(nn.Module):
         body: transformer without read-in and read-out.
         embedding: e [model, width].
         free: a [model, width] where it is not tied to e.
-        bias: b [model].
+        bias: b [model, 1].
     """
 
     def __init__(self, body: Transformer, embedding: Tensor, free: Tensor, bias: Tensor) -> None:
@@ -286,7 +285,7 @@ class ScalarTokens(nn.Module):
         )
         vectors = torch.from_numpy((architecture.initial_scale or 0) * normal).float()
         body = [int(stream(seed, ROOT, "weights").rng().integers(2**62)) for seed in seeds]
-        return cls(Transformer(architecture, body), vectors[:, 0], vectors[:, 1], torch.zeros(len(seeds)))
+        return cls(Transformer(architecture, body), vectors[:, 0], vectors[:, 1], torch.zeros(len(seeds), 1))
 
     def select(self, indices: Sequence[int]) -> ScalarTokens:
         """The models at these places, as an ensemble of their own."""
@@ -300,7 +299,7 @@ class ScalarTokens(nn.Module):
         entering = tokens.unsqueeze(-1) * self.embedding[:, None, None]
         read_out = torch.where(tied.unsqueeze(-1), self.embedding, self.free)
         leaving = self.body(entering.to(self.embedding), mask)
-        return (leaving @ read_out[:, None, :, None])[..., 0] + self.bias[:, None, None]
+        return (leaving @ read_out[:, None, :, None])[..., 0] + self.bias.unsqueeze(-1)
 
 
 def follow_fixed(
