@@ -195,6 +195,19 @@ def bigram_time(divergence: xr.DataArray) -> xr.DataArray:
     return first_update(nearest(divergence) == "bigram")
 
 
+def steepness(loss: xr.DataArray, stretch: int) -> tuple[xr.DataArray, xr.DataArray]:
+    """How much faster a loss falls in its steepest stretch of updates than in the slowest before (log), and where that ends.
+
+    A stretch in which the loss rises counts as one in which it falls by a millionth.
+    """
+    records = int((loss["update"] <= loss["update"][0] + stretch).sum()) - 1
+    fall = (loss.shift(update=records) - loss).isel(update=slice(records, None))
+    steepest = fall["update"].isel(update=fall.argmax("update"))
+    slowest = fall.where(fall["update"] <= steepest).min("update")
+    ratio: xr.DataArray = xr.apply_ufunc(np.log, fall.max("update") / slowest.clip(min=1e-6))
+    return ratio, steepest
+
+
 def share_of_gap(measured: xr.Dataset) -> xr.DataArray:
     """Excess loss over the bigram (Bayes) in units of the unigram's: 0 is Bayes, 1 the unigram."""
     bigram, unigram = (measured["reference"].sel(strategy=name) for name in ("bigram", "unigram"))

@@ -255,7 +255,7 @@ def found_at(results: Results, run: str) -> xr.DataArray:
 )
 def one_token_takes_longer(results: Results, run: str = "two masks") -> Evidence:
     sooner = found_at(results, run) < found_at(results, "one token")
-    arrived = np.isfinite(found_at(results, "one token").sel(arm="causal"))
+    arrived = found_at(results, "one token").sel(arm="causal") < np.inf
     return Evidence.all(
         *(most(sooner.sel(arm=arm), f"{arm} arm: all tokens sooner than one") for arm in ARMS),
         most(arrived, "causal arm, one token: below half within 2,000 updates"),

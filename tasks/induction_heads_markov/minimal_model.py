@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -52,6 +53,7 @@ from tasks.induction_heads_markov._shared import (
     nearest,
     plot_phases,
     references,
+    steepness,
 )
 
 
@@ -295,15 +297,8 @@ def unigram_phase_by_size(results: Results, three: str = "S = 3", five: str = "S
 STRETCH = 30  # updates over which the fall of the loss is taken
 
 
-def falls(history: xr.Dataset) -> xr.DataArray:
-    """By how much the loss falls in the `STRETCH` updates before each one from `STRETCH` on."""
-    records = int((history["update"] <= STRETCH).sum()) - 1
-    loss = history["cross_entropy"]
-    return (loss.shift(update=records) - loss).isel(update=slice(records, None))
-
-
 @TASK.claim(
-    "induction-heads-markov/P1-sharp",
+    "induction-heads-markov/P1-sharp-minimal",
     where="Edelman et al., phases of training; minimal model",
     kind="phenomenon",
     statement=r"The transition is sharper than what comes before: with 5 symbols, on Dirichlet and on doubly stochastic chains, the loss "
@@ -315,11 +310,7 @@ def transition_is_sharp(results: Results, arms: tuple[str, ...] = ("dirichlet", 
     parts = []
     for arm in arms:
         history = results[larger_alphabet].sel(arm=arm)
-        fall = falls(history)
-        steepest = fall["update"].isel(update=fall.argmax("update"))
-        slowest = fall.where(fall["update"] <= steepest).min("update")
-        # A loss that rises on the plateau counts as one that falls by a millionth.
-        ratio = np.log(fall.max("update") / slowest.clip(min=1e-6))
+        ratio, steepest = steepness(history["cross_entropy"], STRETCH)
         attention = history["before"].sel(seed=steepest["seed"], update=steepest)
         parts += [
             Evidence.over_seeds(ratio, ">", np.log(1.5), f"{arm}: half as fast again (log), chosen on root 0"),
@@ -348,7 +339,7 @@ def half_time(history: xr.Dataset) -> xr.DataArray:
     return first_update((history["cross_entropy"] - bigram) / (best - bigram) < 0.5)
 
 
-def delays(history: xr.Dataset, arm: str) -> dict[str, xr.DataArray]:
+def delays(history: xr.Dataset, arm: str) -> dict[str, Any]:
     """Log of the number of updates of an arm over that on Dirichlet chains, by both measures."""
     one, plain = history.sel(arm=arm), history.sel(arm="dirichlet")
     return {
