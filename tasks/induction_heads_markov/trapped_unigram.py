@@ -53,7 +53,7 @@ from lab.labels import LabelledArrays
 from lab.models.masks import causal
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
-from lab.statistics import rounding_bound
+from lab.statistics import proportion_interval, rounding_bound
 from lab.streams import RandomStream, stream
 from lab.study import Networks, Study
 from lab.training import Batch, Optimisation
@@ -535,9 +535,20 @@ def fixed_chain_losses(results: Results) -> Sheet:
         ylim=(-0.05, 1.05),
         legend="upper left",
     )
-    for depth in DEPTHS:
-        escaped = (larger.sel(layers=depth) < 0.5) * 1.0
-        panel.curve(escaped, over="scale", name=f"{depth} layer{'s' * (depth > 1)}, SGD", within=(0, 1))
+    for place, depth in enumerate(DEPTHS):
+        escaped = (larger.sel(layers=depth) < 0.5).sum("seed")
+        trials = larger.sizes["seed"]
+        ends = np.array([proportion_interval(int(count), trials, 0.025) for count in escaped])
+        panel.intervals(
+            larger["scale"].values,
+            escaped / trials,
+            *ends.T,
+            n=trials,
+            words="exact 95 % binomial intervals of {n} trainings",
+            name=f"{depth} layer{'s' * (depth > 1)}, SGD",
+            look=place,
+            join=True,
+        )
     panel = sheet.panel("from 0.02 the optimiser decides", x="optimiser", y="excess loss [H(π) - h]")
     groups = {
         f"{name}\n{depth} layer{'s' * (depth > 1)}": values.sel(layers=depth)
