@@ -84,11 +84,11 @@ class Config(AttentionSizes):
 
     prompt: int = 16
     """tokens of the prompt, which see each other in the prefix arm"""
-    trainings: int = 24
+    trainings: int = 20
     """independent trainings an arm"""
     steps: int = 400
     """updates of the causal and the prefix arm"""
-    long_steps: int = 2000
+    long_steps: int = 1200
     """updates where one token of a sequence is scored"""
     noise_trainings: int = 8
     """trainings on whose plateau the noise of the gradient is measured"""
@@ -146,19 +146,19 @@ def follow_both(config: Config, seeds: tuple[int, ...], steps: int, layers: int 
     return arrays(history)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def two_masks(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """The causal and the prefix arm on Dirichlet chains, scored from the last token of the prompt on."""
     return follow_both(config, seeds, config.steps)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def one_layer(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """The same with one layer, which cannot match what it copies."""
     return follow_both(config, seeds, config.steps, layers=1)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def one_token(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Both arms on the prompt alone, scored on the one token after it, for several times as many updates."""
     return follow_both(replace(config, length=config.prompt), seeds, config.long_steps)
@@ -171,7 +171,7 @@ WINDOWS = ("the token after the prompt", "all tokens after the prompt", "the las
 GROUPS = 64  # batches from which signal and noise of a gradient are estimated
 
 
-@TASK.measurement(seeds=lambda config: config.noise_trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.noise_trainings, ensemble=True, seeds_per_job=10)
 def gradient_noise(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     r"""Signal $|E g|^2$ and noise tr Cov(g) of the gradient of a batch, at equal weights of the prefix arm on its plateau.
 
@@ -249,7 +249,7 @@ def found_at(results: Results, run: str) -> xr.DataArray:
     where="derived: causal against prefix",
     kind="ordering",
     statement=r"Scored on the one token after the prompt alone, either arm finds transitions later than scored on all tokens after "
-    r"it: in most pairs of trainings its excess loss is below half of the unigram's after more updates, if at all within 2,000. "
+    r"it: in most pairs of trainings its excess loss is below half of the unigram's after more updates, if at all within 1,200. "
     r"It is a matter of time: within these most causal trainings get there.",
     controls=[control("all tokens scored, but with one layer", run="one layer")],
 )
@@ -258,7 +258,7 @@ def one_token_takes_longer(results: Results, run: str = "two masks") -> Evidence
     arrived = found_at(results, "one token").sel(arm="causal") < np.inf
     return Evidence.all(
         *(most(sooner.sel(arm=arm), f"{arm} arm: all tokens sooner than one") for arm in ARMS),
-        most(arrived, "causal arm, one token: below half within 2,000 updates"),
+        most(arrived, "causal arm, one token: below half within 1,200 updates"),
     )
 
 
@@ -289,7 +289,7 @@ def hand_built_heads(results: Results) -> Sheet:
 @TASK.figure
 def causal_and_prefix(results: Results) -> Sheet:
     """Trained arms: excess loss over Bayes in units of the unigram's (scored on all tokens after the prompt for 400 updates, on
-    one for 2,000), updates until the bigram is nearest, and attention inside the prompt."""
+    one for 1,200), updates until the bigram is nearest, and attention inside the prompt."""
     history = results[two_masks]
     sheet = Sheet(columns=4, width=3.8, height=3.6)
     panel = sheet.panel(

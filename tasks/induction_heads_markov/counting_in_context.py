@@ -46,7 +46,6 @@ from tasks.induction_heads_markov._shared import (
     nearest,
     plot_phases,
     share_of_gap,
-    steepness,
 )
 
 
@@ -303,8 +302,7 @@ TASK.show(one_layer_is_not_enough)
 # Where unigrams are worthless the plateau cannot be the unigram. It moves to uniform, and where unigrams are
 # all there is, the model stays with them. Edelman et al. report more: without useful unigrams the bigram is
 # found *sooner*. That depends on the alphabet: in `minimal_model` it is so with two symbols, and the other way
-# round with five. And they find that the transition is *sharp*: it is, after a plateau at uniform. On Dirichlet chains
-# of this size the unigram is no plateau but a bend, since counting symbols pays from the first update on.
+# round with five.
 
 
 # %%
@@ -329,19 +327,6 @@ def plateau_moves(results: Results, run: str = "balanced") -> Evidence:
 
 
 @TASK.claim(
-    "induction-heads-markov/P1-sharp",
-    where="Edelman et al., phases of training",
-    kind="phenomenon",
-    statement=r"After a plateau the transition is sharp: on doubly stochastic chains the loss of two layers falls more than 3 times as "
-    r"fast in its steepest 40 updates as in the slowest 40 before them (400 updates, 3 symbols).",
-    controls=[control("Dirichlet chains, where counting symbols pays at once", run="phases")],
-)
-def transition_is_sharp(results: Results, run: str = "balanced") -> Evidence:
-    ratio = steepness(results[RUNS[run]]["cross_entropy"], 40)[0]
-    return most(ratio > np.log(3), "more than 3 times as fast, chosen on root 0")
-
-
-@TASK.claim(
     "induction-heads-markov/P2-unigram",
     where="Edelman et al., mixtures with unigram chains; derived",
     kind="ordering",
@@ -361,7 +346,6 @@ def unigram_is_the_end(results: Results, run: str = "equal rows") -> Evidence:
 
 # %%
 TASK.show(plateau_moves)
-TASK.show(transition_is_sharp)
 TASK.show(unigram_is_the_end)
 
 # %%
