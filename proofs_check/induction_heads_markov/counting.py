@@ -43,6 +43,7 @@ from lab.domains.chains.markov import (
 )
 from lab.domains.chains.markov_prompts import dirichlet_chains, fixed_chains
 from lab.evaluation import cross_entropy, kullback_leibler
+from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.statistics import rounding_bound
@@ -234,6 +235,22 @@ PROOFS.show(start_costs_a_constant)
 
 
 # %%
+@PROOFS.figure
+def worth_of_a_start(results: Results) -> Sheet:
+    """What a stationary first symbol is worth over a whole binary sequence of T tokens (rows uniform), summed over all
+    sequences, and its limit in closed form."""
+    sheet = Sheet(columns=1, width=5.4, height=3.8)
+    panel = sheet.panel(
+        "an eighth of a nat, however long", x="tokens T", y="divergence [nats]", scale=("log", "linear"), ylim=(0, 0.15)
+    )
+    long = results[start_divergences]["long"].sel(case="stationary")
+    panel.line(long["tokens"].values, long.values, name="stationary against uniform start", of="exact")
+    panel.level(worth_of_a_stationary_start(), "π²/12 - log 2")
+    return sheet
+
+
+# %%
+PROOFS.show(worth_of_a_start)
 PROOFS.show(start_is_worth)
 
 # %% [markdown]

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from lab import Evidence, Task, control
 from lab.domains.chains.markov import (
+    basin_edge,
     canonical_flow,
     conserved_energy,
     entropy_rate,
@@ -188,7 +189,13 @@ def plot_plane(panel: Panel, p: float) -> None:
         e = np.sqrt(kernel_slope(p, p) / (1 + 2 * w * np.abs(w)))
     for sign in (1, -1):
         panel.theory(w, np.where(e < 1.7, sign * e, np.nan), name="global minima")
+    # The edge of the trap stands where the unigram is a local minimum and w < 0.
     curvature = trap_curvature(torch.from_numpy(w), p, p).numpy()
+    square = basin_edge(torch.from_numpy(w)).numpy()
+    with np.errstate(invalid="ignore"):
+        edge = np.where((curvature > 0) & (w < 0) & (square < 1.6**2), np.sqrt(square), np.nan)
+    for sign in (1, -1):
+        panel.theory(w, sign * edge, name="edge of the trap")
     for look, (holds, name) in enumerate(
         ((curvature > 0, "unigram: local minimum"), (curvature < 0, "unigram: saddle"))
     ):
@@ -198,7 +205,8 @@ def plot_plane(panel: Panel, p: float) -> None:
 @TASK.figure
 def canonical_plane(results: Results) -> Sheet:
     """Gradient flow of the three-number model (bias always optimal) for p = q = 0.1 and p = q = 0.9, with all global minima,
-    and on the axis e = 0 the unigram as local minimum or as saddle (a maximum in e, a minimum in b). Right: loss above the
+    the edge between starts that are trapped and starts that escape, and on the axis e = 0 the unigram as local minimum or as
+    saddle (a maximum in e, a minimum in b). Right: loss above the
     entropy rate along u = e² (tied) or a e (untied) at w = 0.02, with its closed-form minimum."""
     sheet = Sheet(columns=3, width=4.6, height=4.0)
     for p, finding in ((0.1, "small starts escape"), (0.9, "small starts are trapped")):
