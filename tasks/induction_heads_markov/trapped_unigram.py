@@ -590,8 +590,8 @@ TASK.show(large_starts_escape)
 # So the trap is real, but narrow: it needs the tie, an optimiser whose steps shrink with the gradient, and a
 # start from small weights. From a standard deviation of 0.02, at which transformers are often started, a second
 # layer is as good as absent under gradient descent, and AdamW is what gets out. From weights ten times as large
-# the start may lie beyond the edge of the basin (proofs, L4-basin-above), which has more room beyond it with two
-# layers than with one.
+# some starts lie beyond the edge of the trap (proofs, L4-basin-above, for the model of three numbers), and over a
+# range of scales two layers get out where one does not.
 
 # %%
 TASK.show()
