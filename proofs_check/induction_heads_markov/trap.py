@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import integrate
+import xarray as xr
+from scipy import integrate, optimize
 from torch import Tensor
 
 from lab import Evidence, Task, control
@@ -255,9 +256,12 @@ def energy_is_conserved(results: Results, case: str = "optimal") -> Evidence:
 
 STARTS = {f"e = {e}, w = {w}": (e, w) for e, w in ((0.05, 0.02), (0.5, 0.3), (1.0, -1.1))}
 FATES = ("p = 0.2, q = 0.3", "p = 0.8, q = 0.7", "p = 0.5, q = 0.8")
-EDGE_FATE = "p = 0.2, q = 0.3"
-EDGE_WEIGHTS = (-0.8, -1.1, -1.5)
 EDGE_FACTORS = (0.9, 0.97, 1.03, 1.1)
+# Where the edge is looked for: chains and attention weights, for p + q below and above 1.
+EDGES = {
+    "below": (("p = 0.2, q = 0.3",), (-0.8, -1.1, -1.5)),
+    "above": (("p = 0.8, q = 0.7", "p = 0.5, q = 0.8"), (-0.1, -0.3, -0.6)),
+}
 
 
 def flow_to(starts: Tensor, p: float, q: float, time: float) -> Tensor:
@@ -284,19 +288,37 @@ def fates(config: NoConfig) -> LabelledArrays:
     }
 
 
+def starts_at_the_edge(side: str) -> Tensor:
+    """Starts (e, w) [2, w * factor]: e^2 is a factor times that of the edge."""
+    weights = torch.tensor(EDGES[side][1], dtype=torch.float64)
+    squares = basin_edge(weights).unsqueeze(-1) * torch.tensor(EDGE_FACTORS)
+    return torch.stack([squares.sqrt(), weights.unsqueeze(-1).expand_as(squares)]).flatten(1)
+
+
+def losses_from_the_edge(side: str) -> LabelledArrays:
+    """Losses after gradient flow from starts around the edge of the basin, beside the entropy rate and H(pi)."""
+    names, weights = EDGES[side]
+    starts, shape = starts_at_the_edge(side), (len(weights), len(EDGE_FACTORS))
+    ends = [(flow_to(starts, *KERNELS[name], 20_000.0), KERNELS[name]) for name in names]
+    losses = [best_loss(*end, *kernel).view(shape).numpy() for end, kernel in ends]  # type: ignore[call-arg]
+    kernels = torch.stack([binary_kernel(*KERNELS[name]) for name in names])
+    return {
+        "loss": labelled(losses, kernel=names, w=weights, factor=EDGE_FACTORS),
+        "rate": labelled(entropy_rate(kernels), kernel=names),
+        "trap": labelled(stationary_entropy(kernels), kernel=names),
+    }
+
+
 @PROOFS.cases(flow={})
 def basin(config: NoConfig) -> LabelledArrays:
-    """Losses after gradient flow from starts around the edge of the basin, e^2 a factor times that of the edge."""
-    kernel = KERNELS[EDGE_FATE]
-    weights = torch.tensor(EDGE_WEIGHTS, dtype=torch.float64)
-    squares = basin_edge(weights).unsqueeze(-1) * torch.tensor(EDGE_FACTORS)
-    starts = torch.stack([squares.sqrt(), weights.unsqueeze(-1).expand_as(squares)]).flatten(1)
-    losses = best_loss(*flow_to(starts, *kernel, 20_000.0), *kernel).view(squares.shape)  # type: ignore[call-arg]
-    return {
-        "loss": labelled(losses, w=EDGE_WEIGHTS, factor=EDGE_FACTORS),
-        "rate": float(entropy_rate(binary_kernel(*kernel))),
-        "trap": float(stationary_entropy(binary_kernel(*kernel))),
-    }
+    """Around the edge for p + q < 1."""
+    return losses_from_the_edge("below")
+
+
+@PROOFS.cases(flow={})
+def basin_above(config: NoConfig) -> LabelledArrays:
+    """Around the edge for p + q > 1."""
+    return losses_from_the_edge("above")
 
 
 # The slowest rate of decay towards a minimum is |curvature| > 0.02, so that nothing is left of the start at t = 4000;
@@ -332,16 +354,134 @@ def fate_depends_on_the_sign(results: Results, by_kernel: bool = True) -> Eviden
     controls=[control("an edge higher by a fifth", scale=1.2)],
 )
 def basin_has_an_edge(results: Results, scale: float = 1.0) -> Evidence:
-    measured = results[basin].sel(case="flow")
+    return parted_at_the_edge(results[basin], scale)
+
+
+def parted_at_the_edge(found: xr.Dataset, scale: float) -> Evidence:
+    """Starts below ``scale`` times the edge end at the unigram, the others at the entropy rate."""
+    measured = found.sel(case="flow")
     predicted = measured["trap"].where(measured["factor"] < scale, measured["rate"])
     difference = abs(measured["loss"] - predicted).max()
     return Evidence.exact(float(difference), "<=", ARRIVED, "tolerance of the integration to t = 20000")
+
+
+@PROOFS.claim(
+    "induction-heads-markov/L4-basin-above",
+    where="derived",
+    kind="identity",
+    statement=r"The same curve bounds the trap for $p + q > 1$: from $-1/\sqrt 2 < w < 0$ gradient flow ends at the unigram exactly "
+    r"if $e^2 < w^2 - \log|w| - (1 + \log 2)/2$, and at the entropy rate beyond it: at 0.90 and 0.97 times the edge it stays, at "
+    r"1.03 and 1.10 it escapes, for two chains. A large enough start leaves the trap.",
+    controls=[control("an edge higher by a fifth", scale=1.2), control("no edge: every start is trapped", scale=2.0)],
+)
+def basin_above_has_an_edge(results: Results, scale: float = 1.0) -> Evidence:
+    return parted_at_the_edge(results[basin_above], scale)
 
 
 # %%
 PROOFS.show(energy_is_conserved)
 PROOFS.show(fate_depends_on_the_sign)
 PROOFS.show(basin_has_an_edge)
+PROOFS.show(basin_above_has_an_edge)
+
+# %% [markdown]
+# For $p + q > 1$ the flow runs along the same paths the other way round. Above the path through $(e, w) = (0, -1/\sqrt 2)$ it
+# carries $w$ from small negative values past $-1/\sqrt 2$, where the slope $s$ turns negative and may become the best one;
+# below it, $e$ goes to 0 first. So the trap is a bounded region of starts on the side of negative $w$. On the side of
+# positive $w$ it has no end, for no path leads from there to negative $w$.
+#
+# ### Nowhere else to stop
+#
+# $\partial L/\partial e = 2e (1 + 2w|w|) L_s$ and $\partial L/\partial w = 4 e^2 |w| L_s$. The loss is convex in $(s, b)$,
+# so that with the best $b$ its derivative $L_s$ has the sign of $s - s^*$ and vanishes at $s^*$ alone. If both derivatives
+# vanish, then $L_s = 0$, a global minimum; or $e = 0$, the unigram; or $w = 0$ and $e (1 + 0) L_s = 0$, again one of the two;
+# or $1 + 2 w|w| = 0$, which is $s = 0 \ne s^*$, so that the second one asks for $e = 0$. Without the tie ($u = a e$ in place of
+# $e^2$) the same holds with $a = e = 0$, a saddle (`trapped_unigram`, L2-untied), or $w = -1/\sqrt 2$ and $a e = 0$. There is
+# no third place where descent could end.
+
+
+# %%
+def slope_pull(slope: Tensor, p: float, q: float, bias: str = "optimal") -> Tensor:
+    """L_s = pi_1 (sigmoid(b - e^2/2 + s) - (1 - q)), the bias at its best, or with b = e^2/2 as if it were not there."""
+    shift = torch.zeros_like(slope)
+    if bias == "optimal":
+        growth = slope.exp()
+        root = ((p - q) ** 2 + 4 * p * q * growth).sqrt()
+        shift = ((p - q + root) / (2 * q * growth) if p >= q else 2 * p / (q - p + root)).log()
+    return p / (p + q) * (torch.sigmoid(shift + slope) - (1 - q))
+
+
+def gradient_at(point: np.ndarray, p: float, q: float, tied: bool, bias: str) -> np.ndarray:
+    """(dL/de, dL/dw) at (e, w), or (dL/da, dL/de, dL/dw) at (a, e, w)."""
+    first, second, w = (point[0], point[0], point[1]) if tied else point
+    gain = 1 + 2 * w * abs(w)
+    pull = float(slope_pull(torch.tensor(first * second * gain, dtype=torch.float64), p, q, bias))
+    along_w = 4 * first * second * abs(w) * pull
+    if tied:
+        return np.array([2 * first * gain * pull, along_w])
+    return np.array([second * gain * pull, first * gain * pull, along_w])
+
+
+SEARCHES = 60  # starts for each chain
+
+
+@PROOFS.cases(tied={}, untied={"tied": False}, no_bias={"bias": "none"})
+def critical_points(config: NoConfig, *, tied: bool = True, bias: str = "optimal") -> LabelledArrays:
+    """Roots of the gradient from random starts: how many, and how far the farthest is from the unigram and from s*.
+
+    Also the error of the gradient's closed form against differentiation, and the least of L_s sign(s - s*) on a grid of s.
+    """
+    rows = []
+    for p, q in KERNELS.values():
+        best, distances = kernel_slope(p, q), []
+        starts = stream(0, "searches").rng().normal(scale=1.5, size=(SEARCHES, 2 if tied else 3))
+        for start in starts:
+            root = optimize.least_squares(
+                gradient_at, start, args=(p, q, tied, bias), method="lm", xtol=1e-15, ftol=1e-15, gtol=1e-15
+            )
+            if np.abs(root.fun).max() > 1e-12 or np.abs(root.x).max() > 20:
+                continue  # ran off to where the loss is flat
+            first, second, w = (root.x[0], *root.x) if tied else root.x
+            gain = 1 + 2 * w * abs(w)
+            unigram = max(abs(first), abs(second))
+            edge = np.inf if tied else max(abs(gain), abs(first * second))
+            distances.append(min(unigram, edge, abs(first * second * gain - best)))
+        grid = torch.linspace(-12, 12, 97, dtype=torch.float64) + best
+        grid = grid[(grid - best).abs() > 0.1]
+        signed = slope_pull(grid, p, q, bias) * (grid - best).sign()
+        rows.append((len(distances), max(distances), float(signed.min())))
+    names = ("found", "distance", "pull")
+    return {name: labelled(values, kernel=list(KERNELS)) for name, values in zip(names, np.array(rows).T, strict=True)}
+
+
+@PROOFS.claim(
+    "induction-heads-markov/L1-critical",
+    where="derived",
+    kind="identity",
+    statement=r"With the optimal bias there are no critical points but the unigram ($e = 0$) and the global minima ($s = s^*$): "
+    r"$L_s$ has the sign of $s - s^*$, and each root of the gradient found from 60 random starts for each of five chains is one of "
+    r"the two. Without the tie the roots are $a = e = 0$, $s = s^*$, or $w = -1/\sqrt 2$ with $a e = 0$.",
+    controls=[control("a model without bias", case="no_bias")],
+)
+def nowhere_else_to_stop(results: Results, case: str = "tied") -> Evidence:
+    cases = (case, "untied") if case == "tied" else (case,)
+    return Evidence.all(
+        *(
+            Evidence.all(
+                Evidence.exact(float(one["pull"].min()), ">", 0, "L_s (sign of s - s*) at |s - s*| from 0.25 to 12"),
+                # Gradients below 1e-12: a product of three factors, so that one is below 1e-4.
+                Evidence.exact(
+                    float(one["distance"].max()), "<=", 1e-3, "a root of three factors at a gradient of 1e-12"
+                ),
+                Evidence.exact(float(one["found"].min()), ">=", SEARCHES / 2, "half of the searches must arrive"),
+            )
+            for one in (results[critical_points].sel(case=name) for name in cases)
+        )
+    )
+
+
+# %%
+PROOFS.show(nowhere_else_to_stop)
 
 # %%
 PROOFS.show()

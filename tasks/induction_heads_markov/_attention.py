@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,20 +39,24 @@ class AttentionSizes(Sizes):
     """size of the residual stream (one head a layer)"""
     learning_rate: float = 3e-3
     """of AdamW, weight decay 1e-3"""
+    relative: Literal["numbers", "vectors"] = "numbers"
+    """how a distance enters a score: as one learned number, or as a learned vector beside the key (as in the paper)"""
 
     def optimisation(self, steps: int) -> Optimisation:
         return Optimisation(steps, self.learning_rate, optimiser="adamw", weight_decay=1e-3)
 
 
 class OffsetTransformer(nn.Module):
-    r"""Attention and nothing else, one head a layer, that sees distances through one number each (Edelman et al.).
+    r"""Attention and nothing else, one head a layer, that sees distances alone (Edelman et al.).
 
     A layer adds $\sum_j a_{ij}\, y_j V O$ to $x_i$, y = norm(x), $a_i$ = softmax over visible j of
-    $y_i Q \cdot y_j K / \sqrt D + v_{i - j}$; the read-out is norm(x) R. Norms have no weights of their own.
+    $y_i Q \cdot y_j K / \sqrt D + v_{i - j}$ (a number for each distance) or of
+    $y_i Q \cdot (y_j K + v_{i - j}) / \sqrt D$ (a vector for each, as the authors have it: Shaw et al. 2018); the read-out
+    is norm(x) R. Norms have no weights of their own.
 
     Args:
         parts: "embedding" [model, S, D], "query", "key", "value" and "output" [model, layer, D, D], "offsets" v
-            [model, layer, 2 T - 1] and "read" [model, D, S].
+            [model, layer, 2 T - 1] or [model, layer, 2 T - 1, D], and "read" [model, D, S].
     """
 
     def __init__(self, parts: Mapping[str, Tensor]) -> None:
@@ -61,18 +66,21 @@ class OffsetTransformer(nn.Module):
 
     @classmethod
     def start(cls, sizes: AttentionSizes, layers: int, seeds: Sequence[int]) -> OffsetTransformer:
-        """All matrices normal with standard deviation 0.05, from streams of each seed, and v = 0."""
+        """All matrices and vectors normal with standard deviation 0.05, from streams of each seed; numbers v = 0."""
         width, states = sizes.width, sizes.states
         square = (layers, width, width)
         shapes: dict[str, tuple[int, ...]] = {"embedding": (states, width), "read": (width, states)}
         shapes |= {name: square for name in ("query", "key", "value", "output")}
+        distances = 2 * sizes.length - 1
+        if sizes.relative == "vectors":
+            shapes["offsets"] = (layers, distances, width)
 
         def normal(name: str, shape: tuple[int, ...]) -> Tensor:
             values = [stream(seed, ROOT, "weights", name).rng().normal(0, 0.05, shape) for seed in seeds]
             return torch.from_numpy(np.stack(values)).float()
 
         parts = {name: normal(name, shape) for name, shape in shapes.items()}
-        return cls(parts | {"offsets": torch.zeros(len(seeds), layers, 2 * sizes.length - 1)})
+        return cls({"offsets": torch.zeros(len(seeds), layers, distances)} | parts)
 
     def select(self, indices: Sequence[int]) -> OffsetTransformer:
         """The models at these places, as an ensemble of their own."""
@@ -88,7 +96,7 @@ class OffsetTransformer(nn.Module):
         """Logits of the next token; the attention weights a [model, batch, token, token] of each layer go to ``intermediates``."""
         parts = self.parts
         states, place = parts["embedding"].shape[1], torch.arange(tokens.shape[-1], device=tokens.device)
-        distance = place.unsqueeze(1) - place + parts["offsets"].shape[-1] // 2
+        distance = place.unsqueeze(1) - place + parts["offsets"].shape[2] // 2
         symbols = nn.functional.one_hot(tokens, states).to(parts["embedding"])
         x = symbols @ parts["embedding"].unsqueeze(1)
         for layer in range(parts["query"].shape[1]):
@@ -96,8 +104,13 @@ class OffsetTransformer(nn.Module):
                 parts[name][:, layer].unsqueeze(1) for name in ("query", "key", "value", "output")
             )
             y = nn.functional.layer_norm(x, (self.width,))
-            bias = parts["offsets"][:, layer][:, distance].masked_fill(~mask, -torch.inf)
-            scores = (y @ (query / self.width**0.5)) @ (y @ key).mT + bias.unsqueeze(1)
+            asked, offsets = y @ (query / self.width**0.5), parts["offsets"][:, layer]
+            if offsets.dim() == 2:
+                bias = offsets[:, distance].unsqueeze(1)
+            else:
+                by_distance = asked @ offsets.mT.unsqueeze(1)
+                bias = by_distance.gather(-1, distance.expand(*by_distance.shape[:2], -1, -1))
+            scores = asked @ (y @ key).mT + bias.masked_fill(~mask.unsqueeze(1), -torch.inf)
             weights = scores.softmax(-1)
             if intermediates is not None:
                 intermediates.append(weights)

@@ -14,6 +14,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lab import Evidence
 from lab.domains.chains.markov import TokenPredictor, markov_posterior, true_law, uniform_guess
 from lab.domains.chains.markov_prompts import (
     MarkovSequences,
@@ -51,17 +52,27 @@ class Sizes:
     """updates between two evaluations"""
     test: int = 128
     """test sequences of each training"""
+    order: int = 1
+    """symbols on which the next one depends, on Dirichlet chains"""
+    concentration: float = 1.0
+    """of the rows of Dirichlet chains: below 1 they are peaked, above 1 flat"""
 
 
 def chains(sizes: Sizes, ensemble: str, source: RandomStream, number: int) -> MarkovSequences:
     """Sequences of one token more than a model reads."""
-    sample = {"dirichlet": dirichlet_chains, "balanced": doubly_stochastic_chains, "equal rows": unigram_chains}
+    if ensemble == "dirichlet":
+        order, concentration = sizes.order, sizes.concentration
+        return dirichlet_chains(
+            source, number, states=sizes.states, length=sizes.length + 1, order=order, concentration=concentration
+        )
+    sample = {"balanced": doubly_stochastic_chains, "equal rows": unigram_chains}
     return sample[ensemble](source, number, states=sizes.states, length=sizes.length + 1)
 
 
-def strategies(states: int) -> list[TokenPredictor]:
+def strategies(sizes: Sizes) -> list[TokenPredictor]:
     """The predictors that a model is compared with, in the order of `STRATEGIES`."""
-    return [uniform_guess(states), *(markov_posterior(states, order, 1.0) for order in range(3))]
+    counts = (markov_posterior(sizes.states, order, sizes.concentration) for order in range(3))
+    return [uniform_guess(sizes.states), *counts]
 
 
 @dataclass(frozen=True)
@@ -78,8 +89,9 @@ def examination(sizes: Sizes, ensemble: str, seed: int) -> Examination:
     """The test of one training."""
     sampled = chains(sizes, ensemble, stream(seed, ROOT, ensemble, "test"), sizes.test)
     tokens = sampled.tokens[:, :-1]
-    predictions = [predict(tokens, torch.zeros(sizes.test).long()) for predict in strategies(sizes.states)]
-    return Examination(tokens, torch.stack(predictions), true_law(sampled.table, tokens, 1))
+    predictions = [predict(tokens, torch.zeros(sizes.test).long()) for predict in strategies(sizes)]
+    order = sizes.order if ensemble == "dirichlet" else 1
+    return Examination(tokens, torch.stack(predictions), true_law(sampled.table, tokens, order))
 
 
 def asked_tokens(
@@ -167,9 +179,9 @@ def arrays(history: xr.Dataset) -> LabelledArrays:
     return {str(name): values for name, values in history.data_vars.items()}
 
 
-def nearest(divergence: xr.DataArray) -> xr.DataArray:
-    """Which of uniform, unigram and bigram is nearest."""
-    return divergence.sel(strategy=list(PHASES)).idxmin("strategy")
+def nearest(divergence: xr.DataArray, among: Sequence[str] = PHASES) -> xr.DataArray:
+    """Which of the strategies ``among`` is nearest (of uniform, unigram and bigram unless said otherwise)."""
+    return divergence.sel(strategy=list(among)).idxmin("strategy")
 
 
 def first_update(holds: xr.DataArray) -> xr.DataArray:
@@ -183,10 +195,28 @@ def bigram_time(divergence: xr.DataArray) -> xr.DataArray:
     return first_update(nearest(divergence) == "bigram")
 
 
+def steepness(loss: xr.DataArray, stretch: int) -> tuple[xr.DataArray, xr.DataArray]:
+    """How much faster a loss falls in its steepest stretch of updates than in the slowest before (log), and where that ends.
+
+    A stretch in which the loss rises counts as one in which it falls by a millionth.
+    """
+    records = int((loss["update"] <= loss["update"][0] + stretch).sum()) - 1
+    fall = (loss.shift(update=records) - loss).isel(update=slice(records, None))
+    steepest = fall["update"].isel(update=fall.argmax("update"))
+    slowest = fall.where(fall["update"] <= steepest).min("update")
+    ratio: xr.DataArray = xr.apply_ufunc(np.log, fall.max("update") / slowest.clip(min=1e-6))
+    return ratio, steepest
+
+
 def share_of_gap(measured: xr.Dataset) -> xr.DataArray:
     """Excess loss over the bigram (Bayes) in units of the unigram's: 0 is Bayes, 1 the unigram."""
     bigram, unigram = (measured["reference"].sel(strategy=name) for name in ("bigram", "unigram"))
     return (measured["cross_entropy"] - bigram) / (unigram - bigram)
+
+
+def most(hits: xr.DataArray, what: str) -> Evidence:
+    """More than half of all trainings would do it: an exact binomial interval of those that did."""
+    return Evidence.proportion(int(hits.sum()), hits.size, ">", 0.5, f"most trainings; {what}")
 
 
 MIDDLE = "half-way between the bigram (0) and the unigram (1) in excess loss"

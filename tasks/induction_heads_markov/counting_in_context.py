@@ -14,8 +14,7 @@
 # Draw a transition matrix, write a sequence with it, throw it away; for the next sequence draw another one.
 # The only way to predict such sequences well is to *count*, in the sequence at hand, what followed the
 # current symbol before: the job of an **induction head**. Networks do not find it at once. They first predict
-# evenly, then by counting symbols (*unigrams*), and only after a plateau by counting transitions (*bigrams*),
-# in a short and steep transition.
+# evenly, then by counting symbols (*unigrams*), and only then by counting transitions (*bigrams*).
 #
 # This notebook trains two attention layers on such chains and watches the phases; asks what one layer can do,
 # and what happens when counting symbols is useless. Three others go on from here: `minimal_model` shrinks the
@@ -43,6 +42,7 @@ from tasks.induction_heads_markov._shared import (
     SLUG,
     arrays,
     bigram_time,
+    most,
     nearest,
     plot_phases,
     share_of_gap,
@@ -53,11 +53,11 @@ from tasks.induction_heads_markov._shared import (
 class Config(AttentionSizes):
     """Sizes of the trainings."""
 
-    trainings: int = 12
+    trainings: int = 20
     """independent trainings an arm"""
     steps: int = 400
     """updates on Dirichlet chains, of one layer and of two"""
-    balanced_steps: int = 300
+    balanced_steps: int = 400
     """updates on doubly stochastic chains"""
     unigram_steps: int = 100
     """updates on chains with equal rows"""
@@ -69,8 +69,11 @@ TASK = Task(
     presets={
         "smoke": Config(trainings=2, length=16, batch=8, test=16, steps=30, balanced_steps=30, unigram_steps=30),
         "ci": Config(),
-        "paper": Config(length=100, batch=64, test=512, steps=2000, balanced_steps=2000, unigram_steps=2000),
+        "paper": Config(
+            length=100, batch=64, test=512, steps=2000, balanced_steps=2000, unigram_steps=2000, relative="vectors"
+        ),
     },
+    root=2026,
 )
 # The prompts on which `lab diagnose --task induction-heads-markov` compares a predictor with the closed forms.
 DIAGNOSED_ON = Chains(states=Config.states, length=Config.length)
@@ -88,9 +91,11 @@ DIAGNOSED_ON = Chains(states=Config.states, length=Config.length)
 # has too few counts here. Losses are measured against the true row of the matrix, which removes the noise of
 # the answers.
 #
-# Three ensembles differ by how the matrix is drawn: **Dirichlet** rows; **balanced**, the same made doubly
-# stochastic, so that all symbols are equally frequent and unigrams are worthless; **equal rows**, where
-# unigrams are all there is.
+# Three ensembles differ by how the matrix is drawn: **Dirichlet** rows; **balanced**, uniform over the doubly
+# stochastic matrices, so that all symbols are equally frequent and unigrams are worthless; **equal rows**, where
+# unigrams are all there is. The `paper` preset has the paper's network: a vector for each distance beside the
+# keys, two layers of width 16 with one head, 100 tokens, batches of 64 (without the authors' dropout); a training of
+# 2,000 updates takes about ten minutes on one core.
 
 
 # %%
@@ -99,25 +104,25 @@ def follow_causal(config: Config, seeds: tuple[int, ...], ensemble: str, steps: 
     return arrays(follow_attention(config, seeds, ensemble, steps, layers=layers).squeeze("arm", drop=True))
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def phases(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Two layers on Dirichlet chains."""
     return follow_causal(config, seeds, "dirichlet", config.steps)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def one_layer(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """One layer on the same data."""
     return follow_causal(config, seeds, "dirichlet", config.steps, layers=1)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def balanced(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Two layers on doubly stochastic chains."""
     return follow_causal(config, seeds, "balanced", config.balanced_steps)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
 def equal_rows(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Two layers on chains with equal rows."""
     return follow_causal(config, seeds, "equal rows", config.unigram_steps)
@@ -129,11 +134,11 @@ RUNS = {"phases": phases, "one layer": one_layer, "balanced": balanced, "equal r
 # %% [markdown]
 # ### Three phases
 #
-# The claim has three parts, and all must hold: before training the model is nearest to uniform; at some time
-# before it is nearest to the bigram it is nearest to the *unigram*; and at the end it is nearest to the
-# bigram. A model of one layer must fail (it never gets to the bigram), and so must one trained where unigrams
-# are worthless (it has no unigram phase). The divergence from the unigram has its minimum in the middle of
-# training, as the picture shows.
+# The claim counts the trainings that do three things: before training the model is nearest to uniform; at some time
+# before it is nearest to the bigram it is nearest to the *unigram*; and after the last update it is nearest to
+# the bigram. A model of one layer must fail (it does not get to the bigram), and so must one trained where
+# unigrams are worthless (it has no unigram phase). The divergence from the unigram has its minimum in the middle
+# of training, as the picture shows.
 
 
 # %%
@@ -154,8 +159,8 @@ def unigram_lead(divergence: xr.DataArray) -> xr.DataArray:
     "induction-heads-markov/P1",
     where="Edelman et al., phases of training",
     kind="phenomenon",
-    statement=r"Two attention layers trained on random Markov chains are nearest to the uniform, then to the unigram, then to "
-    r"the bigram predictor.",
+    statement=r"Most trainings of two attention layers on random Markov chains (400 updates) are nearest to the uniform, then to "
+    r"the unigram, then to the bigram predictor.",
     controls=[
         control("one layer", run="one layer"),
         control("doubly stochastic chains, where unigrams are worthless", run="balanced"),
@@ -165,9 +170,9 @@ def three_phases(results: Results, run: str = "phases") -> Evidence:
     divergence = results[RUNS[run]]["divergence"]
     untrained, trained = divergence.sel(update=0), divergence.isel(update=-1)
     return Evidence.all(
-        Evidence.over_seeds(lead(untrained, "uniform"), ">", 0, "untrained: no lead of the uniform"),
-        Evidence.over_seeds(unigram_lead(divergence), ">", 0, "before the bigram: no lead of the unigram"),
-        Evidence.over_seeds(lead(trained, "bigram"), ">", 0, "trained: no lead of the bigram"),
+        most(lead(untrained, "uniform") > 0, "untrained: nearest to the uniform"),
+        most(unigram_lead(divergence) > 0, "before the bigram: nearest to the unigram"),
+        most(lead(trained, "bigram") > 0, "trained: nearest to the bigram"),
     )
 
 
@@ -175,8 +180,8 @@ def three_phases(results: Results, run: str = "phases") -> Evidence:
     "induction-heads-markov/P1-attention",
     where="Edelman et al., phases of training",
     kind="phenomenon",
-    statement=r"At the end the first layer looks at the token before more than twice as much as at any other distance (up to 8); "
-    r"in the unigram phase, half-way to the transition, it does not.",
+    statement=r"After 400 updates the first layer looks at the token before more than twice as much as at any other distance (up "
+    r"to 8); in the unigram phase, half-way to the transition, it does not.",
     controls=[control("chains with equal rows, where the token before tells nothing", run="equal rows")],
 )
 def transition_is_the_previous_token(results: Results, run: str = "phases") -> Evidence:
@@ -196,8 +201,8 @@ def transition_is_the_previous_token(results: Results, run: str = "phases") -> E
     "induction-heads-markov/K4",
     where="Edelman et al.; known lower bounds for one layer",
     kind="ordering",
-    statement=r"One attention layer keeps more than half of the excess loss that the unigram has over the bigram (Bayes) "
-    r"predictor; two layers trained alike keep less than half.",
+    statement=r"After 400 updates most trainings of one attention layer keep more than half of the excess loss that the unigram has "
+    r"over the bigram (Bayes) predictor; most of two layers trained alike keep less than half.",
     controls=[
         control("two layers instead of one", shallow="phases"),
         control("one layer instead of two", deep="one layer"),
@@ -205,8 +210,8 @@ def transition_is_the_previous_token(results: Results, run: str = "phases") -> E
 )
 def one_layer_is_not_enough(results: Results, shallow: str = "one layer", deep: str = "phases") -> Evidence:
     return Evidence.all(
-        Evidence.over_seeds(share_of_gap(results[RUNS[shallow]]).isel(update=-1), ">", 0.5, MIDDLE),
-        Evidence.over_seeds(share_of_gap(results[RUNS[deep]]).isel(update=-1), "<", 0.5, MIDDLE),
+        most(share_of_gap(results[RUNS[shallow]]).isel(update=-1) > 0.5, f"one layer above: {MIDDLE}"),
+        most(share_of_gap(results[RUNS[deep]]).isel(update=-1) < 0.5, f"two layers below: {MIDDLE}"),
     )
 
 
@@ -296,8 +301,8 @@ TASK.show(one_layer_is_not_enough)
 #
 # Where unigrams are worthless the plateau cannot be the unigram. It moves to uniform, and where unigrams are
 # all there is, the model stays with them. Edelman et al. report more: without useful unigrams the bigram is
-# found *sooner*. In the minimal model (`minimal_model`), at three symbols, the opposite is measured; the claim
-# is kept there, as refuted at this size.
+# found *sooner*. That depends on the alphabet: in `minimal_model` it is so with two symbols, and the other way
+# round with five.
 
 
 # %%
@@ -305,8 +310,8 @@ TASK.show(one_layer_is_not_enough)
     "induction-heads-markov/P2-plateau",
     where="Edelman et al., doubly stochastic chains",
     kind="ordering",
-    statement=r"On doubly stochastic chains the plateau moves from the unigram to uniform: before the bigram the model is never "
-    r"nearest to the unigram, and while it learns it comes nearer to uniform than half of the unigram's divergence from it.",
+    statement=r"On doubly stochastic chains the plateau moves from the unigram to uniform: in most trainings (400 updates) the model is "
+    r"never nearest to the unigram before the bigram, and comes nearer to uniform than half of the unigram's divergence from it.",
     controls=[control("Dirichlet chains", run="phases")],
 )
 def plateau_moves(results: Results, run: str = "balanced") -> Evidence:
@@ -314,12 +319,9 @@ def plateau_moves(results: Results, run: str = "balanced") -> Evidence:
     divergence = history["divergence"]
     from_uniform = divergence.sel(strategy="uniform", update=slice(1, None)).min("update")
     return Evidence.all(
-        Evidence.over_seeds(unigram_lead(divergence), "<", 0, "no lead of the unigram at any time"),
-        Evidence.over_seeds(
-            from_uniform / history["unigram_from_uniform"],
-            "<",
-            0.5,
-            "half-way to the unigram, from its exact divergence",
+        most(unigram_lead(divergence) < 0, "no lead of the unigram at any time"),
+        most(
+            from_uniform / history["unigram_from_uniform"] < 0.5, "half-way to the unigram, from its exact divergence"
         ),
     )
 
@@ -328,7 +330,7 @@ def plateau_moves(results: Results, run: str = "balanced") -> Evidence:
     "induction-heads-markov/P2-unigram",
     where="Edelman et al., mixtures with unigram chains; derived",
     kind="ordering",
-    statement=r"On chains with equal rows the model ends nearer to the unigram than to the bigram and to uniform.",
+    statement=r"On chains with equal rows the model is after 100 updates nearer to the unigram than to the bigram and to uniform.",
     controls=[control("Dirichlet chains", run="phases")],
 )
 def unigram_is_the_end(results: Results, run: str = "equal rows") -> Evidence:

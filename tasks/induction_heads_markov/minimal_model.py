@@ -22,7 +22,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -48,7 +49,11 @@ from tasks.induction_heads_markov._shared import (
     compare,
     first_update,
     follow,
+    most,
+    nearest,
     plot_phases,
+    references,
+    steepness,
 )
 
 
@@ -56,8 +61,25 @@ from tasks.induction_heads_markov._shared import (
 class Config(Sizes):
     """Sizes of the trainings."""
 
+    record_every: int = 9
+    """three times the number of updates between two evaluations"""
+
+    trainings: int = 24
+    """independent trainings an arm"""
     steps: int = 160
     """updates"""
+    larger: int = 5
+    """symbols of the larger alphabet"""
+    larger_steps: int = 540
+    """updates with the larger alphabet"""
+    two_steps: int = 120
+    """updates with two symbols"""
+    peaked: float = 0.3
+    """concentration of peaked rows, beside 1"""
+    flat: float = 3.0
+    """concentration of flat rows"""
+    flat_steps: int = 240
+    """updates with flat rows"""
     rates: tuple[float, float] = (10.0, 0.02)
     """learning rates of the offset scores and of the match matrix"""
 
@@ -66,22 +88,45 @@ TASK = Task(
     SLUG,
     paper=SLUG,
     presets={
-        "smoke": Config(trainings=2, length=16, batch=8, test=16, steps=30),
+        "smoke": Config(
+            trainings=2,
+            length=16,
+            batch=8,
+            test=16,
+            steps=30,
+            larger_steps=60,
+            record_every=9,
+            two_steps=30,
+            flat_steps=30,
+        ),
         "ci": Config(),
-        "paper": Config(length=100, batch=64, test=512, steps=2000, rates=(1.0, 0.02)),
+        "paper": Config(
+            length=100,
+            batch=64,
+            test=512,
+            steps=2000,
+            larger_steps=8000,
+            two_steps=2000,
+            flat_steps=4000,
+            rates=(1.0, 0.02),
+        ),
     },
+    root=2026,
 )
-ARMS = {"dirichlet": "dirichlet", "balanced": "balanced", "layer 1 ready": "dirichlet"}  # and their chains
+ARMS = ("dirichlet", "balanced", "layer 1 ready")
 
 
 def follow_minimal(config: Config, seeds: Sequence[int], arm: str) -> xr.Dataset:
     """Train the minimal model; in the arm "layer 1 ready" layer 1 looks at the token before from the start.
 
+    All arms but "balanced" learn on Dirichlet chains; those of "flat" have flatter rows.
+
     Returns:
-        "divergence", the "contrast" of W (mean of the diagonal minus mean of the rest) and the attention to the token
-        "before" [seed, arm, update, ...].
+        "divergence", "cross_entropy" (and that of the strategies, "reference"), the "contrast" of W (mean of the diagonal minus
+        mean of the rest) and the attention to the token "before" [seed, arm, update, ...].
     """
-    ensemble, states, length = ARMS[arm], config.states, config.length
+    config = replace(config, concentration=config.flat) if arm == "flat" else config
+    ensemble, states, length = "balanced" if arm == "balanced" else "dirichlet", config.states, config.length
     tests = asked_tokens(config, ensemble, seeds)
 
     def build(seeds: Sequence[int]) -> MinimalInduction:
@@ -105,9 +150,14 @@ def follow_minimal(config: Config, seeds: Sequence[int], arm: str) -> xr.Dataset
         diagonal = match.diagonal(dim1=-2, dim2=-1).sum(-1)
         rest = (match.sum((-1, -2)) - diagonal) / (states * (states - 1))
         before = networks.module.pattern(length)[:, -1, -2].detach().cpu()
-        return {"divergence": compared["divergence"], "contrast": diagonal / states - rest, "before": before}
+        return {
+            "divergence": compared["divergence"],
+            "cross_entropy": compared["cross_entropy"],
+            "contrast": diagonal / states - rest,
+            "before": before,
+        }
 
-    return follow(
+    history = follow(
         Study(build, {arm: None}, None, loss),
         seeds,
         sample,
@@ -118,87 +168,286 @@ def follow_minimal(config: Config, seeds: Sequence[int], arm: str) -> xr.Dataset
         name=f"minimal {arm}",
         divergence={"strategy": STRATEGIES},
     )
+    reference = references(config, ensemble, seeds)["reference"]
+    return history.assign(reference=reference.expand_dims(arm=[arm]))
+
+
+def follow_arms(config: Config, seeds: tuple[int, ...], arms: Sequence[str]) -> LabelledArrays:
+    """Several arms [seed, arm, update, ...]."""
+    found = xr.concat([follow_minimal(config, seeds, arm) for arm in arms], "arm")
+    return arrays(found.transpose("seed", "arm", "update", ...))
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
 def minimal(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """The minimal model on Dirichlet and on balanced chains, and with layer 1 ready: [seed, arm, update, ...]."""
-    return arrays(xr.concat([follow_minimal(config, seeds, arm) for arm in ARMS], "arm"))
+    """The minimal model on Dirichlet and on balanced chains, and with layer 1 ready."""
+    return follow_arms(config, seeds, ARMS)
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+def larger_alphabet(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """The same with more symbols and for more updates."""
+    wider = replace(config, states=config.larger, steps=config.larger_steps, record_every=3 * config.record_every)
+    return follow_arms(wider, seeds, ARMS)
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+def two_symbols(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """With two symbols, on Dirichlet and on balanced chains, and on Dirichlet chains of flat rows."""
+    return follow_arms(replace(config, states=2, steps=config.two_steps), seeds, ("dirichlet", "balanced", "flat"))
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+def peaked_rows(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """On Dirichlet chains of peaked rows."""
+    return follow_arms(replace(config, concentration=config.peaked), seeds, ("dirichlet",))
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+def flat_rows(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """On Dirichlet chains of flat rows, for more updates."""
+    return follow_arms(replace(config, steps=config.flat_steps), seeds, ("flat",))
+
+
+def both_sizes(results: Results, arm: str) -> dict[str, xr.Dataset]:
+    """One arm at the two larger sizes of the alphabet."""
+    return {name: results[run].sel(arm=arm) for name, run in (("S = 3", minimal), ("S = 5", larger_alphabet))}
+
+
+def layer_two_sooner(history: xr.Dataset, share: float) -> xr.DataArray:
+    """Whether the contrast of W comes a share of the way to its last value before the attention to the token before does."""
+    match, attention = (
+        first_update(history[name] >= share * history[name].isel(update=-1)) for name in ("contrast", "before")
+    )
+    return match < attention
 
 
 @TASK.claim(
     "induction-heads-markov/P3",
     where="Edelman et al., minimal model",
     kind="training",
-    statement=r"In the minimal model layer 2 learns before layer 1: the contrast of $W$ (diagonal minus the rest) is half-way to "
-    r"its final value before the attention to the token before is; and the model ends nearest to the bigram.",
+    statement=r"In the minimal model layer 2 begins before layer 1: in most trainings, with 3 symbols (160 updates) and with 5 (540), "
+    r"the contrast of $W$ (diagonal minus the rest) comes a tenth of the way to its last value before the attention to the token "
+    r"before does, and at the end the model is nearest to the bigram. With 3 symbols layer 2 also comes half-way first.",
     controls=[control("layer 1 looks at the token before from the start", arm="layer 1 ready")],
 )
 def layer_two_first(results: Results, arm: str = "dirichlet") -> Evidence:
-    history = results[minimal].sel(arm=arm)
-    # Updates at which the match of layer 2 and the attention of layer 1 have come half of their way up.
-    match, attention = (
-        first_update(history[name] >= history[name].isel(update=-1) / 2) for name in ("contrast", "before")
-    )
-    trained = history["divergence"].isel(update=-1)
-    others = trained.sel(strategy=["uniform", "unigram"]).min("strategy")
+    parts = []
+    for size, history in both_sizes(results, arm).items():
+        found = nearest(history["divergence"].isel(update=-1)) == "bigram"
+        parts += [
+            most(layer_two_sooner(history, 0.1), f"{size}: layer 2 a tenth of the way first"),
+            most(found, f"{size}: nearest to the bigram"),
+        ]
+    half = layer_two_sooner(results[minimal].sel(arm=arm), 0.5)
+    return Evidence.all(*parts, most(half, "S = 3: layer 2 half-way first"))
+
+
+@TASK.claim(
+    "induction-heads-markov/P3-half",
+    where="derived: P3 with a larger alphabet",
+    kind="training",
+    statement=r"With 5 symbols, too, layer 2 comes half-way to its last value before layer 1 does.",
+    expected="refuted",
+    condition="with 3 symbols; with 5 layer 2 begins first, but goes on growing when layer 1 is done",
+    controls=[control("3 symbols", larger=False)],
+)
+def layer_two_half_way_first(results: Results, larger: bool = True) -> Evidence:
+    history = results[larger_alphabet if larger else minimal].sel(arm="dirichlet")
+    return most(layer_two_sooner(history, 0.5), "layer 2 half-way first")
+
+
+PHASED = {
+    "S = 2": (two_symbols, "dirichlet"),
+    "S = 3": (minimal, "dirichlet"),
+    "S = 3, rows Dirichlet(0.3)": (peaked_rows, "dirichlet"),
+    "S = 3, rows Dirichlet(3)": (flat_rows, "flat"),
+    "S = 5": (larger_alphabet, "dirichlet"),
+    "S = 3, balanced": (minimal, "balanced"),
+}
+
+
+def had_unigram_phase(history: xr.Dataset) -> xr.DataArray:
+    """Whether the model is nearest to uniform first, at some time before the bigram to the unigram, and last to the bigram."""
+    near = nearest(history["divergence"])
+    before = (near == "bigram").cumsum("update") == 0
+    unigram = ((near == "unigram") & before).any("update")
+    return unigram & (near.isel(update=0) == "uniform") & (near.isel(update=-1) == "bigram")
+
+
+@TASK.claim(
+    "induction-heads-markov/P1-sizes",
+    where="derived: Edelman et al., phases of training, by alphabet and prior",
+    kind="phenomenon",
+    statement=r"Whether there is a unigram phase depends on the alphabet: most trainings of the minimal model on 32 tokens are nearest to "
+    r"the uniform, then to the unigram, then to the bigram with 2 symbols and with 3, for rows Dirichlet(0.3), (1) and (3); with 5 "
+    r"symbols most go from the uniform to the bigram and are never nearest to the unigram.",
+    controls=[
+        control("doubly stochastic chains for Dirichlet(1)", three="S = 3, balanced"),
+        control("3 symbols for 5", five="S = 3"),
+    ],
+)
+def unigram_phase_by_size(results: Results, three: str = "S = 3", five: str = "S = 5") -> Evidence:
+    phased = [name for name in PHASED if "S = 5" not in name and "balanced" not in name and name != "S = 3"]
+    found = {name: results[run].sel(arm=arm) for name, (run, arm) in PHASED.items()}
+    unigram = (nearest(found[five]["divergence"]) == "unigram").any("update")
+    trained = nearest(found[five]["divergence"].isel(update=-1)) == "bigram"
     return Evidence.all(
-        Evidence.over_seeds(attention - match, ">", 0, "both at once"),
-        Evidence.over_seeds(others - trained.sel(strategy="bigram"), ">", 0, "equally near"),
+        *(most(had_unigram_phase(found[name]), f"{name}: three phases in order") for name in (*phased, three)),
+        most(~unigram & trained, f"{five}: never the unigram, at the end the bigram"),
     )
+
+
+# %% [markdown]
+# Edelman et al. find that the transition is *sharp*. Where the plateau is a plateau, as with five symbols, the
+# minimal model shows it in the loss: it falls slowly first, then faster, while layer 1 turns to the token before.
+# A model whose layer 1 is right from the start has nothing to wait for, and falls fastest at once. With three
+# symbols the bend is hardly visible, since counting symbols pays so much at once.
+
+
+# %%
+STRETCH = 27  # updates over which the fall of the loss is taken
+
+
+@TASK.claim(
+    "induction-heads-markov/P1-sharp",
+    where="Edelman et al., phases of training; minimal model",
+    kind="phenomenon",
+    statement=r"The transition is sharper than what comes before: with 5 symbols, on Dirichlet and on doubly stochastic chains, the loss "
+    r"of the minimal model falls more than 1.5 times as fast in its steepest 27 updates as in the slowest 27 before them; and in most "
+    r"trainings these end while the attention of layer 1 to the token before is between a tenth and nine tenths.",
+    controls=[control("layer 1 looks at the token before from the start", arms=("layer 1 ready",))],
+)
+def transition_is_sharp(results: Results, arms: tuple[str, ...] = ("dirichlet", "balanced")) -> Evidence:
+    parts = []
+    for arm in arms:
+        history = results[larger_alphabet].sel(arm=arm)
+        ratio, steepest = steepness(history["cross_entropy"], STRETCH)
+        attention = history["before"].sel(seed=steepest["seed"], update=steepest)
+        parts += [
+            Evidence.over_seeds(ratio, ">", np.log(1.5), f"{arm}: half as fast again (log), chosen on root 0"),
+            most((attention > 0.1) & (attention < 0.9), f"{arm}: layer 1 on its way"),
+        ]
+    return Evidence.all(*parts)
 
 
 # %% [markdown]
 # ### Does the useful detour slow learning down?
 #
-# Edelman et al. report that without useful unigrams the bigram is found *sooner*. At three symbols the opposite
-# is measured.
+# Edelman et al. report that without useful unigrams the bigram is found *sooner*. With two symbols the minimal
+# model does so, in about half as many updates. With five it is the other way round. The ensembles differ in two
+# ways: doubly stochastic matrices make symbols useless, and with more symbols they are also flatter, so that a
+# transition tells less: the variance of an entry is 1/12 in both ensembles for $S = 2$, but $2/45$ instead of
+# $1/18$ for $S = 3$, and falls further behind with $S$. Two measures are taken: the first update at which the
+# bigram is nearest, and the first at which less than half is left of the excess loss of the better of uniform
+# and unigram over the bigram.
 
 
 # %%
+def half_time(history: xr.Dataset) -> xr.DataArray:
+    """The first update with less than half of the excess loss over the bigram that the best of uniform and unigram has."""
+    bigram = history["reference"].sel(strategy="bigram")
+    best = history["reference"].sel(strategy=["uniform", "unigram"]).min("strategy")
+    return first_update((history["cross_entropy"] - bigram) / (best - bigram) < 0.5)
+
+
+def delays(history: xr.Dataset, arm: str) -> dict[str, Any]:
+    """Log of the number of updates of an arm over that on Dirichlet chains, by both measures."""
+    one, plain = history.sel(arm=arm), history.sel(arm="dirichlet")
+    return {
+        "until the bigram is nearest": np.log(bigram_time(one["divergence"]) / bigram_time(plain["divergence"])),
+        "until half of the excess is left": np.log(half_time(one) / half_time(plain)),
+    }
+
+
 @TASK.claim(
     "induction-heads-markov/P2",
     where="Edelman et al., doubly stochastic chains",
     kind="ordering",
-    statement=r"Without useful unigrams the bigram solution is found sooner: on doubly stochastic chains the minimal model "
-    r"($S = 3$) is nearest to the bigram after fewer updates than on Dirichlet chains.",
-    expected="refuted",
-    condition="for larger alphabets, as reported and not tried here; with three symbols the plateau moves to uniform and is "
-    "the longer one",
-    controls=[control("layer 1 given, which must and does speed learning up", arm="layer 1 ready")],
+    statement=r"Without useful unigrams the bigram solution is found sooner: with 2 symbols the minimal model takes less than $e^{-0.2}$ "
+    r"= 0.82 times as many updates on doubly stochastic chains as on Dirichlet chains, both until the bigram is nearest and until half of "
+    r"the excess loss of the best of uniform and unigram is left.",
+    controls=[control("chains made harder in another way: flat Dirichlet rows", arm="flat")],
 )
 def no_unigrams_is_faster(results: Results, arm: str = "balanced") -> Evidence:
-    times = bigram_time(results[minimal]["divergence"])
-    ratio = np.log(times.sel(arm=arm) / times.sel(arm="dirichlet"))
-    return Evidence.over_seeds(ratio, "<", 0, "equal numbers of updates (log of their ratio)")
+    found = delays(results[two_symbols], arm)
+    return Evidence.all(
+        *(
+            Evidence.over_seeds(values, "<", -0.2, f"{name}: a fifth sooner (log of the ratio), chosen on root 0")
+            for name, values in found.items()
+        )
+    )
+
+
+@TASK.claim(
+    "induction-heads-markov/P2-later",
+    where="derived: P2 with a larger alphabet",
+    kind="ordering",
+    statement=r"With 5 symbols it is the other way round: the minimal model takes more than $e^{0.2}$ = 1.22 times as many updates on "
+    r"doubly stochastic chains as on Dirichlet chains, by both measures.",
+    controls=[control("layer 1 given, on Dirichlet chains", arm="layer 1 ready")],
+)
+def no_unigrams_is_slower(results: Results, arm: str = "balanced") -> Evidence:
+    found = delays(results[larger_alphabet], arm)
+    return Evidence.all(
+        *(
+            Evidence.over_seeds(values, ">", 0.2, f"{name}: a fifth later (log of the ratio), chosen on root 0")
+            for name, values in found.items()
+        )
+    )
 
 
 @TASK.figure
 def minimal_model(results: Results) -> Sheet:
-    """The minimal model: divergence from the strategies on Dirichlet and on balanced chains (the background has the colour of
-    the nearest of uniform, unigram and bigram), and the order in which its two layers learn (each curve relative to its
-    final value)."""
+    """The minimal model with three symbols: divergence from the strategies on Dirichlet and on balanced chains (the background
+    has the colour of the nearest of uniform, unigram and bigram), and the order in which its two layers learn (each curve
+    relative to its last value). With five symbols: loss above its last value."""
     history = results[minimal]
-    sheet = Sheet(columns=3)
-    for arm, title in (("dirichlet", "Dirichlet: three phases"), ("balanced", "balanced: two phases, not sooner")):
+    sheet = Sheet(columns=4, width=4.2)
+    for arm, title in (("dirichlet", "Dirichlet: three phases"), ("balanced", "balanced: two phases")):
         panel = sheet.panel(
             title, x="updates", y="KL(strategy || model) [nats]", xlim=(0, int(history["update"].max())), ylim=(0, None)
         )
         plot_phases(panel, history["divergence"].sel(arm=arm))
-    panel = sheet.panel(
-        "layer 2 learns before layer 1", x="updates", y="share of the final value", legend="lower right"
-    )
+    panel = sheet.panel("layer 2 begins before layer 1", x="updates", y="share of the last value", legend="lower right")
     for name, title in (("contrast", "layer 2: contrast of W"), ("before", "layer 1: token before")):
         values = history[name].sel(arm="dirichlet")
         panel.curve(values / values.isel(update=-1), over="update", name=title)
+    panel.level(0.1, "a tenth of the way")
     panel.level(0.5, "half-way")
+    panel = sheet.panel("5 symbols: slow, then steep", x="updates", y="loss above its last value [nats]")
+    names = {"dirichlet": "Dirichlet", "balanced": "balanced", "layer 1 ready": "Dirichlet, layer 1 ready"}
+    for arm, title in names.items():
+        loss = results[larger_alphabet]["cross_entropy"].sel(arm=arm)
+        panel.curve(loss - loss.isel(update=-1), over="update", name=title)
+    return sheet
+
+
+@TASK.figure
+def useless_unigrams(results: Results) -> Sheet:
+    """Updates of the minimal model on doubly stochastic chains, as multiples of those of the same training on Dirichlet chains, by the
+    number of symbols and two measures of when the bigram is found."""
+    sheet = Sheet(columns=1, width=5.4, height=3.8)
+    panel = sheet.panel(
+        "sooner with 2 symbols, later with 5", x="symbols", y="updates, balanced / Dirichlet", scale=("linear", "log")
+    )
+    runs = {"2": two_symbols, "3": minimal, "5": larger_alphabet}
+    for place, name in enumerate(("until the bigram is nearest", "until half of the excess is left")):
+        values = {states: np.exp(delays(results[run], "balanced")[name]) for states, run in runs.items()}
+        panel.points(values, name=name, slot=(place, 2))
+    panel.level(1, "equal")
     return sheet
 
 
 # %%
 TASK.show(minimal_model)
 TASK.show(layer_two_first)
+TASK.show(layer_two_half_way_first)
+TASK.show(unigram_phase_by_size)
+TASK.show(transition_is_sharp)
+TASK.show(useless_unigrams)
 TASK.show(no_unigrams_is_faster)
+TASK.show(no_unigrams_is_slower)
 
 # %%
 TASK.show()

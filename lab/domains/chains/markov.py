@@ -349,7 +349,8 @@ def conserved_energy(embedding: Float[Tensor, "*shape"], attention: Float[Tensor
 def basin_edge(attention: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     r"""$w^2 + \mathrm{sign}(w) \log |w| - (1 + \log 2)/2$, the edge between two fates.
 
-    For p + q < 1 and $w < -1/\sqrt 2$, starts with e^2 below it are trapped, those above escape: the
-    curve of equal energy through the point e = 0, $w = -1/\sqrt 2$, where the trap changes sign, parts them.
+    The curve of equal energy through the point e = 0, $w = -1/\sqrt 2$, where the trap changes sign, parts them: for
+    p + q < 1 starts with $w < -1/\sqrt 2$, for p + q > 1 starts with $-1/\sqrt 2 < w < 0$ are trapped where e^2 lies below it
+    and escape where it lies above.
     """
     return attention**2 + attention.sign() * attention.abs().log() - (1 + np.log(2)) / 2

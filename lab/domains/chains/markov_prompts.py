@@ -25,13 +25,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lab.contracts import generator
-from lab.domains.chains.latent_graph_prompts import check_rows, check_transition, dirichlet_rows, stationary_law
+from lab.domains.chains.latent_graph_prompts import (
+    check_prior,
+    check_rows,
+    check_transition,
+    dirichlet_rows,
+    stationary_law,
+)
 from lab.errors import LabError
 from lab.streams import RandomStream
 
 Start = Literal["uniform", "stationary"]
-BALANCED = 1e-12  # largest error of a column sum of a balanced matrix
-ROUNDS = 1000  # of balancing; about ten are needed
+REJECTED_UP_TO = 6  # symbols up to which doubly stochastic matrices are drawn by rejection
+TRIED = 1 << 16  # matrices that rejection draws at once
+SWEEPS = 40  # of hit-and-run beyond that, S^2 moves each
 
 
 @dataclass(frozen=True)
@@ -87,47 +94,44 @@ def binary_kernel(p: float, q: float) -> Float[Tensor, "2 2"]:
     return torch.tensor([[1 - p, p], [q, 1 - q]], dtype=torch.float64)
 
 
-def balance(matrices: Float[Tensor, "batch states states"]) -> Float[Tensor, "batch states states"]:
-    r"""The one doubly stochastic matrix $D_1 A D_2$, $D_1$ and $D_2$ diagonal and positive, of each positive A.
+def birkhoff_matrices(source: RandomStream, batch: int, states: int) -> Float[Tensor, "batch {states} {states}"]:
+    r"""Doubly stochastic matrices, uniform over all of them (the polytope of Birkhoff, of dimension $(S - 1)^2$).
 
-    It is unique (Sinkhorn 1964), and $D_2 = \mathrm{diag}(e^g)$ minimises the convex
-    $F(g) = \sum_i \log \sum_j A_{ij} e^{g_j} - \sum_j g_j$, whose gradient is column sums minus 1 of
-    $P_{ij} = A_{ij} e^{g_j} / \sum_l A_{il} e^{g_l}$ and whose Hessian is $\mathrm{diag}(P^T 1) - P^T P$. Each round divides
-    the columns by their sums (Sinkhorn's step, which tames a wild start) and then takes a Newton step no longer than
-    1, which reaches rounding in about ten rounds, where Sinkhorn's steps alone take as many as the inverse spectral
-    gap. A matrix stops when it is balanced, so that its result does not depend on its neighbours.
+    Up to 6 symbols by rejection, which is exact: the first S - 1 rows are uniform laws, the last one is what is missing to
+    columns of sum 1, and a matrix is kept where nothing is negative. The rows are linear coordinates of the polytope, so what
+    is kept is uniform on it; a share of 1 (S = 2), .5, .21, .075, .024 is. Beyond 6 symbols by hit-and-run: two rows and two
+    columns are chosen, and a uniform amount is moved round their four entries, of all that leave none negative; 40 S^2 moves
+    from the flat matrix.
 
     Raises:
-        LabError: an entry that is not positive (a doubly stochastic form need not exist then), or entries so
-            unequal that it is not found.
+        LabError: fewer than two symbols.
     """
-    if not bool((matrices > 0).all()):
-        raise LabError(f"the matrix to balance has the entry {float(matrices.min()):.6g}; all entries must be positive")
-    logs, states = matrices.log(), matrices.shape[-1]
-    shift = torch.zeros_like(logs[:, 0])
-    found = torch.softmax(logs, -1)
-    identity = torch.eye(states, dtype=logs.dtype)
-    flat = torch.full((states, states), 1 / states, dtype=logs.dtype)  # the Hessian is 0 along (1, .., 1)
-    active = torch.arange(len(matrices))
-    for _ in range(ROUNDS):
-        busy = (found[active].sum(-2) - 1).abs().amax(-1) > BALANCED
-        active = active[busy]
-        if not len(active):
-            return found
-        rows = torch.log_softmax(logs[active] + shift[active].unsqueeze(-2), -1)
-        shift[active] -= rows.logsumexp(-2)
-        part = torch.softmax(logs[active] + shift[active].unsqueeze(-2), -1)
-        excess = part.sum(-2) - 1
-        # A share of the excess keeps the Hessian regular and leaves the convergence quadratic.
-        ridge = 1e-3 * excess.abs().amax(-1)[:, None, None] * identity
-        hessian = torch.diag_embed(part.sum(-2)) - part.mT @ part + flat + ridge
-        step = torch.linalg.solve(hessian, -excess.unsqueeze(-1))[..., 0]
-        shift[active] += step / step.abs().amax(-1, keepdim=True).clamp_min(1.0)
-        found[active] = torch.softmax(logs[active] + shift[active].unsqueeze(-2), -1)
-    raise LabError(
-        f"{len(active)} of {len(matrices)} matrices are not balanced after {ROUNDS} rounds, as their entries span "
-        f"{float((logs.amax() - logs.amin()) / np.log(10)):.0f} orders of magnitude; use a larger concentration"
-    )
+    check_prior(states, 1.0)
+    if states > REJECTED_UP_TO:
+        return _hit_and_run(source, batch, states)
+    kept: list[np.ndarray] = []
+    while sum(map(len, kept)) < batch:
+        rows = source.child("tries", len(kept)).rng().dirichlet(np.ones(states), (TRIED // states, states - 1))
+        last = 1 - rows.sum(1, keepdims=True)
+        kept.append(np.concatenate([rows, last], 1)[(last >= 0).all((1, 2))])
+    return torch.from_numpy(np.concatenate(kept)[:batch])
+
+
+def _hit_and_run(source: RandomStream, batch: int, states: int) -> Float[Tensor, "batch {states} {states}"]:
+    random, every = source.rng(), np.arange(batch)
+    found = np.full((batch, states, states), 1 / states)
+    for _ in range(SWEEPS * states**2):
+        first, other = random.integers(states, size=(2, batch)), random.integers(1, states, size=(2, batch))
+        other = (first + other) % states
+        (row, column), (below, right) = first, other
+        gaining = np.minimum(found[every, row, right], found[every, below, column])
+        losing = np.minimum(found[every, row, column], found[every, below, right])
+        amount = random.random(batch) * (gaining + losing) - losing
+        found[every, row, column] += amount
+        found[every, below, right] += amount
+        found[every, row, right] -= amount
+        found[every, below, column] -= amount
+    return torch.from_numpy(found.clip(min=0.0))
 
 
 def walk(
@@ -232,19 +236,17 @@ def dirichlet_chains(
 
 
 @generator(states=3, length=9)
-def doubly_stochastic_chains(
-    source: RandomStream, batch: int, *, states: int, length: int, concentration: float = 1.0
-) -> MarkovSequences:
-    """Order 1, transition matrices the `balance` of Dirichlet rows: every symbol is equally frequent.
+def doubly_stochastic_chains(source: RandomStream, batch: int, *, states: int, length: int) -> MarkovSequences:
+    """Order 1, transition matrices uniform over the doubly stochastic ones (`birkhoff_matrices`).
 
-    The uniform start is the stationary one, and counting symbols tells nothing about the next.
+    Every symbol is equally frequent: the uniform start is the stationary one, and counting symbols tells nothing about
+    the next. With two symbols the probability of leaving either is uniform on [0, 1].
 
     Raises:
-        LabError: see `dirichlet_chains`.
+        LabError: see `birkhoff_matrices` and `check_length`.
     """
-    raw = dirichlet_rows(source.child("table"), batch, states, states, concentration)
-    # A probability below the smallest float is stored as 0, which balancing could not scale.
-    table = balance(raw.clamp_min(torch.finfo(raw.dtype).tiny))
+    check_length(length, 1)
+    table = birkhoff_matrices(source.child("table"), batch, states)
     return sample_chains(source.child("tokens"), table, length)
 
 

@@ -3,8 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
@@ -12,8 +10,8 @@ from lab.domains.chains import markov_prompts as markov
 from lab.domains.chains.latent_graph_prompts import stationary_law
 from lab.domains.chains.markov import log_evidence, switching_posterior
 from lab.domains.chains.markov_prompts import (
-    balance,
     binary_kernel,
+    birkhoff_matrices,
     check_transition,
     dirichlet_chains,
     doubly_stochastic_chains,
@@ -76,13 +74,39 @@ def test_a_stationary_start_follows_the_stationary_mixture() -> None:
     assert_law(drawn.tokens, 2, law)
 
 
-def test_doubly_stochastic_chains_follow_balanced_rows() -> None:
+def test_doubly_stochastic_chains_leave_a_symbol_with_a_uniform_probability() -> None:
     drawn = doubly_stochastic_chains(stream(2, "law"), DRAWS, states=2, length=4)
-    a, b, weight = corners()
-    # Of [[1 - a, a], [b, 1 - b]] the balanced form leaves both symbols with this probability.
-    leave = (a * b).sqrt() / ((a * b).sqrt() + ((1 - a) * (1 - b)).sqrt())
-    law = walk_law(words(2, 4), leave, leave, torch.full((2, len(a)), 0.5, dtype=torch.float64)) @ weight
+    leave, _, weight = corners()
+    law = walk_law(words(2, 4), leave, leave, torch.full((2, len(leave)), 0.5, dtype=torch.float64)) @ weight
     assert_law(drawn.tokens, 2, law)
+
+
+@pytest.mark.parametrize("states", [2, 3, 6, 7])
+def test_birkhoff_matrices_are_doubly_stochastic(states: int) -> None:
+    found = birkhoff_matrices(stream(0, "table"), 50, states)
+    assert found.shape == (50, states, states)
+    assert bool((found >= 0).all())
+    assert float((found.sum(-1) - 1).abs().max()) < 1e-12
+    assert float((found.sum(-2) - 1).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("states", [2, 3])
+def test_an_entry_of_a_birkhoff_matrix_follows_its_exact_law(states: int) -> None:
+    # The sections of the polytope at an entry 1 - m: of length 1 (S = 2), of volume m^2 - 5 m^3 / 6 (S = 3).
+    entry = birkhoff_matrices(stream(1, "table"), DRAWS, states)[:, 0, 1].numpy()
+    law = {2: lambda x: x, 3: lambda x: 1 - 8 * ((1 - x) ** 3 / 3 - 5 * (1 - x) ** 4 / 24)}[states]
+    assert stats.kstest(entry, law).pvalue > SHARE
+
+
+def test_hit_and_run_and_rejection_agree() -> None:
+    moved = markov._hit_and_run(stream(2, "table"), DRAWS, 4)
+    kept = birkhoff_matrices(stream(3, "table"), DRAWS, 4)
+    for statistic in (
+        lambda table: table[:, 0, 0],
+        lambda table: table.amax((1, 2)),
+        lambda table: torch.linalg.det(table),
+    ):
+        assert stats.ks_2samp(statistic(moved).numpy(), statistic(kept).numpy()).pvalue > SHARE
 
 
 def test_unigram_chains_follow_the_order_zero_mixture() -> None:
@@ -141,24 +165,6 @@ def test_the_oracle_of_a_switching_chain_is_the_law_of_its_next_token() -> None:
     assert float(score.abs().max()) < stats.norm.isf(SHARE / score.numel())
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
-@given(states=st.integers(2, 5), seed=st.integers(0, 10_000), exponent=st.floats(-1.5, 1))
-def test_balance_is_doubly_stochastic_and_scales_rows_and_columns(states: int, seed: int, exponent: float) -> None:
-    raw = torch.from_numpy(stream(seed, "raw").rng().gamma(10**exponent, size=(4, states, states))) + 1e-30
-    found = balance(raw)
-    assert float((found.sum(-1) - 1).abs().max()) < 1e-12
-    assert float((found.sum(-2) - 1).abs().max()) <= markov.BALANCED
-    # D1 A D2 keeps all cross ratios of A.
-    ratio = (found / raw).log()
-    cross = ratio - ratio[:, :1] - ratio[:, :, :1] + ratio[:, :1, :1]
-    assert float(cross.abs().max()) < 1e-6
-
-
-def test_balance_of_a_matrix_does_not_depend_on_its_neighbours() -> None:
-    raw = torch.from_numpy(stream(0, "raw").rng().gamma(0.2, size=(30, 3, 3))) + 1e-200
-    assert torch.equal(balance(raw)[:7], balance(raw[:7]))
-
-
 def test_higher_order_tables_are_read_oldest_symbol_first() -> None:
     # After (0, 1) comes 0, after (1, 0) comes 1: the sequence 0 1 0 1 ... ; other contexts stay where they are.
     table = torch.tensor([[[1.0, 0], [1, 0], [0, 1], [0, 1]]], dtype=torch.float64).expand(50, -1, -1)
@@ -183,7 +189,7 @@ def test_higher_order_tables_are_read_oldest_symbol_first() -> None:
         (lambda: fixed_chains(stream(0), 2, transition=((1.0,),), length=4), "alphabet of 1"),
         (lambda: switching_chains(stream(0), 2, length=4, switch_probability=1.0), "switch_probability"),
         (lambda: binary_kernel(0.5, 1.2), "q = 1.2"),
-        (lambda: balance(torch.zeros(1, 2, 2, dtype=torch.float64)), "positive"),
+        (lambda: birkhoff_matrices(stream(0), 2, 1), "alphabet of 1"),
         (lambda: sample_chains(stream(0), torch.full((1, 3, 2), 0.5).double(), 4), "no power"),
     ],
 )
