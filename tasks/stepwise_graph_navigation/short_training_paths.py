@@ -260,7 +260,8 @@ TASK.show(short_training_paths)
 # show it within 600 updates: direct networks follow the additive model, stepwise ones are near the closure where training
 # paths were long, and far below it where they were short. They know the edges and end too early. So the measured gap at
 # $\Delta = 2$ is negative here, for a reason that has nothing to do with what the training paths say and much with where in
-# the sequence they stopped. (On four pilot graphs it was nearer to zero after 1,200 updates; longer training and larger networks may reverse it.)
+# the sequence they stopped. (On four pilot graphs it was nearer to zero after 1,200 updates; longer training and larger
+# networks may reverse it.)
 
 # %%
 TASK.show(gap_shrinks_with_length)
