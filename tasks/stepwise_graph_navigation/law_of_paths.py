@@ -374,7 +374,7 @@ def nearest_law(results: Results) -> Sheet:
     sheet = Sheet(columns=2)
     for pairs in ("training", "held out"):
         panel = sheet.panel(
-            f"Paths between {pairs} pairs", x="", y="total variation to a law, mean over steps", ylim=(0, None)
+            f"Paths between {pairs} pairs", x="networks", y="total variation to a law, mean over steps", ylim=(0, None)
         )
         for place, law in enumerate(LAWS):
             found = {

@@ -204,7 +204,10 @@ def stepwise_gap(results: Results) -> Sheet:
     for kind in apart["kind"].values:
         panel.curve(apart.sel(kind=kind), over="apart", name=NAMES[kind])
     panel = sheet.panel(
-        "Stepwise networks reach more than suffixes", x="", y="share of connected held-out pairs", ylim=(0, 1.05)
+        "Stepwise networks reach more than suffixes",
+        x="what reaches them",
+        y="share of connected held-out pairs",
+        ylim=(0, 1.05),
     )
     names = {"suffixes": "suffixes $K_0$", "network": "network", "closure": "closure"}
     panel.points({name: reached.sel(by=by) for by, name in names.items()}, name="hierarchical graph")
