@@ -373,9 +373,7 @@ def nearest_law(results: Results) -> Sheet:
     """Distance of networks to the law of paths, which counts them, and to that of reachability, which does not."""
     sheet = Sheet(columns=2)
     for pairs in ("training", "held out"):
-        panel = sheet.panel(
-            f"Paths between {pairs} pairs", x="networks", y="total variation to a law, mean over steps", ylim=(0, None)
-        )
+        panel = sheet.panel(f"Paths between {pairs} pairs", x="networks", y="total variation to a law", ylim=(0, None))
         for place, law in enumerate(LAWS):
             found = {
                 name: distances(results, arm).sel(pairs=pairs, law=law)
