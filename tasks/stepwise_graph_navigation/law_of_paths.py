@@ -108,6 +108,7 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(graph=PAPER_GRAPH, network=PAPER_NETWORK, tests=1000, samples=3000),
     },
+    root=2026,
 )
 RECORDS = 12  # evaluations during a training
 REACHABILITY = "law of reachability"  # the arm trained on its paths

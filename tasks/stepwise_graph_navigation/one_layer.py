@@ -85,6 +85,7 @@ TASK = Task(
             graph=PAPER_GRAPH, network=replace(PAPER_NETWORK, layers=1, heads=1, mlp_ratio=0.0), tests=1000
         ),
     },
+    root=2026,
 )
 LAWS = ("uniform", "shuffled", "walk")
 LONGEST_PLOTTED = 15  # steps of the length histograms and positions of the attention map

@@ -63,9 +63,9 @@ class Config:
     """the networks"""
     graphs: int = 24
     """graphs whose closed forms are compared"""
-    trainings: int = 16
+    trainings: int = 12
     """independent graphs and trainings at the first and the last limit"""
-    between: int = 6
+    between: int = 4
     """the same at the limits between (for the figure)"""
 
 
@@ -77,6 +77,7 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(hierarchy=PAPER_HIERARCHY, limits=(2, 3, 4), offset=8, questions=1000, network=PAPER_NETWORK),
     },
+    root=2026,
 )
 
 
@@ -119,7 +120,7 @@ def trained_at(config: Config, seeds: tuple[int, ...], limits: Sequence[int], of
     return {"accuracy": accuracy, "valid": valid}
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
 def short_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Final accuracies beyond the first and the last limit, and shares of connected pairs with a valid path.
 

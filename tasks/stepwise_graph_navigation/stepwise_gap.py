@@ -122,6 +122,7 @@ TASK = Task(
             network=PAPER_NETWORK,
         ),
     },
+    root=2026,
 )
 
 
