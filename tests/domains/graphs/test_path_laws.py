@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -23,7 +24,9 @@ def dag(seed: int, nodes: int = 9, probability: float = 0.5) -> exact.Adjacency:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("law", [exact.uniform_path_policy, exact.conditioned_walk_policy])
-def test_slope_of_the_length_is_its_finite_difference(seed: int, law) -> None:
+def test_slope_of_the_length_is_its_finite_difference(
+    seed: int, law: Callable[[exact.Adjacency], exact.Policy]
+) -> None:
     policy, step = law(dag(seed)), 1e-4
     lengths = [exact.policy_lengths(exact.temper(policy, 1 / beta)) for beta in (1 + step, 1 - step)]
     torch.testing.assert_close(
