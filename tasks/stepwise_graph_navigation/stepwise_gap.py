@@ -268,7 +268,11 @@ def direct_is_additive(results: Results, answer: str = "direct") -> Evidence:
     kind="phenomenon",
     statement="What a path says about the pairs on its way is a cause of the gap: a network that answers at once, but is asked in "
     "training about random nodes of the paths, is more accurate on held-out pairs than one that is asked about their starts.",
-    controls=[control("fillers before the answer instead of suffixes in training", first="filler")],
+    controls=[
+        control(
+            "stepwise networks, which saw all of these paths, made to answer at once", first="made to answer at once"
+        )
+    ],
 )
 def suffixes_help(results: Results, first: str = "suffix") -> Evidence:
     return Evidence.over_seeds(lead(results, first, "direct"), ">", 0.0, "no difference")
