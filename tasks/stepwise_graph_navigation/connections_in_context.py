@@ -312,7 +312,7 @@ def chains_of_motifs(results: Results) -> Sheet:
     """Success against the number of motifs; and order crossed with positions: success, and the chain that is followed."""
     longest, ordered, crossed = results.config.longest_chain, results[ordered_exemplars], results[order_and_places]
     steps = results.config.network.steps, results.config.crossed_steps
-    sheet = Sheet(columns=2)
+    sheet = Sheet(columns=2, rows=2)
     panel = sheet.panel(
         f"In order, fixed places, {steps[0]} updates",
         x="motifs in the chain",

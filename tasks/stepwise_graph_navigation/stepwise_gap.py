@@ -184,7 +184,7 @@ def stepwise_gap(results: Results) -> Sheet:
 
     Networks are causal; with one layer the prefix arm is the same to the last digit.
     """
-    sheet = Sheet(columns=2)
+    sheet = Sheet(columns=2, rows=2)
     for family, measurement in (("Hierarchical", hierarchical_answers), ("Bernoulli", bernoulli_answers)):
         learning, accuracy = results[measurement]["learning"], results[measurement]["accuracy"]
         share = 100 * learning["update"] / results.config.network.steps
