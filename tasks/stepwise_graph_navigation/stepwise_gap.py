@@ -203,7 +203,7 @@ def stepwise_gap(results: Results) -> Sheet:
         xticks=apart["apart"].values,
     )
     for kind in apart["kind"].values:
-        panel.curve(apart.sel(kind=kind), over="apart", name=NAMES[kind])
+        panel.curve(apart.sel(kind=kind), over="apart", name=NAMES[kind], within=(0, 1))
     panel = sheet.panel(
         "Stepwise networks reach more than suffixes",
         x="what reaches them",
