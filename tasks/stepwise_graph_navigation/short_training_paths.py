@@ -250,7 +250,7 @@ def long_paths_help(results: Results, fixed: bool = False) -> Evidence:
 def offsets_help(results: Results, answer: str = "stepwise") -> Evidence:
     found = results[short_paths].sel(answer=answer)
     shifted = found["accuracy"].sel(limit=results.config.limits[-1])
-    return Evidence.over_seeds(shifted - found["fixed_accuracy"], ">=", 0.1, PILOTS)
+    return Evidence.over_seeds(shifted - found["fixed_accuracy"], ">=", 0.1, "one pair in ten")
 
 
 # %%
