@@ -417,7 +417,8 @@ def learns_the_law(results: Results, arms: tuple[str, ...] = (CAUSAL, PREFIX)) -
 def prefix_is_null(results: Results, arm: str = PREFIX) -> Evidence:
     to_paths = distances(results, arm).sel(pairs="training", law="paths")
     causal = distances(results, CAUSAL).sel(pairs="training", law="paths", seed=to_paths["seed"])
-    return Evidence.equals(to_paths - causal, 0.0, 0.006, "a tenth of the distance between the two laws, which is about 0.06", absolute=True)
+    origin = "a tenth of the distance between the two laws, which is about 0.06"
+    return Evidence.equals(to_paths - causal, 0.0, 0.006, origin, absolute=True)
 
 
 # %%
