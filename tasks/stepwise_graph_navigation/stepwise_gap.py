@@ -287,7 +287,9 @@ def suffixes_help(results: Results, first: str = "suffix") -> Evidence:
     controls=[control("a path in place of fillers", first="stepwise")],
 )
 def fillers_do_not_help(results: Results, first: str = "filler") -> Evidence:
-    return Evidence.over_seeds(lead(results, first, "direct"), "<=", 0.03, "a third of the lead of stepwise networks, which is about 0.1")
+    return Evidence.over_seeds(
+        lead(results, first, "direct"), "<=", 0.03, "a third of the lead of stepwise networks, which is about 0.1"
+    )
 
 
 @TASK.claim(
