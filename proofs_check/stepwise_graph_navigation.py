@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.domains.graphs import navigation as exact
+from lab.domains.graphs import path_laws
 from lab.domains.graphs.additive_navigator import additive_navigator
 from lab.domains.graphs.navigation_prompts import bernoulli_dag, hierarchical_dag, navigation
 from lab.evaluation import as_token_predictor
@@ -41,6 +43,7 @@ from lab.streams import stream
 
 PROOFS = Task("stepwise-graph-navigation", "khona-2024-stepwise")
 GRAPHS, NODES, EDGES = 20, 12, 0.4
+POLICIES = {"uniform": exact.uniform_path_policy, "walk": exact.conditioned_walk_policy}
 MISSTEP = 0.1  # probability of a misstep at every step of the noisy policy
 
 
@@ -66,14 +69,21 @@ def enumeration(_: object) -> LabelledArrays:
 
     Also, summed path by path: the mean lengths of the greedy and of a tempered uniform law, the success of a noisy uniform
     law, and by how much the probability that a law gives to a path differs from 1 / (number of paths), in logarithms.
+    ``covariance``: of the length of a path with the sum of its steps' entropies (or of the logarithms of their numbers of
+    choices), under either law.
     """
     number, lengths, walks, tempered, greedy, success = np.zeros((6, GRAPHS, NODES, NODES))
+    moments = np.zeros((GRAPHS, 2, 2, 4, NODES, NODES))  # graph, law, quantity, (1, length, sum, product), start, goal
     log_laws: dict[str, list[tuple[int, int, int, float]]] = {"uniform": [], "walk": []}
     for index, adjacency in enumerate(small_graphs()):
         neighbours = [row.nonzero().flatten().tolist() for row in adjacency]
         degree = adjacency.sum(1).double()
         laws = {"uniform": exact.uniform_path_policy(adjacency), "walk": exact.conditioned_walk_policy(adjacency)}
         half, mode = exact.temper(laws["uniform"], 0.5), exact.temper(laws["uniform"], 0.0)
+        of_steps = [
+            (law.numpy(), np.stack([path_laws.step_entropies(law), (law > 0).sum(-1).clamp(min=1).double().log()]))
+            for law in laws.values()
+        ]
         for start in range(NODES):
             for path in paths_from(neighbours, start):
                 goal, before, after = path[-1], torch.tensor(path[:-1]).long(), torch.tensor(path[1:]).long()
@@ -84,6 +94,11 @@ def enumeration(_: object) -> LabelledArrays:
                 tempered[index, start, goal] += edges * float(half[goal, before, after].prod())
                 greedy[index, start, goal] += edges * float(mode[goal, before, after].prod())
                 success[index, start, goal] += (1 - MISSTEP) ** edges
+                for place, (table, quantities) in enumerate(of_steps):
+                    weight = table[goal, path[:-1], path[1:]].prod()
+                    totals = quantities[:, goal, path[:-1]].sum(-1)
+                    terms = np.stack([np.ones(2), np.full(2, edges), totals, edges * totals], 1)
+                    moments[index, place, :, :, start, goal] += weight * terms
                 for name, law in laws.items():
                     log_laws[name].append((index, start, goal, float(law[goal, before, after].log().sum())))
     spread = []
@@ -93,7 +108,11 @@ def enumeration(_: object) -> LabelledArrays:
         spread.append(np.abs(table[:, 3] + np.log(number[graph, start, goal])).max())
     sums = {"number": number, "lengths": lengths, "walks": walks, "tempered": tempered, "greedy": greedy}
     sums |= {"success": success / number.clip(min=1)}
+    covariance = moments[:, :, :, 3] - moments[:, :, :, 1] * moments[:, :, :, 2]
     return {
+        "covariance": labelled(
+            covariance, graph=None, law=list(log_laws), quantity=("entropy", "choices"), start=None, goal=None
+        ),
         **{name: labelled(values, graph=None, start=None, goal=None) for name, values in sums.items()},
         "spread": labelled(spread, law=list(log_laws)),
     }
@@ -306,6 +325,128 @@ def policy_success_solves(results: Results, once: bool = False) -> Evidence:
         success = (1 - MISSTEP) * (success > 0)
     error = float(abs(success - stack([exact.policy_success((1 - MISSTEP) * law) for law in laws])).max())
     return Evidence.exact(error, "<=", rounding_bound(4 * NODES**2, 1.0), "a triangular solve of non-negative terms")
+
+
+# %% [markdown]
+# ## Length under temperature
+#
+# Sample every step from $\pi^\beta / Z_\beta(u, g)$, $\beta$ the inverse temperature. The logarithm of a path's probability is
+# $\sum_t (\beta \log \pi_t - \log Z_\beta(u_t, g))$, and its derivative at $\beta = 1$ is $\sum_t (\log \pi_t + H_t)$, with $H_t$ the
+# entropy of the step from $u_t$. Under the uniform law $\sum_t \log \pi_t = -\log C_{sg}$ is the same for every path, and only
+# the normalisers move: $\frac{d}{d\beta} E[\ell] = \mathrm{Cov}(\ell, \sum_t H_t)$. Long paths pass more nodes with a choice, so that
+# cooling tends to lengthen. (How often is measured in `tasks/stepwise_graph_navigation/one_layer.py`.)
+
+
+# %%
+def length_derivative(policy: exact.Policy) -> Tensor:
+    """The derivative of the mean length in the inverse temperature, at 1, by forward differentiation [node, goal]."""
+
+    def lengths(beta: Tensor) -> Tensor:
+        weights = torch.where(policy > 0, torch.exp(beta * policy.clamp(min=1e-300).log()), 0.0)
+        return exact.policy_lengths(
+            weights / weights.sum(-1, keepdim=True).where(policy.sum(-1, keepdim=True) > 0, 1.0)
+        )
+
+    one = torch.ones((), dtype=torch.float64)
+    return torch.func.jvp(lengths, (one,), (one,))[1]
+
+
+@PROOFS.claim(
+    "stepwise-graph-navigation/I9",
+    where="derived",
+    kind="identity",
+    statement=r"Sampled with inverse temperature $\beta$, steps of the uniform law give paths whose mean length changes at "
+    r"$\beta = 1$ at the rate $\mathrm{Cov}(\ell, \sum_t H_t)$, the covariance of the length with the sum of the entropies of the "
+    "steps.",
+    controls=[
+        control("logarithms of the numbers of choices instead of entropies", quantity="choices"),
+        control("the conditioned random walk, whose paths are not equally likely", law="walk"),
+    ],
+)
+def length_follows_entropies(results: Results, quantity: str = "entropy", law: str = "uniform") -> Evidence:
+    policies = [POLICIES[law](adjacency) for adjacency in small_graphs()]
+    covariance = enumerated(results, "covariance").sel(law=law, quantity=quantity)
+    error = float(abs(covariance - stack([length_derivative(policy) for policy in policies])).max())
+    return Evidence.exact(
+        error,
+        "<=",
+        rounding_bound(8 * NODES**2, NODES**2),
+        "sums over paths and two triangular solves, terms up to n^2",
+    )
+
+
+@PROOFS.claim(
+    "stepwise-graph-navigation/I9.steps",
+    where="derived",
+    kind="identity",
+    statement=r"For any policy the rate is a sum over the nodes on the way, each with its expected number of visits: "
+    r"$\sum_w \mathrm{Cov}_{v \sim \pi(\cdot \mid w, g)}(\log \pi(v \mid w, g), L_v)$, with $L_v$ the mean length from $v$. Cooling "
+    "lengthens where likelier steps have a longer way before them (uniform paths and conditioned walks).",
+    controls=[control("temperature 1/2 in place of 1", temperature=0.5)],
+)
+def length_follows_likely_steps(results: Results, temperature: float = 1.0) -> Evidence:
+    error = 0.0
+    for adjacency in small_graphs():
+        for law in POLICIES.values():
+            policy = law(adjacency)
+            slope = path_laws.length_slope(exact.temper(policy, temperature))
+            error = max(error, float((slope - length_derivative(policy)).abs().max()))
+    return Evidence.exact(
+        error, "<=", rounding_bound(8 * NODES**2, NODES**2), "three triangular solves, terms up to n^2"
+    )
+
+
+# %% [markdown]
+# ## Which pairs training paths speak about
+#
+# Of the $N$ connected pairs $k$ are drawn for training. A pair $(u, g)$ that is held out lies on a path of a training pair iff
+# one of the $m_u$ pairs $(s, g)$ is drawn, $s$ an ancestor of $u$. The $k$ are a uniform subset of the other $N - 1$ pairs, so
+# that none of the $m_u$ is among them with the hypergeometric probability $\binom{N-1-m_u}{k} / \binom{N-1}{k}$.
+
+# %%
+FEW, TRAINED = 6, 4  # nodes of the enumerated graphs, and training pairs
+
+
+@PROOFS.cases(every_split={})
+def covered_pairs(_: object) -> LabelledArrays:
+    """Over all ways to draw the training pairs of small graphs: how often a held-out pair is covered, and the law."""
+    graphs = [one for one in bernoulli_dag(stream(5, "proofs", "splits"), 4, FEW, 0.5).adjacency if one.sum() > TRAINED]
+    counted, laws, replaced, sizes = [], [], [], []
+    for adjacency in graphs:
+        connected = exact.path_counts(adjacency).gt(0).fill_diagonal_(False)
+        pairs = connected.nonzero()
+        held_out, covered = torch.zeros(2, FEW, FEW, dtype=torch.float64)
+        for chosen in combinations(range(len(pairs)), TRAINED):
+            training = torch.zeros_like(connected)
+            training[tuple(pairs[list(chosen)].T)] = True
+            held_out += connected & ~training
+            covered += exact.suffix_coverage(adjacency, training)[0] & ~training
+        ancestors = connected.sum(0, dtype=torch.float64).unsqueeze(1)
+        independent = 1 - (1 - ancestors / (len(pairs) - 1)) ** TRAINED
+        counted.append(torch.where(connected, covered / held_out.clamp(min=1), 0.0))
+        laws.append(path_laws.coverage_probabilities(adjacency, TRAINED).nan_to_num())
+        replaced.append(torch.where(connected, independent, 0.0))
+        sizes.append(len(pairs))
+    return {
+        "counted": labelled(torch.stack(counted), graph=None, start=None, goal=None),
+        "hypergeometric": labelled(torch.stack(laws), graph=None, start=None, goal=None),
+        "independent": labelled(torch.stack(replaced), graph=None, start=None, goal=None),
+        "pairs": labelled(max(sizes)),
+    }
+
+
+@PROOFS.claim(
+    "stepwise-graph-navigation/I10",
+    where="derived",
+    kind="identity",
+    statement=r"With $k$ of $N$ connected pairs drawn for training, a held-out pair $(u, g)$ lies on a path of a training pair with "
+    r"probability $1 - \binom{N-1-m_u}{k} / \binom{N-1}{k}$, where $m_u$ is the number of ancestors of $u$.",
+    controls=[control("training pairs drawn with replacement", law="independent")],
+)
+def coverage_is_hypergeometric(results: Results, law: str = "hypergeometric") -> Evidence:
+    measured = results[covered_pairs].sel(case="every_split")
+    error = float(abs(measured["counted"] - measured[law]).max())
+    return Evidence.exact(error, "<=", rounding_bound(3 * TRAINED + 3), "a quotient of counts; a product of quotients")
 
 
 # %% [markdown]

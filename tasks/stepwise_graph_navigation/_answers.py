@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lab.decoding import decode
 from lab.domains.graphs import navigation as exact
+from lab.domains.graphs import path_laws
 from lab.domains.graphs.navigation_prompts import (
     Graphs,
     Layout,
@@ -21,6 +22,7 @@ from lab.domains.graphs.navigation_prompts import (
     path_outcome,
     write_sequences,
 )
+from lab.labels import labelled
 from lab.models.transformer import Transformer
 from lab.streams import RandomStream, stream
 from lab.study import Networks, Study
@@ -44,7 +46,12 @@ class Hierarchy:
         return hierarchical_dag(stream, number, self.layers, self.layer_width, self.edge_probability)
 
 
-NAMES = {"stepwise": "path, then answer", "direct": "answer at once", "suffix": "at once, suffix pairs"}
+NAMES = {
+    "stepwise": "path, then answer",
+    "direct": "answer at once",
+    "suffix": "at once, suffix pairs",
+    "filler": "fillers, then answer",
+}
 PAPER_HIERARCHY = Hierarchy(layers=10, layer_width=20, edge_probability=0.1)
 
 
@@ -55,6 +62,8 @@ class Questions(NamedTuple):
     start: Tensor
     goal: Tensor
     connected: Tensor
+    apart: Tensor
+    """layers from start to goal"""
 
 
 def held_out_questions(world: World, seed: int, number: int) -> Questions:
@@ -68,13 +77,18 @@ def held_out_questions(world: World, seed: int, number: int) -> Questions:
         order = torch.from_numpy(stream(seed, "wanderer", "questions", name).rng().permutation(len(pairs)))
         chosen.append(pairs[order[torch.arange(number) * len(pairs) // number]])
     start, goal = torch.stack(chosen, 1).flatten(0, 1).unbind(1)
-    return Questions(world.adjacency, start, goal, torch.arange(2 * number) % 2 == 0)
+    apart = world.layer[goal] - world.layer[start]
+    return Questions(world.adjacency, start, goal, torch.arange(2 * number) % 2 == 0, apart)
 
 
-def answers(module: Transformer, questions: Sequence[Questions], layout: Layout, steps: int) -> dict[str, Tensor]:
-    """What every model makes of its questions [model], greedily, in at most ``steps`` tokens.
+def written_answers(
+    module: Transformer, questions: Sequence[Questions], layout: Layout, steps: int, at_once: bool = False
+) -> Tensor:
+    """What every model writes greedily after its questions [model, question, token].
 
-    ``accuracy``: balanced, over both answers; ``valid``: of the connected pairs, the share with a valid path to the goal.
+    Args:
+        steps: the most tokens to write.
+        at_once: only answers may be written, no path.
     """
     words = Vocabulary(len(questions[0].adjacency))
     prompts = torch.stack(
@@ -83,16 +97,52 @@ def answers(module: Transformer, questions: Sequence[Questions], layout: Layout,
             for asked in questions
         ]
     )
-    written = decode(module, prompts, mask_of(CAUSAL, 0), steps, stop_token=words.end).tokens
+    answers = torch.zeros(words.size, dtype=torch.bool)
+    answers[[words.connected, words.unconnected]] = True
+    mask, stop = mask_of(CAUSAL, 0), words.end
+    if at_once:
+        return decode(module, prompts, mask, 1, stop_token=stop, allowed=answers).tokens
+    return decode(module, prompts, mask, steps, stop_token=stop).tokens
+
+
+def right_answers(questions: Sequence[Questions], written: Tensor) -> Tensor:
+    """Whether the first answer written is the right one [model, question], as 0 and 1."""
+    words = Vocabulary(len(questions[0].adjacency))
     is_answer = (written == words.connected) | (written == words.unconnected)
     answer = written.gather(-1, is_answer.int().argmax(-1, keepdim=True)).squeeze(-1)
     connected = torch.stack([asked.connected for asked in questions])
-    right = torch.where(connected, answer == words.connected, answer == words.unconnected).double()
+    return torch.where(connected, answer == words.connected, answer == words.unconnected).double()
+
+
+def balanced(right: Tensor) -> Tensor:
+    """Mean of the accuracies on connected and on unconnected pairs, which alternate [model]."""
+    return (right[:, 0::2].mean(1) + right[:, 1::2].mean(1)) / 2
+
+
+def balanced_by_distance(right: Tensor, questions: Sequence[Questions], layers: int) -> Tensor:
+    """The same of the pairs 1, 2, ... ``layers`` - 1 layers apart; NaN where there are none of either kind [model, apart]."""
+    rows = []
+    for answers, asked in zip(right, questions, strict=True):
+        kinds = [
+            [answers[(asked.apart == apart) & (asked.connected == kind)].mean() for kind in (True, False)]
+            for apart in range(1, layers)
+        ]
+        rows.append(torch.tensor(kinds).mean(1))
+    return torch.stack(rows)
+
+
+def answers(module: Transformer, questions: Sequence[Questions], layout: Layout, steps: int) -> dict[str, Tensor]:
+    """What every model makes of its questions [model], greedily, in at most ``steps`` tokens.
+
+    ``accuracy``: balanced, over both answers; ``valid``: of the connected pairs, the share with a valid path to the goal.
+    """
+    words = Vocabulary(len(questions[0].adjacency))
+    written = written_answers(module, questions, layout, steps)
     valid = []
     for asked, tokens in zip(questions, written, strict=True):
         edges, arrived = path_outcome(asked.adjacency, asked.start, asked.goal, tokens, words.connected)
         valid.append((edges & arrived)[0::2].double().mean())
-    return {"accuracy": (right[:, 0::2].mean(1) + right[:, 1::2].mean(1)) / 2, "valid": torch.stack(valid)}
+    return {"accuracy": balanced(right_answers(questions, written)), "valid": torch.stack(valid)}
 
 
 def train_answers(
@@ -107,15 +157,18 @@ def train_answers(
 ) -> xr.Dataset:
     """Train one network a seed on one kind of answer; what `answers` measures during the training [seed, update].
 
+    Beside that, at the end: ``at_once``, the balanced accuracy where only an answer may be written and no path [seed];
+    ``by_distance``, the balanced accuracy by the layers between start and goal [seed, apart].
+
     Args:
-        kind: a path and then the answer ("stepwise"), the answer at once ("direct"), or the answer at once about nodes on
-            the paths of training pairs ("suffix").
+        kind: a path and then the answer ("stepwise"), the answer at once ("direct"), the answer at once about nodes on the
+            paths of training pairs ("suffix"), or the answer after eight tokens that say nothing ("filler").
         name: of the training, unique within its measurement.
         questions: how many connected, and how many unconnected, held-out pairs are asked about.
         records: evaluations during the training.
         offset: largest random shift of the positions of a training sequence.
     """
-    layout: Layout = "stepwise" if kind == "stepwise" else "direct"
+    layout: Layout = "stepwise" if kind == "stepwise" else "filler" if kind == "filler" else "direct"
     words = next(iter(worlds.values())).words
     sequences = {
         seed: navigation(
@@ -140,15 +193,29 @@ def train_answers(
         shift = stream(seed, "wanderer", "offsets", step).rng().integers(0, offset + 1, (network.batch, 1))
         return batch | {"positions": torch.from_numpy(shift) + torch.arange(batch["tokens"].shape[1])}
 
+    steps = longest + 3 if kind == "stepwise" else 2
+
     def measure(networks: Networks[Transformer]) -> dict[str, Tensor]:
-        of_models = [asked[member.seed] for member in networks.members]
-        return answers(networks.module, of_models, layout, longest + 3 if kind == "stepwise" else 2)
+        return answers(networks.module, [asked[member.seed] for member in networks.members], layout, steps)
 
     study = Study(network.build(words), arms={CAUSAL: mask_of(CAUSAL, 0)}, encode=None, loss=next_token_loss)
     fitted = study.fit(
         list(worlds), draw, network.optimisation, measure=measure, measure_every=network.interval(records), name=name
     )
-    return fitted.history[["accuracy", "valid"]].sel(arm=CAUSAL, drop=True)
+    of_models = list(asked.values())
+    layers = 1 + max(int(world.layer.max()) for world in worlds.values())
+    right = right_answers(of_models, written_answers(fitted.module, of_models, layout, steps))
+    forced = right_answers(of_models, written_answers(fitted.module, of_models, layout, 1, at_once=True))
+    return (
+        fitted.history[["accuracy", "valid"]]
+        .sel(arm=CAUSAL, drop=True)
+        .assign(
+            at_once=labelled(balanced(forced), seed=list(worlds)),
+            by_distance=labelled(
+                balanced_by_distance(right, of_models, layers), seed=list(worlds), apart=range(1, layers)
+            ),
+        )
+    )
 
 
 class References(NamedTuple):
@@ -162,6 +229,8 @@ class References(NamedTuple):
     """share of pairs on some path of a training pair"""
     reached: float
     """share of pairs in the closure"""
+    law: float
+    """expected share of pairs on paths, over all ways to draw as many training pairs"""
 
 
 def references_of(world: World) -> References:
@@ -172,5 +241,6 @@ def references_of(world: World) -> References:
     ) / 2
     covered, _ = exact.suffix_coverage(world.adjacency, pairs.training_positive)
     closure = exact.transitive_closure(exact.edges_on_paths(world.adjacency, pairs.training_positive))
-    shares = [float(table[pairs.held_out_positive].double().mean()) for table in (covered, closure)]
-    return References(float(additive), (1 + shares[1]) / 2, *shares)
+    known, reached = (float(table[pairs.held_out_positive].double().mean()) for table in (covered, closure))
+    law = path_laws.covered_share(world.adjacency, int(pairs.training_positive.sum()))
+    return References(float(additive), (1 + reached) / 2, known, reached, law)

@@ -45,6 +45,11 @@ def sample_paths(world: World, seed: int, name: str, number: int, pairs: Tensor,
     return navigation(source, number, world.adjacency, pairs, layout="path", policy=law)
 
 
+def uniform_paths(world: World, seed: int, name: str, number: int, pairs: Tensor) -> Sequences:
+    """The same from the uniform law on paths."""
+    return sample_paths(world, seed, name, number, pairs, world.uniform)
+
+
 def distant_pairs(world: World) -> Tensor:
     """Table of the held-out connected pairs at least two steps apart."""
     return world.pairs.held_out_positive & (exact.shortest_paths(world.adjacency) >= 2)

@@ -13,13 +13,14 @@
 #
 # The question and the graphs are those of `stepwise_gap`.
 #
-# Now train on pairs at most $\Delta$ layers apart and ask about pairs farther apart. What is there to gain from steps can
-# be computed without a network. One-edge paths already contain every edge, so that a perfect stitcher knows everything
-# (the closure) whatever $\Delta$. A direct answer, if it is additive, gets better with $\Delta$: the farther apart the pairs
-# asked about, the more of them are connected, and the better the two marginals say which. The *ideal gap*, closure minus
-# additive model, therefore shrinks as training paths get longer. `compose` is a direct answer of another kind: it knows
-# the training pairs and follows chains of them (their transitive closure). Edges are pairs too, so it knows everything as
-# well, and leaves no gap.
+# Now train on pairs at most $\Delta$ layers apart and ask about pairs farther apart. The paper finds that the gap between
+# stepwise and direct answers shrinks as $\Delta$ grows. What is there to gain from steps can be computed without a network.
+# One-edge pairs are training pairs at every $\Delta$, so that training paths contain every edge and a perfect stitcher knows
+# everything (the closure is the graph's own: accuracy 1). A direct answer, if it is additive, gets better with $\Delta$: the
+# farther apart the pairs asked about, the more of them are connected, and the better the two marginals say which. The *ideal
+# gap*, one minus the accuracy of the additive model, therefore shrinks by base rates alone. `compose` is a direct answer of
+# another kind: it knows the training pairs and follows chains of them (their transitive closure). Edges are pairs too, so
+# it knows everything as well, and leaves no gap.
 #
 # Positions are a trap for networks here: with learned absolute positions a network learns *where* in the sequence paths
 # end, and stops there. Shifting every training sequence by a random offset takes that cue away (questions come without
@@ -29,9 +30,11 @@
 # %%
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 
 from lab import Evidence, Task, control
 from lab.domains.graphs import navigation as exact
@@ -51,27 +54,30 @@ class Config:
     hierarchy: Hierarchy = Hierarchy()
     """the graph"""
     limits: tuple[int, ...] = (2, 3, 4, 5)
-    """longest training paths, in layers; networks are trained at the first and the last"""
-    offset: int = 4
+    """longest training paths, in layers; claims compare the first and the last"""
+    offset: int = 8
     """largest random shift of positions"""
     questions: int = 250
     """questions a network is asked for each answer, yes and no"""
-    network: Network = Network(steps=280)
+    network: Network = Network(steps=600)
     """the networks"""
     graphs: int = 24
     """graphs whose closed forms are compared"""
-    trainings: int = 16
-    """independent graphs and trainings"""
+    trainings: int = 12
+    """independent graphs and trainings at the first and the last limit"""
+    between: int = 4
+    """the same at the limits between (for the figure)"""
 
 
 TASK = Task(
     "stepwise-graph-navigation",
     "khona-2024-stepwise",
     presets={
-        "smoke": Config(questions=12, network=SMOKE_NETWORK, graphs=2, trainings=2),
+        "smoke": Config(questions=12, network=SMOKE_NETWORK, graphs=2, trainings=2, between=2),
         "ci": Config(),
         "paper": Config(hierarchy=PAPER_HIERARCHY, limits=(2, 3, 4), offset=8, questions=1000, network=PAPER_NETWORK),
     },
+    root=2026,
 )
 
 
@@ -99,28 +105,39 @@ def ideal_accuracies(config: Config, seed: int) -> LabelledArrays:
     return {"accuracy": labelled(rows, limit=config.limits, answer=("additive", "closure", "compose"))}
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
+def trained_at(config: Config, seeds: tuple[int, ...], limits: Sequence[int], offset: int) -> dict[str, xr.DataArray]:
+    """``accuracy`` and ``valid`` of both kinds of answer at the end of trainings with these limits."""
+    kinds, found = ("stepwise", "direct"), []
+    for limit in limits:
+        worlds = {seed: near_world(config, limit, seed) for seed in seeds}
+        for kind in kinds:
+            name = f"{kind}-{limit}-{offset}"
+            history = train_answers(config.network, worlds, kind, name, questions=config.questions, offset=offset)
+            last = history.isel(update=-1)
+            found.append(np.stack([last["accuracy"].values, last["valid"].values]))
+    table = np.array(found).reshape(len(limits), len(kinds), 2, len(seeds)).transpose(2, 3, 1, 0)
+    accuracy, valid = (labelled(values, seed=seeds, answer=kinds, limit=limits) for values in table)
+    return {"accuracy": accuracy, "valid": valid}
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
 def short_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Final accuracies beyond the first and the last limit, and shares of connected pairs with a valid path.
 
-    ``unshifted_accuracy``: stepwise answers beyond the last limit without random offsets.
+    ``fixed_accuracy``, ``fixed_valid``: the same beyond the last limit without random offsets.
     """
     ends = config.limits[0], config.limits[-1]
-    worlds = {limit: {seed: near_world(config, limit, seed) for seed in seeds} for limit in ends}
-
-    def final(kind: str, limit: int, offset: int, name: str) -> list[np.ndarray]:
-        sizes = {"questions": config.questions, "offset": offset}
-        last = train_answers(config.network, worlds[limit], kind, name, **sizes).isel(update=-1)
-        return [last["accuracy"].values, last["valid"].values]
-
-    kinds = ("stepwise", "direct")
-    trained = np.array([[final(kind, limit, config.offset, f"{kind}-{limit}") for limit in ends] for kind in kinds])
-    accuracy, valid = trained.transpose(2, 3, 0, 1)
+    fixed = trained_at(config, seeds, ends[1:], 0)
     return {
-        "accuracy": labelled(accuracy, seed=seeds, answer=kinds, limit=ends),
-        "valid": labelled(valid, seed=seeds, answer=kinds, limit=ends),
-        "unshifted_accuracy": labelled(final("stepwise", ends[1], 0, "unshifted")[0], seed=seeds),
+        **trained_at(config, seeds, ends, config.offset),
+        **{f"fixed_{name}": values.isel(limit=0, drop=True) for name, values in fixed.items()},
     }
+
+
+@TASK.measurement(seeds=lambda config: config.between, ensemble=True, seeds_per_job=6)
+def limits_between(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """The same at the limits between the first and the last."""
+    return trained_at(config, seeds, config.limits[1:-1], config.offset)
 
 
 # %% [markdown]
@@ -130,93 +147,126 @@ def short_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 # %%
 @TASK.figure
 def short_training_paths(results: Results) -> Sheet:
-    """What is to be gained from steps, by the longest training path; and what networks make of it."""
-    ideal, trained = results[ideal_accuracies]["accuracy"], results[short_paths]
-    limits = ideal["limit"].values
-    sheet = Sheet(columns=2)
+    """The gap between stepwise and direct answers, by the longest training path: ideal answers and networks."""
+    ideal, trained, between = results[ideal_accuracies]["accuracy"], results[short_paths], results[limits_between]
+    limits, ends = ideal["limit"].values, trained["limit"].values
+    steps = results.config.network.steps
+    sheet = Sheet(columns=3)
     x = "longest training path (layers)"
-    panel = sheet.panel(
-        "Ideal gap: shrinks as training paths grow",
-        x=x,
-        y="difference of accuracies",
-        ylim=(-0.01, None),
-        xticks=limits,
-    )
+    panel = sheet.panel("Ideal answers: the gap shrinks", x=x, y="stepwise minus direct", xticks=limits)
     for answer, name in (("additive", "closure minus additive model"), ("compose", "closure minus composed pairs")):
         gap = ideal.sel(answer="closure") - ideal.sel(answer=answer)
         panel.points(gap, over="limit", name=name, join=True)
-    panel = sheet.panel(
-        "Networks stitch if paths were long", x=x, y="balanced accuracy, farther pairs", ylim=(0.3, 1.03), xticks=limits
+    panel = sheet.panel(f"Networks, {steps} updates: the other way", x=x, y="stepwise minus direct", xticks=limits)
+    for found, name in ((trained, "networks"), (between, "fewer networks")):
+        gap = found["accuracy"].sel(answer="stepwise") - found["accuracy"].sel(answer="direct")
+        panel.points(gap, over="limit", name=name)
+    panel.level(0.0, "no gap")
+    panel = sheet.panel("Networks stitch if paths were long", x=x, y="balanced accuracy, farther pairs", xticks=limits)
+    for variant, answer in enumerate(trained["answer"].values):
+        both = xr.concat([trained["accuracy"], between["accuracy"]], "limit", join="outer").sortby("limit")
+        panel.points(both.sel(answer=answer), over="limit", name=NAMES[answer], join=True, slot=(variant, 2))
+    panel.points(
+        trained["fixed_accuracy"].sel(answer="stepwise"), x=ends[-1] - 0.25, name="path, positions not shifted"
     )
-    for answer in trained["answer"].values:
-        panel.points(trained["accuracy"].sel(answer=answer), over="limit", name=NAMES[answer], join=True)
-    panel.points(trained["unshifted_accuracy"], x=limits[-1] - 0.12, name="path, positions not shifted")
-    for answer, name in (("additive", "additive model"), ("closure", "closure")):
-        panel.theory(limits, ideal.sel(answer=answer).mean("seed"), name=name)
+    panel.theory(limits, ideal.sel(answer="additive").mean("seed"), name="additive model")
     return sheet
+
+
+def ends_of(results: Results) -> tuple[int, int]:
+    """The first and the last limit."""
+    return results.config.limits[0], results.config.limits[-1]
+
+
+PILOTS = "chosen on pilot seeds (root 0), judged on seeds not used before"
 
 
 @TASK.claim(
     "stepwise-graph-navigation/P2",
-    where="section 4.2, figure 3c, for ideal answers",
+    where="section 4.2, figure 3c",
     kind="ordering",
-    statement=r"The gap shrinks as the longest training path grows: what separates a perfect stitcher of training paths from "
-    r"the additive model of a direct answer, on pairs more than $\Delta$ layers apart, is smaller for $\Delta = 5$ than for "
-    r"$\Delta = 2$.",
-    controls=[control("a direct answer that composes training pairs in place of the additive model", direct="compose")],
+    statement=r"The gap shrinks as the longest training path grows: the lead of stepwise over direct networks, on pairs more than "
+    r"$\Delta$ layers apart, is larger after training with $\Delta = 2$ than with $\Delta = 5$.",
+    expected="not reproduced",
+    condition="at the paper's sizes; after 600 updates of these small networks, with shifted positions, stepwise answers after "
+    "short paths still stop where training paths stopped",
+    controls=[control("a perfect stitcher and the additive model in place of networks", ideal=True)],
 )
-def gap_shrinks_with_length(results: Results, direct: str = "additive") -> Evidence:
-    ideal = results[ideal_accuracies]["accuracy"]
-    gap = ideal.sel(answer="closure") - ideal.sel(answer=direct)
-    nearest, farthest = results.config.limits[0], results.config.limits[-1]
+def gap_shrinks_with_length(results: Results, ideal: bool = False) -> Evidence:
+    accuracy = results[short_paths]["accuracy"]
+    stepwise, direct = accuracy.sel(answer="stepwise"), accuracy.sel(answer="direct")
+    if ideal:
+        exactly = results[ideal_accuracies]["accuracy"]
+        stepwise, direct = exactly.sel(answer="closure"), exactly.sel(answer="additive")
+    (nearest, farthest), gap = ends_of(results), stepwise - direct
     return Evidence.over_seeds(gap.sel(limit=nearest) - gap.sel(limit=farthest), ">", 0.0, "no difference")
+
+
+@TASK.claim(
+    "stepwise-graph-navigation/P2.ideal",
+    where="derived, on section 4.2",
+    kind="ordering",
+    statement=r"For ideal answers the gap shrinks by base rates alone: a perfect stitcher of training paths is right about every "
+    r"farther pair at $\Delta = 2$ and $\Delta = 5$ (one-edge pairs contain all edges), and the additive model is more accurate "
+    r"beyond $\Delta = 5$ than beyond $\Delta = 2$.",
+    controls=[
+        control("a direct answer that composes training pairs in place of the additive model", direct="compose"),
+        control("the additive model in place of the stitcher", stitcher="additive"),
+    ],
+)
+def base_rates_close_the_gap(results: Results, direct: str = "additive", stitcher: str = "closure") -> Evidence:
+    ideal, (nearest, farthest) = results[ideal_accuracies]["accuracy"], ends_of(results)
+    worst = float(ideal.sel(answer=stitcher, limit=[nearest, farthest]).min())
+    accuracy = ideal.sel(answer=direct)
+    return Evidence.all(
+        Evidence.exact(1 - worst, "<=", 0.0, "pairs counted; the closure of all edges is the graph's own"),
+        Evidence.over_seeds(accuracy.sel(limit=farthest) - accuracy.sel(limit=nearest), ">", 0.0, "no difference"),
+    )
 
 
 @TASK.claim(
     "stepwise-graph-navigation/P2.trained",
     where="section 4.2, figure 3c",
     kind="training",
-    statement=r"A trained network stitches what was long: for connected pairs more than $\Delta$ layers apart it writes a valid "
-    r"path more often after training with $\Delta = 5$ than with $\Delta = 2$.",
-    controls=[control("a perfect stitcher of short paths in place of the network trained on them", perfect=True)],
+    statement=r"After 600 updates with shifted positions a network stitches what was long: for connected pairs more than $\Delta$ "
+    r"layers apart it writes a valid path more often after training with $\Delta = 5$ than with $\Delta = 2$, by more than $0.4$.",
+    controls=[control(r"trained with $\Delta = 5$ at fixed positions", fixed=True)],
 )
-def long_paths_help(results: Results, perfect: bool = False) -> Evidence:
-    nearest, farthest = results.config.limits[0], results.config.limits[-1]
-    valid = results[short_paths]["valid"].sel(answer="stepwise")
-    short, long = valid.sel(limit=nearest), valid.sel(limit=farthest)
-    if perfect:
-        # A balanced accuracy of 1, so that every connected pair is reached: the share of valid paths is 1 as well.
-        short = results[ideal_accuracies]["accuracy"].sel(answer="closure", limit=nearest, seed=short["seed"])
-    return Evidence.over_seeds(long - short, ">", 0.0, "no difference")
+def long_paths_help(results: Results, fixed: bool = False) -> Evidence:
+    found, (nearest, farthest) = results[short_paths], ends_of(results)
+    valid = found["valid"].sel(answer="stepwise")
+    long = found["fixed_valid"].sel(answer="stepwise") if fixed else valid.sel(limit=farthest)
+    return Evidence.over_seeds(long - valid.sel(limit=nearest), ">=", 0.4, PILOTS)
 
 
 @TASK.claim(
     "stepwise-graph-navigation/P2.positions",
     where="derived, on section 4.2",
     kind="training",
-    statement="Absolute positions are a trap: after training with $\\Delta = 5$, shifting training sequences by random offsets "
+    statement=r"Absolute positions are a trap: after 600 updates with $\Delta = 5$, shifting training sequences by random offsets "
     "raises the balanced accuracy of stepwise answers on farther pairs by more than $0.1$.",
-    controls=[control("the additive model in place of the unshifted network", additive=True)],
+    controls=[control("direct answers, whose place in the sequence never varies", answer="direct")],
 )
-def offsets_help(results: Results, additive: bool = False) -> Evidence:
-    trained, farthest = results[short_paths], results.config.limits[-1]
-    shifted = trained["accuracy"].sel(answer="stepwise", limit=farthest)
-    additive_model = results[ideal_accuracies]["accuracy"].sel(answer="additive", limit=farthest, seed=shifted["seed"])
-    worse = additive_model if additive else trained["unshifted_accuracy"]
-    return Evidence.over_seeds(shifted - worse, ">=", 0.1, "fixed beforehand")
+def offsets_help(results: Results, answer: str = "stepwise") -> Evidence:
+    found = results[short_paths].sel(answer=answer)
+    shifted = found["accuracy"].sel(limit=results.config.limits[-1])
+    return Evidence.over_seeds(shifted - found["fixed_accuracy"], ">=", 0.1, "one pair in ten")
 
 
 # %%
 TASK.show(short_training_paths)
 
 # %% [markdown]
-# The ordering of the paper is that of the ideal answers. These small networks do not reach it: direct networks follow the
-# additive model, but stepwise ones, which ought to be at the closure, are far below it where training paths were short.
-# They know the edges and end too early. So the measured gap at $\Delta = 2$ is negative here, for a reason that has nothing
-# to do with what the training paths say and much with where in the sequence they stopped.
+# The ordering of the paper is that of the ideal answers, and says nothing about steps there. These small networks do not
+# show it within 600 updates: direct networks follow the additive model, stepwise ones are near the closure where training
+# paths were long, and far below it where they were short. They know the edges and end too early. So the measured gap at
+# $\Delta = 2$ is negative here, for a reason that has nothing to do with what the training paths say and much with where in
+# the sequence they stopped. (On four pilot graphs it was nearer to zero after 1,200 updates; longer training and larger
+# networks may reverse it.)
 
 # %%
 TASK.show(gap_shrinks_with_length)
+TASK.show(base_rates_close_the_gap)
 TASK.show(long_paths_help)
 TASK.show(offsets_help)
 
