@@ -25,12 +25,12 @@ from lab.decoding import decode
 from lab.domains.graphs.path_star_prompts import (
     NO_TARGET,
     PathStars,
-    draw_from_pool,
     feature_count,
     features,
     hide_answer,
     look_ahead,
     path_star,
+    sample_from_pool,
     vocabulary_size,
     write,
 )
@@ -328,7 +328,7 @@ class Comparison:
 
         def sample(seed: int, block: int, count: int) -> PathStars:
             if self.pool:
-                return draw_from_pool(fixed[seed], sources[seed].child("rows", block), count)
+                return sample_from_pool(fixed[seed], sources[seed].child("rows", block), count)
             return size.sample(sources[seed].child("data", block), count)
 
         validation = {seed: size.sample(sources[seed].child("validation"), training.validation) for seed in seeds}
