@@ -138,9 +138,9 @@ class Training:
     """factor on the one-hot tokens of the compact form"""
     steps: int = 10_000
     """updates every objective may use"""
-    batch: int = 32
+    batch: int = 16
     """graphs an update"""
-    block: int = 50
+    block: int = 100
     """updates whose graphs are drawn at once"""
     learning_rate: float = 6e-3
     """peak rate of Adam"""

@@ -74,13 +74,13 @@ TASK = Task(
 LEARNT = ("standard", "teacherless")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20)
 def fresh_graphs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Training on fresh graphs, with the graphs' own targets and with middle ones of other graphs."""
     return Comparison((*LEARNT, "shuffled"), ("prefix",), config.size, config.training).fit(seeds, "fresh")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20)
 def fixed_graphs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Training on a small fixed set of graphs, judged on new ones."""
     return Comparison(LEARNT, ("prefix",), config.size, config.training, pool=config.pool).fit(seeds, "fixed")

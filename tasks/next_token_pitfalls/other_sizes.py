@@ -111,7 +111,7 @@ def by_arms(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     return at_sizes("arms", sizes, ("causal",), config.wide, seeds)
 
 
-@TASK.measurement(seeds=lambda config: config.other_trainings, ensemble=True, seeds_per_job=10)
+@TASK.measurement(seeds=lambda config: config.other_trainings, ensemble=True, seeds_per_job=20)
 def by_length(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Graphs with shorter and longer arms."""
     sizes = {length: config.size.resized(length=length) for length in config.lengths}
