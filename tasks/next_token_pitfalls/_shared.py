@@ -479,10 +479,14 @@ def first_head(module: Transformer, size: Size) -> Transformer:
     return built.to(next(module.parameters()).device)
 
 
-def sooner(one: xr.Dataset, other: xr.Dataset) -> Evidence:
-    """In most pairs of one seed ``one`` escapes within the budget, and ``other`` later or not at all."""
+def sooner(one: xr.Dataset, other: xr.Dataset, decided: bool = False) -> Evidence:
+    """In most pairs of one seed ``one`` escapes within the budget, and ``other`` later or not at all.
+
+    Pairs of which neither escapes count against it, or (``decided``) are left out, as ties are in a sign test.
+    """
     first = one["escaped"] & (~other["escaped"] | (one["updates"] < other["updates"]))
-    return Evidence.proportion(int(first.sum()), first.size, ">", 0.5, HALF)
+    pairs = int((one["escaped"] | other["escaped"]).sum()) if decided else first.size
+    return Evidence.proportion(int(first.sum()), max(pairs, 1), ">", 0.5, HALF)
 
 
 def most(happened: xr.DataArray) -> Evidence:

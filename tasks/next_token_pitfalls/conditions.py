@@ -58,13 +58,14 @@ class Config:
     """the network of `objectives.py`, and the budget here"""
     pool: int = 100
     """graphs of the fixed set"""
-    trainings: int = 20
+    trainings: int = 24
     """independent trainings"""
 
 
 TASK = Task(
     SLUG,
     paper=PAPER,
+    root=2026,
     presets={
         "smoke": Config(training=SMOKE_TRAINING, trainings=2),
         "ci": Config(),
@@ -74,13 +75,13 @@ TASK = Task(
 LEARNT = ("standard", "teacherless")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=24)
 def fresh_graphs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Training on fresh graphs, with the graphs' own targets and with middle ones of other graphs."""
     return Comparison((*LEARNT, "shuffled"), ("prefix",), config.size, config.training).fit(seeds, "fresh")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=24)
 def fixed_graphs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Training on a small fixed set of graphs, judged on new ones."""
     return Comparison(LEARNT, ("prefix",), config.size, config.training, pool=config.pool).fit(seeds, "fixed")

@@ -108,82 +108,120 @@ class Config:
     """the graphs that all objectives are compared on"""
     training: Training = Training()
     """the network and its budget"""
-    plateau: int = 1_000
-    """updates after which standard training is looked at"""
+    look_up: int = 800
+    """updates after which the first step alone is looked at on its way"""
     shallow_layers: int = 1
     """layers of the network that is too shallow"""
     pool: int = 0
     """graphs of a fixed set; 0 for fresh ones"""
     trainings: int = 20
-    """independent trainings of each objective under each mask"""
+    """independent trainings of each objective under each mask (teacherless, prefix mask: twice as many)"""
+    pairs: int = 28
+    """pairs of standard training with the first step alone and with heads that look ahead, prefix mask"""
+    shown: int = 8
+    """independent trainings that are drawn and not judged"""
 
 
 TASK = Task(
     SLUG,
     paper=PAPER,
+    root=2026,
     presets={
-        "smoke": Config(training=SMOKE_TRAINING, plateau=6, trainings=2),
+        "smoke": Config(training=SMOKE_TRAINING, look_up=6, trainings=2, pairs=2, shown=2),
         "ci": Config(),
-        "paper": Config(size=PAPER_SIZE, training=PAPER_TRAINING, plateau=10_000, pool=PAPER_POOL),
+        "paper": Config(size=PAPER_SIZE, training=PAPER_TRAINING, look_up=10_000, pool=PAPER_POOL),
     },
 )
 OBJECTIVES = ("reversed", "teacherless", "multi-token", "first-step", "standard")
 LATER = 0.95
-NEAR = 0.1
-EARLY = 300
-NEAR_ORIGIN = "a guess, 1/d, to within 0.1; chosen on pilot seeds (root 0), judged on fresh ones"
+NEAR = 0.072
+NEAR_ORIGIN = "a guess, 1/d, to within five standard errors of the share right among 1,200 graphs"
 
 
 # %%
-def trained(config: Config, objectives: tuple[str, ...], seeds: tuple[int, ...]) -> LabelledArrays:
-    """Trainings of some objectives under both masks, from the same weights and on the same graphs as all others."""
-    return Comparison(objectives, MASKS, config.size, config.training, config.pool).fit(seeds, " ".join(objectives))
+def trained(config: Config, objective: str, masks: tuple[str, ...], seeds: tuple[int, ...]) -> LabelledArrays:
+    """Trainings of an objective, from the same weights and on the same graphs as those of all others."""
+    comparison = Comparison((objective,), masks, config.size, config.training, config.pool)
+    return comparison.fit(seeds, f"{objective} {masks[0]}")
+
+
+@TASK.measurement(seeds=lambda config: config.pairs, ensemble=True, seeds_per_job=28)
+def standard_prefix(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Standard training, prefix mask."""
+    return trained(config, "standard", ("prefix",), seeds)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20)
-def standard_training(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Standard training."""
-    return trained(config, ("standard",), seeds)
+def standard_causal(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Standard training, causal mask."""
+    return trained(config, "standard", ("causal",), seeds)
+
+
+@TASK.measurement(seeds=lambda config: config.pairs, ensemble=True, seeds_per_job=28)
+def first_step_prefix(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Training on the first step alone, prefix mask."""
+    return trained(config, "first-step", ("prefix",), seeds)
+
+
+@TASK.measurement(seeds=lambda config: config.shown, ensemble=True, seeds_per_job=20)
+def first_step_causal(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Training on the first step alone, causal mask."""
+    return trained(config, "first-step", ("causal",), seeds)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20)
-def first_step_alone(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Training on the first step alone."""
-    return trained(config, ("first-step",), seeds)
+def reversed_answers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Training on reversed answers, both masks."""
+    return trained(config, "reversed", MASKS, seeds)
+
+
+@TASK.measurement(seeds=lambda config: 2 * config.trainings, ensemble=True, seeds_per_job=40)
+def teacherless_prefix(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Teacherless training, prefix mask."""
+    return trained(config, "teacherless", ("prefix",), seeds)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20)
-def remedies(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """The paper's two remedies."""
-    return trained(config, ("reversed", "teacherless"), seeds)
+def teacherless_causal(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Teacherless training, causal mask."""
+    return trained(config, "teacherless", ("causal",), seeds)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20)
-def looking_ahead(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Further heads that predict all later nodes, on networks that are the same but for these heads."""
-    return trained(config, ("multi-token",), seeds)
+@TASK.measurement(seeds=lambda config: config.pairs, ensemble=True, seeds_per_job=28)
+def looking_ahead_prefix(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Further heads that predict all later nodes, on networks that are the same but for these heads; prefix mask."""
+    return trained(config, "multi-token", ("prefix",), seeds)
+
+
+@TASK.measurement(seeds=lambda config: config.shown, ensemble=True, seeds_per_job=20)
+def looking_ahead_causal(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """The same, causal mask."""
+    return trained(config, "multi-token", ("causal",), seeds)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20)
 def too_shallow(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Teacherless training of a network with fewer layers than the plan has steps."""
-    training = replace(config.training, layers=config.shallow_layers)
-    return Comparison(("teacherless",), ("prefix",), config.size, training, config.pool).fit(seeds, "shallow")
+    """Teacherless training of a network with fewer layers than the plan has steps, prefix mask."""
+    shallow = replace(config, training=replace(config.training, layers=config.shallow_layers))
+    return trained(shallow, "teacherless", ("prefix",), seeds)
 
 
 def judged(results: Results, objective: str, mask: str) -> xr.Dataset:
     """All that was measured of an objective under a mask, [seed, ...]."""
-    if objective == "standard":
-        measured = results[standard_training]
-    elif objective == "first-step":
-        measured = results[first_step_alone]
-    elif objective == "multi-token":
-        measured = results[looking_ahead]
-    elif objective == "shallow":
-        measured, objective = results[too_shallow], "teacherless"
-    else:
-        measured = results[remedies]
-    arm: xr.Dataset = measured.sel(objective=objective, mask=mask)
+    measured = {
+        ("standard", "prefix"): standard_prefix,
+        ("standard", "causal"): standard_causal,
+        ("first-step", "prefix"): first_step_prefix,
+        ("first-step", "causal"): first_step_causal,
+        ("reversed", "prefix"): reversed_answers,
+        ("reversed", "causal"): reversed_answers,
+        ("teacherless", "prefix"): teacherless_prefix,
+        ("teacherless", "causal"): teacherless_causal,
+        ("multi-token", "prefix"): looking_ahead_prefix,
+        ("multi-token", "causal"): looking_ahead_causal,
+        ("shallow", "prefix"): too_shallow,
+    }[objective, mask]
+    arm: xr.Dataset = results[measured].sel(mask=mask).isel(objective=0)
     return arm
 
 
@@ -194,7 +232,7 @@ def escapes(results: Results) -> Sheet:
     checks = config.training.checks
     sheet = Sheet(columns=2, width=5.4, height=4.0)
     titles = {
-        "causal": "Causal: most still guess at the end",
+        "causal": "Causal: few find the plan in this time",
         "prefix": "Prefix: scored alone, the first step is learnt",
     }
     for mask, title in titles.items():
@@ -215,24 +253,24 @@ TASK.show(escapes)
 
 
 # %% [markdown]
-# **Standard training** sits at $1/d$ for a long time. It is not that nothing was learnt: fed the truth, every
-# step but the first is right. After 1,000 updates the typical (median) network is the cheat in all that can be
-# measured, and its loss has come to the floor: call a network that knows nothing ($\ln N$ nats a node) 0 and the
-# cheat's $\ln d / (l-1)$ 1.
+# **Standard training** sits at $1/d$ for all of the 10,000 updates. It is not that nothing was learnt: fed the
+# truth, every step but the first is right. The median network is the cheat in all that is measured, and its loss
+# has come to the floor: call a network that knows nothing ($\ln N$ nats a node) 0 and the cheat's
+# $\ln d / (l-1)$ 1. This is a sentence about a budget, and about a network: wider ones with more heads and bigger
+# batches have been seen to leave the cheat sooner.
 #
 # What it writes when it guessed wrong is instructive. Up to the node before the last it follows the arm it
 # has chosen, as a cheat should. The last node some networks look up and others simply *copy from the goal*:
 # as long as the truth is fed in, both are right, and training never sees the difference. So "the output is
 # always some arm" is true of the ideal cheat, and of a trained network only up to the node before the last.
 # %%
-def is_the_cheat(measured: xr.Dataset, size: Size, updates: int) -> Evidence:
-    """Accuracy, later steps and loss of one arm after some updates are those of the cheat, in the median."""
+def is_the_cheat(measured: xr.Dataset, size: Size) -> Evidence:
+    """Accuracy, later steps and loss of one arm at the end of its training are those of the cheat, in the median."""
     start, floor = np.log(size.labels), cheat_loss(size.arms, size.length)
-    at = measured.sel(update=updates)
-    later = at["steps over training"].sel(step=slice(2, None)).min("step")
-    way = (start - at["loss"]) / (start - floor)
+    later = measured["step accuracy"].sel(step=slice(2, None)).min("step")
+    way = (start - measured["loss"].isel(update=-1)) / (start - floor)
     return Evidence.all(
-        is_typically(at["curve"], 1 / size.arms, NEAR, NEAR_ORIGIN),
+        is_typically(measured["exact"], 1 / size.arms, NEAR, NEAR_ORIGIN),
         Evidence.median(later, ">=", LATER, "the cheat is always right there"),
         is_typically(way, 1.0, 0.1, "a tenth of the way from ln N (0) to ln d / (l - 1) (1)"),
     )
@@ -242,20 +280,18 @@ def is_the_cheat(measured: xr.Dataset, size: Size, updates: int) -> Evidence:
     "next-token-pitfalls/T1",
     where="Section 6 (standard training), Figure 3",
     kind="training",
-    statement=r"After 1,000 updates standard next-token training on arms that need two hops of look-ahead ($l=4$, $d=2$) is the cheat, "
-    r"in the median training under either mask: accuracy $1/d$; later steps right when fed the truth; and a loss on new graphs "
-    r"that has come from $\ln N$ to $\ln d/(l-1)$, to within a tenth of the way.",
+    statement=r"After 10,000 updates standard next-token training on arms that need two hops of look-ahead ($l=4$, $d=2$) is the "
+    r"cheat, in the median training under either mask: accuracy $1/d$; later steps right when fed the truth; and a loss on new "
+    r"graphs that has come from $\ln N$ to $\ln d/(l-1)$, to within a tenth of the way.",
     controls=[
-        control("reversed answers, after the same updates", objective="reversed"),
+        control("reversed answers", objective="reversed"),
         control("a network of one layer, teacherless", objective="shallow", masks=("prefix",)),
     ],
 )
 def standard_training_is_the_cheat(
     results: Results, objective: str = "standard", masks: tuple[str, ...] = MASKS
 ) -> Evidence:
-    config = results.config
-    arms = [judged(results, objective, mask) for mask in masks]
-    return Evidence.all(*(is_the_cheat(arm, config.size, config.plateau) for arm in arms))
+    return Evidence.all(*(is_the_cheat(judged(results, objective, mask), results.config.size) for mask in masks))
 
 
 @TASK.claim(
@@ -330,8 +366,8 @@ TASK.show(accuracy_of_each_step)
 # before standard training finds it: **the cheat costs standard training the plan**, as the paper says.
 #
 # The plateau before it is instructive: without ever having been asked, the network answers most later steps when
-# fed the truth, for a while. What it learns first is the one-hop look-up (a child of the start), and a look-up
-# serves other nodes too. When it finds the plan it gives that look-up away.
+# fed the truth. What it learns first is the one-hop look-up (a child of the start), and a look-up serves other
+# nodes too.
 # %%
 
 
@@ -339,8 +375,8 @@ TASK.show(accuracy_of_each_step)
     "next-token-pitfalls/T5",
     where="Section 4 (the cheat starves the first step), our test of it",
     kind="ordering",
-    statement=r"Prefix mask: scored on the first step alone, with no later step to cheat on, a network learns the first step within "
-    r"10,000 updates, and standard training later or not at all, in most pairs of one seed.",
+    statement=r"Prefix mask: scored on the first step alone, with no later step to cheat on, a network learns the first step before "
+    r"standard training does, in most of the pairs (same weights, same graphs) of which one does so within 10,000 updates.",
     controls=[
         control("reversed answers in place of standard training", other="reversed"),
         control(
@@ -353,28 +389,23 @@ TASK.show(accuracy_of_each_step)
 def the_first_step_is_learnt_without_the_cheat(
     results: Results, one: str = "first-step", other: str = "standard"
 ) -> Evidence:
-    return sooner(judged(results, one, "prefix"), judged(results, other, "prefix"))
+    return sooner(judged(results, one, "prefix"), judged(results, other, "prefix"), decided=True)
 
 
 @TASK.claim(
     "next-token-pitfalls/T5.transfer",
     where="derived (separating the cheat from the indecipherable first step)",
     kind="phenomenon",
-    statement=r"On its way (after 300 updates, prefix mask) the median network that is scored on the first step alone is right about "
-    r"more than half of the later steps when fed the truth, though never trained on them; at its escape it is right about "
-    r"fewer of them.",
-    controls=[control("teacherless training, which is asked for them", objective="teacherless")],
+    statement=r"After 800 updates (prefix mask; or at its escape, if that comes sooner) the median network that is scored on the first "
+    r"step alone is right about more than half of the later steps when fed the truth, though never trained on them.",
+    controls=[control("after 50 updates, before there is a look-up", at_the_first_check=True)],
 )
-def the_look_up_transfers(results: Results, objective: str = "first-step") -> Evidence:
-    arm = judged(results, objective, "prefix")
-    later = arm["steps over training"].sel(step=slice(2, None)).mean("step")
-    on_the_way, at_the_end = later.sel(update=EARLY), later.isel(update=-1)
-    return Evidence.all(
-        Evidence.median(
-            on_the_way, ">=", 0.5, "one half; a guess among the other labels would be right once in six times"
-        ),
-        most(at_the_end < on_the_way),
-    )
+def the_look_up_transfers(results: Results, at_the_first_check: bool = False) -> Evidence:
+    config = results.config
+    updates = config.training.checks[0] if at_the_first_check else config.look_up
+    steps = judged(results, "first-step", "prefix")["steps over training"].sel(step=slice(2, None), update=updates)
+    origin = "one half; a guess among the other labels would be right once in six times"
+    return Evidence.median(steps.mean("step"), ">=", 0.5, origin)
 
 
 # %%
@@ -422,27 +453,44 @@ def teacherless_training_is_sooner(results: Results, objective: str = "teacherle
 
 
 @TASK.claim(
+    "next-token-pitfalls/T3.causal",
+    where="Section 6 (teacherless training)",
+    kind="training",
+    statement=r"Under the causal mask, that of the paper's networks, teacherless training answers nine in ten graphs within 10,000 "
+    r"updates, in more than three in four trainings.",
+    controls=[control("the prefix mask", mask="prefix")],
+    expected="not reproduced",
+    condition="with the paper's networks of six layers and a width of 384, and larger ones",
+)
+def teacherless_training_under_the_causal_mask(results: Results, mask: str = "causal") -> Evidence:
+    escaped = judged(results, "teacherless", mask)["escaped"]
+    origin = "three in four: far above the share of escapes in pilot trainings (root 0); judged on fresh ones"
+    return Evidence.proportion(int(escaped.sum()), escaped.size, ">", 0.75, origin)
+
+
+@TASK.claim(
     "next-token-pitfalls/T3.multi-token",
     where="Section 7 (multi-token prediction), derived",
     kind="ordering",
     statement=r"Prefix mask: with linear heads that predict all later nodes from each position the network answers nine in ten graphs "
-    r"within 10,000 updates, and standard training later or not at all, in most pairs of one seed: reading the truth does no harm "
-    r"if the start must also predict what it cannot read.",
+    r"before standard training does, in most of the pairs (same weights, same graphs) of which one does so within 10,000 updates: "
+    r"reading the truth does no harm if the start must also predict what it cannot read.",
     controls=[control("the first head alone, against teacherless training", objective="standard", other="teacherless")],
 )
 def heads_that_look_ahead_help(results: Results, objective: str = "multi-token", other: str = "standard") -> Evidence:
-    return sooner(judged(results, objective, "prefix"), judged(results, other, "prefix"))
+    return sooner(judged(results, objective, "prefix"), judged(results, other, "prefix"), decided=True)
 
 
 # %%
 TASK.show(reversed_answers_are_learnt)
 TASK.show(teacherless_training_is_sooner)
+TASK.show(teacherless_training_under_the_causal_mask)
 TASK.show(heads_that_look_ahead_help)
 
 # %% [markdown]
 # ## What the prefix mask changes
 #
-# Nothing for standard training in its first 1,000 updates: the cheat reads the answer and the edges, and both
+# Nothing for standard training within its 10,000 updates: the cheat reads the answer and the edges, and both
 # masks allow that. Nothing for reversed answers either, whose every step is one look-up by a token that stands
 # behind all edges. But *where planning is learnt*, the prefix mask makes it easier. Under the causal mask an edge
 # sees only the edges before it, and never the goal, so that two hops can only be taken one after the other, by
@@ -457,17 +505,17 @@ TASK.show(heads_that_look_ahead_help)
     "next-token-pitfalls/T4",
     where="derived (causal and prefix masks)",
     kind="phenomenon",
-    statement=r"Prefix attention does not rescue standard training in its first 1,000 updates: from the same weights on the same graphs "
-    r"the accuracy is that of the causal mask to within $0.1$ (median of the differences).",
+    statement=r"Prefix attention does not rescue standard training within 10,000 updates: from the same weights on the same graphs the "
+    r"accuracy is that of the causal mask to within $0.072$ (median of the differences).",
     controls=[
         control("reversed answers under the prefix mask: another objective, not another mask", under_prefix="reversed")
     ],
 )
 def prefix_attention_does_not_rescue(results: Results, under_prefix: str = "standard") -> Evidence:
-    updates = results.config.plateau
-    prefix = judged(results, under_prefix, "prefix")["curve"].sel(update=updates)
-    causal = judged(results, "standard", "causal")["curve"].sel(update=updates)
-    return is_typically(prefix - causal, 0.0, NEAR, "no difference, to within 0.1; chosen on pilot seeds (root 0)")
+    difference = judged(results, under_prefix, "prefix")["exact"] - judged(results, "standard", "causal")["exact"]
+    return is_typically(
+        difference, 0.0, NEAR, "no difference, to within five standard errors of a share of 1,200 graphs"
+    )
 
 
 @TASK.claim(
