@@ -315,7 +315,7 @@ def with_independent_errors(config: Config, *, base: str = "planner", spread: bo
     ],
 )
 def errors_snowball(results: Results, case: str = "claimed") -> Evidence:
-    error = torch.tensor(results.config.error).double()
+    error = torch.tensor(results.config.error, dtype=torch.float64)
     law = by_size([float(theory.snowball(error, torch.tensor(size.length - 1))) for size in SIZES])
     relative = abs(results[with_independent_errors]["right"].sel(case=case) / law - 1).max()
     # Each step: a logarithm and its exponential (their argument is at most ln 20 here), five operations; a power.
