@@ -479,13 +479,16 @@ def first_head(module: Transformer, size: Size) -> Transformer:
     return built.to(next(module.parameters()).device)
 
 
-def sooner(one: xr.Dataset, other: xr.Dataset, decided: bool = False) -> Evidence:
-    """In most pairs of one seed ``one`` escapes within the budget, and ``other`` later or not at all.
+def sooner(one: xr.Dataset, other: xr.Dataset, decided: bool = False, within: int | None = None) -> Evidence:
+    """In most pairs of one seed ``one`` escapes within the budget (or ``within`` so many updates), ``other`` later or not.
 
     Pairs of which neither escapes count against it, or (``decided``) are left out, as ties are in a sign test.
     """
-    first = one["escaped"] & (~other["escaped"] | (one["updates"] < other["updates"]))
-    pairs = int((one["escaped"] | other["escaped"]).sum()) if decided else first.size
+    gone_one, gone_other = (
+        arm["escaped"] & (arm["updates"] <= (np.inf if within is None else within)) for arm in (one, other)
+    )
+    first = gone_one & (~gone_other | (one["updates"] < other["updates"]))
+    pairs = int((gone_one | gone_other).sum()) if decided else first.size
     return Evidence.proportion(int(first.sum()), max(pairs, 1), ">", 0.5, HALF)
 
 
