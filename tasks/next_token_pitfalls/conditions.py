@@ -118,13 +118,12 @@ def fixed_graphs_are_learnt_by_heart(results: Results, fresh: bool = False) -> E
     where="derived (what the intermediate targets teach)",
     kind="phenomenon",
     statement=r"With the middle targets of teacherless training taken from other graphs, the first step is learnt later than with its "
-    r"own, in most of the pairs of one seed of which one learns it within 2,000 updates (prefix mask), although its own targets "
-    r"are right.",
+    r"own, or not within 2,000 updates (prefix mask, most pairs of one seed), although its own targets are right.",
     controls=[control("standard training, whose targets are its own too", objective="standard")],
 )
 def shuffled_hops_teach_less(results: Results, objective: str = "teacherless") -> Evidence:
     measured = results[fresh_graphs].sel(mask="prefix")
-    return sooner(measured.sel(objective=objective), measured.sel(objective="shuffled"), decided=True)
+    return sooner(measured.sel(objective=objective), measured.sel(objective="shuffled"))
 
 
 @TASK.figure
@@ -141,9 +140,19 @@ def loss_on_fixed_graphs(results: Results) -> Sheet:
         scale=("linear", "log"),
         legend="lower left",
     )
-    panel.curve(fresh["training loss"].sel(objective="standard"), over="update", name="standard, fresh graphs")
     panel.curve(
-        fixed["training loss"].sel(objective="standard"), over="update", name=f"standard, {config.pool} fixed graphs"
+        fresh["training loss"].sel(objective="standard"),
+        over="update",
+        name="standard, fresh graphs",
+        middle="median",
+        band="quartiles",
+    )
+    panel.curve(
+        fixed["training loss"].sel(objective="standard"),
+        over="update",
+        name=f"standard, {config.pool} fixed graphs",
+        middle="median",
+        band="quartiles",
     )
     panel.level(cheat_loss(config.size.arms, config.size.length), "floor ln d / (l - 1)")
     panel = sheet.panel(
