@@ -201,8 +201,8 @@ TASK.show(training_loss_by_arms)
 # ## Shorter arms
 #
 # With one hop of look-ahead, $l = 3$, a single edge tells the first step, and standard training finds it, soon under
-# the prefix mask and in the end under the causal one; with two hops it mostly does not, in the same number of updates. What `partial_credit.py` counts is
-# the difference.
+# the prefix mask and later under the causal one; with two hops it mostly does not, in the same number of updates.
+# What `partial_credit.py` counts is the difference.
 # %%
 
 
