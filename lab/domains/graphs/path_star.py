@@ -9,10 +9,14 @@ one child, so on an arm of a graph of G(d, l, N)
 
 The *planner* walks back l - 2 steps from the goal, which names the first step. The *snowball* is the explanation
 that the cheat is not: independent errors with probability e at each of L steps leave (1 - e)^L right answers.
+
+The first step is a *parity* of the levels of edges between the children of the start and the leaves: fewer than l - 2 of
+these edges say nothing about it, l - 2 can settle it (`largest_credit`).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -62,14 +66,80 @@ def cheat_as_snowball(arms: Int[Tensor, "*shape"], length: Int[Tensor, "*shape"]
     return snowball((1 - 1 / arms.double()) / steps, steps)
 
 
-def one_pass_true_arm(arms: int, length: int) -> float:
-    """d^-(l-2): probability that l - 1 nodes drawn independently, each from its exact marginal, form a true arm.
+def one_pass_true_arm(arms: int, length: int, together: int | None = None) -> float:
+    """d^-(b-1): probability of a true arm when its first b nodes are drawn independently and the rest one by one.
 
     The target is a uniformly random arm (no goal is given), so the marginal of each step is uniform over the d
-    nodes at that distance; the first one is free and l - 2 others must fit it.
+    nodes at that distance; the first one is free and b - 1 others must fit it. What follows is the only child of the
+    node before it. Without ``together``, b is l - 1: all nodes in one pass.
+
+    Raises:
+        LabError: no arm, arms of less than 2 nodes, or a number of nodes outside 1 .. l - 1.
     """
     _check(arms, length)
-    return float(arms) ** (2 - length)
+    block = length - 1 if together is None else together
+    if not 1 <= block <= length - 1:
+        raise LabError(f"{block} nodes cannot be drawn together; name a number between 1 and {length - 1}.")
+    return float(arms) ** (1 - block)
+
+
+def largest_credit(arms: int, length: int, read: int) -> float:
+    """What ``read`` edges below the children of the start can tell about the first step, given goal and children.
+
+    The largest |P(first step = a | edges) - 1/d| over edges and children a: 0 for fewer than l - 2 edges, 1 - 1/d from
+    there on. Fewer leave some level of edges untouched; cutting two arms there and exchanging what hangs below maps
+    the graphs whose goal is under one child to those whose goal is under the other, the edges that were read included.
+    With l - 2 edges one can have read the goal's arm.
+
+    Raises:
+        LabError: fewer than 2 arms, arms of less than 3 nodes, or a number of edges that is not to be had.
+    """
+    _check_credit(arms, length, read)
+    return 0.0 if read < length - 2 else 1 - 1 / arms
+
+
+def counted_credit(arms: int, length: int, read: int) -> float:
+    """`largest_credit` by counting all graphs with given start, goal and children, equally likely.
+
+    Raises:
+        LabError: as `largest_credit`.
+    """
+    _check_credit(arms, length, read)
+    children, goal = range(arms), -1
+    others = range(arms, arms * (length - 1) - 1)
+    counts: dict[tuple[tuple[int, int], ...], list[int]] = {}
+    for first in children:
+        for order in itertools.permutations(others):
+            # The goal's arm needs one label fewer than the others, as its leaf is known.
+            tails = [order[: length - 3] + (goal,)]
+            tails += [order[begin : begin + length - 2] for begin in range(length - 3, len(order), length - 2)]
+            tops = [first, *(child for child in children if child != first)]
+            edges = sorted(
+                edge for top, tail in zip(tops, tails, strict=True) for edge in itertools.pairwise((top, *tail))
+            )
+            for chosen in itertools.combinations(edges, read):
+                counts.setdefault(chosen, [0] * arms)[first] += 1
+    return max(abs(count / sum(found) - 1 / arms) for found in counts.values() for count in found)
+
+
+def with_errors(predictor: TokenPredictor, labels: int, error: float) -> TokenPredictor:
+    """A predictor that answers as another one does, but with probability e by one of the N - 1 labels it did not choose.
+
+    p becomes (1 - e) p + e (1 - p) / (N - 1), so that a certain answer is given with probability 1 - e.
+
+    Raises:
+        LabError: a probability outside [0, 1].
+    """
+    if not 0 <= error <= 1:
+        raise LabError(f"The probability of an error is {error:g} but must lie between 0 and 1.")
+
+    def predict(tokens: Tensor, prefix_length: Tensor) -> Tensor:
+        law = predictor(tokens, prefix_length).exp()
+        mixed = law.clone()
+        mixed[..., :labels] = (1 - error) * law[..., :labels] + error * (1 - law[..., :labels]) / (labels - 1)
+        return mixed.log()
+
+    return predict
 
 
 def step_marginals(nodes: Int[Tensor, "batch arm node"], labels: int) -> Float[Tensor, "batch node-1 label"]:
@@ -151,6 +221,16 @@ def _check(arms: int, length: int) -> None:
     if arms < 1 or length < 2:
         raise LabError(
             f"A path-star of {arms} arms of {length} nodes needs at least 1 arm of 2 nodes; raise the smaller one."
+        )
+
+
+def _check_credit(arms: int, length: int, read: int) -> None:
+    _check(arms, length)
+    edges = arms * (length - 2)
+    if arms < 2 or length < 3 or not 0 <= read <= edges:
+        raise LabError(
+            f"{read} of the {edges} edges below the children of {arms} arms of {length} nodes are no question about the "
+            "first step; it needs 2 arms, 3 nodes and a number of edges that there are."
         )
 
 

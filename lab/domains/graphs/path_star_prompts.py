@@ -9,7 +9,8 @@ n_0 = start, n_1, ..., n_{l-1} = goal, the sequences read
     compact    (u_1 v_1) (u_2 v_2) ... (u_m v_m) n_{l-1} n_0 n_1 ... n_{l-1}
 
 The compact form has one token for an edge, and its start node plays two roles: it ends the prompt and begins the
-answer. Authors' ids are the N labels, then "|", "=", "/" and "$". Compact ids are the N labels, "$", and
+answer. An answer that is read from the goal to the start begins with the goal; the authors' prompt stays as it is, the compact
+one then ends n_0 n_{l-1}. Authors' ids are the N labels, then "|", "=", "/" and "$". Compact ids are the N labels, "$", and
 N + 1 + N u + v for the edge (u, v). "$" is the blank that hides an answer (`hide_answer`).
 """
 
@@ -134,7 +135,10 @@ def blank(labels: int, format: str) -> int:
 
 
 def write(graphs: PathStars, labels: int, *, format: str, order: str = "forward") -> Sequences:
-    """Graphs as tokens; ``reversed`` exchanges start and goal and reads the arm from goal to start.
+    """Graphs as tokens; ``reversed`` reads the arm from goal to start.
+
+    The authors' prompt is the same in both directions. The compact prompt ends in the first node of the answer, so that
+    start and goal change places there.
 
     Args:
         graphs: the graphs.
@@ -163,7 +167,7 @@ def write(graphs: PathStars, labels: int, *, format: str, order: str = "forward"
     else:
         bar, equals, slash = (graphs.path.new_full((batch, 1), labels + sign) for sign in range(3))
         listed = torch.stack([source, target, bar.expand_as(source)], dim=-1).flatten(1)[:, :-1]
-        ends = answer[:, [0, -1]]
+        ends = graphs.path[:, [0, -1]]  # start and goal keep their places, whichever way the answer is read
         prompt = torch.cat([listed, slash, ends, equals], dim=1)
         unscored = 0
     tokens = torch.cat([prompt, answer], dim=1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -81,6 +82,51 @@ def test_marginals_mix_arms_as_the_closed_form_says(arms: int, length: int) -> N
         total += law.gather(-1, graphs.arms[:, arm, 1:].unsqueeze(-1)).squeeze(-1).prod(-1)
     expected = torch.full((4,), theory.one_pass_true_arm(arms, length), dtype=torch.float64)
     torch.testing.assert_close(total, expected)
+
+
+@pytest.mark.parametrize(("arms", "length"), [(2, 3), (2, 5), (3, 4), (4, 3)])
+def test_fewer_edges_than_levels_tell_nothing(arms: int, length: int) -> None:
+    for read in range(min(length, arms * (length - 2)) + 1):
+        found = theory.counted_credit(arms, length, read)
+        assert found == theory.largest_credit(arms, length, read)
+    assert theory.largest_credit(arms, length, length - 3) == 0
+    assert theory.largest_credit(arms, length, length - 2) == 1 - 1 / arms
+
+
+def test_credit_of_two_arms_beside_a_plain_count() -> None:
+    # d = 2, l = 4: a and b lead to x or y, one of which leads to the goal and the other to z.
+    graphs = []
+    for top in ("a", "b"):
+        for middle, other, leaf in itertools.permutations("xyz"):
+            rest = "b" if top == "a" else "a"
+            graphs.append((top, {top + middle, middle + "G", rest + other, other + leaf}))
+    assert len(graphs) == 12
+    agreeing = [top for top, edges in graphs if "ax" in edges]
+    assert agreeing.count("a") == agreeing.count("b")
+    assert {top for top, edges in graphs if {"ax", "xG"} <= edges} == {"a"}
+
+
+def test_errors_on_top_of_a_certain_answer() -> None:
+    graphs = path_star(stream(0, "x"), 3, arms=2, length=3, labels=6)
+    sequences = write(graphs, 6, format="compact")
+    planner = theory.planner(vocabulary=43, path_nodes=3)
+    law = theory.with_errors(planner, 6, 0.3)(sequences.tokens, sequences.prefix_length).exp()
+    torch.testing.assert_close(law.sum(-1), torch.ones_like(law[..., 0]))
+    start = int(sequences.prefix_length[0]) - 1
+    right = law[:, start].gather(1, graphs.path[:, 1:2])
+    torch.testing.assert_close(right, torch.full_like(right, 0.7))
+    assert float(law[:, start].topk(2).values[:, 1].max()) == pytest.approx(0.3 / 5)
+
+
+def test_nodes_drawn_one_by_one_are_a_true_arm() -> None:
+    assert theory.one_pass_true_arm(3, 5, 1) == 1
+    assert theory.one_pass_true_arm(3, 5, 4) == theory.one_pass_true_arm(3, 5) == pytest.approx(3.0**-3)
+    with pytest.raises(LabError, match="between 1 and 4"):
+        theory.one_pass_true_arm(3, 5, 5)
+    with pytest.raises(LabError, match="no question about the first step"):
+        theory.largest_credit(2, 2, 0)
+    with pytest.raises(LabError, match="between 0 and 1"):
+        theory.with_errors(theory.cheat(vocabulary=43), 6, 1.5)
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:

@@ -67,7 +67,7 @@ def test_the_authors_string() -> None:
     assert written.targets[0, written.loss_mask[0]].tolist() == [0, 1, 2]
     assert int(written.loss_mask[0].int().argmax()) == expected.index(equals)
     reverse = write(star(), 5, format="authors", order="reversed")
-    assert reverse.tokens[0, -7:].tolist() == [slash, 2, 0, equals, 2, 1, 0]
+    assert reverse.tokens[0, -7:].tolist() == [slash, 0, 2, equals, 2, 1, 0]
 
 
 def test_the_compact_string() -> None:
