@@ -48,6 +48,10 @@ _importing = threading.RLock()
 
 
 def _import(file: Path, name: str) -> ModuleType:
+    if name.startswith("external_") and str(file.parent) not in sys.path:
+        sys.path.append(
+            str(file.parent)
+        )  # a file of one's own may import what lies beside it, as `python FILE` lets it
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None

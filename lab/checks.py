@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.contracts import Registered
+from lab.contracts import Registered, registered
+from lab.errors import LabError, told
 from lab.streams import stream
 from lab.tasks import Task
 
@@ -48,6 +50,27 @@ def checks(registered: Registered) -> Iterator[Check]:
         sizes = {name: example[name] for name in ("vocabulary", "length") if name in example}
         arguments = {name: value for name, value in example.items() if name != "length"}
         yield from token_predictor_checks(registered.part(**arguments), **sizes)
+
+
+def require_contracts(task: Task) -> None:
+    """Run all checks of what the file of ``task`` registers.
+
+    Raises:
+        LabError: one of them does not hold, or what it checks raises.
+    """
+    for part in registered(sys.modules[task.module]):
+        try:
+            for check in checks(part):
+                about = f"{task.file.name}: {part.part.__name__} does not keep its contract ({check.name})"
+                try:
+                    check.run()
+                except BrokenContract as broken:
+                    raise LabError(f"{about}: {broken}; mend it, or do not register it") from broken
+        except LabError:
+            raise
+        except Exception as error:
+            name = part.part.__name__
+            raise LabError(f"{name} cannot be checked on the sizes it registered: {told(error, task.file)}") from error
 
 
 def fields(prompts: Any) -> dict[str, Tensor]:

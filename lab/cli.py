@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from lab import coverage, dictionary, pages, replication, shipped
+from lab import checks, coverage, dictionary, pages, replication, shipped
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
 from lab.errors import LabError
@@ -275,6 +275,13 @@ def _parse_and_run(arguments: list[str]) -> int:
     return _run(parts, options, chosen)
 
 
+def _check_contracts(tasks: Sequence[Task]) -> None:
+    """Refuse files of one's own whose generators or predictors are not what they say; the suite checks the project's."""
+    for task in tasks:
+        if task.place not in FOLDERS:
+            checks.require_contracts(task)
+
+
 def _together(configs: Mapping[str, Any]) -> Any:
     """An instance of a dataclass with a field for each configuration that has any."""
     fields = [
@@ -367,6 +374,7 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
         raise LabError(
             f"--seeds {' '.join(map(str, seeds))} and --fresh {options.fresh} both say which seeds to measure; name one of them"
         )
+    _check_contracts(parts)
     results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]
     # The proofs of a paper are judged with its task.
     proofs = [
@@ -390,6 +398,7 @@ def _check(options: Check) -> int:
     for task, claim in chosen:
         tasks.setdefault(task.key, (task, []))[1].append(claim)
     results = {key: Results(task, task.config(options.preset), session) for key, (task, _) in tasks.items()}
+    _check_contracts([task for task, _ in tasks.values()])
     jobs = []
     for key, (task, claims) in tasks.items():
         needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
