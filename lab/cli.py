@@ -547,6 +547,8 @@ def _notebooks(options: Notebooks) -> int:
     if any(task.place in FOLDERS for task in chosen):
         require_clone("lab notebooks")
     session = options.where.session()
+    if session.device != "cpu":
+        raise LabError(f"notebooks show what was measured on the cpu, not on {session.device}; leave --device out")
     for name in options.tasks:
         if all(task.place == "proofs_check" for task in _chosen([name])):
             raise LabError(f"{name} holds proofs, which are code to be read and have no notebook; name its task")
@@ -554,7 +556,7 @@ def _notebooks(options: Notebooks) -> int:
         if task.place == "proofs_check":
             continue  # code to be read, not a lecture
         ensure(Results(task, task.config("ci"), session).jobs(list(task.measurements.values())), session)
-        print(f"executed {execute(task)}", flush=True)
+        print(f"executed {execute(task, session)}", flush=True)
     return 0
 
 

@@ -300,16 +300,8 @@ def prompts(source, batch, dimension):
     ("right", "wrong", "sentence"),
     [
         ("source.rng()", "np.random", "prompts does not keep its contract (the same stream gives the same batch)"),
-        (
-            "(batch, dimension)",
-            "(dimension, batch)",
-            "prompts does not keep its contract (",
-        ),
-        (
-            "source.rng().normal",
-            "source.normal",
-            "AttributeError: 'RandomStream' object has no attribute 'normal'",
-        ),
+        ("(batch, dimension)", "(dimension, batch)", "prompts does not keep its contract ("),
+        ("source.rng().normal", "source.normal", "AttributeError: 'RandomStream' object has no attribute 'normal'"),
     ],
 )
 def test_what_a_file_registers_is_checked_before_anything_is_measured(
