@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from lab.errors import LabError, nearest, told
 from lab.evidence import Evidence, Verdict
 from lab.evidence import Relation as Relation
+from lab.power import chance_of_verdict
 
 Kind = Literal["identity", "rate", "construction", "training", "ordering", "phenomenon"]
 Expected = Literal["holds", "refuted", "not reproduced"]
@@ -130,6 +131,16 @@ class Judgement:
         """The verdict is the expected one and every control was rejected."""
         return self.verdict == self.claim.expected and all(outcome.rejected for outcome in self.controls)
 
+    @property
+    def chance(self) -> float | None:
+        """The chance, at least, that fresh seeds give this outcome again (`lab.power`); None where nothing is sampled."""
+        if not (self.evidence.sampled or any(one.evidence.sampled for one in self.controls)):
+            return None
+        opposite: Verdict = "refuted" if self.claim.expected == "holds" else "holds"
+        missing = 1 - chance_of_verdict(self.evidence, self.claim.expected)
+        missing += sum(1 - chance_of_verdict(one.evidence, opposite) for one in self.controls)
+        return max(0.0, 1 - missing)
+
     def record(self) -> dict[str, Any]:
         """The judgement as plain data (what ``lab check --json`` prints); its numbers are those of the weakest part."""
         return {
@@ -150,6 +161,7 @@ class Judgement:
                 {"name": one.name, "measured": _plain(one.evidence.measured), "rejected": one.rejected}
                 for one in self.controls
             ],
+            "chance": None if self.chance is None else round(self.chance, 3),
             "preset": self.preset,
             "seconds": round(self.seconds, 3),
         }

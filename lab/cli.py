@@ -21,13 +21,15 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from rich.table import Table
 
-from lab import checks, coverage, dictionary, pages, replication, shipped
+from lab import checks, coverage, dictionary, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
-from lab.errors import LabError
-from lab.execution import Session, check_cluster, check_device
+from lab.errors import LabError, nearest
+from lab.execution import Session, check_cluster, check_device, is_named
 from lab.files import FOLDERS, require_clone, require_writable, write
+from lab.power import ENOUGH
 from lab.report import terminal_table
 from lab.reproduction import Verdicts, judge_all, measure_and_draw, reproduce
 from lab.results import Results, ensure
@@ -59,8 +61,9 @@ class Where:
     dask-jobqueue (slurm, pbs, sge, lsf, htcondor, oar)"""
     results: Path = dataclasses.field(default_factory=lambda: Session().results)
     """folder of finished measurements"""
-    shipped: bool = True
-    """use the measurements that come with the lab where they fit, instead of taking them again"""
+    again: tuple[str, ...] = ()
+    """measurements to take again although they come with the lab, by name or part, with shell wildcards: '*' takes all,
+    '!name' spares one"""
 
     def session(self, root: int | None = None) -> Session:
         if self.workers < 1:
@@ -69,10 +72,8 @@ class Where:
             raise LabError(f"--fresh {root} is below 0; name a root: 1, 2 and so on")
         check_device(self.device)
         check_cluster(self.cluster)
-        evidence = shipped.FOLDER if self.shipped else None
-        return Session(
-            self.results.expanduser().absolute(), self.device, self.workers, self.cluster, evidence=evidence, root=root
-        )
+        folder = self.results.expanduser().absolute()
+        return Session(folder, self.device, self.workers, self.cluster, root=root, again=self.again)
 
 
 Located = Annotated[Where, tyro.conf.arg(name="")]
@@ -123,6 +124,22 @@ class Check:
     """judge on seeds below this root (1, 2, …) instead of those that the evidence was drawn from"""
     json: bool = False
     """machine-readable output"""
+    where: Located = Where()
+
+
+@dataclass(frozen=True)
+class Power:
+    """Say how likely fresh seeds are to give the verdicts again. Exit status 0 only if all are likely enough.
+
+    An estimate from the samples that were judged; `lab reproduce --roots` measures what it estimates.
+    """
+
+    patterns: tyro.conf.Positional[tuple[str, ...]] = ()
+    """claim ids with shell wildcards, or paths of files with claims; all claims if left out"""
+    preset: str = "ci"
+    """smoke, ci or paper"""
+    show: int = 20
+    """how many claims to show, the least certain first"""
     where: Located = Where()
 
 
@@ -201,6 +218,7 @@ def _dispatch(arguments: list[str]) -> int:
         "show": Show,
         "run": Run,
         "check": Check,
+        "power": Power,
         "diagnose": Diagnose,
         "notebooks": Notebooks,
         "reproduce": Reproduce,
@@ -215,6 +233,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _show(command.name)
         case Check():
             return _check(command)
+        case Power():
+            return _power(command)
         case Notebooks():
             return _notebooks(command)
         case Reproduce():
@@ -383,6 +403,7 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
         if task.name == parts[0].name and task.place == "proofs_check" and not (len(parts) == 1 and parts[0].part)
     ]
     results += [Results(task, task.config(options.preset), session) for task in proofs]
+    _check_again(session, results)
     verdicts = measure_and_draw(results, options.preset)
     status = _print_table(verdicts, f"{parts[0].paper.citation}, preset {options.preset}")
     if options.preset == "smoke":
@@ -391,14 +412,34 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     return status
 
 
+def _check_again(session: Session, parts: Sequence[Results]) -> None:
+    """Raise LabError where ``--again`` has a pattern that names nothing in ``parts``."""
+    jobs = [job for part in parts for job in part.jobs(list(part.task.measurements.values()))]
+    for pattern in session.again:
+        if not any(is_named(job, [pattern.removeprefix("!")]) for job in jobs):
+            known = {name for job in jobs for name in (job.measurement, job.task.rpartition("/")[2])}
+            raise LabError(
+                f"--again {pattern} names no measurement and no part of what is asked for{nearest(pattern, known)}; "
+                f"the names are {', '.join(sorted(known))}"
+            )
+
+
 def _check(options: Check) -> int:
-    session = options.where.session(options.fresh)
-    chosen = find_claims(options.patterns)
+    verdicts = _judged(options.patterns, options.preset, options.where.session(options.fresh))
+    if options.json:
+        print(json.dumps([judgement.record() for judgement in verdicts.judgements], indent=1))
+        return _status(verdicts)
+    return _print_table(verdicts, f"preset {options.preset}")
+
+
+def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
+    """The claims that fit ``patterns``, judged on what they need, which is measured first."""
     tasks: dict[str, tuple[Task, list[Claim]]] = {}
-    for task, claim in chosen:
+    for task, claim in find_claims(patterns):
         tasks.setdefault(task.key, (task, []))[1].append(claim)
-    results = {key: Results(task, task.config(options.preset), session) for key, (task, _) in tasks.items()}
+    results = {key: Results(task, task.config(preset), session) for key, (task, _) in tasks.items()}
     _check_contracts([task for task, _ in tasks.values()])
+    _check_again(session, list(results.values()))
     jobs = []
     for key, (task, claims) in tasks.items():
         needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
@@ -407,11 +448,24 @@ def _check(options: Check) -> int:
     with redirect_stdout(sys.stderr):  # what a check prints is no verdict
         ensure(jobs, session)
         for key, (_, claims) in tasks.items():
-            judge_all(results[key], claims, options.preset, verdicts)
-    if options.json:
-        print(json.dumps([judgement.record() for judgement in verdicts.judgements], indent=1))
-        return _status(verdicts)
-    return _print_table(verdicts, f"preset {options.preset}")
+            judge_all(results[key], claims, preset, verdicts)
+    return verdicts
+
+
+def _power(options: Power) -> int:
+    judgements = _judged(options.patterns, options.preset, options.where.session()).require()
+    chances = {one.claim.id: one.chance for one in judgements if one.chance is not None}
+    unlikely = sum(chance < ENOUGH for chance in chances.values())
+    if chances:
+        table = Table("claim", "chance of the same outcome", box=None)
+        for claim, chance in sorted(chances.items(), key=lambda entry: entry[1])[: options.show]:
+            table.add_row(claim, f"{chance:.3f}")
+        _console().print(table)
+    print(
+        f"{len(chances)} of {len(judgements)} claims are sampled; fresh seeds give the outcome of {unlikely} of them again "
+        f"with an estimated chance below {ENOUGH}."
+    )
+    return 1 if unlikely else 0
 
 
 def _diagnose(options: Diagnose, setting: Any) -> int:

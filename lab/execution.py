@@ -22,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from lab.errors import LabError, nearest, told
 from lab.files import results_folder
 from lab.labels import Measured
 from lab.progress import Progress, open_progress
-from lab.runs import Job, Store, minor_versions, provenance
+from lab.runs import Job, Store, Stored, minor_versions, provenance
 
 logger = logging.getLogger("lab")
 
@@ -66,6 +67,8 @@ class Session:
         cluster: ``local``, a scheduler's address, or a batch system (``slurm``, ``pbs`` …); empty for none.
         quiet: no progress lines.
         root: draw all seeds below this root (``lab.tasks.seeds_below``) instead of the one of the task.
+        again: names of measurements, parts or tasks that are taken here although they ship, with shell wildcards; of
+            what a name after a ``!`` fits, none.
     """
 
     results: Path = field(default_factory=results_folder)
@@ -75,10 +78,25 @@ class Session:
     quiet: bool = False
     evidence: Path | None = shipped.FOLDER
     root: int | None = None
+    again: tuple[str, ...] = ()
 
     @property
     def store(self) -> Store:
-        return Store(self.results, None if self.evidence is None else partial(shipped.find, self.evidence))
+        return Store(self.results, self._shipped)
+
+    def _shipped(self, job: Job) -> Stored | None:
+        return None if self.evidence is None or self.takes_again(job) else shipped.find(self.evidence, job)
+
+    def takes_again(self, job: Job) -> bool:
+        """Whether ``again`` names the measurement of ``job``, its part or its task."""
+        spared = [pattern[1:] for pattern in self.again if pattern.startswith("!")]
+        return is_named(job, self.again) and not is_named(job, spared)
+
+
+def is_named(job: Job, patterns: Sequence[str]) -> bool:
+    """Whether one of ``patterns`` is the name of the measurement of ``job``, of its part or of its task."""
+    names = (job.measurement, job.task, job.task.rpartition("/")[2])
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 class Failed(Exception):

@@ -18,6 +18,8 @@ from lab.claims import Judgement
 from lab.errors import LabError
 from lab.execution import Session
 from lab.files import PROJECT, write
+from lab.power import ENOUGH
+from lab.report import stored_records
 from lab.reproduction import Verdicts, judge_all
 from lab.results import Results, ensure
 from lab.tasks import Task
@@ -121,7 +123,27 @@ def page(sheets: Mapping[str, Sequence[Task]]) -> str:
     lines.append(f"| all | | {_cells(total)} |")
     if missed:
         lines += ["", "Not as expected:", "", "| claim | root | outcome |", "| --- | --- | --- |", *missed]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_least_certain(sheets)]) + "\n"
+
+
+def _least_certain(sheets: Mapping[str, Sequence[Task]], shown: int = 20) -> list[str]:
+    """A section on the claims whose outcome fresh seeds are least likely to give again."""
+    records = [record for parts in sheets.values() for task in parts for record in stored_records(task)]
+    chances = {record["id"]: record["chance"] for record in records if record.get("chance") is not None}
+    low = sum(chance < ENOUGH for chance in chances.values())
+    return [
+        "",
+        "## The least certain outcomes",
+        "",
+        "From the samples that were judged one can estimate how likely fresh ones are to give the same verdict, with every",
+        "control rejected (`lab power`, which says how). Where there are several parts and controls the estimate adds up all",
+        f"that can go wrong, so that it is low rather than high. Of {len(chances)} sampled claims {low} are below {ENOUGH};",
+        f"the {min(shown, len(chances))} least certain ones:",
+        "",
+        "| claim | chance |",
+        "| --- | --- |",
+        *(f"| `{claim}` | {chance:.3f} |" for claim, chance in sorted(chances.items(), key=lambda one: one[1])[:shown]),
+    ]
 
 
 def _cells(counts: Counter[str]) -> str:

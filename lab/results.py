@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import operator
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,9 @@ def ensure(jobs: Sequence[Job], session: Session, arrived: Callable[[Job], None]
         arrived(job)
 
     if missing:
+        if not session.quiet and len(missing) < len(jobs):
+            known = len(jobs) - len(missing)
+            print(f"{known} of {len(jobs)} calls are known already, {len(missing)} are made now", file=sys.stderr)
         locks = [store.lock(name) for name in sorted({job.task for job in missing})]
         try:
             for lock in locks:

@@ -29,7 +29,7 @@ PROJECT_PACKAGES = ("lab", "tasks", "proofs_check")
 # They carry messages, progress and places, never numbers.
 INERT = frozenset(
     f"lab.{name}"
-    for name in "errors context unfinished files labels configuration contracts checks evidence claims papers tasks catalogue "
+    for name in "errors context unfinished files labels configuration contracts checks evidence power claims papers tasks catalogue "
     "runs shipped execution progress results figures figures.looks figures.panel figures.sheet "
     "figures.summaries report coverage pages findings notebooks reproduction replication source".split()
 )

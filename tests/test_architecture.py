@@ -47,7 +47,7 @@ ROOMS: dict[str, Room] = {
     # It turns networks into predictors of regression prompts, so it knows how that wing writes tokens.
     "evaluation": _room("evaluation study", "ground models training regression"),
     "figures": _room("figures", "ground"),
-    "declarations": _room("evidence claims tasks", "ground figures"),
+    "declarations": _room("evidence power claims tasks", "ground figures"),
     "measurements": _room("catalogue runs shipped execution results checks", "ground declarations"),
     "reports": _room(
         "report coverage findings pages reproduction replication notebooks", "ground figures declarations measurements"

@@ -50,6 +50,22 @@ def test_a_fresh_root_draws_seeds_that_no_other_root_has(tiny: list[str], tmp_pa
         assert "--fresh -1 is below 0; name a root" in capsys.readouterr().err
 
 
+def test_power_says_which_outcomes_are_unlikely_to_come_again(tiny: list[str], capsys) -> None:
+    assert main(["power", *tiny, "--show", "1"]) == 1
+    output = capsys.readouterr().out
+    assert output.count("tiny/A") == 1
+    assert "2 of 3 claims are sampled; fresh seeds give the outcome of 2 of them again" in output
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_name_to_measure_again_is_one_of_those_that_there_are(tiny: list[str], command: str, capsys) -> None:
+    for pattern, guess in (("meens", " (did you mean 'means'?)"), ("!meens", " (did you mean"), ("x*", "")):
+        assert main([command, *tiny, "--again", pattern]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"--again {pattern} names no measurement" in said
+        assert guess in said
+
+
 def test_check_prints_the_promised_fields(tiny: list[str], capsys) -> None:
     assert main(["check", *tiny, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)

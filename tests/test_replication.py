@@ -62,14 +62,18 @@ def test_outcomes_of_other_code_do_not_count(session: Session) -> None:
         replication.outcomes(task)
 
 
-def test_the_page_counts_what_is_kept(session: Session) -> None:
+def test_the_page_counts_what_is_kept(session: Session, monkeypatch) -> None:
     replication.replicate(task, session, [1, 2])
     file = replication.replication_file(task)
     kept = json.loads(file.read_text(encoding="utf-8"))
     claim = next(iter(kept["roots"]["2"]))
     kept["roots"]["2"][claim] = "inconclusive"
     file.write_text(json.dumps(kept), encoding="utf-8")
+    records = [{"id": "tiny/A1", "chance": 0.9}, {"id": "tiny/A2", "chance": None}, {"id": "tiny/A3", "chance": 0.5}]
+    monkeypatch.setattr(replication, "stored_records", lambda _: records)
     text = replication.page({"tiny": [task]})
+    assert "Of 2 sampled claims 2 are below 0.99" in text
+    assert text.endswith("| `tiny/A3` | 0.500 |\n| `tiny/A1` | 0.900 |\n")
     number = 2 * len(kept["roots"]["1"])
     assert f"| [tiny](tiny/README.md) | 1, 2 | {number} | {number - 1} | 1 | 0 | 0 |" in text
     assert f"| `{claim}` | 2 | inconclusive |" in text

@@ -13,7 +13,7 @@ import xarray as xr
 from lab import LabError, reproduction, runs, shipped
 from lab.catalogue import load
 from lab.execution import Session
-from lab.results import Results
+from lab.results import Results, ensure
 from lab.runs import Job, Unusable
 from tests.test_runs import files
 
@@ -47,6 +47,28 @@ def test_what_is_shipped_is_not_measured(tmp_path: Path, evidence: Path, caplog)
         xr.testing.assert_identical(found[measurement], fresh[measurement])
     assert files(tmp_path / "results") == []
     assert caplog.messages == []
+
+
+EVERY = set(task.measurements)
+
+
+@pytest.mark.parametrize(
+    ("again", "measured"),
+    [
+        (("*",), EVERY),
+        (("*", "!*by_*"), {"means", "together", "square_of_sum"}),
+        (("tiny", "!means"), EVERY - {"means"}),
+        (("means",), {"means"}),
+        (("!means",), set()),
+    ],
+)
+def test_what_is_named_is_measured_again(
+    tmp_path: Path, evidence: Path, again: tuple[str, ...], measured: set[str]
+) -> None:
+    session = Session(tmp_path / "results", quiet=True, evidence=evidence, again=again)
+    results = Results(task, task.config("ci"), session)
+    ensure(results.jobs(list(task.measurements.values())), session)
+    assert {path.relative_to(tmp_path / "results").parts[1] for path in files(tmp_path / "results")} == measured
 
 
 def test_a_pack_gives_the_seeds_that_are_asked_for(tmp_path: Path, evidence: Path) -> None:

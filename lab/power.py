@@ -1,0 +1,112 @@
+r"""How likely fresh seeds are to give the same verdict, told from the samples that were judged.
+
+A verdict that one draw of seeds gives and the next does not is no result. The chance below takes the samples for the truth:
+a mean and a standard deviation for those of a normal law, a rate for the probability. So it is an estimate, and optimistic
+where samples have long tails; the replications of ``lab.replication`` measure what it estimates.
+
+Means are judged on a Student interval, so that the chance to clear a bound is a tail of the noncentral $t$ law. Of a rate of
+$k$ in $n$ the probability is taken to be $(k + 1/2) / (n + 1)$ (Jeffreys), which is never 0 or 1: twenty of twenty is no
+certainty. A median clears a bound where enough samples do, again a rate. Parts and controls depend on one another in
+ways that are not known; with Bonferroni's inequality the chance that all of them come out is at least one less the sum of the
+chances that each fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+
+from lab import statistics
+from lab.evidence import Evidence, Part, Verdict
+
+ENOUGH = 0.99
+"""A claim whose verdict fresh seeds give again with less than this chance needs more samples or a narrower sentence."""
+
+
+def chance_of_verdict(evidence: Evidence, verdict: Verdict) -> float:
+    """The chance, at least, that samples like those of ``evidence`` give ``verdict`` ("holds", or anything else: refuted)."""
+    if verdict == "holds":
+        missing = sum(1 - chance_to_clear(part, statistics.SHARE) for part in evidence.parts)
+        return max(0.0, 1 - missing)
+    return max(chance_to_miss(part, statistics.SHARE / evidence.ways) for part in evidence.parts)
+
+
+def chance_to_clear(part: Part, share: float) -> float:
+    """The chance that fresh samples put the whole interval of ``part`` on the right side of its bound."""
+    if part.relation != "=":
+        return _chance(part, share, part.clears)
+    ends = [_above(part, part.bound - part.tolerance, share), _below(part, part.bound + part.tolerance, share)]
+    return max(0.0, sum(ends) - 1) if part.spread is not None else float(part.clears(share))
+
+
+def chance_to_miss(part: Part, share: float) -> float:
+    """The chance that fresh samples put the whole interval of ``part`` on the wrong side of its bound."""
+    if part.relation != "=":
+        return _chance(part, share, part.misses)
+    if part.spread is None:
+        return float(part.misses(share))
+    return max(_above(part, part.bound + part.tolerance, share), _below(part, part.bound - part.tolerance, share))
+
+
+def _chance(part: Part, share: float, decided: Callable[[float], bool]) -> float:
+    spread = part.spread
+    right = decided == part.clears
+    above = (part.relation in (">", ">=")) == right
+    if isinstance(spread, statistics.Student):
+        return (_above if above else _below)(part, part.bound, share)
+    if isinstance(spread, statistics.Binomial):
+        return _of_rates(spread, share, lambda low, high: _beyond(part, low if above else high, right))
+    if isinstance(spread, statistics.Median):
+        return _of_medians(part, spread, share, right)
+    return float(decided(share))
+
+
+def _beyond(part: Part, end: float, right: bool) -> bool:
+    """Whether the end of an interval that is nearer to the bound satisfies the relation (or, not ``right``, violates it)."""
+    satisfied = (part.room(end) > 0) or (part.room(end) == 0 and part.relation in ("<=", ">="))
+    return satisfied == right
+
+
+def _above(part: Part, level: float, share: float) -> float:
+    """The chance that the lower end of a Student interval lies above ``level``."""
+    return _student(part.spread, level, share)
+
+
+def _below(part: Part, level: float, share: float) -> float:
+    """The chance that the upper end of a Student interval lies below ``level``."""
+    spread = part.spread
+    if not isinstance(spread, statistics.Student):
+        return 0.0
+    return _student(statistics.Student(-spread.mean, spread.deviation, spread.samples), -level, share)
+
+
+def _student(spread: statistics.Spread | None, level: float, share: float) -> float:
+    if not isinstance(spread, statistics.Student) or math.isnan(spread.deviation):
+        return 0.0
+    if spread.deviation == 0:
+        return float(spread.mean >= level)
+    shift = (spread.mean - level) * math.sqrt(spread.samples) / spread.deviation
+    limit = float(stats.t.isf(share, spread.samples - 1))
+    if shift > 30 + 2 * limit:  # the tail is 1 to all digits, and the series of the noncentral law gives out
+        return 1.0
+    found = float(stats.nct.sf(limit, spread.samples - 1, shift))
+    return min(1.0, found) if math.isfinite(found) else float(shift > limit)
+
+
+def _of_rates(spread: statistics.Binomial, share: float, decided: Callable[[float, float], bool]) -> float:
+    trials = spread.trials
+    successes = np.arange(trials + 1)
+    chances = stats.binom.pmf(successes, trials, (spread.successes + 0.5) / (trials + 1))
+    outcomes = [decided(*statistics.Binomial(int(count), trials).interval(share)) for count in successes]
+    return float(chances[np.array(outcomes)].sum())
+
+
+def _of_medians(part: Part, spread: statistics.Median, share: float, right: bool) -> float:
+    """The interval ends at the r-th sample from either side, so that it is decided where at most r - 1 samples are not."""
+    samples = len(spread.ordered)
+    rank = int(stats.binom.ppf(share, samples, 0.5))
+    beyond = sum(_beyond(part, value, right) for value in spread.ordered)
+    return float(stats.binom.sf(samples - rank, samples, (beyond + 0.5) / (samples + 1))) if rank else 0.0

@@ -1,0 +1,94 @@
+"""The chance of a verdict against verdicts on samples that are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab import statistics
+from lab.evidence import Evidence
+from lab.power import chance_of_verdict, chance_to_clear, chance_to_miss
+
+DRAWS = 500
+SHARE = 1e-3
+
+
+def frequencies(draw: Callable[[np.random.Generator], Evidence]) -> tuple[float, float]:
+    """How often the part of what is drawn clears its bound, and how often it misses."""
+    rng = np.random.default_rng(11)
+    parts = [draw(rng).parts[0] for _ in range(DRAWS)]
+    return np.mean([part.clears(SHARE) for part in parts]), np.mean([part.misses(SHARE) for part in parts])
+
+
+def unit(samples: int, mean: float) -> np.ndarray:
+    """Samples whose mean is ``mean`` and whose standard deviation is 1, as those are that the draws below come from."""
+    values = np.linspace(-1, 1, samples)
+    return mean + values / values.std(ddof=1)
+
+
+@pytest.mark.parametrize("relation", [">", ">=", "<", "<="])
+@pytest.mark.parametrize("mean", [1.5, 0.8, -0.8])
+def test_means_clear_and_miss_as_often_as_told(relation: str, mean: float) -> None:
+    (part,) = Evidence.over_seeds(unit(12, mean), relation, 0.0, "").parts
+    cleared, missed = frequencies(lambda rng: Evidence.over_seeds(rng.normal(mean, 1, 12), relation, 0.0, ""))
+    assert chance_to_clear(part, SHARE) == pytest.approx(cleared, abs=0.07)
+    assert chance_to_miss(part, SHARE) == pytest.approx(missed, abs=0.07)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.6, 4.0, -4.0])
+def test_means_near_a_law(mean: float) -> None:
+    (part,) = Evidence.equals(unit(12, mean), 0.0, 2.0, "", absolute=True).parts
+    cleared, missed = frequencies(lambda rng: Evidence.equals(rng.normal(mean, 1, 12), 0.0, 2.0, "", absolute=True))
+    assert cleared - 0.07 - 1 / 3 <= chance_to_clear(part, SHARE) <= cleared + 0.07  # Bonferroni: at most the truth
+    assert chance_to_miss(part, SHARE) == pytest.approx(missed, abs=0.07)
+
+
+@pytest.mark.parametrize(("successes", "relation"), [(30, ">"), (25, ">="), (16, "<"), (4, "<"), (1, "<=")])
+def test_rates(successes: int, relation: str) -> None:
+    (part,) = Evidence.proportion(successes, 32, relation, 0.5, "").parts
+    rate = (successes + 0.5) / 33
+    cleared, missed = frequencies(lambda rng: Evidence.proportion(int(rng.binomial(32, rate)), 32, relation, 0.5, ""))
+    assert chance_to_clear(part, SHARE) == pytest.approx(cleared, abs=0.07)
+    assert chance_to_miss(part, SHARE) == pytest.approx(missed, abs=0.07)
+
+
+@pytest.mark.parametrize("relation", [">", "<="])
+@pytest.mark.parametrize("shift", [0.9, 0.3, -0.3])
+def test_medians(relation: str, shift: float) -> None:
+    samples = shift + np.linspace(-1, 1, 40)
+    (part,) = Evidence.median(samples, relation, 0.0, "").parts
+    cleared, missed = frequencies(lambda rng: Evidence.median(shift + rng.uniform(-1, 1, 40), relation, 0.0, ""))
+    assert chance_to_clear(part, SHARE) == pytest.approx(cleared, abs=0.12)
+    assert chance_to_miss(part, SHARE) == pytest.approx(missed, abs=0.12)
+
+
+@given(st.floats(-3, 3), st.sampled_from(["<", "<=", ">", ">="]))
+def test_exact_numbers_are_certain(value: float, relation: str) -> None:
+    evidence = Evidence.exact(value, relation, 0.5, "")
+    assert chance_of_verdict(evidence, evidence.verdict) == 1.0
+    assert chance_of_verdict(evidence, "refuted" if evidence.verdict == "holds" else "holds") == 0.0
+
+
+def test_parts_add_up_what_they_miss() -> None:
+    weak, strong = (Evidence.over_seeds(unit(12, mean), ">", 0.0, "") for mean in (1.8, 5.0))
+    missing = 1 - chance_to_clear(weak.parts[0], statistics.SHARE)
+    assert 0.01 < missing < 0.9
+    assert chance_of_verdict(Evidence.all(weak, strong), "holds") == pytest.approx(1 - missing)
+    assert chance_of_verdict(Evidence.all(weak, weak), "holds") == pytest.approx(max(0, 1 - 2 * missing))
+    against = Evidence.all(weak, Evidence.over_seeds(unit(12, -5.0), ">", 0.0, ""))
+    assert chance_of_verdict(against, "refuted") > 0.99
+
+
+@pytest.mark.parametrize("value", [0.3, 0.0, -0.3])
+def test_samples_that_are_all_alike_are_taken_at_their_word(value: float) -> None:
+    evidence = Evidence.over_seeds(np.full(6, value), ">=", 0.0, "")
+    assert chance_of_verdict(evidence, "holds") == float(value >= 0)
+
+
+def test_samples_without_a_deviation_promise_nothing() -> None:
+    evidence = Evidence.over_seeds(np.array([1.0, np.inf, 2.0]), ">", 0.0, "")
+    assert chance_of_verdict(evidence, "holds") == chance_of_verdict(evidence, "refuted") == 0.0
