@@ -606,6 +606,7 @@ def _notebooks(options: Notebooks) -> int:
     for name in options.tasks:
         if all(task.place == "proofs_check" for task in _chosen([name])):
             raise LabError(f"{name} holds proofs, which are code to be read and have no notebook; name its task")
+    require_writable(*{task.file.parent for task in chosen if task.place != "proofs_check"})
     for task in chosen:
         if task.place == "proofs_check":
             continue  # code to be read, not a lecture

@@ -84,6 +84,16 @@ def test_a_file_of_ones_own_is_a_notebook_of_the_results_it_is_given(tmp_path: P
     assert not (tmp_path / "never").exists()
 
 
+def test_a_folder_where_no_notebook_can_be_written_is_said_before_the_work(tmp_path: Path, monkeypatch, capsys) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main(["notebooks", str(shutil.copy(TINY, tmp_path / "tiny.py")), "--results", str(tmp_path / "kept")]) == 2
+    assert f"{tmp_path} cannot be written: permission denied" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_kernel_that_cannot_start_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
     def nothing(*_: object, **__: object) -> None:
         raise AssertionError

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,27 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
     with Store(tmp_path).lock("tiny"), pytest.raises(LabError, match="another process is measuring tiny"):
+        results(tmp_path)[means]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOLCK, errno.ESTALE, errno.EIO])
+def test_a_lock_that_cannot_be_had_is_one_sentence(tmp_path: Path, monkeypatch, number: int) -> None:
+    """Another user's lock, or a network disk without locks."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(LabError, match="cannot be locked by this process .*; name another folder with --results"):
+        results(tmp_path)[means]
+
+
+def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.exists", refuse)
+    with pytest.raises(LabError, match="results cannot be read from .*: permission denied"):
         results(tmp_path)[means]
 
 
