@@ -144,7 +144,7 @@ def find_parts(name: str) -> list[Task]:
 
 
 def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
-    """The claims whose ids match any of ``patterns`` (shell wildcards), or that stand in the files named.
+    """The claims whose ids match any of ``patterns`` (shell wildcards), or of the tasks and files named.
 
     Raises:
         LabError: a pattern matches nothing.
@@ -156,7 +156,11 @@ def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
             task = load(Path(pattern))
             chosen = [(task, claim) for claim in task.claims.values()]
         else:
-            chosen = [(task, claim) for task, claim in everything if fnmatch.fnmatchcase(claim.id, pattern)]
+            chosen = [
+                (task, claim)
+                for task, claim in everything
+                if fnmatch.fnmatchcase(claim.id, pattern) or pattern in (task.key, task.name)
+            ]
         if not chosen:
             ids = [claim.id for _, claim in everything]
             raise LabError(f"no claim matches {pattern!r}{nearest(pattern, ids)}; `lab list` names all claims")

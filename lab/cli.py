@@ -117,7 +117,7 @@ class Check:
     """Judge claims. Exit status 0 only if every verdict is the expected one and every control was rejected."""
 
     patterns: tyro.conf.Positional[tuple[str, ...]] = ()
-    """claim ids with shell wildcards, or paths of files with claims; all claims if left out"""
+    """claim ids with shell wildcards, names of tasks, or paths of files with claims; all claims if left out"""
     preset: str = "ci"
     """smoke, ci or paper"""
     fresh: int | None = None
@@ -555,6 +555,9 @@ def _show(name: str) -> int:
     if claims:
         _show_claim(console, *claims[0])
         return 0
+    alike = [claim.id for task in tasks for claim in task.claims.values() if claim.id.endswith(f"/{name}")]
+    if alike:
+        raise LabError(f"{name} alone names no claim; there is {' and '.join(alike[:5])}; write one of these")
     shown = [task for task in tasks if name in (task.key, task.name)]
     if not shown:
         shown = [find(name)] if "/" not in name or name.endswith(".py") else []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.catalogue import discover
+from lab.catalogue import discover, find_claims
 from lab.cli import PREDICTORS, TASK_NAMES, Diagnose, Run, _name_first, main
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
@@ -115,6 +115,7 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
         (["run", "causallm-icl", "--seeds", "--preset", "smoke"], "--seeds names no seed"),
         (["show", "causallm-icl/Q*"], "no claim matches"),
         (["notebooks", "mesa-optimization-proofs"], "mesa-optimization-proofs holds proofs"),
+        (["show", "G2.limit"], "G2.limit alone names no claim; there is causal-structure/G2.limit; write one of these"),
         (["run"], "name the task"),
     ],
 )
@@ -173,6 +174,13 @@ def test_an_option_without_values_is_refused_before_anything_is_measured(
     assert main(["run", *tiny, "--inner.scales"]) == 2
     assert "--inner.scales is given no value" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+def test_claims_of_a_task_are_found_by_its_name() -> None:
+    of_sheet = {claim.id for _, claim in find_claims(["mesa-optimization"])}
+    assert of_sheet == {claim.id for _, claim in find_claims(["mesa-optimization/*"])}
+    part = next(task for task in discover() if task.part and task.claims)
+    assert [claim for _, claim in find_claims([part.key])] == list(part.claims.values())
 
 
 def test_show_takes_wildcards(capsys) -> None:

@@ -423,9 +423,13 @@ def test_impossible_options_are_one_sentence(arguments: list[str], sentence: str
     assert errors.count("\n") == 1
 
 
-def test_the_predictor_comes_first(capsys) -> None:
-    assert main(["diagnose", "--task", "markov-chains", "lab.domains.regression.least_squares:zero"]) == 2
-    assert "before the options" in capsys.readouterr().err
+def test_options_may_come_before_the_predictor(tmp_path: Path, capsys) -> None:
+    where = ["--out", str(tmp_path)]
+    assert main(["diagnose", "--task", "markov-chains", *where, "lab.domains.regression.least_squares:zero"]) == 1
+    assert "a predictor is given 2, (tokens, prefix_length)" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main(["diagnose", "--task", "markov-chains", *where])
+    assert "PREDICTOR" in capsys.readouterr().err
 
 
 def test_a_predictor_may_differentiate(faults: str, few: None) -> None:
