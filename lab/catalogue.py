@@ -23,8 +23,14 @@ def load(file: Path) -> Task:
     Raises:
         LabError: there is no such file, it fails to import, or it does not hold exactly one task.
     """
-    file = file.expanduser().resolve()
-    if not file.is_file():
+    try:
+        file = file.expanduser().resolve()
+        there = file.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, or the home of nobody
+        raise LabError(
+            f"there can be no file {str(file)[:100]} ({getattr(error, 'strerror', None) or error}); give the path of a Python file"
+        ) from error
+    if not there:
         raise LabError(f"there is no file {file}; give the path of a Python file that defines a Task")
     module = _module(file)
     found = [value for value in vars(module).values() if isinstance(value, Task) and value.file == file]
@@ -131,15 +137,12 @@ def find_parts(name: str) -> list[Task]:
     """
     if name.endswith(".py"):
         return [load(Path(name))]
-    stem = name.replace("-", "_")
-    if (file := PROJECT / "tasks" / f"{stem}.py").is_file():
-        return [load(file)]
     known = discover()
-    found = [task for task in known if name in (task.key, task.key.rpartition("/")[0])]
+    found = [task for task in known if name and name in (task.key, task.key.rpartition("/")[0])]
     if not found:
         names = sorted({task.key for task in known} | {task.key.split("/")[0] for task in known})
         hint = nearest(name, names)
-        raise LabError(f"unknown task {name!r}{hint}; `lab list` names the {len(names)} there are")
+        raise LabError(f"unknown task {name[:100]!r}{hint}; `lab list` names the {len(names)} there are")
     return found
 
 

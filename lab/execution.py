@@ -314,6 +314,12 @@ def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor,
     elif session.workers == 1:
         yield SerialExecutor(), 1, _all_is_well
     else:
+        main = getattr(sys.modules["__main__"], "__file__", None)
+        if main is not None and not Path(main).is_file():
+            raise LabError(
+                f"{session.workers} worker processes would each begin with this script, which is no file ({main}) that they "
+                "could read; save it as one, or measure with 1 worker"
+            )
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
             try:

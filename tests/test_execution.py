@@ -107,6 +107,12 @@ def test_a_cluster_without_workers_is_said_now_and_then(caplog) -> None:
         assert said_until(106) == 1  # the last one is gone
 
 
+def test_workers_of_a_script_that_is_no_file_are_refused_by_the_reason(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>")
+    with pytest.raises(LabError, match="which is no file .<stdin>. that they could read"):
+        measured(Session(tmp_path, quiet=True, workers=2))
+
+
 def test_an_unknown_device_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="device 'gpu' is not available"):
         measured(Session(tmp_path, quiet=True, device="gpu"))
