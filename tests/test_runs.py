@@ -81,6 +81,17 @@ def test_a_damaged_file_is_reported_and_measured_again(tmp_path: Path, caplog, d
     assert str(victim) in caplog.messages[0]
 
 
+@pytest.mark.parametrize("manifest", [None, [1], 3, "text", {}, {"identity": 1}])
+def test_a_manifest_that_is_none_is_reported_and_measured_again(tmp_path: Path, caplog, manifest: object) -> None:
+    first = results(tmp_path)[means]["mean"]
+    victim = files(tmp_path)[2]
+    data = safetensors.numpy.load_file(victim)
+    victim.write_bytes(safetensors.numpy.save(data, metadata={"manifest": json.dumps(manifest)}))
+    assert np.array_equal(results(tmp_path)[means]["mean"], first)
+    assert len(caplog.messages) == 1
+    assert "is measured again" in caplog.messages[0]
+
+
 def test_a_result_of_another_version_is_not_used(tmp_path: Path, caplog) -> None:
     results(tmp_path)[means]
     victim = files(tmp_path)[0]
