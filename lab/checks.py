@@ -82,6 +82,16 @@ def fields(prompts: Any) -> dict[str, Tensor]:
     return {name: value for name, value in items.items() if isinstance(value, Tensor)}
 
 
+def no_tensor(found: Any) -> str:
+    """What to say of an answer that is no tensor."""
+    made = (
+        "; if it makes a predictor, name one that it made, as NAME = function(...) in the file"
+        if callable(found)
+        else ""
+    )
+    return f"it returned {type(found).__name__}, not a tensor{made}"
+
+
 def require(holds: bool, message: str) -> None:
     """Raise BrokenContract with ``message`` unless ``holds``."""
     if not holds:
@@ -153,7 +163,7 @@ def regression_predictor_checks(
 
     def shape() -> None:
         found = predictor(x, y, queries)
-        require(isinstance(found, Tensor), f"it returned {type(found).__name__}, not a tensor")
+        require(isinstance(found, Tensor), no_tensor(found))
         require(tuple(found.shape) == (4, 3), f"it returned shape {tuple(found.shape)} for 4 prompts of 3 queries")
         bad = int((~torch.isfinite(found)).sum())
         require(bad == 0, f"{bad} of {found.numel()} predictions are not finite")
@@ -203,7 +213,7 @@ def token_predictor_checks(
 
     def normalised() -> None:
         found = predictor(tokens, prefix_length)
-        require(isinstance(found, Tensor), f"it returned {type(found).__name__}, not a tensor")
+        require(isinstance(found, Tensor), no_tensor(found))
         expected = (4, length, vocabulary)
         require(tuple(found.shape) == expected, f"it returned shape {tuple(found.shape)}, not {expected}")
         total = torch.logsumexp(found.double(), -1)

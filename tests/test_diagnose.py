@@ -535,6 +535,23 @@ def test_too_few_prompts_are_refused_before_anything_is_asked() -> None:
         diagnose(never, PLAIN, prompts=0)
 
 
+def test_a_module_in_training_is_told_to_stop_it() -> None:
+    class Dropped(torch.nn.Module):
+        def forward(self, x: Tensor, y: Tensor, query: Tensor) -> Tensor:
+            return torch.nn.functional.dropout(zero()(x, y, query) + 1, 0.5, self.training)
+
+    found = diagnose(Dropped(), PLAIN, prompts=FEW)
+    assert "call its .eval() first" in found.findings[0].what
+    assert not any(finding.where == "mode" for finding in diagnose(Dropped().eval(), PLAIN, prompts=FEW).findings)
+
+
+def test_the_maker_of_a_predictor_is_told_to_make_one() -> None:
+    found = diagnose(lambda tokens, prefix_length: kaczmarz(), Chains(), prompts=FEW)
+    assert any(
+        "it returned function, not a tensor; if it makes a predictor, name one" in one.what for one in found.findings
+    )
+
+
 def test_the_figure_of_another_predictor_does_not_stay(tmp_path: Path) -> None:
     for name in ("diagnosis.png", "diagnosis.csv"):
         (tmp_path / name).write_bytes(b"of another")
