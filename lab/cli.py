@@ -453,8 +453,8 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
 
 
 def _power(options: Power) -> int:
-    judgements = _judged(options.patterns, options.preset, options.where.session()).require()
-    chances = {one.claim.id: one.chance for one in judgements if one.chance is not None}
+    verdicts = _judged(options.patterns, options.preset, options.where.session())
+    chances = {one.claim.id: one.chance for one in verdicts.judgements if one.chance is not None}
     unlikely = sum(chance < ENOUGH for chance in chances.values())
     if chances:
         table = Table("claim", "chance of the same outcome", box=None)
@@ -462,10 +462,10 @@ def _power(options: Power) -> int:
             table.add_row(claim, f"{chance:.3f}")
         _console().print(table)
     print(
-        f"{len(chances)} of {len(judgements)} claims are sampled; fresh seeds give the outcome of {unlikely} of them again "
-        f"with an estimated chance below {ENOUGH}."
+        f"{len(chances)} of {len(verdicts.judgements)} claims are sampled; fresh seeds give the outcome of {unlikely} of "
+        f"them again with an estimated chance below {ENOUGH}."
     )
-    return 1 if unlikely else 0
+    return _status(verdicts) if verdicts.errors else 1 if unlikely else 0
 
 
 def _diagnose(options: Diagnose, setting: Any) -> int:
