@@ -354,6 +354,39 @@ def _parse(arguments: list[str], options: type, default: Any, command: str, abou
     return parsed.options, found
 
 
+def _warn_of_small_sizes(task: Task, config: Any) -> None:
+    """Say before the work which sizes are smaller than in every preset: nobody has tried to draw or judge those."""
+    for name, (size, least) in smaller_sizes(config, list(task.presets.values())).items():
+        logger.warning(
+            "--%s: %s is less than in every preset of %s, where it is %s or more; a figure or claim may have nothing to show",
+            name.replace("_", "-"),
+            size,
+            task.key,
+            least,
+        )
+
+
+def smaller_sizes(config: Any, presets: Sequence[Any], above: str = "") -> dict[str, tuple[int, int]]:
+    """Whole numbers, and numbers of elements, of ``config`` that are below those of all ``presets``, with the least of these."""
+    found: dict[str, tuple[int, int]] = {}
+    for one in dataclasses.fields(config):
+        name, values = f"{above}{one.name}", [getattr(preset, one.name) for preset in presets]
+        value = getattr(config, one.name)
+        if dataclasses.is_dataclass(value) and all(type(other) is type(value) for other in values):
+            found |= smaller_sizes(value, values, f"{name}.")
+        sizes = [_size(other) for other in (value, *values)]
+        known = [size for size in sizes if size is not None]
+        if len(known) == len(sizes) and known[0] < min(known[1:]):
+            found[name] = known[0], min(known[1:])
+    return found
+
+
+def _size(value: Any) -> int | None:
+    if isinstance(value, tuple | list | dict):
+        return len(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _check_not_emptied(default: Any, found: Any, option: str) -> None:
     """Refuse an option that was given no value where the preset has some: nothing would be measured, drawn or judged."""
     if dataclasses.is_dataclass(found) and type(found) is type(default):
@@ -395,6 +428,8 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
             f"--seeds {' '.join(map(str, seeds))} and --fresh {options.fresh} both say which seeds to measure; name one of them"
         )
     _check_contracts(parts)
+    for part, config in zip(parts, configs, strict=True):
+        _warn_of_small_sizes(part, config)
     results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]
     # The proofs of a paper are judged with its task.
     proofs = [

@@ -191,6 +191,17 @@ def test_claims_of_a_task_are_found_by_its_name() -> None:
     assert [claim for _, claim in find_claims([part.key])] == list(part.claims.values())
 
 
+def test_sizes_that_no_preset_has_are_said_before_the_work(tiny: list[str], capsys, caplog) -> None:
+    assert main(["run", *tiny, "--size", "2", "--inner.scales", "3.0"]) == 0
+    assert [message.split(";")[0] for message in caplog.messages] == [
+        "--size: 2 is less than in every preset of tiny, where it is 3 or more",
+        "--inner.scales: 1 is less than in every preset of tiny, where it is 2 or more",
+    ]
+    caplog.clear()
+    assert main(["run", *tiny, "--size", "20"]) == 0
+    assert caplog.messages == []
+
+
 def test_show_takes_wildcards(capsys) -> None:
     assert main(["show", "mesa-optimization/T*"]) == 0
     shown = capsys.readouterr().out
