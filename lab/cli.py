@@ -26,7 +26,7 @@ from rich.table import Table
 from lab import checks, coverage, dictionary, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
-from lab.errors import LabError, nearest
+from lab.errors import LabError, nearest, told
 from lab.execution import Session, check_cluster, check_device, is_named
 from lab.files import FOLDERS, require_clone, require_writable, write
 from lab.power import ENOUGH
@@ -348,7 +348,13 @@ def _parse(arguments: list[str], options: type, default: Any, command: str, abou
         fields.append(("config", Annotated[type(default), tyro.conf.arg(name="")], dataclasses.field(default=default)))
     both = dataclasses.make_dataclass("Both", fields)
     both.__doc__ = about
-    parsed: Any = tyro.cli(both, args=arguments, prog=f"lab {command}")
+    try:
+        parsed: Any = tyro.cli(both, args=arguments, prog=f"lab {command}")
+    except LabError:
+        raise
+    except Exception as error:
+        where = told(error, Path(sys.modules[type(default).__module__].__file__ or ""))
+        raise LabError(f"these options make no configuration: {where}") from error
     found = getattr(parsed, "config", default)
     _check_not_emptied(default, found, "--")
     return parsed.options, found

@@ -320,3 +320,14 @@ def test_a_file_may_import_what_lies_beside_it(own: Own) -> None:
     (own.folder / "helper_of_own.py").write_text("answer = 42.0\n", encoding="utf-8")
     text = MEASUREMENT.replace("float(seed)", "answer"), CLAIM.replace("<=", ">=")
     assert own.run(HEAD, "from helper_of_own import answer\n", *text)[0] == 1  # its control is not rejected
+
+
+def test_a_configuration_that_refuses_is_told_with_its_line(own: Own) -> None:
+    checked = HEAD.replace(
+        "    size: int = 2",
+        "    size: int = 2\n    def __post_init__(self):\n        if self.size > 5: raise ValueError('too large')",
+    )
+    assert own.run(checked, MEASUREMENT, CLAIM)[0] == 0
+    status, _, errors = own.run(checked, MEASUREMENT, CLAIM, options=("--size", "9"))
+    assert status == 2
+    assert errors == "lab: these options make no configuration: own.py, line 10, ValueError: too large\n"
