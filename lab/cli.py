@@ -518,7 +518,7 @@ def _diagnose(options: Diagnose, setting: Any) -> int:
         made, setting, name=options.predictor, task=options.task, prompts=options.prompts, seed=options.seed
     )
     console = _console()
-    for table in presentation.tables(found):
+    for table in presentation.tables(found, console.width):
         console.print(table)
     for sentence in presentation.sentences(found):
         console.print(sentence, highlight=False, markup=False)

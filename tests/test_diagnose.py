@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import Tensor
 
 from lab import LabError
@@ -559,3 +561,18 @@ def test_the_figure_of_another_predictor_does_not_stay(tmp_path: Path) -> None:
     assert stopped.stopped
     assert [path.name for path in presentation.store(stopped, tmp_path)] == ["diagnosis.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["diagnosis.json"]
+
+
+@pytest.mark.parametrize("width", [50, 80, 120, 180])
+def test_tables_of_a_diagnosis_are_whole_at_every_width(width: int, unchecked: None) -> None:
+    found = diagnose(ridge(0.5), PLAIN, name="mine", prompts=FEW)
+    assert found.match is not None
+    console = Console(width=width, record=True, file=io.StringIO())
+    for table in presentation.tables(found, width):
+        console.print(table)
+    printed = console.export_text()
+    assert "…" not in printed
+    assert all(len(line) <= width for line in printed.splitlines())
+    for row in found.match.rows if width < 110 else ():
+        assert row.algorithm in " ".join(printed.split())
+        assert f"distance {presentation.interval(row.distance)}" in " ".join(printed.split())
