@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import logging
@@ -14,6 +15,7 @@ from lab import LabError
 from lab.catalogue import load
 from lab.configuration import config_from_dict
 from lab.execution import Session
+from lab.files import NotWritten, write
 from lab.results import Results, ensure
 from lab.runs import Store
 
@@ -125,6 +127,16 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
 def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
     with Store(tmp_path).lock("tiny"), pytest.raises(LabError, match="another process is measuring tiny"):
         results(tmp_path)[means]
+
+
+def test_a_file_that_could_not_be_written_is_told_between_processes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(NotWritten) as caught:
+        write(tmp_path / "file" / "below", b"")
+    sent = copy.copy(caught.value)  # copies as a worker's answer is sent: by class, arguments and attributes
+    assert str(sent) == str(caught.value)
+    assert str(sent).startswith(f"{tmp_path}/file/below cannot be written: ")
+    assert (sent.reason, isinstance(sent, OSError)) == (caught.value.reason, True)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOLCK, errno.ESTALE, errno.EIO])
