@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -242,6 +243,26 @@ def test_a_full_disk_is_a_sentence_wherever_something_is_written(tiny: list[str]
     output = capsys.readouterr()
     assert "scatter.png cannot be written: the disk is full; free some space" in output.err
     assert "3 of 3 verdicts are the expected ones" in output.out
+
+
+def test_a_terminal_without_a_letter_shows_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "prüfung"
+    folder.mkdir()
+    shutil.copy(TINY, folder / "tiny.py")
+    command = [
+        sys.executable,
+        "-m",
+        "lab",
+        "run",
+        str(folder / "tiny.py"),
+        "--workers",
+        "1",
+        "--results",
+        str(folder / "r"),
+    ]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"pr\\xfcfung" in done.stdout
 
 
 def test_an_unknown_command_stops() -> None:
