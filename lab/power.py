@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 from scipy import stats
 
 from lab import statistics
@@ -97,11 +96,20 @@ def _student(spread: statistics.Spread | None, level: float, share: float) -> fl
 
 
 def _of_rates(spread: statistics.Binomial, share: float, decided: Callable[[float, float], bool]) -> float:
-    trials = spread.trials
-    successes = np.arange(trials + 1)
-    chances = stats.binom.pmf(successes, trials, (spread.successes + 0.5) / (trials + 1))
-    outcomes = [decided(*statistics.Binomial(int(count), trials).interval(share)) for count in successes]
-    return float(chances[np.array(outcomes)].sum())
+    """The more successes the higher the interval, so that it is decided from some number on, or up to some number."""
+    trials, rate = spread.trials, (spread.successes + 0.5) / (spread.trials + 1)
+
+    def at(successes: int) -> bool:
+        return decided(*statistics.Binomial(successes, trials).interval(share))
+
+    none, every = at(0), at(trials)
+    if none == every:
+        return float(none)
+    few, many = 0, trials
+    while many - few > 1:
+        half = (few + many) // 2
+        few, many = (half, many) if at(half) == none else (few, half)
+    return float(stats.binom.sf(few, trials, rate) if every else stats.binom.cdf(few, trials, rate))
 
 
 def _of_medians(part: Part, spread: statistics.Median, share: float, right: bool) -> float:

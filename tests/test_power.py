@@ -56,6 +56,12 @@ def test_rates(successes: int, relation: str) -> None:
     assert chance_to_miss(part, SHARE) == pytest.approx(missed, abs=0.07)
 
 
+def test_rates_of_many_trials_take_no_time() -> None:
+    evidence = Evidence.proportion(601_000, 1_200_000, ">", 0.5, "")
+    assert chance_of_verdict(evidence, "holds") == pytest.approx(0.0115, abs=0.005)
+    assert chance_of_verdict(Evidence.proportion(606_000, 1_200_000, ">", 0.5, ""), "holds") > 0.999
+
+
 @pytest.mark.parametrize("relation", [">", "<="])
 @pytest.mark.parametrize("shift", [0.9, 0.3, -0.3])
 def test_medians(relation: str, shift: float) -> None:
