@@ -23,8 +23,14 @@ def load(file: Path) -> Task:
     Raises:
         LabError: there is no such file, it fails to import, or it does not hold exactly one task.
     """
-    file = file.expanduser().resolve()
-    if not file.is_file():
+    try:
+        file = file.expanduser().resolve()
+        there = file.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, or the home of nobody
+        raise LabError(
+            f"there can be no file {str(file)[:100]} ({getattr(error, 'strerror', None) or error}); give the path of a Python file"
+        ) from error
+    if not there:
         raise LabError(f"there is no file {file}; give the path of a Python file that defines a Task")
     module = _module(file)
     found = [value for value in vars(module).values() if isinstance(value, Task) and value.file == file]
@@ -48,6 +54,10 @@ _importing = threading.RLock()
 
 
 def _import(file: Path, name: str) -> ModuleType:
+    if name.startswith("external_") and str(file.parent) not in sys.path:
+        sys.path.append(
+            str(file.parent)
+        )  # a file of one's own may import what lies beside it, as `python FILE` lets it
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -127,20 +137,17 @@ def find_parts(name: str) -> list[Task]:
     """
     if name.endswith(".py"):
         return [load(Path(name))]
-    stem = name.replace("-", "_")
-    if (file := PROJECT / "tasks" / f"{stem}.py").is_file():
-        return [load(file)]
     known = discover()
-    found = [task for task in known if name in (task.key, task.key.rpartition("/")[0])]
+    found = [task for task in known if name and name in (task.key, task.key.rpartition("/")[0])]
     if not found:
         names = sorted({task.key for task in known} | {task.key.split("/")[0] for task in known})
         hint = nearest(name, names)
-        raise LabError(f"unknown task {name!r}{hint}; `lab list` names the {len(names)} there are")
+        raise LabError(f"unknown task {name[:100]!r}{hint}; `lab list` names the {len(names)} there are")
     return found
 
 
 def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
-    """The claims whose ids match any of ``patterns`` (shell wildcards), or that stand in the files named.
+    """The claims whose ids match any of ``patterns`` (shell wildcards), or of the tasks and files named.
 
     Raises:
         LabError: a pattern matches nothing.
@@ -152,7 +159,11 @@ def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
             task = load(Path(pattern))
             chosen = [(task, claim) for claim in task.claims.values()]
         else:
-            chosen = [(task, claim) for task, claim in everything if fnmatch.fnmatchcase(claim.id, pattern)]
+            chosen = [
+                (task, claim)
+                for task, claim in everything
+                if fnmatch.fnmatchcase(claim.id, pattern) or pattern in (task.key, task.name)
+            ]
         if not chosen:
             ids = [claim.id for _, claim in everything]
             raise LabError(f"no claim matches {pattern!r}{nearest(pattern, ids)}; `lab list` names all claims")

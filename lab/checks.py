@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.contracts import Registered
+from lab.contracts import Registered, registered
+from lab.errors import LabError, told
 from lab.streams import stream
 from lab.tasks import Task
 
@@ -50,6 +52,27 @@ def checks(registered: Registered) -> Iterator[Check]:
         yield from token_predictor_checks(registered.part(**arguments), **sizes)
 
 
+def require_contracts(task: Task) -> None:
+    """Run all checks of what the file of ``task`` registers.
+
+    Raises:
+        LabError: one of them does not hold, or what it checks raises.
+    """
+    for part in registered(sys.modules[task.module]):
+        try:
+            for check in checks(part):
+                about = f"{task.file.name}: {part.part.__name__} does not keep its contract ({check.name})"
+                try:
+                    check.run()
+                except BrokenContract as broken:
+                    raise LabError(f"{about}: {broken}; mend it, or do not register it") from broken
+        except LabError:
+            raise
+        except Exception as error:
+            name = part.part.__name__
+            raise LabError(f"{name} cannot be checked on the sizes it registered: {told(error, task.file)}") from error
+
+
 def fields(prompts: Any) -> dict[str, Tensor]:
     """The tensors of a batch, by name."""
     if dataclasses.is_dataclass(prompts):
@@ -57,6 +80,16 @@ def fields(prompts: Any) -> dict[str, Tensor]:
     else:
         items = dict(prompts)
     return {name: value for name, value in items.items() if isinstance(value, Tensor)}
+
+
+def no_tensor(found: Any) -> str:
+    """What to say of an answer that is no tensor."""
+    made = (
+        "; if it makes a predictor, name one that it made, as NAME = function(...) in the file"
+        if callable(found)
+        else ""
+    )
+    return f"it returned {type(found).__name__}, not a tensor{made}"
 
 
 def require(holds: bool, message: str) -> None:
@@ -130,7 +163,7 @@ def regression_predictor_checks(
 
     def shape() -> None:
         found = predictor(x, y, queries)
-        require(isinstance(found, Tensor), f"it returned {type(found).__name__}, not a tensor")
+        require(isinstance(found, Tensor), no_tensor(found))
         require(tuple(found.shape) == (4, 3), f"it returned shape {tuple(found.shape)} for 4 prompts of 3 queries")
         bad = int((~torch.isfinite(found)).sum())
         require(bad == 0, f"{bad} of {found.numel()} predictions are not finite")
@@ -180,7 +213,7 @@ def token_predictor_checks(
 
     def normalised() -> None:
         found = predictor(tokens, prefix_length)
-        require(isinstance(found, Tensor), f"it returned {type(found).__name__}, not a tensor")
+        require(isinstance(found, Tensor), no_tensor(found))
         expected = (4, length, vocabulary)
         require(tuple(found.shape) == expected, f"it returned shape {tuple(found.shape)}, not {expected}")
         total = torch.logsumexp(found.double(), -1)

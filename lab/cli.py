@@ -23,10 +23,10 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from lab import coverage, dictionary, pages, replication
+from lab import checks, coverage, dictionary, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
-from lab.errors import LabError, nearest
+from lab.errors import LabError, nearest, told
 from lab.execution import Session, check_cluster, check_device, is_named
 from lab.files import FOLDERS, require_clone, require_writable, write
 from lab.power import ENOUGH
@@ -117,7 +117,7 @@ class Check:
     """Judge claims. Exit status 0 only if every verdict is the expected one and every control was rejected."""
 
     patterns: tyro.conf.Positional[tuple[str, ...]] = ()
-    """claim ids with shell wildcards, or paths of files with claims; all claims if left out"""
+    """claim ids with shell wildcards, names of tasks, or paths of files with claims; all claims if left out"""
     preset: str = "ci"
     """smoke, ci or paper"""
     fresh: int | None = None
@@ -295,6 +295,13 @@ def _parse_and_run(arguments: list[str]) -> int:
     return _run(parts, options, chosen)
 
 
+def _check_contracts(tasks: Sequence[Task]) -> None:
+    """Refuse files of one's own whose generators or predictors are not what they say; the suite checks the project's."""
+    for task in tasks:
+        if task.place not in FOLDERS:
+            checks.require_contracts(task)
+
+
 def _together(configs: Mapping[str, Any]) -> Any:
     """An instance of a dataclass with a field for each configuration that has any."""
     fields = [
@@ -341,10 +348,49 @@ def _parse(arguments: list[str], options: type, default: Any, command: str, abou
         fields.append(("config", Annotated[type(default), tyro.conf.arg(name="")], dataclasses.field(default=default)))
     both = dataclasses.make_dataclass("Both", fields)
     both.__doc__ = about
-    parsed: Any = tyro.cli(both, args=arguments, prog=f"lab {command}")
+    try:
+        parsed: Any = tyro.cli(both, args=arguments, prog=f"lab {command}")
+    except LabError:
+        raise
+    except Exception as error:
+        where = told(error, Path(sys.modules[type(default).__module__].__file__ or ""))
+        raise LabError(f"these options make no configuration: {where}") from error
     found = getattr(parsed, "config", default)
     _check_not_emptied(default, found, "--")
     return parsed.options, found
+
+
+def _warn_of_small_sizes(task: Task, config: Any) -> None:
+    """Say before the work which sizes are smaller than in every preset: nobody has tried to draw or judge those."""
+    for name, (size, least) in smaller_sizes(config, list(task.presets.values())).items():
+        logger.warning(
+            "--%s: %s is less than in every preset of %s, where it is %s or more; a figure or claim may have nothing to show",
+            name.replace("_", "-"),
+            size,
+            task.key,
+            least,
+        )
+
+
+def smaller_sizes(config: Any, presets: Sequence[Any], above: str = "") -> dict[str, tuple[int, int]]:
+    """Whole numbers, and numbers of elements, of ``config`` that are below those of all ``presets``, with the least of these."""
+    found: dict[str, tuple[int, int]] = {}
+    for one in dataclasses.fields(config):
+        name, values = f"{above}{one.name}", [getattr(preset, one.name) for preset in presets]
+        value = getattr(config, one.name)
+        if dataclasses.is_dataclass(value) and all(type(other) is type(value) for other in values):
+            found |= smaller_sizes(value, values, f"{name}.")
+        sizes = [_size(other) for other in (value, *values)]
+        known = [size for size in sizes if size is not None]
+        if len(known) == len(sizes) and known[0] < min(known[1:]):
+            found[name] = known[0], min(known[1:])
+    return found
+
+
+def _size(value: Any) -> int | None:
+    if isinstance(value, tuple | list | dict):
+        return len(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _check_not_emptied(default: Any, found: Any, option: str) -> None:
@@ -387,6 +433,9 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
         raise LabError(
             f"--seeds {' '.join(map(str, seeds))} and --fresh {options.fresh} both say which seeds to measure; name one of them"
         )
+    _check_contracts(parts)
+    for part, config in zip(parts, configs, strict=True):
+        _warn_of_small_sizes(part, config)
     results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]
     # The proofs of a paper are judged with its task.
     proofs = [
@@ -430,6 +479,7 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
     for task, claim in find_claims(patterns):
         tasks.setdefault(task.key, (task, []))[1].append(claim)
     results = {key: Results(task, task.config(preset), session) for key, (task, _) in tasks.items()}
+    _check_contracts([task for task, _ in tasks.values()])
     _check_again(session, list(results.values()))
     jobs = []
     for key, (task, claims) in tasks.items():
@@ -468,7 +518,7 @@ def _diagnose(options: Diagnose, setting: Any) -> int:
         made, setting, name=options.predictor, task=options.task, prompts=options.prompts, seed=options.seed
     )
     console = _console()
-    for table in presentation.tables(found):
+    for table in presentation.tables(found, console.width):
         console.print(table)
     for sentence in presentation.sentences(found):
         console.print(sentence, highlight=False, markup=False)
@@ -546,6 +596,9 @@ def _show(name: str) -> int:
     if claims:
         _show_claim(console, *claims[0])
         return 0
+    alike = [claim.id for task in tasks for claim in task.claims.values() if claim.id.endswith(f"/{name}")]
+    if alike:
+        raise LabError(f"{name} alone names no claim; there is {' and '.join(alike[:5])}; write one of these")
     shown = [task for task in tasks if name in (task.key, task.name)]
     if not shown:
         shown = [find(name)] if "/" not in name or name.endswith(".py") else []
@@ -592,14 +645,17 @@ def _notebooks(options: Notebooks) -> int:
     if any(task.place in FOLDERS for task in chosen):
         require_clone("lab notebooks")
     session = options.where.session()
+    if session.device != "cpu":
+        raise LabError(f"notebooks show what was measured on the cpu, not on {session.device}; leave --device out")
     for name in options.tasks:
         if all(task.place == "proofs_check" for task in _chosen([name])):
             raise LabError(f"{name} holds proofs, which are code to be read and have no notebook; name its task")
+    require_writable(*{task.file.parent for task in chosen if task.place != "proofs_check"})
     for task in chosen:
         if task.place == "proofs_check":
             continue  # code to be read, not a lecture
         ensure(Results(task, task.config("ci"), session).jobs(list(task.measurements.values())), session)
-        print(f"executed {execute(task)}", flush=True)
+        print(f"executed {execute(task, session)}", flush=True)
     return 0
 
 

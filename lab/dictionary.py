@@ -210,7 +210,7 @@ def terminal_table() -> Table:
     """The dictionary for the terminal."""
     table = Table(title="attention as optimisation", show_lines=True)
     for name in ("mechanism", "is", "condition"):
-        table.add_column(name, ratio=3)
+        table.add_column(name, ratio=3, overflow="fold")
     table.add_column("verified by", no_wrap=True)
     for line in LINES:
         cells = (line.mechanism, line.equals, line.condition)

@@ -314,6 +314,12 @@ def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor,
     elif session.workers == 1:
         yield SerialExecutor(), 1, _all_is_well
     else:
+        main = getattr(sys.modules["__main__"], "__file__", None)
+        if main is not None and not Path(main).is_file():
+            raise LabError(
+                f"{session.workers} worker processes would each begin with this script, which is no file ({main}) that they "
+                "could read; save it as one, or measure with 1 worker"
+            )
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
             try:
@@ -356,22 +362,24 @@ class _Watch:
 
     def __init__(self, workers: Callable[[], int], cluster: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.workers, self.cluster, self.clock = workers, cluster, clock
-        self.say_at = clock() + PATIENCE_SECONDS
-        self.patience = float(PATIENCE_SECONDS)
+        self.say_at, self.pause = clock(), float(PATIENCE_SECONDS)
+        self.look_at = clock() + PATIENCE_SECONDS
 
     def __call__(self) -> None:
-        if self.clock() < self.say_at:
+        now = self.clock()
+        if now < self.look_at:
             return
+        self.look_at = now + PATIENCE_SECONDS
         if self.workers():
-            self.patience = float(PATIENCE_SECONDS)
-        else:
+            self.say_at, self.pause = now, float(PATIENCE_SECONDS)
+        elif now >= self.say_at:
             logger.warning(
                 "the cluster %s has no workers, so nothing is measured; start one (`dask worker ADDRESS`), or stop with Ctrl-C "
                 "and go on without --cluster: what is finished is kept",
                 self.cluster,
             )
-            self.patience = min(2 * self.patience, 60.0)
-        self.say_at = self.clock() + self.patience
+            self.pause = min(2 * self.pause, 60.0)
+            self.say_at = now + self.pause
 
 
 async def _scheduler_answers(address: str) -> None:

@@ -16,11 +16,20 @@ CLONE = (PROJECT / "pyproject.toml").is_file()
 
 
 class NotWritten(LabError, OSError):
-    """A file could not be written; a sentence for the reader, and still an OSError for who can go on without the file."""
+    """A file could not be written; a sentence for the reader, and still an OSError for who can go on without the file.
 
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"{path} cannot be written: {_reason(error)}; {REMEDY}")
-        self.errno, self.path, self.reason = error.errno, path, _reason(error)
+    Attributes:
+        reason: why, in a few words.
+    """
+
+    reason: str = ""
+
+    @classmethod
+    def because(cls, path: Path, error: OSError) -> NotWritten:
+        """What to say of ``path`` after ``error``. (One argument alone, so that it can be sent between processes.)"""
+        found = cls(f"{path} cannot be written: {_reason(error)}; {REMEDY}")
+        found.errno, found.reason = error.errno, _reason(error)
+        return found
 
 
 REMEDY = "free some space, ask for the right to write there, or name another folder with --results or --out"
@@ -57,7 +66,7 @@ def write(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise NotWritten(path, error) from error
+        raise NotWritten.because(path, error) from error
 
 
 def require_writable(*folders: Path) -> None:
@@ -72,7 +81,7 @@ def require_writable(*folders: Path) -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            raise NotWritten(folder, error) from error
+            raise NotWritten.because(folder, error) from error
 
 
 def disk_sentence(root: Path, error: OSError) -> str:

@@ -23,25 +23,28 @@ from lab.pages import caption, figure_folder, shows_nothing_but_results
 from lab.report import markdown_table
 from lab.results import Results
 from lab.source import reachable
-from lab.tasks import Task
+from lab.tasks import FILE_OF_NOTEBOOK, Task
 
 EXECUTE_SECONDS = 1200
 # JupyterLab folds the first, Jupyter Book and nbsphinx the second.
 FOLDED = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
 
 
-def execute(task: Task) -> Path:
+def execute(task: Task, session: Session) -> Path:
     """Make the ``.ipynb`` beside the file of ``task`` and execute it top to bottom; returns its path.
 
+    Args:
+        task: whose file.
+        session: where its measurements are kept.
+
     Raises:
-        LabError: a cell failed.
+        LabError: a cell failed, or no kernel could be started.
     """
-    import jupytext
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    notebook = jupytext.read(task.file)
+    notebook = of_file(task.file)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.NotebookNode(kernelspec=nbformat.NotebookNode(kernel))
     for index, cell in enumerate(notebook.cells):
@@ -52,14 +55,28 @@ def execute(task: Task) -> Path:
     client = NotebookClient(
         notebook, timeout=EXECUTE_SECONDS, record_timing=False, resources={"metadata": {"path": str(task.file.parent)}}
     )
+    kernel_environment = {**os.environ, "LAB_RESULTS": str(session.results), FILE_OF_NOTEBOOK: str(task.file)}
     try:
-        client.execute()
+        client.execute(env=kernel_environment)
     except CellExecutionError as error:
         raise LabError(f"the notebook of {task.key} stops with {error.ename}: {error.evalue}") from error
+    except Exception as error:  # of many kinds, some without a message
+        raise LabError(
+            f"the notebook of {task.key} cannot be executed ({type(error).__name__}: {str(error) or 'no message'}); see that "
+            f"`{sys.executable} -m ipykernel --version` works, and that `jupyter kernelspec list` shows the python3 of it"
+        ) from error
     notebook.metadata.pop("language_info", None)
     path = task.file.with_suffix(".ipynb")
     write(path, (nbformat.writes(notebook) + "\n").encode())
     return path
+
+
+def of_file(file: Path) -> Any:
+    """The notebook of a task file; comments that look like commands of a notebook ("# ls is short for …") stay comments."""
+    import jupytext
+
+    percent = {"extension": ".py", "format_name": "percent", "comment_magics": False}
+    return jupytext.reads(file.read_text(encoding="utf-8"), fmt=percent)
 
 
 def show(task: Task, part: Any) -> None:

@@ -68,10 +68,10 @@ def terminal_table(
         return _stacked(records, statements, title)
     table = Table(title=escape(title), show_lines=True, expand=True)
     table.add_column("claim", no_wrap=True)
-    table.add_column("statement", ratio=5)
+    table.add_column("statement", ratio=5, overflow="fold")
     table.add_column("measured", justify="right", no_wrap=True)
-    table.add_column("bound", ratio=4)
-    table.add_column("controls", ratio=4)
+    table.add_column("bound", ratio=4, overflow="fold")
+    table.add_column("controls", ratio=4, overflow="fold")
     table.add_column("verdict", no_wrap=True)
     for record in records:
         table.add_row(

@@ -231,6 +231,8 @@ def read(path: Path) -> tuple[Measured, dict[str, Any]]:
         with safetensors.safe_open(path, framework="numpy") as file:
             manifest = json.loads((file.metadata() or {})["manifest"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}
+        if not isinstance(manifest, dict):
+            raise Unusable(DAMAGED)
         return _with_shape(arrays, manifest), manifest
     except (safetensors.SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise Unusable(DAMAGED) from error

@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import re
 import sys
 import typing
@@ -45,6 +46,7 @@ if typing.TYPE_CHECKING:
 Preset = Literal["smoke", "ci", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 SEEDS_OF_A_ROOT = 1_000_000
+FILE_OF_NOTEBOOK = "LAB_FILE_OF_NOTEBOOK"  # tells a kernel which file its notebook was made from
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names a folder and begins the ids of claims
 
 # A mapping of names to plain arrays (all with numbers), or to labelled ones (xarray.DataArray) and numbers.
@@ -421,6 +423,8 @@ def _find_file(name: str) -> Path:
         if file.is_file()
     ]
     cells = getattr(sys.modules["__main__"], "In", [""])
+    made_from = Path(os.environ.get(FILE_OF_NOTEBOOK, os.devnull))
+    files = [made_from] if made_from.suffix == ".py" else files
     twins = [file for file in files if cells[-1].strip() in file.read_text(encoding="utf-8")]
     if not twins:
         raise LabError(f"there is no file tasks/{stem}.py that this notebook could be the twin of")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.catalogue import discover
+from lab.catalogue import discover, find_claims
 from lab.cli import PREDICTORS, TASK_NAMES, Diagnose, Run, _name_first, main
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
@@ -115,6 +116,15 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
         (["run", "causallm-icl", "--seeds", "--preset", "smoke"], "--seeds names no seed"),
         (["show", "causallm-icl/Q*"], "no claim matches"),
         (["notebooks", "mesa-optimization-proofs"], "mesa-optimization-proofs holds proofs"),
+        *(([command, ""], "unknown task ''") for command in ("run", "notebooks", "reproduce")),
+        (["run", "A" * 300], f"unknown task '{'A' * 100}'"),
+        (["run", "A" * 300 + ".py"], "there can be no file /"),
+        (
+            ["run", "~nobody_of_this_name/x.py"],
+            "there can be no file ~nobody_of_this_name/x.py (Could not determine home",
+        ),
+        (["run", "tasks/causallm_icl/repairs.ipynb"], "(did you mean 'causallm-icl/repairs'?)"),
+        (["show", "G2.limit"], "G2.limit alone names no claim; there is causal-structure/G2.limit; write one of these"),
         (["run"], "name the task"),
     ],
 )
@@ -175,6 +185,24 @@ def test_an_option_without_values_is_refused_before_anything_is_measured(
     assert not (tmp_path / "results").exists()
 
 
+def test_claims_of_a_task_are_found_by_its_name() -> None:
+    of_sheet = {claim.id for _, claim in find_claims(["mesa-optimization"])}
+    assert of_sheet == {claim.id for _, claim in find_claims(["mesa-optimization/*"])}
+    part = next(task for task in discover() if task.part and task.claims)
+    assert [claim for _, claim in find_claims([part.key])] == list(part.claims.values())
+
+
+def test_sizes_that_no_preset_has_are_said_before_the_work(tiny: list[str], capsys, caplog) -> None:
+    assert main(["run", *tiny, "--size", "2", "--inner.scales", "3.0"]) == 0
+    assert [message.split(";")[0] for message in caplog.messages] == [
+        "--size: 2 is less than in every preset of tiny, where it is 3 or more",
+        "--inner.scales: 1 is less than in every preset of tiny, where it is 2 or more",
+    ]
+    caplog.clear()
+    assert main(["run", *tiny, "--size", "20"]) == 0
+    assert caplog.messages == []
+
+
 def test_show_takes_wildcards(capsys) -> None:
     assert main(["show", "mesa-optimization/T*"]) == 0
     shown = capsys.readouterr().out
@@ -215,6 +243,26 @@ def test_a_full_disk_is_a_sentence_wherever_something_is_written(tiny: list[str]
     output = capsys.readouterr()
     assert "scatter.png cannot be written: the disk is full; free some space" in output.err
     assert "3 of 3 verdicts are the expected ones" in output.out
+
+
+def test_a_terminal_without_a_letter_shows_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "prüfung"
+    folder.mkdir()
+    shutil.copy(TINY, folder / "tiny.py")
+    command = [
+        sys.executable,
+        "-m",
+        "lab",
+        "run",
+        str(folder / "tiny.py"),
+        "--workers",
+        "1",
+        "--results",
+        str(folder / "r"),
+    ]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"pr\\xfcfung" in done.stdout
 
 
 def test_an_unknown_command_stops() -> None:

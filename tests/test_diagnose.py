@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import Tensor
 
 from lab import LabError
@@ -423,9 +425,13 @@ def test_impossible_options_are_one_sentence(arguments: list[str], sentence: str
     assert errors.count("\n") == 1
 
 
-def test_the_predictor_comes_first(capsys) -> None:
-    assert main(["diagnose", "--task", "markov-chains", "lab.domains.regression.least_squares:zero"]) == 2
-    assert "before the options" in capsys.readouterr().err
+def test_options_may_come_before_the_predictor(tmp_path: Path, capsys) -> None:
+    where = ["--out", str(tmp_path)]
+    assert main(["diagnose", "--task", "markov-chains", *where, "lab.domains.regression.least_squares:zero"]) == 1
+    assert "a predictor is given 2, (tokens, prefix_length)" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main(["diagnose", "--task", "markov-chains", *where])
+    assert "PREDICTOR" in capsys.readouterr().err
 
 
 def test_a_predictor_may_differentiate(faults: str, few: None) -> None:
@@ -531,6 +537,23 @@ def test_too_few_prompts_are_refused_before_anything_is_asked() -> None:
         diagnose(never, PLAIN, prompts=0)
 
 
+def test_a_module_in_training_is_told_to_stop_it() -> None:
+    class Dropped(torch.nn.Module):
+        def forward(self, x: Tensor, y: Tensor, query: Tensor) -> Tensor:
+            return torch.nn.functional.dropout(zero()(x, y, query) + 1, 0.5, self.training)
+
+    found = diagnose(Dropped(), PLAIN, prompts=FEW)
+    assert "call its .eval() first" in found.findings[0].what
+    assert not any(finding.where == "mode" for finding in diagnose(Dropped().eval(), PLAIN, prompts=FEW).findings)
+
+
+def test_the_maker_of_a_predictor_is_told_to_make_one() -> None:
+    found = diagnose(lambda tokens, prefix_length: kaczmarz(), Chains(), prompts=FEW)
+    assert any(
+        "it returned function, not a tensor; if it makes a predictor, name one" in one.what for one in found.findings
+    )
+
+
 def test_the_figure_of_another_predictor_does_not_stay(tmp_path: Path) -> None:
     for name in ("diagnosis.png", "diagnosis.csv"):
         (tmp_path / name).write_bytes(b"of another")
@@ -538,3 +561,18 @@ def test_the_figure_of_another_predictor_does_not_stay(tmp_path: Path) -> None:
     assert stopped.stopped
     assert [path.name for path in presentation.store(stopped, tmp_path)] == ["diagnosis.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["diagnosis.json"]
+
+
+@pytest.mark.parametrize("width", [50, 80, 120, 180])
+def test_tables_of_a_diagnosis_are_whole_at_every_width(width: int, unchecked: None) -> None:
+    found = diagnose(ridge(0.5), PLAIN, name="mine", prompts=FEW)
+    assert found.match is not None
+    console = Console(width=width, record=True, file=io.StringIO())
+    for table in presentation.tables(found, width):
+        console.print(table)
+    printed = console.export_text()
+    assert "…" not in printed
+    assert all(len(line) <= width for line in printed.splitlines())
+    for row in found.match.rows if width < 110 else ():
+        assert row.algorithm in " ".join(printed.split())
+        assert f"distance {presentation.interval(row.distance)}" in " ".join(printed.split())

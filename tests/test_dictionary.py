@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from lab import dictionary
 from lab.catalogue import discover
@@ -37,3 +40,9 @@ def test_show_prints_every_line(capsys) -> None:
     assert main(["show", "dictionary"]) == 0
     output = capsys.readouterr().out
     assert all(claim in output for claim in CITED)
+
+
+def test_no_word_is_cut_on_a_narrow_terminal() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(dictionary.terminal_table())
+    assert "…" not in console.export_text()

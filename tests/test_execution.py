@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +20,7 @@ import pytest
 
 from lab import LabError
 from lab.catalogue import load
-from lab.execution import Session, execute
+from lab.execution import Session, _open_cluster, _Watch, execute
 from lab.files import PROJECT
 from lab.results import Results, ensure
 from lab.runs import versions
@@ -52,11 +56,61 @@ def test_neither_the_place_nor_a_killed_worker_changes_a_bit(tmp_path: Path, ser
         assert np.array_equal(found[name], serial[name]), name
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://127.0.0.1:9"])
 def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path, address: str, monkeypatch) -> None:
     monkeypatch.setattr("lab.execution.CONNECT_SECONDS", 1)
     with pytest.raises(LabError, match="does not answer within 1 s"):
         measured(Session(tmp_path, quiet=True, cluster=address))
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 64], ids=["silence", "http", "noise"]
+)
+def test_what_is_no_scheduler_has_as_long_as_it_takes_to_connect(answer: bytes, monkeypatch, capfd) -> None:
+    monkeypatch.setattr("lab.execution.CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen() -> None:
+            with contextlib.suppress(OSError), server.accept()[0] as caller:
+                caller.sendall(answer)
+                caller.recv(10**6)
+                time.sleep(20)
+
+        threading.Thread(target=listen, daemon=True).start()
+        session = Session(cluster=f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        begun = time.monotonic()
+        with pytest.raises(LabError, match="does not answer within 1 s"), _open_cluster(session):
+            pass
+        assert time.monotonic() - begun < 10
+    gc.collect()  # a client that was half made would end in a traceback of its destructor
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_cluster_without_workers_is_said_now_and_then(caplog) -> None:
+    now, workers = [0.0], [0]
+    watch = _Watch(lambda: workers[0], "tcp://there:1", lambda: now[0])
+
+    def said_until(end: float) -> int:
+        caplog.clear()
+        while now[0] < end:
+            now[0] += 0.5
+            watch()
+        return len(caplog.messages)
+
+    with caplog.at_level(logging.WARNING, "lab"):
+        assert said_until(4.5) == 0
+        assert said_until(60.5) == 3  # after 5, 15 and 35 seconds
+        assert "tcp://there:1 has no workers, so nothing is measured; start one" in caplog.text
+        workers[0] = 1
+        assert said_until(100) == 0
+        workers[0] = 0
+        assert said_until(106) == 1  # the last one is gone
+
+
+def test_workers_of_a_script_that_is_no_file_are_refused_by_the_reason(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>")
+    with pytest.raises(LabError, match="which is no file .<stdin>. that they could read"):
+        measured(Session(tmp_path, quiet=True, workers=2))
 
 
 def test_an_unknown_device_is_one_sentence(tmp_path: Path) -> None:

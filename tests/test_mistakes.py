@@ -281,3 +281,53 @@ def test_fields_that_would_not_survive_are_refused_where_they_are_declared(value
     """Some have no plain form, and of others the annotation does not say what they are."""
     with pytest.raises(LabError, match="the field 'value' of Holds holds"):
         check_config(Holds(value))
+
+
+GENERATOR = """
+import torch
+from lab.contracts import generator, regression_predictor
+@dataclass(frozen=True)
+class Prompts:
+    x: torch.Tensor
+@generator(dimension=2)
+def prompts(source, batch, dimension):
+    return Prompts(torch.from_numpy(source.rng().normal(size=(batch, dimension))))
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    ("right", "wrong", "sentence"),
+    [
+        ("source.rng()", "np.random", "prompts does not keep its contract (the same stream gives the same batch)"),
+        ("(batch, dimension)", "(dimension, batch)", "prompts does not keep its contract ("),
+        ("source.rng().normal", "source.normal", "AttributeError: 'RandomStream' object has no attribute 'normal'"),
+    ],
+)
+def test_what_a_file_registers_is_checked_before_anything_is_measured(
+    own: Own, command: str, right: str, wrong: str, sentence: str
+) -> None:
+    status, _, errors = own.run(HEAD, GENERATOR.replace(right, wrong), MEASUREMENT, CLAIM, command=command)
+    assert (status, sentence in errors) == (2, True)
+    assert not (own.folder / "results").exists()
+
+
+def test_what_a_file_registers_may_be_right(own: Own) -> None:
+    assert own.run(HEAD, GENERATOR, MEASUREMENT, CLAIM)[0] == 0
+
+
+def test_a_file_may_import_what_lies_beside_it(own: Own) -> None:
+    (own.folder / "helper_of_own.py").write_text("answer = 42.0\n", encoding="utf-8")
+    text = MEASUREMENT.replace("float(seed)", "answer"), CLAIM.replace("<=", ">=")
+    assert own.run(HEAD, "from helper_of_own import answer\n", *text)[0] == 1  # its control is not rejected
+
+
+def test_a_configuration_that_refuses_is_told_with_its_line(own: Own) -> None:
+    checked = HEAD.replace(
+        "    size: int = 2",
+        "    size: int = 2\n    def __post_init__(self):\n        if self.size > 5: raise ValueError('too large')",
+    )
+    assert own.run(checked, MEASUREMENT, CLAIM)[0] == 0
+    status, _, errors = own.run(checked, MEASUREMENT, CLAIM, options=("--size", "9"))
+    assert status == 2
+    assert errors == "lab: these options make no configuration: own.py, line 10, ValueError: too large\n"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
-import jupytext
 import nbformat
 import pytest
 
 from lab import notebooks
 from lab.catalogue import load
+from lab.cli import main
 from lab.errors import LabError
+from lab.execution import Session
 from lab.files import PROJECT
 from lab.tasks import Task
 from tests import again
@@ -33,7 +36,7 @@ SHARE = sorted(LECTURES, key=lambda task: hashlib.sha256(f"{again.commit()} {tas
 @pytest.mark.parametrize("task", LECTURES, ids=lambda task: task.key)
 def test_notebook_is_the_twin_of_its_file(task: Task) -> None:
     committed = nbformat.read(task.file.with_suffix(".ipynb"), as_version=4)
-    source = jupytext.read(task.file)
+    source = notebooks.of_file(task.file)
     stale = f"run `lab notebooks {task.key}`"
     assert [cell.source for cell in committed.cells] == [cell.source for cell in source.cells], stale
     assert_shows_results(task, committed)
@@ -46,7 +49,7 @@ def test_notebook_is_the_twin_of_its_file(task: Task) -> None:
 def test_notebook_executes(results: dict, task: Task, monkeypatch) -> None:
     written: dict[str, bytes] = {}
     monkeypatch.setattr(notebooks, "write", lambda path, content: written.update({str(path): content}))
-    notebooks.execute(task)
+    notebooks.execute(task, Session())
     assert_shows_results(task, nbformat.reads(next(iter(written.values())).decode(), as_version=4))
 
 
@@ -56,6 +59,50 @@ def assert_shows_results(task: Task, notebook: Any) -> None:
     assert shown  # figures, verdicts, or both
     assert not task.figures or "](../" in shown  # pictures are links
     assert len(nbformat.writes(notebook)) < 300_000
+
+
+def test_comments_that_look_like_commands_stay_comments(tmp_path: Path) -> None:
+    file = tmp_path / "comments.py"
+    file.write_text("# %%\nimport math\n# ls is short for least squares\n# %time\n# !pip install x\n", encoding="utf-8")
+    (cell,) = notebooks.of_file(file).cells
+    assert cell.source == "import math\n# ls is short for least squares\n# %time\n# !pip install x"
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_file_of_ones_own_is_a_notebook_of_the_results_it_is_given(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path / "never"))
+    file = shutil.copy(TINY, tmp_path / "own_tiny.py")
+    Path(file).write_text(
+        Path(file).read_text(encoding="utf-8") + "\n# %%\nTASK.show(mean_is_small)\n", encoding="utf-8"
+    )
+    assert main(["notebooks", str(file), "--workers", "1", "--results", str(tmp_path / "kept")]) == 0, (
+        capsys.readouterr().err
+    )
+    shown = nbformat.read(tmp_path / "own_tiny.ipynb", as_version=4).cells[-1].outputs
+    assert "**tiny/A1**" in shown[0]["data"]["text/markdown"]
+    assert (tmp_path / "kept" / "tiny").is_dir()
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_folder_where_no_notebook_can_be_written_is_said_before_the_work(tmp_path: Path, monkeypatch, capsys) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main(["notebooks", str(shutil.copy(TINY, tmp_path / "tiny.py")), "--results", str(tmp_path / "kept")]) == 2
+    assert f"{tmp_path} cannot be written: permission denied" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_kernel_that_cannot_start_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+    def nothing(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("nbclient.NotebookClient.execute", nothing)
+    with pytest.raises(
+        LabError, match="the notebook of tiny cannot be executed .AssertionError: no message.; see that"
+    ):
+        notebooks.execute(load(TINY), Session(tmp_path))
 
 
 def test_a_cell_may_differ_from_its_file_in_layout_only(monkeypatch) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
+import errno
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from lab import LabError
 from lab.catalogue import load
 from lab.configuration import config_from_dict
 from lab.execution import Session
+from lab.files import NotWritten, write
 from lab.results import Results, ensure
 from lab.runs import Store
 
@@ -79,6 +83,17 @@ def test_a_damaged_file_is_reported_and_measured_again(tmp_path: Path, caplog, d
     assert str(victim) in caplog.messages[0]
 
 
+@pytest.mark.parametrize("manifest", [None, [1], 3, "text", {}, {"identity": 1}])
+def test_a_manifest_that_is_none_is_reported_and_measured_again(tmp_path: Path, caplog, manifest: object) -> None:
+    first = results(tmp_path)[means]["mean"]
+    victim = files(tmp_path)[2]
+    data = safetensors.numpy.load_file(victim)
+    victim.write_bytes(safetensors.numpy.save(data, metadata={"manifest": json.dumps(manifest)}))
+    assert np.array_equal(results(tmp_path)[means]["mean"], first)
+    assert len(caplog.messages) == 1
+    assert "is measured again" in caplog.messages[0]
+
+
 def test_a_result_of_another_version_is_not_used(tmp_path: Path, caplog) -> None:
     results(tmp_path)[means]
     victim = files(tmp_path)[0]
@@ -111,6 +126,37 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
     with Store(tmp_path).lock("tiny"), pytest.raises(LabError, match="another process is measuring tiny"):
+        results(tmp_path)[means]
+
+
+def test_a_file_that_could_not_be_written_is_told_between_processes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(NotWritten) as caught:
+        write(tmp_path / "file" / "below", b"")
+    sent = copy.copy(caught.value)  # copies as a worker's answer is sent: by class, arguments and attributes
+    assert str(sent) == str(caught.value)
+    assert str(sent).startswith(f"{tmp_path}/file/below cannot be written: ")
+    assert (sent.reason, isinstance(sent, OSError)) == (caught.value.reason, True)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOLCK, errno.ESTALE, errno.EIO])
+def test_a_lock_that_cannot_be_had_is_one_sentence(tmp_path: Path, monkeypatch, number: int) -> None:
+    """Another user's lock, or a network disk without locks."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(LabError, match="cannot be locked by this process .*; name another folder with --results"):
+        results(tmp_path)[means]
+
+
+def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.exists", refuse)
+    with pytest.raises(LabError, match="results cannot be read from .*: permission denied"):
         results(tmp_path)[means]
 
 

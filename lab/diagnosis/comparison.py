@@ -21,7 +21,15 @@ from lab import statistics
 from lab.checks import fields
 from lab.diagnosis.algorithms import RESOLUTION, Algorithm, distance
 from lab.diagnosis.settings import Answer, Setting
-from lab.diagnosis.subject import Failed, Finding, Subject, answer_needed, contract_findings, settle_precision
+from lab.diagnosis.subject import (
+    Failed,
+    Finding,
+    Subject,
+    answer_needed,
+    contract_findings,
+    in_training,
+    settle_precision,
+)
 from lab.errors import LabError
 from lab.models.checkpoint import StoredModel
 from lab.streams import RandomStream, stream
@@ -247,8 +255,8 @@ def diagnose(
     source = stream(seed, "diagnosis")
     subject = Subject(name, call, setting.shape, setting.log_answers)
     some: Any = setting.sample(source.child("judge"), max(1, prompts // 2))
-    findings = answer_needed(call, setting.arguments)
-    if not findings:
+    findings = in_training(call) + answer_needed(call, setting.arguments)
+    if not any(finding.stops for finding in findings):
         findings += settle_precision(subject, setting.given(some))
         findings += contract_findings(subject, setting.checks)
 

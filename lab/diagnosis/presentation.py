@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lab.diagnosis.algorithms import RESOLUTION
 from lab.diagnosis.comparison import Diagnosis, Estimate, Match, Row
@@ -18,6 +20,7 @@ from lab.figures import Panel, Sheet, save
 from lab.files import write
 from lab.statistics import SHARE
 
+TABLE_WIDTH = 110  # characters a line, below which rows are stacked
 FOLLOWED = 5  # algorithms whose distance is drawn at every context length
 NEAREST = RESOLUTION / 2, 4  # ends of an axis of distances
 
@@ -74,46 +77,69 @@ def sentences(diagnosis: Diagnosis) -> Iterator[str]:
     )
 
 
-def tables(diagnosis: Diagnosis) -> Iterator[RenderableType]:
-    """Every algorithm; every context length; every shift."""
+@dataclass(frozen=True)
+class Grid:
+    """What a table holds, whatever it looks like.
+
+    Args:
+        title: what it is about.
+        columns: their names; the first one names the rows.
+        rows: a style for each and its cells.
+        words: names of columns of words; the others hold numbers.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    words: tuple[str, ...] = ()
+
+    def shown(self, width: int) -> RenderableType:
+        """As a table, or row below row where that would cut names and break numbers."""
+        if width < TABLE_WIDTH:
+            return Text("\n").join([Text(self.title, "italic"), *(self._block(*row) for row in self.rows), Text("")])
+        table = Table(title=escape(self.title), title_justify="left")
+        for name in self.columns:
+            table.add_column(name, justify="left" if name in self.words else "right", overflow="fold")
+        for style, cells in self.rows:
+            table.add_row(*map(escape, cells), style=style)
+        return table
+
+    def _block(self, style: str, cells: tuple[str, ...]) -> Text:
+        facts = [f"  {name} {cell}" for name, cell in zip(self.columns[1:], cells[1:], strict=True) if cell]
+        return Text("\n".join([cells[0], *facts]), style)
+
+
+def tables(diagnosis: Diagnosis, width: int = TABLE_WIDTH) -> Iterator[RenderableType]:
+    """Every algorithm; every context length; every shift; for lines of ``width`` characters."""
     if diagnosis.match is None:
         return
-    yield _algorithms(diagnosis, diagnosis.match)
+    yield _algorithms(diagnosis, diagnosis.match).shown(width)
     lengths = {str(length): match for length, match in diagnosis.by_length.items()}
-    yield _matches("context length", "parameters fitted anew at every length", diagnosis, lengths)
-    yield _matches("prompts", "parameters kept as they were fitted", diagnosis, diagnosis.shifts)
+    yield _matches("context length", "parameters fitted anew at every length", diagnosis, lengths).shown(width)
+    yield _matches("prompts", "parameters kept as they were fitted", diagnosis, diagnosis.shifts).shown(width)
 
 
-def _algorithms(diagnosis: Diagnosis, match: Match) -> Table:
-    table = Table(title=f"{escape(diagnosis.subject)} on {escape(diagnosis.task)}", title_justify="left")
-    for name in ("algorithm", "fitted", "distance", "cosine, query", "cosine, context", diagnosis.error_unit):
-        table.add_column(name, justify="left" if name in ("algorithm", "fitted") else "right")
-    table.add_row(f"[bold]{escape(diagnosis.subject)}[/bold]", "", "", "", "", interval(match.error))
+def _algorithms(diagnosis: Diagnosis, match: Match) -> Grid:
+    columns = ("algorithm", "fitted", "distance", "cosine, query", "cosine, context", diagnosis.error_unit)
+    rows: list[tuple[str, tuple[str, ...]]] = [("bold", (diagnosis.subject, "", "", "", "", interval(match.error)))]
     for row in match.rows:
         style = "bold green" if row.algorithm in match.tied else ""
         cosines = [interval(row.cosines[part]) if part in row.cosines else "" for part in ("query", "context")]
-        table.add_row(
-            row.algorithm, parameters(row), interval(row.distance), *cosines, interval(row.error), style=style
-        )
-    return table
+        rows.append((style, (row.algorithm, parameters(row), interval(row.distance), *cosines, interval(row.error))))
+    return Grid(f"{diagnosis.subject} on {diagnosis.task}", columns, tuple(rows), ("algorithm", "fitted"))
 
 
-def _matches(first: str, caption: str, diagnosis: Diagnosis, matches: Any) -> Table:
-    table = Table(title=f"by {first}: {caption}", title_justify="left")
-    for name in (first, diagnosis.error_unit, "of the closest", "closest", "fitted", "distance", "not told apart from"):
-        table.add_column(name, justify="right" if name in (diagnosis.error_unit, "of the closest") else "left")
+def _matches(first: str, caption: str, diagnosis: Diagnosis, matches: Mapping[str, Match]) -> Grid:
+    words = (first, "closest", "fitted", "distance", "not told apart from")
+    rows = []
     for key, match in matches.items():
-        row = match.row(match.name)
-        table.add_row(
-            key,
-            interval(match.error),
-            interval(row.error),
-            match.name if match.kind != "none" else "none",
-            parameters(row) if match.kind != "none" else "",
-            interval(row.distance),
-            "; ".join(match.tied[1:]) if match.kind != "none" else "",
-        )
-    return table
+        row, none = match.row(match.name), match.kind == "none"
+        numbers = interval(match.error), interval(row.error)
+        closest = ("none", "") if none else (match.name, parameters(row))
+        tied = "" if none else "; ".join(match.tied[1:])
+        rows.append(("", (key, *numbers, *closest, interval(row.distance), tied)))
+    columns = (first, diagnosis.error_unit, "of the closest", *words[1:])
+    return Grid(f"by {first}: {caption}", columns, tuple(rows), words)
 
 
 def plot(diagnosis: Diagnosis, match: Match) -> Sheet:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.checks import BrokenContract, Check
+from lab.checks import BrokenContract, Check, no_tensor
 from lab.errors import LabError, nearest
 from lab.models.checkpoint import StoredModel, load_model
 
@@ -79,7 +79,7 @@ class Subject:
     def __call__(self, *inputs: Tensor) -> Tensor:
         found = self.ask(self.copies(inputs))
         if not isinstance(found, Tensor):
-            raise Failed(f"it returned {type(found).__name__}, not a tensor")
+            raise Failed(no_tensor(found))
         expected = self.shape(*inputs)
         if tuple(found.shape) != expected:
             raise Failed(f"it returned shape {tuple(found.shape)}, not {expected}, on inputs {_shapes(inputs)}")
@@ -204,6 +204,13 @@ def settle_precision(subject: Subject, inputs: Sequence[Tensor]) -> list[Finding
             return [Finding("precision", what, False)] if single else []
     subject.dtype, subject.gradients = torch.float64, False
     return []  # the contracts will tell
+
+
+def in_training(call: Callable[..., Any]) -> list[Finding]:
+    """A finding if the callable is a module that draws at random, as dropout does, because it is being trained."""
+    if isinstance(call, torch.nn.Module) and any(one.training for one in call.modules()):
+        return [Finding("mode", "it is in training mode, where dropout draws at random; call its .eval() first", False)]
+    return []
 
 
 def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Finding]:

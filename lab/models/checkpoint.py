@@ -59,15 +59,17 @@ class StoredModel:
             )
 
 
-def save_model(path: Path, transformer: Transformer, mask: str, sign: int = 1) -> None:
+def save_model(path: Path | str, transformer: Transformer, mask: str, sign: int = 1) -> None:
     """Write one model; arguments and errors as in `StoredModel`."""
     stored = StoredModel(transformer, mask, sign)
     weights = {name: value.detach().clone() for name, value in transformer.named_parameters()}
     header = {"architecture": dataclasses.asdict(transformer.architecture), "mask": stored.mask, "sign": stored.sign}
-    write(path, safetensors.torch.save(weights, {"lab": json.dumps(header)}))
+    write(Path(path), safetensors.torch.save(weights, {"lab": json.dumps(header)}))
 
 
-def load_model(path: Path, *, seed: int | None = None, arm: str | None = None, mask: str | None = None) -> StoredModel:
+def load_model(
+    path: Path | str, *, seed: int | None = None, arm: str | None = None, mask: str | None = None
+) -> StoredModel:
     """Read what `save_model` wrote, or one of the networks that a study kept.
 
     Args:
@@ -79,6 +81,7 @@ def load_model(path: Path, *, seed: int | None = None, arm: str | None = None, m
         LabError: no such file, a pickle, a damaged file, tensors without an architecture, tensors that are not those
             of the architecture named, or a network that the file does not hold.
     """
+    path = Path(path)
     if not path.is_file():
         raise LabError(f"there is no file {path}; give the path of a checkpoint")
     with path.open("rb") as file:

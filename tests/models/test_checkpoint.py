@@ -31,6 +31,11 @@ def test_what_is_read_is_what_was_written(file: Path, dtype: torch.dtype) -> Non
     assert torch.equal(stored.transformer(tokens, masks.causal(5)), model(tokens, masks.causal(5)))
 
 
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    save_model(str(tmp_path / "m.safetensors"), Transformer(ARCHITECTURE, [0]), "causal")
+    assert load_model(str(tmp_path / "m.safetensors")).mask == "causal"
+
+
 def test_only_one_model_is_stored(file: Path) -> None:
     with pytest.raises(LabError, match="one model but this ensemble has 2"):
         save_model(file, Transformer(ARCHITECTURE, [0, 1]), "causal")
