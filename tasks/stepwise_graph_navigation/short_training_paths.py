@@ -63,7 +63,7 @@ class Config:
     """the networks"""
     graphs: int = 24
     """graphs whose closed forms are compared"""
-    trainings: int = 12
+    trainings: int = 32
     """independent graphs and trainings at the first and the last limit"""
     between: int = 4
     """the same at the limits between (for the figure)"""
@@ -77,7 +77,7 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(hierarchy=PAPER_HIERARCHY, limits=(2, 3, 4), offset=8, questions=1000, network=PAPER_NETWORK),
     },
-    root=2026,
+    root=2027,  # below 2026 twelve trainings were too few for P2 and for the control of P2.trained
 )
 
 
@@ -120,7 +120,7 @@ def trained_at(config: Config, seeds: tuple[int, ...], limits: Sequence[int], of
     return {"accuracy": accuracy, "valid": valid}
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
 def short_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Final accuracies beyond the first and the last limit, and shares of connected pairs with a valid path.
 
@@ -186,7 +186,7 @@ PILOTS = "chosen on pilot seeds (root 0), judged on seeds not used before"
     where="section 4.2, figure 3c",
     kind="ordering",
     statement=r"The gap shrinks as the longest training path grows: the lead of stepwise over direct networks, on pairs more than "
-    r"$\Delta$ layers apart, is larger after training with $\Delta = 2$ than with $\Delta = 5$.",
+    r"$\Delta$ layers apart, is larger after training with $\Delta = 2$ than with $\Delta = 5$, by more than $0.05$ of all pairs.",
     expected="not reproduced",
     condition="at the paper's sizes; after 600 updates of these small networks, with shifted positions, stepwise answers after "
     "short paths still stop where training paths stopped",
@@ -199,7 +199,8 @@ def gap_shrinks_with_length(results: Results, ideal: bool = False) -> Evidence:
         exactly = results[ideal_accuracies]["accuracy"]
         stepwise, direct = exactly.sel(answer="closure"), exactly.sel(answer="additive")
     (nearest, farthest), gap = ends_of(results), stepwise - direct
-    return Evidence.over_seeds(gap.sel(limit=nearest) - gap.sel(limit=farthest), ">", 0.0, "no difference")
+    origin = "half of what ideal answers show, which is about 0.1"
+    return Evidence.over_seeds(gap.sel(limit=nearest) - gap.sel(limit=farthest), ">", 0.05, origin)
 
 
 @TASK.claim(
