@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +150,8 @@ def _check_sizes(path: Path, architecture: Architecture, weights: dict[str, torc
                 f"{path} holds {name!r} with {bad} of {value.numel()} weights that are not finite, so that it answers "
                 "nothing; save a network whose training did not diverge"
             )
+    if not math.isfinite(architecture.mlp_ratio):
+        raise LabError(f"{path} names mlp_ratio = {architecture.mlp_ratio}, of which no MLP is made; save it anew")
     hidden = round(architecture.mlp_ratio * architecture.width) if architecture.layers else 0
     sizes = {
         "width": architecture.width,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def test_what_is_read_is_what_was_written(file: Path, dtype: torch.dtype) -> Non
 def test_a_path_may_be_text(tmp_path: Path) -> None:
     save_model(str(tmp_path / "m.safetensors"), Transformer(ARCHITECTURE, [0]), "causal")
     assert load_model(str(tmp_path / "m.safetensors")).mask == "causal"
+
+
+def test_an_infinite_ratio_is_refused(file: Path) -> None:
+    header = {
+        "architecture": dataclasses.asdict(ARCHITECTURE) | {"mlp_ratio": float("inf")},
+        "mask": "causal",
+        "sign": 1,
+    }
+    with_header(file, header)
+    with pytest.raises(LabError, match="names mlp_ratio = inf"):
+        load_model(file)
 
 
 def test_only_one_model_is_stored(file: Path) -> None:
