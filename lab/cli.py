@@ -72,7 +72,10 @@ class Where:
             raise LabError(f"--fresh {root} is below 0; name a root: 1, 2 and so on")
         check_device(self.device)
         check_cluster(self.cluster)
-        folder = self.results.expanduser().absolute()
+        try:
+            folder = self.results.expanduser().absolute()
+        except RuntimeError as error:  # the home of nobody
+            raise LabError(f"--results {self.results} is no folder ({error}); name another one") from error
         return Session(folder, self.device, self.workers, self.cluster, root=root, again=self.again)
 
 

@@ -107,6 +107,7 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
         (["run", "/nowhere/task.py"], "there is no file /nowhere/task.py"),
         (["check", "causallm-icl/T11"], "no claim matches 'causallm-icl/T11' (did you mean"),
         (["show", "causallm-icl/T11"], "no claim matches"),
+        (["check", "--results=~nobody_of_this_name"], "--results ~nobody_of_this_name is no folder"),
         (["check", "--workers", "0"], "--workers 0 is below 1"),
         (["check", "causallm-icl/T1", "--cluster", "nosuch"], "--cluster 'nosuch' names no cluster"),
         (["check", "causallm-icl/T1", "--cluster", "slrum"], "names no cluster (did you mean 'slurm'?)"),
@@ -129,7 +130,8 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(arguments: list[str], sentence: str, tmp_path: Path, capsys) -> None:
-    where = ["--results", str(tmp_path)] if arguments[0] != "show" and len(arguments) > 1 else []
+    given = arguments[0] == "show" or any(argument.startswith("--results") for argument in arguments)
+    where = [] if given or len(arguments) == 1 else ["--results", str(tmp_path)]
     try:
         status = main([*arguments, *where])
     except SystemExit as stopped:  # raised by the parser of options itself

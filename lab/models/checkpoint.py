@@ -144,8 +144,9 @@ def _check_sizes(path: Path, architecture: Architecture, weights: dict[str, torc
             raise LabError(
                 f"{path} holds {name!r} as {value.dtype}, and weights are floating-point numbers; save it anew"
             )
-        if not bool(value.isfinite().all()):
-            bad = int((~value.isfinite()).sum())
+        finite = value.double().isfinite()  # there are types that cannot be asked themselves
+        if not bool(finite.all()):
+            bad = int((~finite).sum())
             raise LabError(
                 f"{path} holds {name!r} with {bad} of {value.numel()} weights that are not finite, so that it answers "
                 "nothing; save a network whose training did not diverge"

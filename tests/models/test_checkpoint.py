@@ -37,6 +37,14 @@ def test_a_path_may_be_text(tmp_path: Path) -> None:
     assert load_model(str(tmp_path / "m.safetensors")).mask == "causal"
 
 
+def test_weights_of_eight_bits_are_read_or_refused(file: Path) -> None:
+    header = {"architecture": dataclasses.asdict(ARCHITECTURE), "mask": "causal", "sign": 1}
+    with_header(file, header)
+    small = {name: value.to(torch.float8_e4m3fn) for name, value in safetensors.torch.load_file(file).items()}
+    safetensors.torch.save_file(small, file, {"lab": json.dumps(header)})
+    assert load_model(file).transformer.architecture == ARCHITECTURE
+
+
 def test_an_infinite_ratio_is_refused(file: Path) -> None:
     header = {
         "architecture": dataclasses.asdict(ARCHITECTURE) | {"mlp_ratio": float("inf")},
