@@ -77,7 +77,9 @@ TASK = Task(
         "ci": Config(),
         "paper": Config(hierarchy=PAPER_HIERARCHY, limits=(2, 3, 4), offset=8, questions=1000, network=PAPER_NETWORK),
     },
-    root=2027,  # below 2026 twelve trainings were too few for P2 and for the control of P2.trained
+    # Below 2026 twelve trainings were too few for P2; there and below 2027 the control of P2.trained was not decided, and its
+    # bound was 0.4.
+    root=2028,
 )
 
 
@@ -178,9 +180,6 @@ def ends_of(results: Results) -> tuple[int, int]:
     return results.config.limits[0], results.config.limits[-1]
 
 
-PILOTS = "chosen on pilot seeds (root 0), judged on seeds not used before"
-
-
 @TASK.claim(
     "stepwise-graph-navigation/P2",
     where="section 4.2, figure 3c",
@@ -230,14 +229,15 @@ def base_rates_close_the_gap(results: Results, direct: str = "additive", stitche
     where="section 4.2, figure 3c",
     kind="training",
     statement=r"After 600 updates with shifted positions a network stitches what was long: for connected pairs more than $\Delta$ "
-    r"layers apart it writes a valid path more often after training with $\Delta = 5$ than with $\Delta = 2$, by more than $0.4$.",
+    r"layers apart it writes a valid path more often after training with $\Delta = 5$ than with $\Delta = 2$, by more than $0.6$.",
     controls=[control(r"trained with $\Delta = 5$ at fixed positions", fixed=True)],
 )
 def long_paths_help(results: Results, fixed: bool = False) -> Evidence:
     found, (nearest, farthest) = results[short_paths], ends_of(results)
     valid = found["valid"].sel(answer="stepwise")
     long = found["fixed_valid"].sel(answer="stepwise") if fixed else valid.sel(limit=farthest)
-    return Evidence.over_seeds(long - valid.sel(limit=nearest), ">=", 0.4, PILOTS)
+    origin = "most of the way; chosen below other roots (0, 2026 and 2027), judged on seeds not used before"
+    return Evidence.over_seeds(long - valid.sel(limit=nearest), ">=", 0.6, origin)
 
 
 @TASK.claim(
