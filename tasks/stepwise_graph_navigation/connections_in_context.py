@@ -90,7 +90,7 @@ class Config:
     """contexts with two conflicting chains"""
     trainings: int = 20
     """independent sets of motifs and trainings with ordered exemplars"""
-    crossed_trainings: int = 12
+    crossed_trainings: int = 24
     """the same where order and positions are varied"""
 
 
@@ -111,7 +111,7 @@ TASK = Task(
             motifs=8, reserved=10, network=PAPER_NETWORK, crossed_steps=20_000, questions=1000, conflicts=1000
         ),
     },
-    root=2026,
+    root=2027,  # below 2026 twelve trainings were too few for X1.length, X2c and the control of X2
 )
 
 
