@@ -133,13 +133,12 @@ class Judgement:
 
     @property
     def chance(self) -> float | None:
-        """The chance, at least, that fresh seeds give this outcome again (`lab.power`); None where nothing is sampled."""
+        """The chance that fresh seeds give this outcome again (`lab.power`); None where nothing is sampled."""
         if not (self.evidence.sampled or any(one.evidence.sampled for one in self.controls)):
             return None
         opposite: Verdict = "refuted" if self.claim.expected == "holds" else "holds"
-        missing = 1 - chance_of_verdict(self.evidence, self.claim.expected)
-        missing += sum(1 - chance_of_verdict(one.evidence, opposite) for one in self.controls)
-        return max(0.0, 1 - missing)
+        rejected = (chance_of_verdict(one.evidence, opposite) for one in self.controls)
+        return chance_of_verdict(self.evidence, self.claim.expected) * math.prod(rejected)
 
     def record(self) -> dict[str, Any]:
         """The judgement as plain data (what ``lab check --json`` prints); its numbers are those of the weakest part."""

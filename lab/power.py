@@ -6,9 +6,8 @@ where samples have long tails; the replications of ``lab.replication`` measure w
 
 Means are judged on a Student interval, so that the chance to clear a bound is a tail of the noncentral $t$ law. Of a rate of
 $k$ in $n$ the probability is taken to be $(k + 1/2) / (n + 1)$ (Jeffreys), which is never 0 or 1: twenty of twenty is no
-certainty. A median clears a bound where enough samples do, again a rate. Parts and controls depend on one another in
-ways that are not known; with Bonferroni's inequality the chance that all of them come out is at least one less the sum of the
-chances that each fails.
+certainty. A median clears a bound where enough samples do, again a rate. Parts and controls are taken to be independent. They
+come from the same trainings, as a rule, and go well together, so that the product of their chances is low rather than high.
 """
 
 from __future__ import annotations
@@ -26,10 +25,9 @@ ENOUGH = 0.99
 
 
 def chance_of_verdict(evidence: Evidence, verdict: Verdict) -> float:
-    """The chance, at least, that samples like those of ``evidence`` give ``verdict`` ("holds", or anything else: refuted)."""
+    """The chance that samples like those of ``evidence`` give ``verdict`` ("holds", or anything else: refuted)."""
     if verdict == "holds":
-        missing = sum(1 - chance_to_clear(part, statistics.SHARE) for part in evidence.parts)
-        return max(0.0, 1 - missing)
+        return math.prod(chance_to_clear(part, statistics.SHARE) for part in evidence.parts)
     return max(chance_to_miss(part, statistics.SHARE / evidence.ways) for part in evidence.parts)
 
 

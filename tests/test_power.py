@@ -79,12 +79,12 @@ def test_exact_numbers_are_certain(value: float, relation: str) -> None:
     assert chance_of_verdict(evidence, "refuted" if evidence.verdict == "holds" else "holds") == 0.0
 
 
-def test_parts_add_up_what_they_miss() -> None:
+def test_parts_count_as_independent() -> None:
     weak, strong = (Evidence.over_seeds(unit(12, mean), ">", 0.0, "") for mean in (1.8, 5.0))
     missing = 1 - chance_to_clear(weak.parts[0], statistics.SHARE)
     assert 0.01 < missing < 0.9
     assert chance_of_verdict(Evidence.all(weak, strong), "holds") == pytest.approx(1 - missing)
-    assert chance_of_verdict(Evidence.all(weak, weak), "holds") == pytest.approx(max(0, 1 - 2 * missing))
+    assert chance_of_verdict(Evidence.all(weak, weak), "holds") == pytest.approx((1 - missing) ** 2)
     against = Evidence.all(weak, Evidence.over_seeds(unit(12, -5.0), ">", 0.0, ""))
     assert chance_of_verdict(against, "refuted") > 0.99
 
