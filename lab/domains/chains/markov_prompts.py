@@ -118,15 +118,15 @@ def birkhoff_matrices(source: RandomStream, batch: int, states: int) -> Float[Te
 
 
 def _hit_and_run(source: RandomStream, batch: int, states: int) -> Float[Tensor, "batch {states} {states}"]:
-    random, every = source.rng(), np.arange(batch)
+    rng, every = source.rng(), np.arange(batch)
     found = np.full((batch, states, states), 1 / states)
     for _ in range(SWEEPS * states**2):
-        first, other = random.integers(states, size=(2, batch)), random.integers(1, states, size=(2, batch))
+        first, other = rng.integers(states, size=(2, batch)), rng.integers(1, states, size=(2, batch))
         other = (first + other) % states
         (row, column), (below, right) = first, other
         gaining = np.minimum(found[every, row, right], found[every, below, column])
         losing = np.minimum(found[every, row, column], found[every, below, right])
-        amount = random.random(batch) * (gaining + losing) - losing
+        amount = rng.random(batch) * (gaining + losing) - losing
         found[every, row, column] += amount
         found[every, below, right] += amount
         found[every, row, right] -= amount
