@@ -339,7 +339,7 @@ def policy_success_solves(results: Results, once: bool = False) -> Evidence:
 
 # %%
 def length_derivative(policy: exact.Policy) -> Tensor:
-    """The derivative of the mean length in the inverse temperature, at 1, by forward differentiation [node, goal]."""
+    """The derivative of the mean length in the inverse temperature, at 1, by differentiation [node, goal]."""
 
     def lengths(beta: Tensor) -> Tensor:
         weights = torch.where(policy > 0, torch.exp(beta * policy.clamp(min=1e-300).log()), 0.0)
@@ -347,8 +347,12 @@ def length_derivative(policy: exact.Policy) -> Tensor:
             weights / weights.sum(-1, keepdim=True).where(policy.sum(-1, keepdim=True) > 0, 1.0)
         )
 
-    one = torch.ones((), dtype=torch.float64)
-    return torch.func.jvp(lengths, (one,), (one,))[1]
+    beta = torch.ones((), dtype=torch.float64, requires_grad=True)
+    means = lengths(beta)
+    # The backward pass is linear in the weights of the means, and its derivative in these is the one of every mean.
+    weights = torch.zeros_like(means, requires_grad=True)
+    (total,) = torch.autograd.grad(means, beta, weights, create_graph=True)
+    return torch.autograd.grad(total, weights)[0]
 
 
 @PROOFS.claim(

@@ -108,7 +108,7 @@ def test_a_cluster_without_workers_is_said_now_and_then(caplog) -> None:
 
 
 def test_workers_of_a_script_that_is_no_file_are_refused_by_the_reason(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>", raising=False)
     with pytest.raises(LabError, match="which is no file .<stdin>. that they could read"):
         measured(Session(tmp_path, quiet=True, workers=2))
 
@@ -166,7 +166,7 @@ def test_a_failing_job_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     failing = load(tmp_path / "slow.py")
     session = Session(tmp_path / "results", quiet=True)
-    with pytest.raises(LabError, match="seed 2 failed with ValueError: seed 2 is bad; 5 of 6"):
+    with pytest.raises(LabError, match=r"seed 2 failed with slow.py, line \d+, ValueError: seed 2 is bad; 5 of 6"):
         Results(failing, failing.config_type(bad=2), session)[failing.measurements["wait"]]
     assert len(list((tmp_path / "results").rglob("*.safetensors"))) == 5
 

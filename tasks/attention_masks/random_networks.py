@@ -184,7 +184,9 @@ def cosine_matrices(results: Results) -> Sheet:
         apart = mean[~np.eye(len(mean), dtype=bool)]
         of = "score" if title == titles[0] else "single prompts"
         panel = sheet.panel(title, x=f"token ({of} {score:.2f})", y="token")
-        panel.heat(cosine, bar="cosine", low=min(0.0, apart.min()), high=apart.max(), of="closed form (law)")
+        panel.heat(
+            cosine, bar="cosine", low=min(0.0, float(apart.min())), high=float(apart.max()), of="closed form (law)"
+        )
     return sheet
 
 

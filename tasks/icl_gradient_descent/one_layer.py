@@ -307,7 +307,9 @@ def lengths_and_ranges(results: Results) -> Sheet:
     panel.theory(scales, [config.tuned_loss_at(scale) for scale in scales], name="step tuned again for each scale")
     trained = products_of(results, KEPT)
     shown = torch.stack([trained.expected_loss(config, scale=scale) for scale in INPUT_SCALES], -1)
-    panel.points(labelled(shown, seed=losses["seed"].values, scale=INPUT_SCALES), over="scale", name="trained layer")
+    panel.points(
+        labelled(shown, seed=losses["seed"].values.tolist(), scale=INPUT_SCALES), over="scale", name="trained layer"
+    )
     return sheet
 
 
@@ -319,7 +321,7 @@ def products_of(results: Results, arm: str) -> Products:
 
 def by_seed(results: Results, values: Tensor) -> xr.DataArray:
     """One number for each seed."""
-    return labelled(values, seed=results[one_layer]["seed"].values)
+    return labelled(values, seed=results[one_layer]["seed"].values.tolist())
 
 
 def excess(results: Results, arm: str = KEPT, longer: int = 1) -> xr.DataArray:
