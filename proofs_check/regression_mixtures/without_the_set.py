@@ -178,7 +178,7 @@ def posterior_mean_is_best(results: Results, world: str = "noisy") -> Evidence:
 
 
 # %%
-@PROOFS.measurement(seeds=lambda config: min(config.draws, 8))
+@PROOFS.measurement(seeds=lambda config: min(config.draws, 12), root=2030)
 def learning(config: Config, seed: int) -> LabelledArrays:
     """Excess error of the plug-in posterior mean on new prompts, mean over 1 to n pairs, by components: those of
     expectation-maximisation, or its first random start; ``error`` of the learnt components."""

@@ -83,7 +83,7 @@ from tasks.addition_length_generalization._shared import (
 class Config:
     """Sizes of the trainings on all windows."""
 
-    trainings: int = 20
+    trainings: int = 32
     """independent trainings, each with both attention patterns, and as many that see no sum of two digits"""
     machine: Machine = Machine()
     """the network"""
@@ -137,7 +137,7 @@ def walk(
     return torch.cat(own), torch.cat(crossed), torch.stack(unequal)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2030)
 def train_windows(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Both patterns on all windows: the history of `train_machines`, and of the final weights
 
@@ -156,7 +156,7 @@ def train_windows(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 TABLES = ("own", "other pattern")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2030)
 def train_without_carries(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Previous sums of one digit only, so that a carry never comes in."""
     _, history = train_machines(config.machine, seeds, ("prefix",), "one-digit-sums")

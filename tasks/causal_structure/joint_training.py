@@ -105,13 +105,13 @@ class Config:
     pairs: Joint = Joint(trainings=16)
     """on pairs; more trainings, because the last loss varies from one to the other"""
     forests: Joint = Joint(
-        trainings=32, optimisation=Optimisation(steps=1_600, learning_rate=3.0, schedule="cosine", optimiser="sgd")
+        trainings=48, optimisation=Optimisation(steps=1_600, learning_rate=3.0, schedule="cosine", optimiser="sgd")
     )
     """on random forests; many, because some end with the opposite sign, and the median is asked for"""
     root_share: float = 0.25
     """probability that a later node of a random forest is a root"""
     adaptive: Joint = Joint(
-        trainings=12, optimisation=Optimisation(steps=500, learning_rate=1e-2, schedule="cosine"), scale=1e-2
+        trainings=20, optimisation=Optimisation(steps=500, learning_rate=1e-2, schedule="cosine"), scale=1e-2
     )
     """on pairs with Adam, from small random attention matrices"""
 
@@ -258,14 +258,14 @@ def joint_pairs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     return train_all_weights(config.pairs, dict.fromkeys(seeds, pairs(config.pairs.length - 1)), "pairs")
 
 
-@TASK.measurement(seeds=lambda config: config.forests.trainings, ensemble=True)
+@TASK.measurement(seeds=lambda config: config.forests.trainings, ensemble=True, root=2030)
 def joint_forests(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """A random forest of its own for each training."""
     graphs = forests(seeds, config.forests.length - 1, config.root_share)
     return train_all_weights(config.forests, graphs, "forests", ("causal",))
 
 
-@TASK.measurement(seeds=lambda config: config.adaptive.trainings, ensemble=True)
+@TASK.measurement(seeds=lambda config: config.adaptive.trainings, ensemble=True, root=2030)
 def adam_on_pairs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Adam instead of gradient descent."""
     graphs = dict.fromkeys(seeds, pairs(config.adaptive.length - 1))

@@ -61,7 +61,7 @@ class Config:
     """how"""
     length: int = 16
     """tokens T"""
-    trainings: int = 8
+    trainings: int = 12
     """independent trainings an arm"""
     control_trainings: int = 5
     """the same where training must fail"""
@@ -118,19 +118,19 @@ def staged_both(config: Config, graphs: Graphs, kind: str) -> LabelledArrays:
     return trained | {"loss_exchanged": exchanged_roots(config, seeds, graphs, kind, trained)}
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, root=2030)
 def staged_chain(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Both arms on a chain."""
     return staged_both(config, dict.fromkeys(seeds, chain(config.length - 1)), "chain")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, root=2030)
 def staged_pairs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Both arms on pairs."""
     return staged_both(config, dict.fromkeys(seeds, pairs(config.length - 1)), "pairs")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, root=2030)
 def staged_forests(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """A random forest of its own for each training."""
     return staged_both(config, forests(seeds, config.length - 1, config.root_share), "forests")

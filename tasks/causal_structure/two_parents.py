@@ -83,7 +83,7 @@ from tasks.causal_structure._shared import (
 class TwoQuestions:
     """Staged training of two heads on nodes with two parents, (i - 1) // 2 and i - 1."""
 
-    trainings: int = 8
+    trainings: int = 16
     """independent trainings an arm"""
     states: int = 3
     """symbols S"""
@@ -372,13 +372,13 @@ def train_heads(
     }
 
 
-@TASK.measurement(seeds=lambda config: config.staged.trainings, ensemble=True)
+@TASK.measurement(seeds=lambda config: config.staged.trainings, ensemble=True, root=2030)
 def two_heads_staged(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Each head asked about a test token of its own."""
     return train_heads(config.staged, seeds, ARM_NAMES)
 
 
-@TASK.measurement(seeds=lambda config: config.staged.trainings, ensemble=True)
+@TASK.measurement(seeds=lambda config: config.staged.trainings, ensemble=True, root=2030)
 def same_question_twice(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Both heads asked about the same test token."""
     return train_heads(config.staged, seeds, ("causal",), same_question=True)
@@ -402,7 +402,7 @@ def each_head_finds_its_parent(results: Results, same_question: bool = False) ->
         for arm in measured["arm"].values
     ]
     every = (hits == 1).all(("arm", "head"))
-    origin = "what 8 of 8 trainings show; by chance none in a million would have every parent as the argmax"
+    origin = "set after 8 of 8 other trainings (root 2026); by chance none in a million would have every parent as the argmax"
     return Evidence.all(Evidence.proportion(int(every.sum()), every.size, ">", 0.2, origin), *parts)
 
 

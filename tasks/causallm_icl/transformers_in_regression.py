@@ -70,13 +70,13 @@ class Config:
 
     softmax: Softmax = Softmax()
     """networks and prompts"""
-    trainings: int = 21
+    trainings: int = 32
     """independent trainings an arm"""
     controls: int = 12
     """independent trainings of the control with exchanged labels"""
     longer: int = 1500
     """steps of the longer training of the causal network, layers not shared"""
-    longer_trainings: int = 12
+    longer_trainings: int = 20
     """independent longer trainings"""
     deep: int = 200
     """layers of the hand-written causal network that the trained one is compared with"""
@@ -124,7 +124,7 @@ def shorter_contexts(sizes: Softmax) -> tuple[int, ...]:
     return tuple(max(2, round(share * sizes.context_length)) for share in (0.4, 0.6, 0.8))
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=7)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2030)
 def trained_transformers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Errors by sharing of layers and arm: of the test, under the other arm's mask, on shorter contexts under either mask, on the last
     training prompts, and of linear probes of every layer, of trained networks and of untrained ones."""
@@ -167,7 +167,7 @@ def exchanged_labels(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     return {"error": exchanged_labels_errors(config.softmax, "linear", seeds)}
 
 
-@TASK.measurement(seeds=lambda config: config.longer_trainings, ensemble=True, seeds_per_job=4)
+@TASK.measurement(seeds=lambda config: config.longer_trainings, ensemble=True, seeds_per_job=4, root=2030)
 def longer_training(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Mean squared distances of the predictions of causal networks, trained longer, and of the hand-written causal network, to one
     pass of Kaczmarz, to least squares and to the labels."""
@@ -193,7 +193,7 @@ def longer_training(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     return {"distance": labelled(stacked, seed=seeds, network=list(distances), target=targets)}
 
 
-@TASK.measurement(seeds=lambda config: config.trainings)
+@TASK.measurement(seeds=lambda config: config.trainings, root=2030)
 def references(config: Config, seed: int) -> LabelledArrays:
     """Test errors of the closed forms, by predictor."""
     sizes = config.softmax

@@ -87,7 +87,7 @@ CI = Config(
     optimisation=Optimisation(
         steps=2500, learning_rate=1e-2, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
     ),
-    trainings=28,
+    trainings=40,
 )
 PAPER_SIZES = longer(
     CI,
@@ -154,7 +154,7 @@ def reach(context: int, dimension: int, module: TwoKinds, batch: Batch, mask: Te
     return norms
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=14)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=20, root=2030)
 def copying(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Two layers on alternating tokens in three arms: losses and reach of the first layer along training."""
     name, context = "inputs and labels apart", config.context_length

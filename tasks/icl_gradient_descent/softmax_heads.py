@@ -67,7 +67,7 @@ CI = Experiment(
     optimisation=Optimisation(
         steps=2000, learning_rate=1e-2, warmup=0.1, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3
     ),
-    trainings=28,
+    trainings=48,
     test_prompts=2000,
 )
 TASK = Task(
@@ -128,7 +128,7 @@ def opposition_before(study: Study[Update], batches: Mapping[int, Batch], mask: 
     return labelled(torch.stack(found)[:, None], seed=list(batches), arm=list(study.arms))
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=14)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=16, root=2030)
 def softmax_heads(config: Experiment, seeds: tuple[int, ...]) -> LabelledArrays:
     """Softmax attention of one and two heads, linear attention with and without a layer norm before it."""
     name, context = "softmax heads, layer norm", config.context_length

@@ -90,7 +90,7 @@ class Config(Experiment):
 
 
 CI = Config(
-    trainings=10,
+    trainings=14,
     initial_scale=0.05,
     head_ratio=2,
     optimisation=Optimisation(steps=8000, learning_rate=1e-2, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3),
@@ -152,7 +152,7 @@ def curvature_of(layer: Products) -> Tensor:
     return -layer.value.diagonal(dim1=1, dim2=2)[:, :-1].mean(1) * layer.scale
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=5)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=7, root=2030)
 def two_layers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Two tied layers in both arms: loss along training, losses and cosines on test prompts, and the references."""
     name, context = "two layers, one set of weights", config.context_length

@@ -84,7 +84,7 @@ class Config(AttentionSizes):
 
     prompt: int = 16
     """tokens of the prompt, which see each other in the prefix arm"""
-    trainings: int = 20
+    trainings: int = 32
     """independent trainings an arm"""
     steps: int = 400
     """updates of the causal and the prefix arm"""
@@ -146,19 +146,19 @@ def follow_both(config: Config, seeds: tuple[int, ...], steps: int, layers: int 
     return arrays(history)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2030)
 def two_masks(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """The causal and the prefix arm on Dirichlet chains, scored from the last token of the prompt on."""
     return follow_both(config, seeds, config.steps)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2030)
 def one_layer(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """The same with one layer, which cannot match what it copies."""
     return follow_both(config, seeds, config.steps, layers=1)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=10)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2030)
 def one_token(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Both arms on the prompt alone, scored on the one token after it, for several times as many updates."""
     return follow_both(replace(config, length=config.prompt), seeds, config.long_steps)

@@ -90,7 +90,7 @@ class Config:
 
     dimension: int = 5
     """d coordinates of a state"""
-    trainings: int = 20
+    trainings: int = 40
     """independent trainings on short sequences"""
     short: Sizes = Sizes()
     """short sequences"""
@@ -180,7 +180,7 @@ def missed_by(layer: MesaLayer, config: Config, sizes: Sizes, seed: int, start: 
     return found
 
 
-@TASK.measurement(seeds=lambda config: config.trainings)
+@TASK.measurement(seeds=lambda config: config.trainings, root=2030)
 def short_training(config: Config, seed: int) -> LabelledArrays:
     """By law of the first state: c by way to score, beginning and update; share missed by the layers of the first beginning."""
     trained = {start: training(config, config.short, seed, start, "fresh sequences") for start in STARTS}

@@ -60,7 +60,7 @@ class Config:
     """graphs of the fixed set"""
     trainings: int = 48
     """independent trainings on fresh graphs"""
-    pool_trainings: int = 24
+    pool_trainings: int = 40
     """independent trainings on fixed graphs"""
 
 
@@ -84,7 +84,7 @@ def fresh_graphs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     return Comparison((*LEARNT, "shuffled"), ("prefix",), config.size, config.training).fit(seeds, "fresh")
 
 
-@TASK.measurement(seeds=lambda config: config.pool_trainings, ensemble=True, seeds_per_job=24)
+@TASK.measurement(seeds=lambda config: config.pool_trainings, ensemble=True, seeds_per_job=20, root=2030)
 def fixed_graphs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Training on a small fixed set of graphs, judged on new ones."""
     return Comparison(LEARNT, ("prefix",), config.size, config.training, pool=config.pool).fit(seeds, "fixed")

@@ -65,7 +65,7 @@ class Config:
     """the networks"""
     tests: int = 120
     """paths a network is asked for"""
-    trainings: int = 24
+    trainings: int = 32
     """independent graphs and trainings"""
     graphs: int = 40
     """independent graphs whose lengths are computed without a network"""
@@ -96,7 +96,7 @@ WRITTEN = ("training law", "temperature 1", "greedy")  # whose lengths are count
 READINGS = ("log number of paths", "minus distance", "log hitting probability")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=16, root=2030)
 def one_layer_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Attention-only networks of one layer, by the law of their training paths: what `examine` finds.
 

@@ -63,7 +63,7 @@ class Config:
     """the networks"""
     graphs: int = 24
     """graphs whose closed forms are compared"""
-    trainings: int = 32
+    trainings: int = 64
     """independent graphs and trainings at the first and the last limit"""
     between: int = 4
     """the same at the limits between (for the figure)"""
@@ -122,7 +122,7 @@ def trained_at(config: Config, seeds: tuple[int, ...], limits: Sequence[int], of
     return {"accuracy": accuracy, "valid": valid}
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2030)
 def short_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Final accuracies beyond the first and the last limit, and shares of connected pairs with a valid path.
 

@@ -98,7 +98,7 @@ class Config:
     """evaluations during a training"""
     network: Network = Network()
     """the networks"""
-    hierarchical_trainings: int = 24
+    hierarchical_trainings: int = 32
     """independent graphs and trainings of hierarchical graphs"""
     bernoulli_trainings: int = 20
     """independent graphs and trainings of Bernoulli graphs"""
@@ -160,7 +160,7 @@ def train_kinds(config: Config, seeds: tuple[int, ...], family: str, kinds: Sequ
     }
 
 
-@TASK.measurement(seeds=lambda config: config.hierarchical_trainings, ensemble=True, seeds_per_job=12)
+@TASK.measurement(seeds=lambda config: config.hierarchical_trainings, ensemble=True, seeds_per_job=16, root=2030)
 def hierarchical_answers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """All four kinds of answer on hierarchical graphs."""
     return train_kinds(config, seeds, "hierarchical", ("stepwise", "direct", "suffix", "filler"))
