@@ -6,9 +6,9 @@ How it stops is settled here, before anything heavy is imported.
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
+from os import _exit
 from types import FrameType
 
 STOPPED = 130
@@ -32,7 +32,7 @@ def main() -> int:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     # Workers end with this process, and results are written whole, so that there is nothing to tidy up a second time.
-    signal.signal(number, lambda *_: os._exit(STOPPED))
+    signal.signal(number, lambda *_: _exit(STOPPED))
     raise KeyboardInterrupt
 
 

@@ -26,7 +26,7 @@ from rich.table import Table
 from lab import checks, coverage, dictionary, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
-from lab.errors import LabError, nearest, told
+from lab.errors import LabError, nearest, told, told_exits
 from lab.execution import Session, check_cluster, check_device, is_named
 from lab.files import FOLDERS, require_clone, require_writable, write
 from lab.power import ENOUGH
@@ -192,7 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     logger.setLevel(logging.DEBUG if "--debug" in arguments else logging.NOTSET)
     try:
-        return _dispatch([argument for argument in arguments if argument != "--debug"])
+        with told_exits():
+            return _dispatch([argument for argument in arguments if argument != "--debug"])
     except LabError as error:
         _say(error)
         return 2

@@ -125,7 +125,9 @@ def execute(
         except (LabError, KeyboardInterrupt):
             raise
         except SystemExit as error:
-            raise Failed(f"RuntimeError: it called sys.exit({error.code!r}), which ends no measurement") from error
+            raise Failed(
+                f"RuntimeError: it called sys.exit or os._exit ({error.code!r}), which ends no measurement"
+            ) from error
         except BaseException as error:
             raise Failed(told(error, job.file)) from error
 

@@ -209,6 +209,16 @@ def test_what_a_file_prints_is_no_verdict(own: Own) -> None:
     assert "again" in errors
 
 
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)"])
+@pytest.mark.parametrize("place", ["measurement", "claim", "file"])
+def test_a_file_cannot_end_the_command(own: Own, end: str, place: str) -> None:
+    inside = f"    import os, sys\n    {end}\n    return"
+    measurement = MEASUREMENT.replace("    return", inside) if place == "measurement" else MEASUREMENT
+    claim = CLAIM.replace("    return", inside) if place == "claim" else CLAIM
+    status, _, errors = own.run(HEAD, measurement, claim, f"import os, sys\n{end}\n" if place == "file" else "")
+    assert (status, "exit" in errors.lower()) == (2, True)
+
+
 def test_numbers_in_another_order_of_bytes_are_kept(own: Own) -> None:
     big = MEASUREMENT.replace("float(seed)", 'np.array([1.5, 2.5], ">f8")')
     for _ in range(2):
