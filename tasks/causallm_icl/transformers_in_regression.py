@@ -70,7 +70,7 @@ class Config:
 
     softmax: Softmax = Softmax()
     """networks and prompts"""
-    trainings: int = 32
+    trainings: int = 48
     """independent trainings an arm"""
     controls: int = 12
     """independent trainings of the control with exchanged labels"""
@@ -124,7 +124,7 @@ def shorter_contexts(sizes: Softmax) -> tuple[int, ...]:
     return tuple(max(2, round(share * sizes.context_length)) for share in (0.4, 0.6, 0.8))
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2030)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2031)
 def trained_transformers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Errors by sharing of layers and arm: of the test, under the other arm's mask, on shorter contexts under either mask, on the last
     training prompts, and of linear probes of every layer, of trained networks and of untrained ones."""
@@ -193,7 +193,7 @@ def longer_training(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     return {"distance": labelled(stacked, seed=seeds, network=list(distances), target=targets)}
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, root=2030)
+@TASK.measurement(seeds=lambda config: config.trainings, root=2031)
 def references(config: Config, seed: int) -> LabelledArrays:
     """Test errors of the closed forms, by predictor."""
     sizes = config.softmax

@@ -68,7 +68,7 @@ BETWEEN = (0.2, 0.225, 0.25, 0.275)  # some trainings escape from these, others 
 class Config:
     """Sizes of the trainings."""
 
-    trainings: int = 32
+    trainings: int = 40
     """independent trainings an arm"""
     steps: int = 600
     """updates"""
@@ -402,7 +402,7 @@ TRAPPED = "tied, p + q > 1"
 DEPTHS = (1, 2)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2031)
 def fixed_chain(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """One layer, tied and untied, on both chains, by plain gradient descent."""
     return arrays(follow_fixed(config, seeds, ARMS, OPTIMISERS["SGD"](config)))
@@ -416,7 +416,7 @@ def by_depth(config: Config, seeds: tuple[int, ...], optimiser: str, scale: floa
     return xr.concat(ends, "layers").assign_coords(layers=list(DEPTHS)).transpose("seed", "layers")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2031)
 def other_optimiser(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """The tied model at p + q > 1 with AdamW, from the same small weights: [seed, layers]."""
     return {"excess": by_depth(config, seeds, "AdamW", SMALL)}
@@ -429,7 +429,7 @@ def by_scale(config: Config, seeds: tuple[int, ...], scales: Sequence[float]) ->
     return {"excess": found}
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12, root=2031)
 def small_and_large_starts(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """From the scales at which the fate is the same for nearly all."""
     return by_scale(config, seeds, (SMALL, 0.1, LARGE))

@@ -68,7 +68,7 @@ class Config(World):
 
 
 CI = Config(
-    dimension=8, law="unit", optimisation=replace(World().optimisation, steps=1_000), trainings=10, test_prompts=2_000
+    dimension=8, law="unit", optimisation=replace(World().optimisation, steps=1_000), trainings=16, test_prompts=2_000
 )
 TASK = Task(
     SLUG,
@@ -179,7 +179,7 @@ def title(components: int, noise: float) -> str:
 FORMS = (*FIRST, "least squares", "other posterior mean")
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=5, root=2030)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4, root=2031)
 def trained_worlds(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Causal networks in every world: mean squared ``error`` and squared ``distance`` to the closed forms by pairs, and ``closed``,
     the error of the forms. The "other" form knows another set of the same size."""
