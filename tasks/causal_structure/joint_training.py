@@ -333,7 +333,9 @@ def joint_training_finds_forests(results: Results, other: bool = False) -> Evide
         parent = parent.copy(data=np.roll(parent.values, 1, axis=parent.dims.index("seed")))
     weight, most = parent_attention(causal["attention"], parent)
     least, _ = least_attention(causal["attention"], parent)
-    origin = "two thirds: below root 2030 three quarters was not decided (0.86 on average); judged on seeds drawn afterwards"
+    origin = (
+        "two thirds: below root 2030 three quarters was not decided (0.86 on average); judged on seeds drawn afterwards"
+    )
     return Evidence.all(
         Evidence.median(weight, ">", 0.5, "more than on all other tokens together"),
         Evidence.over_seeds(xr.where(most > least, most, least), ">", 2 / 3, origin),
