@@ -12,6 +12,8 @@ from lab.cli import main
 from lab.comparing import _difference, compare, side, summary
 from lab.errors import LabError
 from lab.execution import Session
+from lab.files import write
+from lab.runs import content, read
 
 TINY = str(Path(__file__).parent / "examples" / "tiny.py")
 
@@ -33,15 +35,24 @@ def test_presets_side_by_side(session: Session, tmp_path: Path, capsys) -> None:
     assert "0 verdicts differ" in capsys.readouterr().out
 
 
-def test_stores_are_read_whatever_code_measured_them_and_never_written(
-    session: Session, tmp_path: Path, monkeypatch
-) -> None:
+def test_stores_are_read_whatever_code_measured_them_and_never_written(session: Session, tmp_path: Path) -> None:
     measured = side(TINY, session)
     before = sorted(session.results.rglob("*"))
     stored = side(f"{TINY}@{session.results}", session)
     assert stored.records.keys() == measured.records.keys()
     assert [row.differs for row in compare(measured, stored).rows] == ["", "", ""]
-    monkeypatch.setattr("lab.tasks.Measurement.fingerprint", "newer code")
+    for file in list(session.results.rglob("s*.safetensors")):
+        data, manifest = read(file)
+        manifest["identity"]["source"] = "older code"
+        older = (
+            tmp_path
+            / "older"
+            / file.relative_to(session.results).parent.parent
+            / ("0" * 15 + file.parent.name[0])
+            / file.name
+        )
+        write(older, content(data, manifest))
+    assert side(f"{TINY}@{tmp_path / 'older'}", session).records.keys() >= {"tiny/A1", "tiny/A2"}
     assert side(f"{TINY}@{session.results}", session).records.keys() == measured.records.keys()
     other = side(f"{TINY},size=77@{session.results}", session)
     assert "tiny/A1" in other.missing

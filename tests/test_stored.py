@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -66,7 +67,8 @@ def test_stale_and_abandoned_work_is_swept_and_nothing_else(root: Path, monkeypa
 
 def test_older_code_is_stale(root: Path, monkeypatch) -> None:
     task = load(TINY)
-    monkeypatch.setattr(type(task.measurements["means"]), "fingerprint", "another")
+    older = {name: dataclasses.replace(one, fingerprint="another") for name, one in task.measurements.items()}
+    monkeypatch.setattr(task, "measurements", older)
     found = survey(root, [str(TINY)])
     assert {one.state for one in found} == {OLD_CODE}
     assert prune(root, found)[-1].startswith("removed 3 of 3 configurations")

@@ -26,7 +26,7 @@ def test_a_sweep_is_a_table_and_a_curve_and_is_cached(tmp_path: Path, capsys) ->
     said = capsys.readouterr()
     assert "size = 8" in said.out
     curve = pd.read_csv(tmp_path / "tiny" / "sweeps" / "size.csv")
-    assert set(curve["x"]) == {4, 8}
+    assert set(curve["x"].dropna()) == {4, 8}  # the line of a bound has no place
     assert (tmp_path / "tiny" / "sweeps" / "size.png").stat().st_size > 1000
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("seeds-*.safetensors")}
     assert main([*arguments[:-1], "size=4,8,6"]) == 0
@@ -47,7 +47,7 @@ def test_fields_of_every_kind_can_be_changed() -> None:
     [
         (
             "sise=1",
-            "no configuration of tiny has a field 'sise' .did you mean 'size'.; the fields are draws, flag, inner, size",
+            "no configuration of tiny has a field 'sise' .did you mean 'size'..; the fields are draws, flag, inner, size",
         ),
         ("inner.scale=1", "Inner has no field 'scale' .did you mean 'scales'"),
         ("size.x=1", "has no fields of its own"),
