@@ -21,7 +21,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from lab import checks, coverage, dictionary, pages, replication
+from lab import checks, coverage, dictionary, listing, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
 from lab.errors import LabError, nearest, told
@@ -52,8 +52,6 @@ from lab.tasks import Task
 # How the one argument of a command looks that is no option.
 TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
 PREDICTORS = re.compile(r".*[:.].*")
-# Where the output is no terminal there is no width to fit.
-PLAIN_WIDTH = 180
 
 logger = logging.getLogger("lab")
 
@@ -309,7 +307,7 @@ def _check_not_emptied(default: Any, found: Any, option: str) -> None:
 
 
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    return listing.console()
 
 
 def _print_table(verdicts: Verdicts, title: str) -> int:
@@ -517,30 +515,29 @@ def _list_papers(options: List) -> int:
 def _list(options: List) -> int:
     if options.papers:
         return _list_papers(options)
+    stamp = listing.stamp()  # before the files are read
+    records = _records()
+    listing.keep(records, stamp)
+    listing.show(records, options.json, _console())
+    return 0
+
+
+def _records() -> list[dict[str, Any]]:
+    """Every sheet with its paper, presets, figures and claims, as plain data."""
     papers: dict[str, list[Task]] = {}
     for task in discover():
         papers.setdefault(task.name, []).append(task)
-    records: list[dict[str, Any]] = [
+    return [
         {
             "task": next((task.key for task in tasks if task.place == "tasks"), None),
             "paper": {"slug": name, **dataclasses.asdict(tasks[0].paper)},
+            "citation": tasks[0].paper.citation,
             "presets": list(tasks[0].presets),
             "figures": [figure for task in tasks for figure in task.figures],
             "claims": [_claim_record(claim) for task in tasks for claim in task.claims.values()],
         }
         for name, tasks in papers.items()
     ]
-    if options.json:
-        print(json.dumps(records, indent=1))
-        return 0
-    console = _console()
-    for record in records:
-        paper = record["paper"]
-        console.print(f"[bold]{paper['slug']}[/bold]  {escape(papers[paper['slug']][0].paper.citation)}")
-        console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False, markup=False)
-        for claim in record["claims"]:
-            console.print(f"  {claim['id']}  {claim['kind']}, {claim['where']}", highlight=False, markup=False)
-    return 0
 
 
 def _show(name: str) -> int:

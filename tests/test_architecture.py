@@ -58,7 +58,9 @@ ROOMS: dict[str, Room] = {
     "diagnosis": _room("diagnosis", "ground models chains regression evaluation figures measurements"),
     # Exact answers are those of the wings whose prompts it writes.
     "data": _room("data", f"ground {' '.join(WINGS)} measurements"),
-    "command line": _room("cli options __main__", "ground declarations measurements reports dictionary data diagnosis"),
+    "command line": _room(
+        "cli options listing __main__", "ground declarations measurements reports dictionary data diagnosis"
+    ),
     "benchmarks": _room("benchmarks", f"ground models training {' '.join(WINGS)} measurements diagnosis"),
     # A task may offer its prompts to the diagnosis.
     "tasks": _room("", f"{SHEET} diagnosis"),
