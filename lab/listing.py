@@ -37,7 +37,10 @@ def kept() -> list[Record] | None:
 
 
 def keep(records: Sequence[Record], made_from: str) -> None:
-    """Keep ``records``, and the ``stamp`` of the files that they were made from, for the next time; a folder that cannot be written to costs that, no more."""
+    """Keep ``records`` for the next time, with the ``stamp`` of the files that they were made from.
+
+    A folder that cannot be written to costs that, no more.
+    """
     try:
         write(_place(), json.dumps({"stamp": made_from, "records": list(records)}).encode())
     except LabError:
