@@ -50,7 +50,8 @@ def fingerprints(prompts: Mapping[str, Tensor]) -> np.ndarray:
     words = [_words(value) for _, value in sorted(question(prompts).items())]
     bits = words[0] if len(words) == 1 else np.concatenate(words, axis=1)
     mixed = bits ^ (bits >> np.uint64(32))
-    return _scrambled(mixed @ _factors(bits.shape[1]))
+    # Without the constant a question of zeros would have the fingerprint 0.
+    return _scrambled(mixed @ _factors(bits.shape[1]) + np.uint64(0x9E3779B97F4A7C15))
 
 
 def belongs(prompts: Mapping[str, Tensor], part: Part, share: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import sys
 import types
 import typing
@@ -30,8 +31,10 @@ from lab.streams import stream
 
 BLOCK = 1024
 """Prompts drawn at once; a part of what a seed means, so that it never changes."""
-BARREN = 1000
-"""Blocks without one prompt of the wanted part, after which there is none."""
+BARREN = 100
+"""Blocks without one prompt of the wanted part, after which there is none; more where the part is small."""
+UNLIKELY = 50.0
+"""So many prompts of the part are expected in the blocks that hold none, before that is said."""
 
 WRITTEN = "written in JSON"
 
@@ -106,6 +109,8 @@ class Source:
             LabError: the part is empty, as it is where a generator has only few different prompts.
         """
         number, barren = worker, 0
+        rare = min(self.share, 1 - self.share)
+        enough = max(BARREN, math.ceil(UNLIKELY / (rare * BLOCK)))
         while True:
             block = self.block(seed, number)
             if self.part != "all":
@@ -116,9 +121,9 @@ class Source:
                 yield block
             else:
                 barren += 1
-            if barren == BARREN:
+            if barren == enough:
                 raise LabError(
-                    f"none of {BARREN * BLOCK:,} prompts of {self.name} belongs to the part {self.part!r} at a share of {self.share}: "
+                    f"none of {enough * BLOCK:,} prompts of {self.name} belongs to the part {self.part!r} at a share of {self.share}: "
                     "it has too few different prompts at these sizes; choose larger sizes or another share"
                 )
             number += workers

@@ -14,7 +14,7 @@ def source(name: str, **sizes) -> Source:
     return Source(found.name, found.sample, {**found.sizes, **sizes})
 
 
-def drawn(one: Source, count: int = 20_000) -> dict[str, torch.Tensor]:
+def drawn(one: Source, count: int = 6_000) -> dict[str, torch.Tensor]:
     return next(one.chunks(0, count, count))
 
 

@@ -69,7 +69,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
         next(REGRESSION.chunks(0, 0))
     with pytest.raises(LabError, match="--share 1.5 must lie between 0 and 1"):
         dataclasses.replace(REGRESSION, share=1.5)
-    nothing = dataclasses.replace(POINTERS, sizes={"length": 1}, part="held-out", share=1e-9)
+    nothing = dataclasses.replace(POINTERS, sizes={"length": 1}, part="held-out", share=0.01)
     with pytest.raises(LabError, match="too few different prompts at these sizes"):
         next(nothing.chunks(0, 1))
 
