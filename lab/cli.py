@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import re
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,12 +21,28 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from lab import checks, coverage, dictionary, pages, replication
+from lab import checks, coverage, dictionary, listing, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
 from lab.errors import LabError, nearest, told, told_exits
-from lab.execution import Session, check_cluster, check_device, is_named
+from lab.execution import Session, is_named
 from lab.files import FOLDERS, require_clone, require_writable, write
+from lab.options import (
+    Check,
+    Cite,
+    Compare,
+    Data,
+    Diagnose,
+    List,
+    Notebooks,
+    Power,
+    Reproduce,
+    Run,
+    Show,
+    Stored,
+    Where,
+    parse,
+)
 from lab.power import ENOUGH
 from lab.report import terminal_table
 from lab.reproduction import Verdicts, judge_all, measure_and_draw, reproduce
@@ -38,148 +52,8 @@ from lab.tasks import Task
 # How the one argument of a command looks that is no option.
 TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
 PREDICTORS = re.compile(r".*[:.].*")
-# Where the output is no terminal there is no width to fit.
-PLAIN_WIDTH = 180
 
 logger = logging.getLogger("lab")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where measurements are taken and kept."""
-
-    device: str = "cpu"
-    """compute device: cpu, cuda or cuda:N"""
-    workers: int = dataclasses.field(default_factory=_processors)
-    """processes on this machine, or jobs on a cluster"""
-    cluster: str = ""
-    """'local' (Dask on this machine), the address of a Dask scheduler, or a batch system set up for
-    dask-jobqueue (slurm, pbs, sge, lsf, htcondor, oar)"""
-    results: Path = dataclasses.field(default_factory=lambda: Session().results)
-    """folder of finished measurements"""
-    again: tuple[str, ...] = ()
-    """measurements to take again although they come with the lab, by name or part, with shell wildcards: '*' takes all,
-    '!name' spares one"""
-
-    def session(self, root: int | None = None) -> Session:
-        if self.workers < 1:
-            raise LabError(f"--workers {self.workers} is below 1; name the number of processes to use")
-        if root is not None and root < 0:
-            raise LabError(f"--fresh {root} is below 0; name a root: 1, 2 and so on")
-        check_device(self.device)
-        check_cluster(self.cluster)
-        try:
-            folder = self.results.expanduser().absolute()
-        except RuntimeError as error:  # the home of nobody
-            raise LabError(f"--results {self.results} is no folder ({error}); name another one") from error
-        return Session(folder, self.device, self.workers, self.cluster, root=root, again=self.again)
-
-
-Located = Annotated[Where, tyro.conf.arg(name="")]
-
-
-@dataclass(frozen=True)
-class List:
-    """List the tasks and their claims, or the papers."""
-
-    papers: bool = False
-    """every paper and where it stands: verified, planned, nothing to check"""
-    json: bool = False
-    """machine-readable output"""
-
-
-@dataclass(frozen=True)
-class Show:
-    """Show a task, a claim, a paper, or the dictionary of attention and optimisation."""
-
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """name of a task, id of a claim (or of several, with shell wildcards), slug of a paper, or 'dictionary'"""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Measure one task, draw its figures beside the results and judge its paper's claims."""
-
-    task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
-    """name of a task, or path of a file that defines one"""
-    preset: str = "ci"
-    """smoke (seconds), ci (about a minute) or paper (the paper's sizes)"""
-    seeds: tuple[int, ...] = ()
-    """the seeds to measure, instead of the preset's number of them"""
-    fresh: int | None = None
-    """draw the seeds below this root (1, 2, …) instead of the one that the evidence was drawn below"""
-    where: Located = Where()
-
-
-@dataclass(frozen=True)
-class Check:
-    """Judge claims. Exit status 0 only if every verdict is the expected one and every control was rejected."""
-
-    patterns: tyro.conf.Positional[tuple[str, ...]] = ()
-    """claim ids with shell wildcards, names of tasks, or paths of files with claims; all claims if left out"""
-    preset: str = "ci"
-    """smoke, ci or paper"""
-    fresh: int | None = None
-    """judge on seeds below this root (1, 2, …) instead of those that the evidence was drawn from"""
-    json: bool = False
-    """machine-readable output"""
-    where: Located = Where()
-
-
-@dataclass(frozen=True)
-class Power:
-    """Say how likely fresh seeds are to give the verdicts again. Exit status 0 only if all are likely enough.
-
-    An estimate from the samples that were judged; `lab reproduce --roots` measures what it estimates.
-    """
-
-    patterns: tyro.conf.Positional[tuple[str, ...]] = ()
-    """claim ids with shell wildcards, or paths of files with claims; all claims if left out"""
-    preset: str = "ci"
-    """smoke, ci or paper"""
-    show: int = 20
-    """how many claims to show, the least certain first"""
-    where: Located = Where()
-
-
-@dataclass(frozen=True)
-class Diagnose:
-    """Name the algorithm that a predictor carries out: compare it with every closed form on fresh prompts."""
-
-    predictor: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTOR")]
-    """MODULE:FUNCTION, FILE.py:FUNCTION, or a checkpoint written by lab.models.checkpoint.save_model"""
-    task: str = "linear-regression"
-    """the prompts: linear-regression, markov-chains, or a task (name or file) that offers its own"""
-    prompts: int = 512
-    """fresh prompts, half of them to fit parameters, half to judge"""
-    seed: int = 0
-    """root of the prompts"""
-    out: Path = dataclasses.field(default_factory=lambda: Session().results / "diagnosis")
-    """folder of diagnosis.json, diagnosis.png and the data behind it"""
-
-
-@dataclass(frozen=True)
-class Notebooks:
-    """Make and execute the notebooks of tasks."""
-
-    tasks: tyro.conf.Positional[tuple[str, ...]] = ()
-    """names of tasks; all if left out"""
-    where: Located = Where()
-
-
-@dataclass(frozen=True)
-class Reproduce:
-    """Make what is official at the ci preset: evidence, figures, verdicts, notebooks, pages."""
-
-    tasks: tyro.conf.Positional[tuple[str, ...]] = ()
-    """names of tasks; all if left out"""
-    roots: tuple[int, ...] = ()
-    """instead, judge the sampled claims on the seeds below these roots and keep what comes out"""
-    where: Located = Where()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -215,21 +89,11 @@ def _dispatch(arguments: list[str]) -> int:
     _check_named_once(arguments)
     if arguments[:1] == ["run"] and (ordered := _name_first(arguments[1:], Run, TASK_NAMES)):
         return _parse_and_run(ordered)
+    if arguments[:1] == ["data"] and not arguments[1:2] == ["--help"]:
+        return _parse_and_export(arguments[1:])
     if arguments[:1] == ["diagnose"] and (ordered := _name_first(arguments[1:], Diagnose, PREDICTORS)):
         return _parse_and_diagnose(ordered)
-    commands = {
-        "list": List,
-        "show": Show,
-        "run": Run,
-        "check": Check,
-        "power": Power,
-        "diagnose": Diagnose,
-        "notebooks": Notebooks,
-        "reproduce": Reproduce,
-    }
-    command: Any = tyro.extras.subcommand_cli_from_dict(
-        {name: kind for name, kind in commands.items()}, prog="lab", args=arguments, description=__doc__
-    )
+    command = parse(arguments)
     match command:
         case List():
             return _list(command)
@@ -243,6 +107,12 @@ def _dispatch(arguments: list[str]) -> int:
             return _notebooks(command)
         case Reproduce():
             return _reproduce(command)
+        case Stored():
+            return _stored(command)
+        case Compare():
+            return _compare(command)
+        case Cite():
+            return _cite(command)
     if isinstance(command, Diagnose):
         raise LabError("name the predictor to diagnose: MODULE:FUNCTION, FILE.py:FUNCTION or a checkpoint")
     raise LabError("name the task to run; `lab list` names them all")
@@ -329,6 +199,29 @@ def _parse_and_diagnose(arguments: list[str]) -> int:
     return _diagnose(*_parse(arguments, Diagnose, setting, "diagnose", about))
 
 
+def _parse_and_export(arguments: list[str]) -> int:
+    """``lab data``: its own options and the sizes of the generator on one command line."""
+    from lab.data import sources
+    from lab.data.export import export, recurrence_sentence
+
+    if not arguments:
+        for one in sources.generators():
+            print(f"{one.part.__name__}  {' '.join((one.part.__doc__ or '').split(chr(10) * 2)[0].split())}")
+        return 0
+    if arguments[0].startswith("-"):
+        raise LabError(f"`lab data {arguments[0]}` names no generator; name it first, `lab data` alone lists them")
+    generator = sources.find_generator(arguments[0])
+    about = f"Write prompts of {generator.part.__name__} to a file.\n\n{generator.part.__doc__ or ''}"
+    options, sizes = _parse(arguments, Data, sources.options(generator), "data", about)
+    source = sources.source_from(generator, sizes, options.part, options.share)
+    recurrence = export(
+        source, options.count, options.seed, options.out, options.also, options.precision, options.chunk
+    )
+    print(f"wrote {options.count:,} prompts of {source.name} to {options.out}")
+    print(recurrence_sentence(source, recurrence))
+    return 0
+
+
 def _value(arguments: Sequence[str], option: str, default: str) -> str:
     """The value that the command line gives an option."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
@@ -340,7 +233,12 @@ def _value(arguments: Sequence[str], option: str, default: str) -> str:
 
 def _parse(arguments: list[str], options: type, default: Any, command: str, about: str) -> tuple[Any, Any]:
     """Instances of ``options`` and of the class of ``default``, whose fields stand side by side as options."""
-    own = {one.name for kind in (options, Where) for one in dataclasses.fields(kind)} - {"task", "predictor", "where"}
+    own = {one.name for kind in (options, Where) for one in dataclasses.fields(kind)} - {
+        "task",
+        "predictor",
+        "generator",
+        "where",
+    }
     for one in dataclasses.fields(default):
         if one.name in own:
             raise LabError(
@@ -410,7 +308,7 @@ def _check_not_emptied(default: Any, found: Any, option: str) -> None:
 
 
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    return listing.console()
 
 
 def _print_table(verdicts: Verdicts, title: str) -> int:
@@ -432,6 +330,8 @@ def _status(verdicts: Verdicts) -> int:
 
 def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     session = options.where.session(options.fresh)
+    if options.sweep:
+        return _sweep(parts, options, configs, session)
     seeds = options.seeds or None
     if seeds and options.fresh is not None:
         raise LabError(
@@ -455,6 +355,18 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
         print("The smoke preset shows that everything runs; it is too small for verdicts to count.")
         return 2 if verdicts.errors else 0
     return status
+
+
+def _sweep(parts: Sequence[Task], options: Run, configs: Sequence[Any], session: Session) -> int:
+    from lab import sweeps
+
+    found = sweeps.sweep(parts, configs, options.sweep, session, options.preset, options.seeds or None)
+    _console().print(sweeps.table(found))
+    for error in found.errors:
+        _say(error)
+    if picture := sweeps.draw(found, session.results / found.task / "sweeps"):
+        print(f"wrote {picture}")
+    return 2 if found.errors else 0
 
 
 def _check_again(session: Session, parts: Sequence[Results]) -> None:
@@ -531,6 +443,46 @@ def _diagnose(options: Diagnose, setting: Any) -> int:
     return 1 if found.stopped else 0
 
 
+def _stored(options: Stored) -> int:
+    from lab import stored
+
+    found = stored.survey(options.results, options.tasks)
+    if options.prune:
+        for sentence in stored.prune(options.results, found):
+            print(sentence)
+        return 0
+    if options.json:
+        print(json.dumps([one.record() for one in found], indent=1))
+        return 0
+    if found:
+        _console().print(stored.table(found))
+    print(stored.summary(options.results, found))
+    return 0
+
+
+def _compare(options: Compare) -> int:
+    from lab import comparing
+
+    require_writable(options.out)
+    session = options.where.session()
+    first, second = (comparing.side(text, session) for text in (options.first, options.second))
+    found = comparing.compare(first, second)
+    console = _console()
+    for table in comparing.tables(found, options.everything):
+        console.print(table)
+    print(comparing.summary(found))
+    if picture := comparing.draw(found, options.out):
+        print(f"wrote {picture}")
+    return 0 if found.same_verdicts else 1
+
+
+def _cite(options: Cite) -> int:
+    from lab import citations
+
+    print(citations.bibtex(options.names))
+    return 0
+
+
 def _claim_record(claim: Claim) -> dict[str, str]:
     return {
         "id": claim.id,
@@ -564,30 +516,29 @@ def _list_papers(options: List) -> int:
 def _list(options: List) -> int:
     if options.papers:
         return _list_papers(options)
+    stamp = listing.stamp()  # before the files are read
+    records = _records()
+    listing.keep(records, stamp)
+    listing.show(records, options.json, _console())
+    return 0
+
+
+def _records() -> list[dict[str, Any]]:
+    """Every sheet with its paper, presets, figures and claims, as plain data."""
     papers: dict[str, list[Task]] = {}
     for task in discover():
         papers.setdefault(task.name, []).append(task)
-    records: list[dict[str, Any]] = [
+    return [
         {
             "task": next((task.key for task in tasks if task.place == "tasks"), None),
             "paper": {"slug": name, **dataclasses.asdict(tasks[0].paper)},
+            "citation": tasks[0].paper.citation,
             "presets": list(tasks[0].presets),
             "figures": [figure for task in tasks for figure in task.figures],
             "claims": [_claim_record(claim) for task in tasks for claim in task.claims.values()],
         }
         for name, tasks in papers.items()
     ]
-    if options.json:
-        print(json.dumps(records, indent=1))
-        return 0
-    console = _console()
-    for record in records:
-        paper = record["paper"]
-        console.print(f"[bold]{paper['slug']}[/bold]  {escape(papers[paper['slug']][0].paper.citation)}")
-        console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False, markup=False)
-        for claim in record["claims"]:
-            console.print(f"  {claim['id']}  {claim['kind']}, {claim['where']}", highlight=False, markup=False)
-    return 0
 
 
 def _show(name: str) -> int:

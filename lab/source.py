@@ -31,7 +31,8 @@ INERT = frozenset(
     f"lab.{name}"
     for name in "errors context unfinished files labels configuration contracts checks evidence power claims papers tasks catalogue "
     "runs shipped execution progress results figures figures.looks figures.panel figures.sheet "
-    "figures.summaries report coverage pages findings notebooks reproduction replication source".split()
+    "figures.summaries report coverage pages findings notebooks reproduction replication source options listing stored comparing sweeps "
+    "citations".split()
 )
 # A decorator of another name may do anything, so that what it decorates counts whether it is used or not.
 HARMLESS_DECORATORS = frozenset(

@@ -97,10 +97,16 @@ def test_commands_of_the_readme_work(command: str, tmp_path: Path, capsys, monke
         if "--preset" in words:
             del words[words.index("--preset") : words.index("--preset") + 2]
         words += ["--preset", "smoke", "--workers", "1", "--results", str(tmp_path)]
+    if words[0] in ("compare", "results"):
+        words += ["--results", str(tmp_path)]
+    if "--out" in words:
+        words[words.index("--out") + 1] = str(tmp_path / "prompts.npz")
+    elif words[0] == "compare":
+        words += ["--out", str(tmp_path), "--workers", "1"]
     status = main(words)
     printed = capsys.readouterr()
     # Status 1 is a verdict that a smoke run is too small for.
-    assert status in ((0, 1) if words[0] == "check" else (0,)), printed.err
+    assert status in ((0, 1) if words[0] in ("check", "compare") else (0,)), printed.err
     if "--json" in words:
         json.loads(printed.out)
 
