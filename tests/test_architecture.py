@@ -54,7 +54,7 @@ ROOMS: dict[str, Room] = {
     ),
     "lab": _room("", "ground declarations reports"),
     "dictionary": _room("dictionary", "ground"),
-    "diagnosis": _room("diagnosis", "ground models chains regression evaluation figures measurements"),
+    "diagnosis": _room("diagnosis", f"ground models {' '.join(WINGS)} evaluation figures measurements"),
     "command line": _room("cli __main__", "ground declarations measurements reports dictionary diagnosis"),
     "benchmarks": _room("benchmarks", f"ground models training {' '.join(WINGS)} measurements diagnosis"),
     # A task may offer its prompts to the diagnosis.
