@@ -11,7 +11,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -109,25 +109,6 @@ def best_factor(theirs: Float[Tensor, "prompt number"], target: Float[Tensor, "p
     return found if math.isfinite(found) else 0.0
 
 
-def multiple(one: Algorithm, target: Float[Tensor, "prompt number"], answers: Answers) -> Algorithm | None:
-    """The multiple of an algorithm that is nearest to ``target``; None unless it is nearer by a share of `GAIN` at least.
-
-    Where the algorithm itself is at rounding there is nothing to gain.
-    """
-    theirs = answers(one.predictor, None)
-    if float(distance(theirs, target).mean()) <= RESOLUTION:
-        return None
-
-    def residuals(factor: Any) -> np.ndarray:
-        return difference(float(np.ravel(factor)[0]) * theirs, target).flatten().numpy()
-
-    reached, (factor,) = _refined(residuals, (best_factor(theirs, target),), FINE)
-    if factor == 0 or not reached <= (1 - GAIN) * _loss(residuals, 1.0):
-        return None
-    fitted = {"factor": factor, **one.fitted}
-    return Algorithm(f"multiple of {one.name}", scaled(one.predictor, factor), fitted, one.freedom + 1)
-
-
 @dataclass(frozen=True)
 class Searched:
     """A closed form whose parameters are fitted: a grid first, then least squares in the logarithms of the real ones.
@@ -140,7 +121,8 @@ class Searched:
         points: of the grid, for each real parameter.
         quick: a number k and the parameters to what the predictor answers to the first k of the prompts at hand (None:
             to all), where there is a quicker way than to build it.
-        multiple: whether the answers are multiplied by a factor, the best one for any other parameters.
+        multiples: whether they are a family of their own.
+        factor: whether the answers are multiplied by one, the best for any other parameters.
     """
 
     name: str
@@ -149,7 +131,8 @@ class Searched:
     real: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     points: int = 8
     quick: Callable[..., Tensor] | None = None
-    multiple: bool = False
+    multiples: bool = False
+    factor: bool = False
 
     def __call__(self, target: Float[Tensor, "prompt number"], answers: Answers) -> Algorithm:
         """The closed form with the parameters that bring it nearest to ``target``."""
@@ -167,7 +150,7 @@ class Searched:
         _, at, chosen = min(every)
         found = self._parameters(chosen, at)
         predictor = self.build(**found)
-        if not self.multiple:
+        if not self.factor:
             return Algorithm(self.name, predictor, found, len(found))
         factor = best_factor(answers(predictor, None), target)
         return Algorithm(self.name, scaled(predictor, factor), {"factor": factor, **found}, len(found) + 1)
@@ -188,9 +171,36 @@ class Searched:
     ) -> np.ndarray:
         found = self._parameters(choice, logs)
         theirs = self.quick(prompts, **found) if self.quick else answers(self.build(**found), prompts)
-        if self.multiple:
+        if self.factor:
             theirs = best_factor(theirs, target[:prompts]) * theirs
         return difference(theirs, target[:prompts]).flatten().numpy()
+
+
+def multiple(
+    candidate: Candidate, one: Algorithm, target: Float[Tensor, "prompt number"], answers: Answers
+) -> Algorithm | None:
+    """The multiple of a candidate nearest to ``target``; None unless it is nearer than ``one`` by a share of `GAIN` at least.
+
+    Args:
+        candidate: what ``one`` was made of; if it was searched, its parameters are fitted anew beside the factor.
+        one: the candidate itself, fitted to ``target``. Where it is at rounding there is nothing to gain.
+    """
+    theirs = answers(one.predictor, None)
+    loss = float(distance(theirs, target).mean())
+    if loss <= RESOLUTION:
+        return None
+    if isinstance(candidate, Searched):
+        found = replace(candidate, name=f"multiple of {one.name}", factor=True)(target, answers)
+    else:
+
+        def residuals(factor: Any) -> np.ndarray:
+            return difference(float(np.ravel(factor)[0]) * theirs, target).flatten().numpy()
+
+        _, (factor,) = _refined(residuals, (best_factor(theirs, target),), FINE)
+        fitted = {"factor": factor, **one.fitted}
+        found = Algorithm(f"multiple of {one.name}", scaled(one.predictor, factor), fitted, one.freedom + 1)
+    reached = float(distance(answers(found.predictor, None), target).mean())
+    return found if found.fitted["factor"] != 0 and reached <= (1 - GAIN) * loss else None
 
 
 def _loss(residuals: Callable[[Any], np.ndarray], at: Any) -> float:

@@ -211,9 +211,7 @@ def _ridge(given: Prompts) -> Iterator[Candidate]:
     penalty = given.law.bayes_penalty
     # At penalty 0 that is least squares itself.
     yield Fixed("ridge, Bayes penalty", ridge(penalty) if penalty else least_squares(), multiples=False)
-    fitted = partial(Searched, build=ridge, real=given.penalties, quick=given.basis.ridge)
-    yield fitted("ridge, fitted penalty")
-    yield fitted("multiple of ridge, fitted penalty", multiple=True)
+    yield Searched("ridge, fitted penalty", ridge, real=given.penalties, quick=given.basis.ridge, multiples=True)
 
 
 def _gradient_descent(given: Prompts) -> Iterator[Candidate]:
@@ -225,10 +223,14 @@ def _gradient_descent(given: Prompts) -> Iterator[Candidate]:
         points=12,
         quick=basis.gradient_descent,
     )
-    steps = {"steps": (*range(2, 11), 12, 16, 24)}
-    fitted = partial(Searched, build=gradient_descent, whole=steps, real=given.rates, quick=basis.gradient_descent)
-    yield fitted("gradient descent, fitted")
-    yield fitted("multiple of gradient descent, fitted", multiple=True)
+    yield Searched(
+        "gradient descent, fitted",
+        gradient_descent,
+        {"steps": (*range(2, 11), 12, 16, 24)},
+        given.rates,
+        quick=basis.gradient_descent,
+        multiples=True,
+    )
 
 
 def _gd_plus_plus(given: Prompts) -> Iterator[Candidate]:

@@ -198,7 +198,11 @@ def fit(answers: Answer, setting: Setting, prompts: Any, mine: Mine | None = Non
     for candidate in setting.candidates(prompts, mine):
         try:
             one = candidate(answers, ask)
-            more = multiple(one, answers, ask) if setting.linear and getattr(candidate, "multiples", False) else None
+            more = (
+                multiple(candidate, one, answers, ask)
+                if setting.linear and getattr(candidate, "multiples", False)
+                else None
+            )
         except Mistake:
             raise
         except LabError:  # it has no answer to prompts of these sizes

@@ -49,6 +49,7 @@ from lab.domains.chains.markov_prompts import (
 from lab.domains.graphs.navigation import (
     bayes_navigator,
     conditioned_walk_policy,
+    longest_path,
     path_counts,
     shortest_paths,
     temper,
@@ -56,7 +57,7 @@ from lab.domains.graphs.navigation import (
     uniform_walk,
 )
 from lab.domains.graphs.navigation_prompts import Sequences as Paths
-from lab.domains.graphs.navigation_prompts import Vocabulary, hierarchical_dag, navigation
+from lab.domains.graphs.navigation_prompts import Vocabulary, bernoulli_dag, navigation
 from lab.domains.graphs.path_laws import reachability_policy
 from lab.domains.graphs.path_star import cheat, planner
 from lab.domains.graphs.path_star_prompts import Sequences as PathStars
@@ -392,21 +393,14 @@ class Written(Tokens):
 
 @dataclass(frozen=True)
 class Navigation(Written):
-    """Paths in one layered graph, written as goal, start, steps, end (`lab.domains.graphs.navigation_prompts.navigation`)."""
+    """Paths in one random acyclic graph, written as goal, start, steps, end (`lab.domains.graphs.navigation_prompts.navigation`)."""
 
-    layers: int = 4
+    nodes: int = 10
     """of the graph"""
-    width: int = 3
-    """nodes of a layer"""
-    probability: float = 0.7
-    """of an edge to the layer above"""
+    probability: float = 0.5
+    """of an edge from a node to one that comes later"""
     graph_seed: int = 0
     """which graph"""
-
-    @property
-    def nodes(self) -> int:
-        """Of the graph."""
-        return self.layers * self.width
 
     @property
     def vocabulary(self) -> int:
@@ -416,8 +410,7 @@ class Navigation(Written):
     def adjacency(self) -> Bool[Tensor, "node node"]:
         """The edges of the graph."""
         source = stream(self.graph_seed, "diagnosis", "graph")
-        found = hierarchical_dag(source, 1, layers=self.layers, width=self.width, probability=self.probability)
-        return found.adjacency[0]
+        return bernoulli_dag(source, 1, nodes=self.nodes, probability=self.probability).adjacency[0]
 
     def sample(self, source: RandomStream, batch: int) -> Paths:
         """Fresh paths between pairs that are connected, each uniform among all paths."""
@@ -446,7 +439,7 @@ class Navigation(Written):
     @property
     def size(self) -> int:
         """Tokens of the longest path with its prompt."""
-        return self.layers + 3
+        return longest_path(self.adjacency()) + 3
 
 
 def shortest_policy(adjacency: Bool[Tensor, "node node"]) -> Float[Tensor, "goal node node"]:
