@@ -351,7 +351,17 @@ def unlisted(kind: str, table: Mapping[Callable[..., Any], Any], **sizes: int) -
     """Candidates of what the domains register and no table knows."""
     for one in all_registered():
         if one.kind == kind and one.part not in table:
-            yield by_example(one, **sizes)
+            yield partial(_if_it_fits, by_example(one, **sizes))
+
+
+def _if_it_fits(candidate: Candidate, target: Tensor, answers: Answers) -> Algorithm:
+    """A candidate whose example may be made for prompts of another kind, which is no fault of it."""
+    try:
+        found = candidate(target, answers)
+        answers(found.predictor, None)
+    except Exception as error:
+        raise LabError("it answers no prompts of these sizes") from error
+    return found
 
 
 def by_example(form: Registered, **sizes: int) -> Fixed | Searched:

@@ -23,6 +23,7 @@ from lab.statistics import SHARE
 TABLE_WIDTH = 110  # characters a line, below which rows are stacked
 FOLLOWED = 5  # algorithms whose distance is drawn at every context length
 SIDE_BY_SIDE = 8  # models that a reader can tell apart in one picture
+NONE = 1e-12  # where an error of 0 is drawn on a logarithmic axis
 COMMON = 3  # algorithms nearest to each of several models that are drawn for all of them
 NEAREST = RESOLUTION / 2, 4  # ends of an axis of distances
 
@@ -118,7 +119,8 @@ def tables(diagnosis: Diagnosis, width: int = TABLE_WIDTH) -> Iterator[Renderabl
     yield _algorithms(diagnosis, diagnosis.match).shown(width)
     lengths = {str(length): match for length, match in diagnosis.by_length.items()}
     yield _matches("context length", "parameters fitted anew at every length", diagnosis, lengths).shown(width)
-    yield _matches("prompts", "parameters kept as they were fitted", diagnosis, diagnosis.shifts).shown(width)
+    if diagnosis.shifts:
+        yield _matches("prompts", "parameters kept as they were fitted", diagnosis, diagnosis.shifts).shown(width)
 
 
 def _algorithms(diagnosis: Diagnosis, match: Match) -> Grid:
@@ -238,9 +240,16 @@ def _draw_errors(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
         match.name: {at: one.row(match.name).error for at, one in there.items() if one.has(match.name)},
     }
     for look, (name, values) in zip((0, 2), curves.items(), strict=False):
-        positive = {at: one for at, one in values.items() if one.mean > 0}
-        lowest = min((one.mean for one in positive.values() if math.isfinite(one.mean)), default=1.0) / 2
-        _intervals(panel, diagnosis, name, positive, look, lowest)
+        _intervals(panel, diagnosis, name, *_on_a_logarithm(values, look))
+
+
+def _on_a_logarithm(values: Mapping[int, Estimate], look: int) -> tuple[Mapping[int, Estimate], int, float]:
+    """What of ``values`` has a place on a logarithmic axis, the look, and the lowest end; errors that are all 0 are drawn as `NONE`."""
+    positive = {at: one for at, one in values.items() if one.mean > 0}
+    if not positive:
+        return values, look, NONE
+    lowest = min((one.mean for one in positive.values() if math.isfinite(one.mean)), default=1.0)
+    return positive, look, lowest / 100
 
 
 def _draw_shifts(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
@@ -306,9 +315,8 @@ def plot_all(diagnoses: Sequence[Diagnosis]) -> Sheet:
         legend="best",
     )
     for look, (subject, (one, _)) in enumerate(found.items()):
-        errors = {at: there.error for at, there in one.by_length.items() if there.error.mean > 0}
-        lowest = min((error.mean for error in errors.values() if math.isfinite(error.mean)), default=1.0) / 100
-        _intervals(panel, one, subject, errors, look, lowest)
+        errors = {at: there.error for at, there in one.by_length.items()}
+        _intervals(panel, one, subject, *_on_a_logarithm(errors, look))
     return sheet
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lab import LabError
 from lab.cli import main
 from lab.contracts import all_registered
-from lab.diagnosis import closed_forms, presentation
+from lab.diagnosis import presentation
 from lab.diagnosis.algorithms import scaled
 from lab.diagnosis.closed_forms import REGRESSION, TOKENS, Law, Mine, by_example
 from lab.diagnosis.comparison import Estimate, diagnose, identify
@@ -114,9 +114,8 @@ def test_predictors_of_a_file_are_candidates_on_the_command_line(tmp_path: Path,
         (OWN.replace("return (query", "return (query.mean() + query"), "does not keep its contract"),
     ],
 )
-def test_mistakes_in_candidates_are_one_sentence(text: str, sentence: str, tmp_path: Path, monkeypatch) -> None:
+def test_mistakes_in_candidates_are_one_sentence(text: str, sentence: str, tmp_path: Path, unchecked: None) -> None:
     file = _file(tmp_path, text)
-    monkeypatch.setattr(closed_forms, "REGRESSION", {})
     with pytest.raises(LabError) as told:
         identify(least_squares(), Regression(), 256, mine=Mine.of(file_module(file), file))
     assert sentence in str(told.value)
