@@ -28,12 +28,14 @@ verify: .venv/ready         ## every shipped measurement taken again and compare
 reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tables
 	$(BIN)/lab reproduce
 	$(BIN)/python -m tests.test_architecture
+	$(BIN)/python -m lab.diagnosis.guide
 
 notebooks: .venv/ready      ## make and execute the notebooks
 	$(BIN)/lab notebooks
 
-architecture: .venv/ready   ## the page of rooms and what they may import
+architecture: .venv/ready   ## the page of rooms and what they may import, and that of the diagnosis
 	$(BIN)/python -m tests.test_architecture
+	$(BIN)/python -m lab.diagnosis.guide
 
 bench: .venv/ready          ## every speed claim as a ratio measured in one run
 	$(BIN)/python -m lab.benchmarks

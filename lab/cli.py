@@ -51,7 +51,9 @@ from lab.tasks import Task
 
 # How the one argument of a command looks that is no option.
 TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
-PREDICTORS = re.compile(r".*[:.].*")
+PREDICTORS = re.compile(r".+:\w+|.+\.(safetensors|pt|pth|ckpt|bin|pkl)")
+# Options of `lab diagnose` that an adapter reads.
+ADAPTING = ("label", "place", "read", "dtype", "batch", "symbols", "start")
 
 logger = logging.getLogger("lab")
 
@@ -91,7 +93,7 @@ def _dispatch(arguments: list[str]) -> int:
         return _parse_and_run(ordered)
     if arguments[:1] == ["data"] and not arguments[1:2] == ["--help"]:
         return _parse_and_export(arguments[1:])
-    if arguments[:1] == ["diagnose"] and (ordered := _name_first(arguments[1:], Diagnose, PREDICTORS)):
+    if arguments[:1] == ["diagnose"] and (ordered := _predictors_first(arguments[1:])):
         return _parse_and_diagnose(ordered)
     command = parse(arguments)
     match command:
@@ -152,6 +154,23 @@ def _name_first(arguments: list[str], options: type, looks: re.Pattern[str]) -> 
         known = {name for task in discover() for name in (task.key, task.name)}
         places = [at for at in places if arguments[at] in known or ".py" in arguments[at]] or places[-1:]
     return [arguments[places[0]], *arguments[: places[0]], *arguments[places[0] + 1 :]] if places else []
+
+
+def _predictors_first(arguments: list[str]) -> list[str]:
+    """The command line of ``lab diagnose`` with all predictors in front; empty where there is none."""
+    leading = next((at for at, one in enumerate(arguments) if one.startswith("-")), len(arguments))
+    valued = {f"--{one.name}" for one in dataclasses.fields(Diagnose)}
+    later = [
+        at
+        for at in range(leading, len(arguments))
+        if PREDICTORS.fullmatch(arguments[at]) and arguments[at - 1] not in valued and not arguments[at].startswith("-")
+    ]
+    places = [*range(leading), *later]
+    return (
+        [*(arguments[at] for at in places), *(one for at, one in enumerate(arguments) if at not in places)]
+        if places
+        else []
+    )
 
 
 def _parse_and_run(arguments: list[str]) -> int:
@@ -233,12 +252,8 @@ def _value(arguments: Sequence[str], option: str, default: str) -> str:
 
 def _parse(arguments: list[str], options: type, default: Any, command: str, about: str) -> tuple[Any, Any]:
     """Instances of ``options`` and of the class of ``default``, whose fields stand side by side as options."""
-    own = {one.name for kind in (options, Where) for one in dataclasses.fields(kind)} - {
-        "task",
-        "predictor",
-        "generator",
-        "where",
-    }
+    named = {"task", "predictors", "generator", "where"}
+    own = {one.name for kind in (options, Where) for one in dataclasses.fields(kind)} - named
     for one in dataclasses.fields(default):
         if one.name in own:
             raise LabError(
@@ -426,21 +441,68 @@ def _power(options: Power) -> int:
 
 
 def _diagnose(options: Diagnose, setting: Any) -> int:
-    from lab.diagnosis import comparison, presentation, subject
+    from lab.diagnosis import adapt, comparison, presentation, subject
+    from lab.diagnosis.closed_forms import Mine
 
-    require_writable(options.out)
-    made = subject.load(options.predictor, setting.arguments)
-    found = comparison.diagnose(
-        made, setting, name=options.predictor, task=options.task, prompts=options.prompts, seed=options.seed
-    )
-    console = _console()
-    for table in presentation.tables(found, console.width):
-        console.print(table)
-    for sentence in presentation.sentences(found):
-        console.print(sentence, highlight=False, markup=False)
-    for path in presentation.store(found, options.out):
+    names = options.predictors
+    if len(names) > presentation.SIDE_BY_SIDE or len(set(names)) < len(names):
+        raise LabError(
+            f"{len(names)} predictors, {len(set(names))} of them different: give each once, and at most "
+            f"{presentation.SIDE_BY_SIDE}"
+        )
+    check_device(options.device)
+    base = options.out or Session().results / "diagnosis" / _slug(options.task)
+    folders = dict(zip(names, _folders(names, base, options.out is not None), strict=True))
+    require_writable(*folders.values())
+    mine = Mine.of(subject.file_module(options.candidates), options.candidates) if options.candidates else None
+    given = {name: getattr(options, name) for name in ADAPTING if getattr(options, name) is not None}
+    convention = adapt.CONVENTIONS.get(options.adapter)
+    arguments = (convention and convention.arguments) or setting.arguments
+    made = {name: subject.load(name, arguments) for name in names}
+    if options.adapter or given:
+        made = {name: adapt.adapted(one, options.adapter, **given) for name, one in made.items()}
+    console, found = _console(), []
+    for name, one in made.items():
+        found.append(
+            comparison.diagnose(
+                one,
+                setting,
+                name=name,
+                task=options.task,
+                prompts=options.prompts,
+                seed=options.seed,
+                device=options.device,
+                mine=mine,
+            )
+        )
+        for table in presentation.tables(found[-1], console.width):
+            console.print(table)
+        for sentence in presentation.sentences(found[-1]):
+            console.print(sentence, highlight=False, markup=False)
+        _say_written(console, presentation.store(found[-1], folders[name]))
+    if len(found) > 1:
+        console.print(presentation.table_of_all(found, console.width))
+        _say_written(console, presentation.store_all(found, base))
+    return 1 if any(one.stopped for one in found) else 0
+
+
+def _folders(names: Sequence[str], base: Path, named: bool) -> list[Path]:
+    """Where each predictor's diagnosis is kept: a folder of its own below ``base``, or the one that was named for only one."""
+    if named and len(names) == 1:
+        return [base]
+    slugs = [_slug(name) for name in names]
+    twice = {slug for slug in slugs if slugs.count(slug) > 1}
+    return [base / (f"{slug}-{at + 1}" if slug in twice else slug) for at, slug in enumerate(slugs)]
+
+
+def _slug(name: str) -> str:
+    """A predictor's or a task's name as that of a folder: of a path its last part."""
+    return re.sub(r"\W+", "-", Path(name).name.removesuffix(".safetensors")).strip("-") or "predictor"
+
+
+def _say_written(console: Console, paths: Sequence[Path]) -> None:
+    for path in paths:
         console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
-    return 1 if found.stopped else 0
 
 
 def _stored(options: Stored) -> int:

@@ -131,18 +131,41 @@ class Power:
 
 @dataclass(frozen=True)
 class Diagnose:
-    """Name the algorithm that a predictor carries out: compare it with every closed form on fresh prompts."""
+    """Name the algorithm that predictors carry out: compare them with every closed form on fresh prompts."""
 
-    predictor: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTOR")]
-    """MODULE:FUNCTION, FILE.py:FUNCTION, or a checkpoint written by lab.models.checkpoint.save_model"""
+    predictors: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTOR [PREDICTOR ...]")]
+    """MODULE:FUNCTION, FILE.py:FUNCTION, or a checkpoint written by lab.models.checkpoint.save_model; one or several"""
     task: str = "linear-regression"
-    """the prompts: linear-regression, markov-chains, or a task (name or file) that offers its own"""
+    """the prompts: linear-regression, regression-mixtures, function-classes, markov-chains, switching-chains, latent-graph,
+    navigation, path-star, column-addition, next-state, or a task (name or file) that offers its own"""
     prompts: int = 512
     """fresh prompts, half of them to fit parameters, half to judge"""
     seed: int = 0
     """root of the prompts"""
-    out: Path = dataclasses.field(default_factory=lambda: results_folder() / "diagnosis")
-    """folder of diagnosis.json, diagnosis.png and the data behind it"""
+    out: Path | None = None
+    """folder of diagnosis.json, diagnosis.png and the data behind it, with a folder for each of several predictors;
+    results/diagnosis/TASK, with a folder for each, if left out"""
+    candidates: Path | None = None
+    """FILE.py with closed forms of your own: those it registers, and CANDIDATES = {"name": predictor}"""
+    device: str = "cpu"
+    """where the predictors compute: cpu, cuda or cuda:N"""
+    adapter: str = ""
+    """how the model is called if not by the protocol: interleaved, paired, flagged (tokens made of x and y), positions
+    ((xs, ys) to a prediction at every place), causal-lm (token ids to logits), arrays (numpy or JAX)"""
+    label: str | None = None
+    """adapter interleaved: coordinate of y in its token, first or last"""
+    place: int | None = None
+    """adapters: place of the output that is the prediction; -1, the query's, if left out"""
+    read: int | None = None
+    """adapters: coordinate of the output that is the prediction; the last if left out"""
+    dtype: str | None = None
+    """adapters: float16, bfloat16, float32 or float64; that of the model's parameters if left out"""
+    batch: int | None = None
+    """adapters: the most sequences of one call"""
+    symbols: tuple[int, ...] | None = None
+    """adapter causal-lm: token ids that stand for the symbols 0, 1, ..."""
+    start: int | None = None
+    """adapter causal-lm: token id that every sequence begins with"""
 
 
 @dataclass(frozen=True)

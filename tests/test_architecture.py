@@ -55,7 +55,7 @@ ROOMS: dict[str, Room] = {
     ),
     "lab": _room("", "ground declarations reports"),
     "dictionary": _room("dictionary", "ground"),
-    "diagnosis": _room("diagnosis", "ground models chains regression evaluation figures measurements"),
+    "diagnosis": _room("diagnosis", f"ground models {' '.join(WINGS)} evaluation figures measurements"),
     # Exact answers are those of the wings whose prompts it writes.
     "data": _room("data", f"ground {' '.join(WINGS)} measurements"),
     "command line": _room(
