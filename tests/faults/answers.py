@@ -10,7 +10,9 @@ from tests.faults.counts import Kind
 
 TRACEBACK = "Traceback (most recent call last)"
 # What the parser of options draws around its own sentences.
-USAGE = re.compile(r"(Parsing|Unrecognized|Missing|Required|Invalid|Error)[^\n]*─|For full helptext|^usage: ", re.MULTILINE)
+USAGE = re.compile(
+    r"(Parsing|Unrecognized|Missing|Required|Invalid|Error)[^\n]*─|For full helptext|^usage: ", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)

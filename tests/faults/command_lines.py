@@ -119,7 +119,9 @@ def _here(trials: int, seed: int) -> None:
     """In the small project: ship its evidence, then try the lines."""
     user = Path.cwd() / "user"
     with suppress(AttributeError, OSError):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the number of workers that is used unless one is named
+        os.sched_setaffinity(
+            0, {min(os.sched_getaffinity(0))}
+        )  # the number of workers that is used unless one is named
     with suppress(ImportError, OSError, ValueError):
         import resource
 

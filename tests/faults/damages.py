@@ -12,7 +12,7 @@ import pickle
 import shutil
 import struct
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -68,15 +68,15 @@ class Executes:
         return Path.touch, (self.flag,)
 
 
-def damages(trials: int, seed: int) -> Counts:
-    """Make ``trials`` trials, drawn from ``seed``."""
+def damages(trials: int, seed: int, kinds: Sequence[str] = ()) -> Counts:
+    """Make ``trials`` trials, drawn from ``seed``, of all kinds of damages or of those named."""
     tally = Tally("damages")
     with TemporaryDirectory() as folder, redirect_stderr(StringIO()):
         whole = make_whole(Path(folder, "whole"))
         for trial in range(trials):
             place = Path(folder, f"trial-{trial}")
             shutil.copytree(whole.folder, place)
-            _trial(whole, place, Random(f"{seed} {trial}"), tally, f"seed {seed}, trial {trial}")
+            _trial(whole, place, kinds, Random(f"{seed} {trial}"), tally, f"seed {seed}, trial {trial}")
             shutil.rmtree(place)
     return tally.counts
 
@@ -104,7 +104,7 @@ def _numbers(task: Task, session: Session) -> dict[str, bytes]:
     return found
 
 
-def _trial(whole: Whole, place: Path, rng: Random, tally: Tally, about: str) -> None:
+def _trial(whole: Whole, place: Path, kinds: Sequence[str], rng: Random, tally: Tally, about: str) -> None:
     target = rng.choices(("results", "evidence", "training", "network"), (6, 3, 2, 2))[0]
     done = []
     flag = place / "executed"
@@ -115,7 +115,7 @@ def _trial(whole: Whole, place: Path, rng: Random, tally: Tally, about: str) -> 
         if not victims:
             break
         victim = rng.choice(victims)
-        name = rng.choice([*(DAMAGES_OF_FOLDERS if target in ("results", "evidence") else ()), *DAMAGES])
+        name = rng.choice(kinds or [*(DAMAGES_OF_FOLDERS if target in ("results", "evidence") else ()), *DAMAGES])
         done.append(f"{name} of {victim.relative_to(place)}")
         {**DAMAGES, **DAMAGES_OF_FOLDERS}[name](victim, rng)
     about = f"{about}: {'; '.join(done)}"

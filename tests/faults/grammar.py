@@ -13,10 +13,56 @@ WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+(_\d+)*\s*")
 ODD = (
     *("nan", "inf", "-inf", "-0", "1e309", "0", "-1", "0.5", "1e-320", "1.0", "1e3", "0x10", "1_000", "+5", "1,2"),
     *("9" * 25, "-" + "9" * 25, "1" + "0" * 4000, "", " ", "\t", "\n", "a" * 300, "None", "True", "false", "[]", "{}"),
-    *("\N{LATIN SMALL LETTER E WITH ACUTE}", "\N{CJK UNIFIED IDEOGRAPH-65E5}", "\N{PARROT}", "\N{RIGHT-TO-LEFT OVERRIDE}"),
-    *("\N{ARABIC-INDIC DIGIT THREE}", "\N{SUPERSCRIPT TWO}", "\x1b[31m", "[bold]", "[/bold]", "$(touch x)", "`id`", "; ls"),
-    *("|", "&&", "'", '"', "\\", "%s", "{0}", "?", "[", "[a", "~", "~nobody", "~nobody/x.py", "..", "../..", "/dev/null"),
-    *("/dev/null/x", "/proc/x/y", "-", "--", "---", "-h", "@x", "x.py", "asked.py", "a/b", ":", "::", "a:b", "x.safetensors"),
+    *(
+        "\N{LATIN SMALL LETTER E WITH ACUTE}",
+        "\N{CJK UNIFIED IDEOGRAPH-65E5}",
+        "\N{PARROT}",
+        "\N{RIGHT-TO-LEFT OVERRIDE}",
+    ),
+    *(
+        "\N{ARABIC-INDIC DIGIT THREE}",
+        "\N{SUPERSCRIPT TWO}",
+        "\x1b[31m",
+        "[bold]",
+        "[/bold]",
+        "$(touch x)",
+        "`id`",
+        "; ls",
+    ),
+    *(
+        "|",
+        "&&",
+        "'",
+        '"',
+        "\\",
+        "%s",
+        "{0}",
+        "?",
+        "[",
+        "[a",
+        "~",
+        "~nobody",
+        "~nobody/x.py",
+        "..",
+        "../..",
+        "/dev/null",
+    ),
+    *(
+        "/dev/null/x",
+        "/proc/x/y",
+        "-",
+        "--",
+        "---",
+        "-h",
+        "@x",
+        "x.py",
+        "asked.py",
+        "a/b",
+        ":",
+        "::",
+        "a:b",
+        "x.safetensors",
+    ),
 )
 NOTHING = "nothing-of-the-kind"
 
@@ -63,7 +109,9 @@ def line(rng: Random) -> Line:
     words = [name, *(word for piece in pieces for word in piece.words)]
     wrong = tuple(word for piece in pieces for word in piece.wrong)
     if rng.random() < 0.03:
-        words.insert(rng.randrange(len(words) + 1), rng.choice(("--help", "-h", "--debug", "--version", "--json", "extra")))
+        words.insert(
+            rng.randrange(len(words) + 1), rng.choice(("--help", "-h", "--debug", "--version", "--json", "extra"))
+        )
         wrong = ()  # what a word too many does to the others is not worked out here
     if any(word in ("-h", "--help", "--") for word in words):
         wrong = ()  # help is given whatever else is there, and after -- nothing is an option
@@ -219,7 +267,9 @@ def _diagnose(rng: Random) -> list[Piece]:
     """Mostly what cannot be diagnosed: what can takes seconds."""
     if rng.random() < 0.03:
         return [Piece(("asked.py:zero", "--prompts", "16", "--dimension", "2", "--context-length", "3"))]
-    word = rng.choice(("asked.py:nothing", "asked.py:five", "nothing:f", "x.safetensors", "asked.py:", ":zero", "asked.py"))
+    word = rng.choice(
+        ("asked.py:nothing", "asked.py:five", "nothing:f", "x.safetensors", "asked.py:", ":zero", "asked.py")
+    )
     return [
         Piece((word,), (word,)),
         _option("--prompts", ("16", "40"), _no_whole_number)(rng),

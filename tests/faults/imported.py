@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -55,6 +56,12 @@ class Imported:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
+
+    def also(self, *modules: str) -> Imported:
+        """Have it import more, which would take seconds in every fork that needs it."""
+        for module in modules:
+            self.ask(module=module)
+        return self
 
     def begin(self, arguments: Sequence[str], log: Path) -> Running:
         """``lab`` with these arguments, in the folder of ``log``, which takes all that it prints."""
@@ -111,18 +118,17 @@ def _hear_ctrl_c() -> None:
 
 def _serve() -> None:
     """Answer requests: to begin a command line, or to say how one ended."""
-    import seaborn  # noqa: F401  (it and what follows are imported when they are first needed, which takes seconds)
-    import torch._dynamo
-
     import lab.cli
-    import lab.figures.sheet
-    import lab.training  # noqa: F401
+    import lab.figures.sheet  # noqa: F401
 
     answers = os.dup(1)
     for line in sys.stdin:
         request = json.loads(line)
-        if "arguments" in request:
-            answer: Any = _fork(request["arguments"], Path(request["log"]))
+        answer: Any = None
+        if "module" in request:
+            importlib.import_module(request["module"])
+        elif "arguments" in request:
+            answer = _fork(request["arguments"], Path(request["log"]))
         else:
             answer = _status(request["wait"], request["seconds"])
         os.write(answers, (json.dumps(answer) + "\n").encode())

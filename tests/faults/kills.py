@@ -78,7 +78,7 @@ def ways(imported: Imported) -> tuple[Way, ...]:
 def kills(trials: int, seed: int) -> Counts:
     """End ``trials`` runs at moments drawn from ``seed``."""
     with Imported() as imported:
-        return campaign(trials, seed, ways(imported))
+        return campaign(trials, seed, ways(imported.also("lab.training", "torch._dynamo")))
 
 
 def campaign(trials: int, seed: int, choices: tuple[Way, ...]) -> Counts:

@@ -250,7 +250,9 @@ EDITS: dict[str, Edit] = {
     "async": Edit("measurement", "def means", "async def means", "refused"),
     "a generator": Edit("measurement", "return", "yield", "refused"),
     "no parentheses": Edit("measurement", "(seeds=lambda config: 2)", "", "refused"),
-    "two of one name": Edit("measurement", "", "\n@TASK.measurement()\ndef means(config, seed): return {}\n", "refused"),
+    "two of one name": Edit(
+        "measurement", "", "\n@TASK.measurement()\ndef means(config, seed): return {}\n", "refused"
+    ),
     "a lambda": Edit("measurement", "", "more = TASK.measurement()(lambda config, seed: {'x': 1.0})\n", "refused"),
     "under if": Edit(
         "measurement", "", "if True:\n    @TASK.measurement()\n    def m(config, seed): return {'x': 1}\n", "refused"

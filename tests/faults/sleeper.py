@@ -38,11 +38,7 @@ def drawn_together(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarr
 
 
 @TASK.claim(
-    "sleeper/A",
-    where="w",
-    kind="identity",
-    statement="Seeds are small.",
-    controls=[control("100 added", shift=100.0)],
+    "sleeper/A", where="w", kind="identity", statement="Seeds are small.", controls=[control("100 added", shift=100.0)]
 )
 def seeds_are_small(results: Results, shift: float = 0.0) -> Evidence:
     return Evidence.exact(float(results[drawn]["seed"].max()) + shift, "<=", 50.0, "of no theory")

@@ -241,7 +241,9 @@ def _other_help(text: str) -> str:
 
 
 HARMLESS: dict[str, Callable[[str], str]] = {
-    "comments": lambda text: "".join(f"{one}  # a comment\n" if one[-1:] == ")" else f"{one}\n" for one in text.splitlines()),
+    "comments": lambda text: "".join(
+        f"{one}  # a comment\n" if one[-1:] == ")" else f"{one}\n" for one in text.splitlines()
+    ),
     "another format": lambda text: ast.unparse(ast.parse(text)) + "\n",
     "more lines": lambda text: "\n\n\n" + text + "\n\n\n",
     "help text": _other_help,

@@ -25,17 +25,22 @@ Run = Callable[[Path], Answer]
 def task_files(trials: int, seed: int) -> Counts:
     """Run ``trials`` files, drawn from ``seed``; the first ones are wrong in one way each, if there are enough of them."""
     with Imported() as imported:
+        return campaign(trials, seed, in_forks(imported.also("seaborn")))
 
-        def run(file: Path) -> Answer:
-            log = file.with_name("log")
-            arguments = ["run", str(file), "--workers", "1", "--results", str(file.parent / "results")]
-            running = imported.begin(arguments, log)
-            status = running.wait(SECONDS)
-            if status is None:
-                end(running)
-            return Answer(status, log.read_text(encoding="utf-8", errors="replace"))
 
-        return campaign(trials, seed, run)
+def in_forks(imported: Imported) -> Run:
+    """Runs a file in a fork, which it may take down with it."""
+
+    def run(file: Path) -> Answer:
+        log = file.with_name("log")
+        arguments = ["run", str(file), "--workers", "1", "--results", str(file.parent / "results")]
+        running = imported.begin(arguments, log)
+        status = running.wait(SECONDS)
+        if status is None:
+            end(running)
+        return Answer(status, log.read_text(encoding="utf-8", errors="replace"))
+
+    return run
 
 
 def campaign(trials: int, seed: int, run: Run) -> Counts:
