@@ -10,61 +10,21 @@ from random import Random
 from lab.tasks import PRESETS
 
 WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+(_\d+)*\s*")
+NOTHING = "nothing-of-the-kind"
 ODD = (
-    *("nan", "inf", "-inf", "-0", "1e309", "0", "-1", "0.5", "1e-320", "1.0", "1e3", "0x10", "1_000", "+5", "1,2"),
-    *("9" * 25, "-" + "9" * 25, "1" + "0" * 4000, "", " ", "\t", "\n", "a" * 300, "None", "True", "false", "[]", "{}"),
+    NOTHING,
+    *"nan inf -inf -0 1e309 0 -1 0.5 1e-320 1.0 1e3 0x10 1_000 +5 1,2 None True false [] {} [bold] [/bold] $(touch `id`".split(),
+    *"| && ' \" \\ %s {0} ? [ [a ~ ~nobody ~nobody/x.py .. ../.. /dev/null /dev/null/x /proc/x/y - -- --- -h @x".split(),
+    *"x.py asked.py a/b : :: a:b x.safetensors".split(),
+    *("", " ", "\t", "\n", "; ls", "\x1b[31m", "9" * 25, "-" + "9" * 25, "1" + "0" * 4000, "a" * 300),
     *(
         "\N{LATIN SMALL LETTER E WITH ACUTE}",
         "\N{CJK UNIFIED IDEOGRAPH-65E5}",
         "\N{PARROT}",
         "\N{RIGHT-TO-LEFT OVERRIDE}",
     ),
-    *(
-        "\N{ARABIC-INDIC DIGIT THREE}",
-        "\N{SUPERSCRIPT TWO}",
-        "\x1b[31m",
-        "[bold]",
-        "[/bold]",
-        "$(touch x)",
-        "`id`",
-        "; ls",
-    ),
-    *(
-        "|",
-        "&&",
-        "'",
-        '"',
-        "\\",
-        "%s",
-        "{0}",
-        "?",
-        "[",
-        "[a",
-        "~",
-        "~nobody",
-        "~nobody/x.py",
-        "..",
-        "../..",
-        "/dev/null",
-    ),
-    *(
-        "/dev/null/x",
-        "/proc/x/y",
-        "-",
-        "--",
-        "---",
-        "-h",
-        "@x",
-        "x.py",
-        "asked.py",
-        "a/b",
-        ":",
-        "::",
-        "a:b",
-        "x.safetensors",
-    ),
+    *("\N{ARABIC-INDIC DIGIT THREE}", "\N{SUPERSCRIPT TWO}"),
 )
-NOTHING = "nothing-of-the-kind"
 
 
 @dataclass(frozen=True)
@@ -106,6 +66,12 @@ def line(rng: Random) -> Line:
         twice = rng.choice(pieces)
         option = twice.words[0].partition("=")[0] if twice.words else ""
         pieces.append(Piece(twice.words, (*twice.wrong, *((f"{option} twice",) if option[:2] == "--" else ()))))
+    pieces = [piece for piece in pieces if piece.words]
+    # After an option that takes any number of words a name is one of them.
+    pieces = [
+        Piece(piece.words) if before.words[0].partition("=")[0] == "--again" and piece.words[0][:1] != "-" else piece
+        for before, piece in zip([Piece((name,)), *pieces], pieces, strict=False)
+    ]
     words = [name, *(word for piece in pieces for word in piece.words)]
     wrong = tuple(word for piece in pieces for word in piece.wrong)
     if rng.random() < 0.03:
@@ -192,7 +158,7 @@ def _unknown(word: str) -> bool:
 PRESET = _option("--preset", ("smoke", "ci", "ci"), _no_preset)
 FRESH = _option("--fresh", ("0", "1", "3"), _no_whole_number_nor_none, 0.1)
 SEEDS = _several("--seeds", ("0", "1", "2", "7"), _no_whole_number, True)
-AGAIN = _option("--again", ("*", "means", "!means"), _unknown, 0.06)
+AGAIN = _option("--again", ("*", "means", "!means"), lambda word: word == NOTHING, 0.08)
 
 
 def _flag(name: str, chance: float) -> Draw:

@@ -149,7 +149,7 @@ EDITS: dict[str, Edit] = {
     "sizes of a dict": Edit("config", "@dataclass(frozen=True)\nclass Config:", "class Config(dict):", "refused"),
     # task
     "two tasks": _task("", 'SECOND = Task("two", Paper("T", "A", 2024))\n'),
-    "task in a function": _task("TASK = Task(", "def make(*given): return Task(*given)\nTASK = make(", "refused"),
+    "task in a function": _task("TASK = Task(", "def make(*given): return Task(*given)\nTASK = make(", "odd"),
     "presets missing": _task('("smoke", "ci", "paper")', '("smoke", "ci")'),
     "presets of two types": _task("Config() for preset", "(Config() if preset == 'ci' else Inner()) for preset"),
     "presets of dicts": _task("Config()", "{'size': 2}"),
