@@ -254,10 +254,11 @@ def _parse(arguments: list[str], options: type, default: Any, command: str, abou
     """Instances of ``options`` and of the class of ``default``, whose fields stand side by side as options."""
     named = {"task", "predictors", "generator", "where"}
     own = {one.name for kind in (options, Where) for one in dataclasses.fields(kind)} - named
+    file = Path(getattr(sys.modules[type(default).__module__], "__file__", None) or "")
     for one in dataclasses.fields(default):
         if one.name in own:
             raise LabError(
-                f"the field {one.name!r} of {type(default).__name__} is called like an option of `lab {command}`; "
+                f"{file.name}: the field {one.name!r} of {type(default).__name__} is called like an option of `lab {command}`; "
                 f"give it another name, such as {one.name}_"
             )
     fields: list[Any] = [("options", Annotated[options, tyro.conf.arg(name="")])]
@@ -270,8 +271,7 @@ def _parse(arguments: list[str], options: type, default: Any, command: str, abou
     except LabError:
         raise
     except Exception as error:
-        where = told(error, Path(sys.modules[type(default).__module__].__file__ or ""))
-        raise LabError(f"these options make no configuration: {where}") from error
+        raise LabError(f"these options make no configuration: {told(error, file)}") from error
     found = getattr(parsed, "config", default)
     _check_not_emptied(default, found, "--")
     return parsed.options, found
@@ -667,11 +667,12 @@ def _notebooks(options: Notebooks) -> int:
     for name in options.tasks:
         if all(task.place == "proofs_check" for task in _chosen([name])):
             raise LabError(f"{name} holds proofs, which are code to be read and have no notebook; name its task")
-    require_writable(*{task.file.parent for task in chosen if task.place != "proofs_check"})
-    for task in chosen:
-        if task.place == "proofs_check":
-            continue  # code to be read, not a lecture
-        ensure(Results(task, task.config("ci"), session).jobs(list(task.measurements.values())), session)
+    lectures = [Results(task, task.config("ci"), session) for task in chosen if task.place != "proofs_check"]
+    _check_again(session, lectures)
+    require_writable(*{part.task.file.parent for part in lectures})
+    for part in lectures:  # proofs are code to be read
+        task = part.task
+        ensure(part.jobs(list(task.measurements.values())), session)
         print(f"executed {execute(task, session)}", flush=True)
     return 0
 
@@ -694,10 +695,10 @@ def _write_pages() -> None:
         print(f"wrote {path}")
 
 
-def _replicate(options: Reproduce) -> int:
+def _replicate(options: Reproduce, chosen: Sequence[Task], session: Session) -> int:
     contradicted = 0
-    for task in _chosen(options.tasks):
-        for root, outcomes in replication.replicate(task, options.where.session(), options.roots).items():
+    for task in chosen:
+        for root, outcomes in replication.replicate(task, session, options.roots).items():
             for claim, outcome in outcomes.items():
                 if outcome != "as expected":
                     print(f"{claim} below the root {root}: {outcome}", flush=True)
@@ -708,13 +709,14 @@ def _replicate(options: Reproduce) -> int:
 
 def _reproduce(options: Reproduce) -> int:
     require_clone("lab reproduce")
+    chosen, session = _chosen(options.tasks), options.where.session()
+    _check_again(session, [Results(task, task.config("ci"), session) for task in chosen])
     if options.roots:
-        return _replicate(options)
-    chosen = _chosen(options.tasks)
-    status = _print_table(Verdicts(reproduce(chosen, options.where.session())), "claims at preset ci")
+        return _replicate(options, chosen, session)
+    status = _print_table(Verdicts(reproduce(chosen, session)), "claims at preset ci")
     lectures = tuple(task.key for task in chosen if task.place != "proofs_check")
     if lectures:
-        _notebooks(Notebooks(lectures, options.where))
+        _notebooks(Notebooks(lectures, dataclasses.replace(options.where, again=())))  # all is measured
     _write_pages()
     return status
 

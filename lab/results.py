@@ -103,14 +103,18 @@ class Results:
             return self._seeds
         own = self.task.root if measurement.root is None else measurement.root
         root = own if self.session.root is None else self.session.root
-        return seeds_below(root, self._number_of_seeds(measurement))
+        number = self._number_of_seeds(measurement)
+        try:
+            return seeds_below(root, number)
+        except LabError as error:
+            raise LabError(f"the measurement {measurement.name} of {self.task.key}: {error}") from error
 
     def _number_of_seeds(self, measurement: Measurement) -> int:
         try:
             return operator.index(measurement.seeds(self.config))
         except Exception as error:
             raise LabError(
-                f"the seeds of {measurement.name} cannot be counted: {told(error, measurement.file)}; "
+                f"{measurement.file.name}: the seeds of {measurement.name} cannot be counted: {told(error, measurement.file)}; "
                 "give a function of configuration to a whole number"
             ) from error
 

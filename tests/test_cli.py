@@ -67,6 +67,16 @@ def test_a_name_to_measure_again_is_one_of_those_that_there_are(tiny: list[str],
         assert guess in said
 
 
+@pytest.mark.parametrize("command", [["notebooks"], ["reproduce"], ["reproduce", "--roots", "1"]])
+def test_so_is_one_for_the_commands_that_write_what_is_official(
+    command: list[str], tmp_path: Path, monkeypatch, capsys
+):
+    for work in ("reproduce", "ensure", "replication.replicate", "_write_pages"):  # it would be for nothing
+        monkeypatch.setattr(f"lab.cli.{work}", None)
+    assert main([*command, "--again", "meens", "--results", str(tmp_path)]) == 2
+    assert "--again meens names no measurement and no part of what is asked for" in capsys.readouterr().err
+
+
 def test_check_prints_the_promised_fields(tiny: list[str], capsys) -> None:
     assert main(["check", *tiny, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
