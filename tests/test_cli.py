@@ -205,6 +205,55 @@ def test_sizes_that_no_preset_has_are_said_before_the_work(tiny: list[str], caps
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--draws", "0"], "tiny measures means at 0 seeds (draws = 0), which shows nothing; ask for at least 1"),
+        (["--draws", "-2"], "tiny measures means at -2 seeds (draws = -2), which shows nothing; ask for at least 1"),
+        (["--size", "-1"], "--size -1 is below 0, so that nothing can be measured; in every preset of tiny it is 3 or"),
+    ],
+)
+def test_sizes_of_which_nothing_comes_are_one_sentence_before_the_work(
+    tiny: list[str], options: list[str], sentence: str, tmp_path: Path, capsys, caplog
+) -> None:
+    assert main(["run", *tiny, *options]) == 2
+    errors = capsys.readouterr().err
+    assert sentence in errors
+    assert errors.count("\n") == 1
+    assert caplog.messages == []
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_preset_without_seeds_is_one_sentence_for_all_claims(tiny: list[str], tmp_path: Path, capsys) -> None:
+    file = Path(tiny[0])
+    file.write_text(
+        file.read_text(encoding="utf-8").replace('"ci": Config()', '"ci": Config(draws=0)'), encoding="utf-8"
+    )
+    assert main(["check", *tiny]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("command", "options"), [("run", ["--draws", "1"]), ("check", []), ("run", ["--seeds", "4"])])
+def test_seeds_that_are_too_few_to_decide_are_said_before_the_work(
+    tiny: list[str], command: str, options: list[str], tmp_path: Path, capsys, caplog, monkeypatch
+) -> None:
+    file = Path(tiny[0])
+    text = file.read_text(encoding="utf-8")
+    if command == "check":
+        text = text.replace('"ci": Config()', '"ci": Config(draws=1)')
+    file.write_text(text, encoding="utf-8")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.cli.measure_and_draw", stop)
+    monkeypatch.setattr("lab.cli.ensure", stop)
+    assert main([command, *tiny, *options]) == 130
+    assert "too few seeds to decide tiny/A1, tiny/A2: 1 where at least 2 are needed" in caplog.messages
+    assert not (tmp_path / "results").exists()
+
+
 def test_show_takes_wildcards(capsys) -> None:
     assert main(["show", "mesa-optimization/T*"]) == 0
     shown = capsys.readouterr().out
