@@ -24,6 +24,7 @@ from rich.table import Table
 from lab import checks, coverage, dictionary, listing, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
+from lab.configuration import smaller_sizes
 from lab.errors import LabError, nearest, told, told_exits
 from lab.execution import Session, is_named
 from lab.files import FOLDERS, require_clone, require_writable, write
@@ -45,7 +46,7 @@ from lab.options import (
 )
 from lab.power import ENOUGH
 from lab.report import terminal_table
-from lab.reproduction import Verdicts, judge_all, measure_and_draw, reproduce
+from lab.reproduction import Verdicts, judge_all, measure_and_draw, reproduce, warn_of_few_seeds
 from lab.results import Results, ensure
 from lab.tasks import Task
 
@@ -277,9 +278,17 @@ def _parse(arguments: list[str], options: type, default: Any, command: str, abou
     return parsed.options, found
 
 
-def _warn_of_small_sizes(task: Task, config: Any) -> None:
-    """Say before the work which sizes are smaller than in every preset: nobody has tried to draw or judge those."""
-    for name, (size, least) in smaller_sizes(config, list(task.presets.values())).items():
+def _check_sizes(results: Results) -> None:
+    """Refuse sizes below 0, and say before the work which are smaller than in every preset: nobody has tried those."""
+    task = results.task
+    small = smaller_sizes(results.config, list(task.presets.values()))
+    for name, (size, least) in small.items():
+        if size < 0 <= least:
+            raise LabError(
+                f"--{name.replace('_', '-')} {size} is below 0, so that nothing can be measured; in every preset of {task.key} "
+                f"it is {least} or more"
+            )
+    for name, (size, least) in small.items():
         logger.warning(
             "--%s: %s is less than in every preset of %s, where it is %s or more; a figure or claim may have nothing to show",
             name.replace("_", "-"),
@@ -287,27 +296,6 @@ def _warn_of_small_sizes(task: Task, config: Any) -> None:
             task.key,
             least,
         )
-
-
-def smaller_sizes(config: Any, presets: Sequence[Any], above: str = "") -> dict[str, tuple[int, int]]:
-    """Whole numbers, and numbers of elements, of ``config`` that are below those of all ``presets``, with the least of these."""
-    found: dict[str, tuple[int, int]] = {}
-    for one in dataclasses.fields(config):
-        name, values = f"{above}{one.name}", [getattr(preset, one.name) for preset in presets]
-        value = getattr(config, one.name)
-        if dataclasses.is_dataclass(value) and all(type(other) is type(value) for other in values):
-            found |= smaller_sizes(value, values, f"{name}.")
-        sizes = [_size(other) for other in (value, *values)]
-        known = [size for size in sizes if size is not None]
-        if len(known) == len(sizes) and known[0] < min(known[1:]):
-            found[name] = known[0], min(known[1:])
-    return found
-
-
-def _size(value: Any) -> int | None:
-    if isinstance(value, tuple | list | dict):
-        return len(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _check_not_emptied(default: Any, found: Any, option: str) -> None:
@@ -353,8 +341,6 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
             f"--seeds {' '.join(map(str, seeds))} and --fresh {options.fresh} both say which seeds to measure; name one of them"
         )
     _check_contracts(parts)
-    for part, config in zip(parts, configs, strict=True):
-        _warn_of_small_sizes(part, config)
     results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]
     # The proofs of a paper are judged with its task.
     proofs = [
@@ -364,6 +350,9 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     ]
     results += [Results(task, task.config(options.preset), session) for task in proofs]
     _check_again(session, results)
+    for part in results:
+        _check_sizes(part)
+        warn_of_few_seeds(part, list(part.task.claims.values()), options.preset)
     verdicts = measure_and_draw(results, options.preset)
     status = _print_table(verdicts, f"{parts[0].paper.citation}, preset {options.preset}")
     if options.preset == "smoke":
@@ -416,6 +405,7 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
     for key, (task, claims) in tasks.items():
         needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
         jobs += results[key].jobs(list(needed.values()))
+        warn_of_few_seeds(results[key], claims, preset)
     verdicts = Verdicts()
     with redirect_stdout(sys.stderr):  # what a check prints is no verdict
         ensure(jobs, session)

@@ -78,6 +78,11 @@ def reachable(file: Path, name: str) -> frozenset[str]:
     return frozenset(_reach(_survey(file), [name])[0])
 
 
+def code(file: Path, name: str) -> str:
+    """The code of the top-level ``name`` of ``file`` and of all it uses there, without comments and docstrings."""
+    return "\n".join(_reach(_survey(file), [name])[1])
+
+
 def _stands(found: list[ast.FunctionDef], file: Path, of_code: Path, line: int) -> bool:
     """Whether code that begins at ``line`` of a file is one of the definitions ``found`` in ``file``."""
     return of_code.resolve() == file and any(
