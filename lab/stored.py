@@ -19,6 +19,7 @@ from rich.table import Table
 from lab.catalogue import discover, load
 from lab.configuration import plain
 from lab.errors import LabError, nearest
+from lab.files import FOLDERS, PROJECT
 from lab.results import Results
 from lab.runs import Store, minor_versions
 from lab.tasks import Measurement, Task
@@ -115,8 +116,8 @@ def _held(root: Path, folder: Path, tasks: Mapping[str, Task]) -> Held:
     unfinished = tuple(sorted(folder.glob("*.unfinished")))
     if identities:
         state = _state(task, measurement, identities[0]) if len(identities) == len(files) else DAMAGED
-        if task is None and (root / name / ".lock").exists() and state == GONE and "/" not in name:
-            state = ELSEWHERE
+        if task is None and not (PROJECT / FOLDERS[0] / manifests[0].get("file", "")).exists() and "/" not in name:
+            state = ELSEWHERE  # a file of one's own: whether it has changed can be told only where it is named
         configuration = _configuration(task, identities[0]["config"])
         ended = max(timegm(time.strptime(one["finished"], "%Y-%m-%dT%H:%M:%SZ")) for one in manifests)
     else:

@@ -77,7 +77,7 @@ class Recurrence:
 
     def __init__(self, fresh: np.ndarray) -> None:
         self._fresh = fresh
-        self._seen = np.zeros(len(fresh), dtype=bool)
+        self._seen: np.ndarray = np.zeros(len(fresh), dtype=bool)
 
     def see(self, prompts: Mapping[str, Tensor]) -> None:
         """Take note of what has been drawn."""
