@@ -2,5 +2,5 @@
 
 import transformers
 
-sizes = transformers.GPT2Config(vocab_size=3, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+sizes = transformers.GPT2Config(vocab_size=3, n_embd=16, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None)
 model = transformers.GPT2LMHeadModel(sizes)
