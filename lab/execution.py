@@ -176,6 +176,19 @@ class SerialExecutor(Executor):
         return future
 
 
+class _Workers(ProcessPoolExecutor):
+    """Processes that do not hear Ctrl-C, not even while they begin: the one that hands out work answers it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().submit(fn, *args, **kwargs)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which a process begun now inherits
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def check_device(device: str) -> None:
     """Raise LabError unless tensors with numbers can be put on ``device``."""
     try:
@@ -326,7 +339,7 @@ def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor,
                 "could read; save it as one, or measure with 1 worker"
             )
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
+        with _Workers(processes, mp_context=context, initializer=_begin_worker) as pool:
             try:
                 yield pool, processes, _all_is_well
             except BaseException:
