@@ -145,10 +145,9 @@ def edits() -> Iterator[Edit]:
         yield Edit(name, {**task, f"{HELPER}.py": old}, {**task, f"{HELPER}.py": new}, True)
         words = f'"""Text."""\n{old}  # words'
         yield Edit(f"{name}, words", {**task, f"{HELPER}.py": old}, {**task, f"{HELPER}.py": words}, False)
-    for name, (body, result, helper) in BEHIND.items():
-        files = {"task.py": _task(body, result), **{name: text for name, text in helper.items()}}
-        after = {name: text.replace("2.0", "3.0") for name, text in files.items()}
-        yield Edit(name, files, after, True)
+    for name, (body, result, beside) in BEHIND.items():
+        files = {"task.py": _task(body, result), **beside}
+        yield Edit(name, files, {file: text.replace("2.0", "3.0") for file, text in files.items()}, True)
 
 
 PACKAGE = "package_of_a_user"
