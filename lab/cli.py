@@ -26,7 +26,7 @@ from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
 from lab.configuration import smaller_sizes
 from lab.errors import LabError, nearest, told, told_exits
-from lab.execution import Session, is_named
+from lab.execution import Session, check_device, is_named
 from lab.files import FOLDERS, require_clone, require_writable, write
 from lab.options import (
     Check,

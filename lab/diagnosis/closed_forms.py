@@ -507,7 +507,7 @@ def count_candidates(*, states: int, concentration: float) -> Iterator[Candidate
 
 
 # Those that the settings name themselves, each where its prompts are.
-TOKENS = frozenset(
+TOKENS: frozenset[Callable[..., Any]] = frozenset(
     (markov_posterior, uniform_guess, switching_posterior, graph_posterior, bayes_navigator, cheat, planner)
 )
 

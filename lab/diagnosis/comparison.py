@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -311,7 +311,7 @@ def diagnose(
 
     def report(**parts: Any) -> Diagnosis:
         seconds = time.perf_counter() - begun
-        facts = dataclasses.asdict(setting)
+        facts = dataclasses.asdict(cast(Any, setting))  # a dataclass, which a protocol cannot say
         return Diagnosis(name, task, facts, setting.error_unit, prompts, tuple(findings), seconds=seconds, **parts)
 
     def attempt(where: str, part: Callable[[], Part], stops: bool = False) -> Part | None:
