@@ -6,7 +6,7 @@ export PYTHONUNBUFFERED := 1
 # A file stays in one process, which shares what its tests measure; files are taken in the order of tests/conftest.py.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-fast verify reproduce notebooks architecture bench constraints clean
+.PHONY: run test test-fast faults verify reproduce notebooks architecture bench constraints clean
 
 # Trainings of the headline task that `make run` takes from what comes with the lab, so that it ends within three minutes.
 LONG := few_prompts more_prompts longer_training exchanged_labels logistic_labels classes
@@ -22,18 +22,23 @@ test: .venv/ready           ## everything that CI runs: all claims judged, a sha
 test-fast: .venv/ready      ## the suite without measuring the claims again
 	$(BIN)/pytest $(PARALLEL) -m "not claims"
 
+faults: .venv/ready         ## kills, damaged files, mistakes, edits, other places: thousands of trials, a line a group
+	$(BIN)/python -m tests.faults --kills 100 --damages 300 --command-lines 10000 --task-files 300
+
 verify: .venv/ready         ## every shipped measurement taken again and compared with what ships (long)
 	$(BIN)/pytest --verify tests/test_verdicts.py
 
 reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tables
 	$(BIN)/lab reproduce
 	$(BIN)/python -m tests.test_architecture
+	$(BIN)/python -m lab.diagnosis.guide
 
 notebooks: .venv/ready      ## make and execute the notebooks
 	$(BIN)/lab notebooks
 
-architecture: .venv/ready   ## the page of rooms and what they may import
+architecture: .venv/ready   ## the page of rooms and what they may import, and that of the diagnosis
 	$(BIN)/python -m tests.test_architecture
+	$(BIN)/python -m lab.diagnosis.guide
 
 bench: .venv/ready          ## every speed claim as a ratio measured in one run
 	$(BIN)/python -m lab.benchmarks

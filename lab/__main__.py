@@ -22,6 +22,16 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter still shows the others
     try:
+        if {"--help", "-h"} & set(sys.argv[1:2]) or not sys.argv[1:]:
+            from lab.options import parse
+
+            parse(sys.argv[1:])  # prints and ends, before anything heavy is imported
+        if sys.argv[1:2] == ["list"] and set(sys.argv[2:]) <= {"--json"}:
+            from lab import listing
+
+            if (records := listing.kept()) is not None:
+                listing.show(records, "--json" in sys.argv, listing.console())
+                return 0
         from lab.cli import main as run
 
         return run()

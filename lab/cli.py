@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import re
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,163 +21,42 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from lab import checks, coverage, dictionary, pages, replication
+from lab import checks, coverage, dictionary, listing, pages, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
+from lab.configuration import smaller_sizes
 from lab.errors import LabError, nearest, told, told_exits
-from lab.execution import Session, check_cluster, check_device, is_named
+from lab.execution import Session, check_device, is_named
 from lab.files import FOLDERS, require_clone, require_writable, write
+from lab.options import (
+    Check,
+    Cite,
+    Compare,
+    Data,
+    Diagnose,
+    List,
+    Notebooks,
+    Power,
+    Reproduce,
+    Run,
+    Show,
+    Stored,
+    Where,
+    parse,
+)
 from lab.power import ENOUGH
 from lab.report import terminal_table
-from lab.reproduction import Verdicts, judge_all, measure_and_draw, reproduce
+from lab.reproduction import Verdicts, judge_all, measure_and_draw, reproduce, warn_of_few_seeds
 from lab.results import Results, ensure
 from lab.tasks import Task
 
 # How the one argument of a command looks that is no option.
 TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
-PREDICTORS = re.compile(r".*[:.].*")
-# Where the output is no terminal there is no width to fit.
-PLAIN_WIDTH = 180
+PREDICTORS = re.compile(r".+:\w+|.+\.(safetensors|pt|pth|ckpt|bin|pkl)")
+# Options of `lab diagnose` that an adapter reads.
+ADAPTING = ("label", "place", "read", "dtype", "batch", "symbols", "start")
 
 logger = logging.getLogger("lab")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where measurements are taken and kept."""
-
-    device: str = "cpu"
-    """compute device: cpu, cuda or cuda:N"""
-    workers: int = dataclasses.field(default_factory=_processors)
-    """processes on this machine, or jobs on a cluster"""
-    cluster: str = ""
-    """'local' (Dask on this machine), the address of a Dask scheduler, or a batch system set up for
-    dask-jobqueue (slurm, pbs, sge, lsf, htcondor, oar)"""
-    results: Path = dataclasses.field(default_factory=lambda: Session().results)
-    """folder of finished measurements"""
-    again: tuple[str, ...] = ()
-    """measurements to take again although they come with the lab, by name or part, with shell wildcards: '*' takes all,
-    '!name' spares one"""
-
-    def session(self, root: int | None = None) -> Session:
-        if self.workers < 1:
-            raise LabError(f"--workers {self.workers} is below 1; name the number of processes to use")
-        if root is not None and root < 0:
-            raise LabError(f"--fresh {root} is below 0; name a root: 1, 2 and so on")
-        check_device(self.device)
-        check_cluster(self.cluster)
-        try:
-            folder = self.results.expanduser().absolute()
-        except RuntimeError as error:  # the home of nobody
-            raise LabError(f"--results {self.results} is no folder ({error}); name another one") from error
-        return Session(folder, self.device, self.workers, self.cluster, root=root, again=self.again)
-
-
-Located = Annotated[Where, tyro.conf.arg(name="")]
-
-
-@dataclass(frozen=True)
-class List:
-    """List the tasks and their claims, or the papers."""
-
-    papers: bool = False
-    """every paper and where it stands: verified, planned, nothing to check"""
-    json: bool = False
-    """machine-readable output"""
-
-
-@dataclass(frozen=True)
-class Show:
-    """Show a task, a claim, a paper, or the dictionary of attention and optimisation."""
-
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """name of a task, id of a claim (or of several, with shell wildcards), slug of a paper, or 'dictionary'"""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Measure one task, draw its figures beside the results and judge its paper's claims."""
-
-    task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
-    """name of a task, or path of a file that defines one"""
-    preset: str = "ci"
-    """smoke (seconds), ci (about a minute) or paper (the paper's sizes)"""
-    seeds: tuple[int, ...] = ()
-    """the seeds to measure, instead of the preset's number of them"""
-    fresh: int | None = None
-    """draw the seeds below this root (1, 2, …) instead of the one that the evidence was drawn below"""
-    where: Located = Where()
-
-
-@dataclass(frozen=True)
-class Check:
-    """Judge claims. Exit status 0 only if every verdict is the expected one and every control was rejected."""
-
-    patterns: tyro.conf.Positional[tuple[str, ...]] = ()
-    """claim ids with shell wildcards, names of tasks, or paths of files with claims; all claims if left out"""
-    preset: str = "ci"
-    """smoke, ci or paper"""
-    fresh: int | None = None
-    """judge on seeds below this root (1, 2, …) instead of those that the evidence was drawn from"""
-    json: bool = False
-    """machine-readable output"""
-    where: Located = Where()
-
-
-@dataclass(frozen=True)
-class Power:
-    """Say how likely fresh seeds are to give the verdicts again. Exit status 0 only if all are likely enough.
-
-    An estimate from the samples that were judged; `lab reproduce --roots` measures what it estimates.
-    """
-
-    patterns: tyro.conf.Positional[tuple[str, ...]] = ()
-    """claim ids with shell wildcards, or paths of files with claims; all claims if left out"""
-    preset: str = "ci"
-    """smoke, ci or paper"""
-    show: int = 20
-    """how many claims to show, the least certain first"""
-    where: Located = Where()
-
-
-@dataclass(frozen=True)
-class Diagnose:
-    """Name the algorithm that a predictor carries out: compare it with every closed form on fresh prompts."""
-
-    predictor: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTOR")]
-    """MODULE:FUNCTION, FILE.py:FUNCTION, or a checkpoint written by lab.models.checkpoint.save_model"""
-    task: str = "linear-regression"
-    """the prompts: linear-regression, markov-chains, or a task (name or file) that offers its own"""
-    prompts: int = 512
-    """fresh prompts, half of them to fit parameters, half to judge"""
-    seed: int = 0
-    """root of the prompts"""
-    out: Path = dataclasses.field(default_factory=lambda: Session().results / "diagnosis")
-    """folder of diagnosis.json, diagnosis.png and the data behind it"""
-
-
-@dataclass(frozen=True)
-class Notebooks:
-    """Make and execute the notebooks of tasks."""
-
-    tasks: tyro.conf.Positional[tuple[str, ...]] = ()
-    """names of tasks; all if left out"""
-    where: Located = Where()
-
-
-@dataclass(frozen=True)
-class Reproduce:
-    """Make what is official at the ci preset: evidence, figures, verdicts, notebooks, pages."""
-
-    tasks: tyro.conf.Positional[tuple[str, ...]] = ()
-    """names of tasks; all if left out"""
-    roots: tuple[int, ...] = ()
-    """instead, judge the sampled claims on the seeds below these roots and keep what comes out"""
-    where: Located = Where()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -215,21 +92,11 @@ def _dispatch(arguments: list[str]) -> int:
     _check_named_once(arguments)
     if arguments[:1] == ["run"] and (ordered := _name_first(arguments[1:], Run, TASK_NAMES)):
         return _parse_and_run(ordered)
-    if arguments[:1] == ["diagnose"] and (ordered := _name_first(arguments[1:], Diagnose, PREDICTORS)):
+    if arguments[:1] == ["data"] and not arguments[1:2] == ["--help"]:
+        return _parse_and_export(arguments[1:])
+    if arguments[:1] == ["diagnose"] and (ordered := _predictors_first(arguments[1:])):
         return _parse_and_diagnose(ordered)
-    commands = {
-        "list": List,
-        "show": Show,
-        "run": Run,
-        "check": Check,
-        "power": Power,
-        "diagnose": Diagnose,
-        "notebooks": Notebooks,
-        "reproduce": Reproduce,
-    }
-    command: Any = tyro.extras.subcommand_cli_from_dict(
-        {name: kind for name, kind in commands.items()}, prog="lab", args=arguments, description=__doc__
-    )
+    command = parse(arguments)
     match command:
         case List():
             return _list(command)
@@ -243,6 +110,12 @@ def _dispatch(arguments: list[str]) -> int:
             return _notebooks(command)
         case Reproduce():
             return _reproduce(command)
+        case Stored():
+            return _stored(command)
+        case Compare():
+            return _compare(command)
+        case Cite():
+            return _cite(command)
     if isinstance(command, Diagnose):
         raise LabError("name the predictor to diagnose: MODULE:FUNCTION, FILE.py:FUNCTION or a checkpoint")
     raise LabError("name the task to run; `lab list` names them all")
@@ -282,6 +155,23 @@ def _name_first(arguments: list[str], options: type, looks: re.Pattern[str]) -> 
         known = {name for task in discover() for name in (task.key, task.name)}
         places = [at for at in places if arguments[at] in known or ".py" in arguments[at]] or places[-1:]
     return [arguments[places[0]], *arguments[: places[0]], *arguments[places[0] + 1 :]] if places else []
+
+
+def _predictors_first(arguments: list[str]) -> list[str]:
+    """The command line of ``lab diagnose`` with all predictors in front; empty where there is none."""
+    leading = next((at for at, one in enumerate(arguments) if one.startswith("-")), len(arguments))
+    valued = {f"--{one.name}" for one in dataclasses.fields(Diagnose)}
+    later = [
+        at
+        for at in range(leading, len(arguments))
+        if PREDICTORS.fullmatch(arguments[at]) and arguments[at - 1] not in valued and not arguments[at].startswith("-")
+    ]
+    places = [*range(leading), *later]
+    return (
+        [*(arguments[at] for at in places), *(one for at, one in enumerate(arguments) if at not in places)]
+        if places
+        else []
+    )
 
 
 def _parse_and_run(arguments: list[str]) -> int:
@@ -329,6 +219,29 @@ def _parse_and_diagnose(arguments: list[str]) -> int:
     return _diagnose(*_parse(arguments, Diagnose, setting, "diagnose", about))
 
 
+def _parse_and_export(arguments: list[str]) -> int:
+    """``lab data``: its own options and the sizes of the generator on one command line."""
+    from lab.data import sources
+    from lab.data.export import export, recurrence_sentence
+
+    if not arguments:
+        for one in sources.generators():
+            print(f"{one.part.__name__}  {' '.join((one.part.__doc__ or '').split(chr(10) * 2)[0].split())}")
+        return 0
+    if arguments[0].startswith("-"):
+        raise LabError(f"`lab data {arguments[0]}` names no generator; name it first, `lab data` alone lists them")
+    generator = sources.find_generator(arguments[0])
+    about = f"Write prompts of {generator.part.__name__} to a file.\n\n{generator.part.__doc__ or ''}"
+    options, sizes = _parse(arguments, Data, sources.options(generator), "data", about)
+    source = sources.source_from(generator, sizes, options.part, options.share)
+    recurrence = export(
+        source, options.count, options.seed, options.out, options.also, options.precision, options.chunk
+    )
+    print(f"wrote {options.count:,} prompts of {source.name} to {options.out}")
+    print(recurrence_sentence(source, recurrence))
+    return 0
+
+
 def _value(arguments: Sequence[str], option: str, default: str) -> str:
     """The value that the command line gives an option."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
@@ -340,11 +253,13 @@ def _value(arguments: Sequence[str], option: str, default: str) -> str:
 
 def _parse(arguments: list[str], options: type, default: Any, command: str, about: str) -> tuple[Any, Any]:
     """Instances of ``options`` and of the class of ``default``, whose fields stand side by side as options."""
-    own = {one.name for kind in (options, Where) for one in dataclasses.fields(kind)} - {"task", "predictor", "where"}
+    named = {"task", "predictors", "generator", "where"}
+    own = {one.name for kind in (options, Where) for one in dataclasses.fields(kind)} - named
+    file = Path(getattr(sys.modules[type(default).__module__], "__file__", None) or "")
     for one in dataclasses.fields(default):
         if one.name in own:
             raise LabError(
-                f"the field {one.name!r} of {type(default).__name__} is called like an option of `lab {command}`; "
+                f"{file.name}: the field {one.name!r} of {type(default).__name__} is called like an option of `lab {command}`; "
                 f"give it another name, such as {one.name}_"
             )
     fields: list[Any] = [("options", Annotated[options, tyro.conf.arg(name="")])]
@@ -357,16 +272,23 @@ def _parse(arguments: list[str], options: type, default: Any, command: str, abou
     except LabError:
         raise
     except Exception as error:
-        where = told(error, Path(sys.modules[type(default).__module__].__file__ or ""))
-        raise LabError(f"these options make no configuration: {where}") from error
+        raise LabError(f"these options make no configuration: {told(error, file)}") from error
     found = getattr(parsed, "config", default)
     _check_not_emptied(default, found, "--")
     return parsed.options, found
 
 
-def _warn_of_small_sizes(task: Task, config: Any) -> None:
-    """Say before the work which sizes are smaller than in every preset: nobody has tried to draw or judge those."""
-    for name, (size, least) in smaller_sizes(config, list(task.presets.values())).items():
+def _check_sizes(results: Results) -> None:
+    """Refuse sizes below 0, and say before the work which are smaller than in every preset: nobody has tried those."""
+    task = results.task
+    small = smaller_sizes(results.config, list(task.presets.values()))
+    for name, (size, least) in small.items():
+        if size < 0 <= least:
+            raise LabError(
+                f"--{name.replace('_', '-')} {size} is below 0, so that nothing can be measured; in every preset of {task.key} "
+                f"it is {least} or more"
+            )
+    for name, (size, least) in small.items():
         logger.warning(
             "--%s: %s is less than in every preset of %s, where it is %s or more; a figure or claim may have nothing to show",
             name.replace("_", "-"),
@@ -374,27 +296,6 @@ def _warn_of_small_sizes(task: Task, config: Any) -> None:
             task.key,
             least,
         )
-
-
-def smaller_sizes(config: Any, presets: Sequence[Any], above: str = "") -> dict[str, tuple[int, int]]:
-    """Whole numbers, and numbers of elements, of ``config`` that are below those of all ``presets``, with the least of these."""
-    found: dict[str, tuple[int, int]] = {}
-    for one in dataclasses.fields(config):
-        name, values = f"{above}{one.name}", [getattr(preset, one.name) for preset in presets]
-        value = getattr(config, one.name)
-        if dataclasses.is_dataclass(value) and all(type(other) is type(value) for other in values):
-            found |= smaller_sizes(value, values, f"{name}.")
-        sizes = [_size(other) for other in (value, *values)]
-        known = [size for size in sizes if size is not None]
-        if len(known) == len(sizes) and known[0] < min(known[1:]):
-            found[name] = known[0], min(known[1:])
-    return found
-
-
-def _size(value: Any) -> int | None:
-    if isinstance(value, tuple | list | dict):
-        return len(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _check_not_emptied(default: Any, found: Any, option: str) -> None:
@@ -410,7 +311,7 @@ def _check_not_emptied(default: Any, found: Any, option: str) -> None:
 
 
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    return listing.console()
 
 
 def _print_table(verdicts: Verdicts, title: str) -> int:
@@ -432,14 +333,14 @@ def _status(verdicts: Verdicts) -> int:
 
 def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     session = options.where.session(options.fresh)
+    if options.sweep:
+        return _sweep(parts, options, configs, session)
     seeds = options.seeds or None
     if seeds and options.fresh is not None:
         raise LabError(
             f"--seeds {' '.join(map(str, seeds))} and --fresh {options.fresh} both say which seeds to measure; name one of them"
         )
     _check_contracts(parts)
-    for part, config in zip(parts, configs, strict=True):
-        _warn_of_small_sizes(part, config)
     results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]
     # The proofs of a paper are judged with its task.
     proofs = [
@@ -449,12 +350,27 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     ]
     results += [Results(task, task.config(options.preset), session) for task in proofs]
     _check_again(session, results)
+    for part in results:
+        _check_sizes(part)
+        warn_of_few_seeds(part, list(part.task.claims.values()), options.preset)
     verdicts = measure_and_draw(results, options.preset)
     status = _print_table(verdicts, f"{parts[0].paper.citation}, preset {options.preset}")
     if options.preset == "smoke":
         print("The smoke preset shows that everything runs; it is too small for verdicts to count.")
         return 2 if verdicts.errors else 0
     return status
+
+
+def _sweep(parts: Sequence[Task], options: Run, configs: Sequence[Any], session: Session) -> int:
+    from lab import sweeps
+
+    found = sweeps.sweep(parts, configs, options.sweep, session, options.preset, options.seeds or None)
+    _console().print(sweeps.table(found))
+    for error in found.errors:
+        _say(error)
+    if picture := sweeps.draw(found, session.results / found.task / "sweeps"):
+        print(f"wrote {picture}")
+    return 2 if found.errors else 0
 
 
 def _check_again(session: Session, parts: Sequence[Results]) -> None:
@@ -489,6 +405,7 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
     for key, (task, claims) in tasks.items():
         needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
         jobs += results[key].jobs(list(needed.values()))
+        warn_of_few_seeds(results[key], claims, preset)
     verdicts = Verdicts()
     with redirect_stdout(sys.stderr):  # what a check prints is no verdict
         ensure(jobs, session)
@@ -514,21 +431,108 @@ def _power(options: Power) -> int:
 
 
 def _diagnose(options: Diagnose, setting: Any) -> int:
-    from lab.diagnosis import comparison, presentation, subject
+    from lab.diagnosis import adapt, comparison, presentation, subject
+    from lab.diagnosis.closed_forms import Mine
+
+    names = options.predictors
+    if len(names) > presentation.SIDE_BY_SIDE or len(set(names)) < len(names):
+        raise LabError(
+            f"{len(names)} predictors, {len(set(names))} of them different: give each once, and at most "
+            f"{presentation.SIDE_BY_SIDE}"
+        )
+    check_device(options.device)
+    base = options.out or Session().results / "diagnosis" / _slug(options.task)
+    folders = dict(zip(names, _folders(names, base, options.out is not None), strict=True))
+    require_writable(*folders.values())
+    mine = Mine.of(subject.file_module(options.candidates), options.candidates) if options.candidates else None
+    given = {name: getattr(options, name) for name in ADAPTING if getattr(options, name) is not None}
+    convention = adapt.CONVENTIONS.get(options.adapter)
+    arguments = (convention and convention.arguments) or setting.arguments
+    made = {name: subject.load(name, arguments) for name in names}
+    if options.adapter or given:
+        made = {name: adapt.adapted(one, options.adapter, **given) for name, one in made.items()}
+    console, found = _console(), []
+    for name, one in made.items():
+        found.append(
+            comparison.diagnose(
+                one,
+                setting,
+                name=name,
+                task=options.task,
+                prompts=options.prompts,
+                seed=options.seed,
+                device=options.device,
+                mine=mine,
+            )
+        )
+        for table in presentation.tables(found[-1], console.width):
+            console.print(table)
+        for sentence in presentation.sentences(found[-1]):
+            console.print(sentence, highlight=False, markup=False)
+        _say_written(console, presentation.store(found[-1], folders[name]))
+    if len(found) > 1:
+        console.print(presentation.table_of_all(found, console.width))
+        _say_written(console, presentation.store_all(found, base))
+    return 1 if any(one.stopped for one in found) else 0
+
+
+def _folders(names: Sequence[str], base: Path, named: bool) -> list[Path]:
+    """Where each predictor's diagnosis is kept: a folder of its own below ``base``, or the one that was named for only one."""
+    if named and len(names) == 1:
+        return [base]
+    slugs = [_slug(name) for name in names]
+    twice = {slug for slug in slugs if slugs.count(slug) > 1}
+    return [base / (f"{slug}-{at + 1}" if slug in twice else slug) for at, slug in enumerate(slugs)]
+
+
+def _slug(name: str) -> str:
+    """A predictor's or a task's name as that of a folder: of a path its last part."""
+    return re.sub(r"\W+", "-", Path(name).name.removesuffix(".safetensors")).strip("-") or "predictor"
+
+
+def _say_written(console: Console, paths: Sequence[Path]) -> None:
+    for path in paths:
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _stored(options: Stored) -> int:
+    from lab import stored
+
+    found = stored.survey(options.results, options.tasks)
+    if options.prune:
+        for sentence in stored.prune(options.results, found):
+            print(sentence)
+        return 0
+    if options.json:
+        print(json.dumps([one.record() for one in found], indent=1))
+        return 0
+    if found:
+        _console().print(stored.table(found))
+    print(stored.summary(options.results, found))
+    return 0
+
+
+def _compare(options: Compare) -> int:
+    from lab import comparing
 
     require_writable(options.out)
-    made = subject.load(options.predictor, setting.arguments)
-    found = comparison.diagnose(
-        made, setting, name=options.predictor, task=options.task, prompts=options.prompts, seed=options.seed
-    )
+    session = options.where.session()
+    first, second = (comparing.side(text, session) for text in (options.first, options.second))
+    found = comparing.compare(first, second)
     console = _console()
-    for table in presentation.tables(found, console.width):
+    for table in comparing.tables(found, options.everything):
         console.print(table)
-    for sentence in presentation.sentences(found):
-        console.print(sentence, highlight=False, markup=False)
-    for path in presentation.store(found, options.out):
-        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
-    return 1 if found.stopped else 0
+    print(comparing.summary(found))
+    if picture := comparing.draw(found, options.out):
+        print(f"wrote {picture}")
+    return 0 if found.same_verdicts else 1
+
+
+def _cite(options: Cite) -> int:
+    from lab import citations
+
+    print(citations.bibtex(options.names))
+    return 0
 
 
 def _claim_record(claim: Claim) -> dict[str, str]:
@@ -564,30 +568,29 @@ def _list_papers(options: List) -> int:
 def _list(options: List) -> int:
     if options.papers:
         return _list_papers(options)
+    stamp = listing.stamp()  # before the files are read
+    records = _records()
+    listing.keep(records, stamp)
+    listing.show(records, options.json, _console())
+    return 0
+
+
+def _records() -> list[dict[str, Any]]:
+    """Every sheet with its paper, presets, figures and claims, as plain data."""
     papers: dict[str, list[Task]] = {}
     for task in discover():
         papers.setdefault(task.name, []).append(task)
-    records: list[dict[str, Any]] = [
+    return [
         {
             "task": next((task.key for task in tasks if task.place == "tasks"), None),
             "paper": {"slug": name, **dataclasses.asdict(tasks[0].paper)},
+            "citation": tasks[0].paper.citation,
             "presets": list(tasks[0].presets),
             "figures": [figure for task in tasks for figure in task.figures],
             "claims": [_claim_record(claim) for task in tasks for claim in task.claims.values()],
         }
         for name, tasks in papers.items()
     ]
-    if options.json:
-        print(json.dumps(records, indent=1))
-        return 0
-    console = _console()
-    for record in records:
-        paper = record["paper"]
-        console.print(f"[bold]{paper['slug']}[/bold]  {escape(papers[paper['slug']][0].paper.citation)}")
-        console.print(f"  figures: {', '.join(record['figures']) or 'none'}", highlight=False, markup=False)
-        for claim in record["claims"]:
-            console.print(f"  {claim['id']}  {claim['kind']}, {claim['where']}", highlight=False, markup=False)
-    return 0
 
 
 def _show(name: str) -> int:
@@ -654,11 +657,12 @@ def _notebooks(options: Notebooks) -> int:
     for name in options.tasks:
         if all(task.place == "proofs_check" for task in _chosen([name])):
             raise LabError(f"{name} holds proofs, which are code to be read and have no notebook; name its task")
-    require_writable(*{task.file.parent for task in chosen if task.place != "proofs_check"})
-    for task in chosen:
-        if task.place == "proofs_check":
-            continue  # code to be read, not a lecture
-        ensure(Results(task, task.config("ci"), session).jobs(list(task.measurements.values())), session)
+    lectures = [Results(task, task.config("ci"), session) for task in chosen if task.place != "proofs_check"]
+    _check_again(session, lectures)
+    require_writable(*{part.task.file.parent for part in lectures})
+    for part in lectures:  # proofs are code to be read
+        task = part.task
+        ensure(part.jobs(list(task.measurements.values())), session)
         print(f"executed {execute(task, session)}", flush=True)
     return 0
 
@@ -681,10 +685,10 @@ def _write_pages() -> None:
         print(f"wrote {path}")
 
 
-def _replicate(options: Reproduce) -> int:
+def _replicate(options: Reproduce, chosen: Sequence[Task], session: Session) -> int:
     contradicted = 0
-    for task in _chosen(options.tasks):
-        for root, outcomes in replication.replicate(task, options.where.session(), options.roots).items():
+    for task in chosen:
+        for root, outcomes in replication.replicate(task, session, options.roots).items():
             for claim, outcome in outcomes.items():
                 if outcome != "as expected":
                     print(f"{claim} below the root {root}: {outcome}", flush=True)
@@ -695,13 +699,14 @@ def _replicate(options: Reproduce) -> int:
 
 def _reproduce(options: Reproduce) -> int:
     require_clone("lab reproduce")
+    chosen, session = _chosen(options.tasks), options.where.session()
+    _check_again(session, [Results(task, task.config("ci"), session) for task in chosen])
     if options.roots:
-        return _replicate(options)
-    chosen = _chosen(options.tasks)
-    status = _print_table(Verdicts(reproduce(chosen, options.where.session())), "claims at preset ci")
+        return _replicate(options, chosen, session)
+    status = _print_table(Verdicts(reproduce(chosen, session)), "claims at preset ci")
     lectures = tuple(task.key for task in chosen if task.place != "proofs_check")
     if lectures:
-        _notebooks(Notebooks(lectures, options.where))
+        _notebooks(Notebooks(lectures, dataclasses.replace(options.where, again=())))  # all is measured
     _write_pages()
     return status
 

@@ -8,7 +8,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +152,24 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
     return bool(one == other)
+
+
+def smaller_sizes(config: Any, presets: Sequence[Any], above: str = "") -> dict[str, tuple[int, int]]:
+    """Whole numbers, and numbers of elements, of ``config`` that are below those of all ``presets``, with the least of these."""
+    found: dict[str, tuple[int, int]] = {}
+    for one in dataclasses.fields(config):
+        name, values = f"{above}{one.name}", [getattr(preset, one.name) for preset in presets]
+        value = getattr(config, one.name)
+        if dataclasses.is_dataclass(value) and all(type(other) is type(value) for other in values):
+            found |= smaller_sizes(value, values, f"{name}.")
+        sizes = [_size(other) for other in (value, *values)]
+        known = [size for size in sizes if size is not None]
+        if len(known) == len(sizes) and known[0] < min(known[1:]):
+            found[name] = known[0], min(known[1:])
+    return found
+
+
+def _size(value: Any) -> int | None:
+    if isinstance(value, tuple | list | dict):
+        return len(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

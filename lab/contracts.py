@@ -1,17 +1,21 @@
 """The decorators with which a generator or a closed form registers itself, with an example to be checked on.
 
-They only remember; what is checked stands in ``lab.checks``, so that a changed check makes no measurement stale.
+They remember it, and a generator that is asked for no prompts refuses; what is checked stands in ``lab.checks``. Neither
+can change a number, so that an edit of it makes no measurement stale.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from lab.errors import LabError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 ROOM = "lab.domains"
@@ -31,8 +35,22 @@ class Registered:
 
 
 def generator(**example: Any) -> Callable[[Function], Function]:
-    """Register ``(stream, batch, **sizes) -> dataclass of tensors [batch, ...]`` with example sizes."""
-    return partial(_register, "generator", example)
+    """Register ``(stream, batch, **sizes) -> dataclass of tensors [batch, ...]`` with example sizes.
+
+    What is registered raises LabError where it is asked for less than one prompt.
+    """
+
+    def register(function: Function) -> Function:
+        @functools.wraps(function)
+        def sample(*arguments: Any, **sizes: Any) -> Any:
+            batch = sizes["batch"] if "batch" in sizes else arguments[1] if len(arguments) > 1 else 1
+            if batch < 1:
+                raise LabError(f"The batch is {batch} but must be at least 1 for {function.__name__}; raise batch.")
+            return function(*arguments, **sizes)
+
+        return cast(Function, _register("generator", example, sample))
+
+    return register
 
 
 def regression_predictor(**example: Any) -> Callable[[Function], Function]:

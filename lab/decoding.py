@@ -38,7 +38,7 @@ class Continuation:
 def decode(
     module: Transformer,
     prompts: Int[Tensor, "batch time"] | Int[Tensor, "model batch time"],
-    mask: Bool[Tensor, "total total"],
+    mask: Bool[Tensor, "*prompt total total"],
     steps: int,
     *,
     stop_token: int | None = None,
@@ -56,23 +56,25 @@ def decode(
     Args:
         module: ensemble of E models.
         prompts: P tokens a prompt, the same for all models or one set a model.
-        mask: pattern over at least P + steps - 1 positions; no row may allow a token behind both its own
-            position and the prompt, for no such token exists when the row is computed.
+        mask: pattern over at least P + steps - 1 positions, the same for all prompts or one a prompt; no row may allow
+            a token behind both its own position and the prompt, for no such token exists when the row is computed.
         steps: K, the most tokens to write.
-        stop_token: ends a sequence; None writes K tokens always.
+        stop_token: a token of the vocabulary that ends a sequence; None writes K tokens always.
         temperature: tau >= 0; 0 is greedy.
         stream: where random numbers come from, needed for tau > 0 only.
         allowed: True for tokens that may be written, at all steps or step by step.
         cached: False recomputes every position at every step (the reference that the cache must equal).
 
     Raises:
-        LabError: no room for the tokens, a pattern that looks ahead, a token outside the vocabulary, no token
-            allowed, a temperature below 0, too near it, or without a stream; or logits that are not numbers.
+        LabError: no room for the tokens, a pattern that looks ahead or is of other prompts, a token outside the
+            vocabulary, allowed tokens of another size or none, a temperature below 0, too near it, or without a stream;
+            or logits that are not numbers.
     """
     models, total = module.models, prompts.shape[-1] + steps - 1
     if prompts.dim() == 2:
         prompts = prompts.expand(models, *prompts.shape)
-    _check(module, prompts, mask, steps, temperature, stream, allowed)
+    _check(module, prompts, mask, steps, stop_token, temperature, stream, allowed)
+    pattern = mask if mask.dim() == 2 else mask.unsqueeze(0)  # the module has models before prompts
     device, batch, prompt = mask.device, prompts.shape[1], prompts.shape[2]
     tokens = torch.zeros(models, batch, total + 1, dtype=torch.int64, device=device)
     tokens[..., :prompt] = prompts
@@ -84,7 +86,7 @@ def decode(
     with torch.no_grad():
         for step in range(steps):
             end = prompt + step
-            logits = module(tokens[..., seen:end], mask[seen:end, :end], cache=cache)[:, :, -1]
+            logits = module(tokens[..., seen:end], pattern[..., seen:end, :end], cache=cache)[:, :, -1]
             seen = end if cached else 0
             if allowed is not None:
                 row = allowed if allowed.dim() == 1 else allowed[step]
@@ -140,8 +142,9 @@ def _draw(
 def _check(
     module: Transformer,
     prompts: Int[Tensor, "model batch time"],
-    mask: Bool[Tensor, "total total"],
+    mask: Bool[Tensor, "*prompt total total"],
     steps: int,
+    stop_token: int | None,
     temperature: float,
     stream: RandomStream | None,
     allowed: Bool[Tensor, "*step vocabulary"] | None,
@@ -158,14 +161,20 @@ def _check(
             f"A prompt of {prompt} tokens continued by {steps} needs {needed} positions but the model has "
             f"{positions}; shorten the prompt or ask for fewer tokens."
         )
-    if len(mask) < needed:
+    batch, shape = prompts.shape[1], tuple(mask.shape)
+    if len(shape) < 2 or shape[:-2] not in ((), (batch,)):
         raise LabError(
-            f"The attention pattern covers {len(mask)} positions but {needed} are needed; build a larger one."
+            f"The attention pattern has the shape {shape}; give one for all prompts, [position, position], or one for "
+            f"each of the {batch} prompts, [{batch}, position, position]."
         )
-    later = mask[:needed, :needed].triu(1)
-    later[:prompt, :prompt] = False
+    if min(shape[-2:]) < needed:
+        raise LabError(
+            f"The attention pattern covers {min(shape[-2:])} positions but {needed} are needed; build a larger one."
+        )
+    later = mask[..., :needed, :needed].triu(1)
+    later[..., :prompt, :prompt] = False
     if bool(later.any()):
-        row, column = later.nonzero()[0].tolist()
+        row, column = later.nonzero()[0].tolist()[-2:]
         raise LabError(
             f"Position {row} may attend to position {column}, which is not written yet when {row} is computed; "
             f"use a pattern that is causal beyond the {prompt} prompt tokens."
@@ -174,9 +183,20 @@ def _check(
     outside = prompts[(prompts < 0) | (prompts >= vocabulary)]
     if outside.numel():
         raise LabError(f"Token {int(outside[0])} lies outside the vocabulary of {vocabulary}; encode the prompt again.")
+    if stop_token is not None and not 0 <= stop_token < vocabulary:
+        raise LabError(
+            f"The stop token {stop_token} lies outside the vocabulary of {vocabulary}, so no sequence could end with it; "
+            "name one of its tokens, or None to write all steps."
+        )
     if not temperature >= 0:
         raise LabError(f"temperature = {temperature} must be at least 0; use 0 for the likeliest token.")
     if temperature and stream is None:
         raise LabError(f"Sampling at temperature {temperature} needs a stream of random numbers; give one.")
+    written = architecture.output_size
+    if allowed is not None and tuple(allowed.shape) not in ((written,), (steps, written)):
+        raise LabError(
+            f"The allowed tokens have the shape {tuple(allowed.shape)} but there are {written} tokens; give a value for each, "
+            f"for all steps at once or in {steps} rows, one a step."
+        )
     if allowed is not None and not bool(allowed.any(-1).all()):
         raise LabError("The allowed tokens are none at some step; allow at least one token.")

@@ -22,6 +22,13 @@ Verdict = Literal["holds", "refuted", "inconclusive", "not reproduced"]
 Relation = Literal["<=", ">=", "<", ">", "="]
 Number = SupportsFloat  # a number, or an array of one
 
+# Without so many seeds no evidence of this kind is there, or it decides nothing at the project's share.
+LEAST_SEEDS: Mapping[str, int] = {
+    "over_seeds": 2,
+    "equals": 2,
+    "median": math.ceil(-math.log2(statistics.SHARE)),  # all samples on one side of the bound: 2^-n
+}
+
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,

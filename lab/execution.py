@@ -176,6 +176,19 @@ class SerialExecutor(Executor):
         return future
 
 
+class _Workers(ProcessPoolExecutor):
+    """Processes that do not hear Ctrl-C, not even while they begin: the one that hands out work answers it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().submit(fn, *args, **kwargs)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which a process begun now inherits
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def check_device(device: str) -> None:
     """Raise LabError unless tensors with numbers can be put on ``device``."""
     try:
@@ -212,9 +225,8 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
     done = 0
     failures: list[tuple[Job, BaseException]] = []
     waiting = [(job, 1) for job in reversed(jobs)]
-    suspects: list[
-        tuple[Job, int]
-    ] = []  # under way when a worker died: each alone from then on, so that it can be named
+    # Under way when a worker died: one at a time from then on, so that the one at fault can be named.
+    suspects: list[tuple[Job, int]] = []
     serial = session.workers == 1 and not session.cluster
     try:
         with open_progress(
@@ -222,8 +234,10 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
         ) as progress:
             while waiting or suspects:
                 alone = not waiting
-                waiting, suspects = ([suspects.pop()], suspects) if alone else (waiting, suspects)
-                with _open_executor(session, min(len(waiting), _slots(session))) as (executor, slots, look):
+                waiting, suspects = (suspects, []) if alone else (waiting, suspects)
+                processes = 1 if alone else min(len(waiting), _slots(session))
+                with _open_executor(session, processes) as (executor, slots, look):
+                    slots = 1 if alone else slots
                     under_way: dict[Future[Any], tuple[Job, int, float]] = {}
                     try:
                         while waiting or under_way:
@@ -263,12 +277,14 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                                     finish(job, data)
                                     done += 1
                     except (BrokenProcessPool, CancelledError):
+                        if alone:
+                            suspects, waiting = waiting, []
                         for job, attempt, _ in under_way.values():
                             if alone and attempt >= ATTEMPTS:
                                 failures.append((job, _lost_worker(job)))
                                 progress.fail(job.label)
                             else:
-                                suspects.append((job, attempt + 1))
+                                suspects.insert(0, (job, attempt + 1))  # after those that have had fewer
                                 progress.again(job.label)
                         logger.warning("a worker process died; its measurements continue in a new one, each alone")
     except KeyboardInterrupt:
@@ -323,7 +339,7 @@ def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor,
                 "could read; save it as one, or measure with 1 worker"
             )
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
+        with _Workers(processes, mp_context=context, initializer=_begin_worker) as pool:
             try:
                 yield pool, processes, _all_is_well
             except BaseException:

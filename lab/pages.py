@@ -145,7 +145,8 @@ def index_page() -> str:
     lines += [
         "",
         "The [dictionary](dictionary.md) lists which attention is which optimiser or statistic; "
-        "[verification](verification.md) counts how often verdicts came out again on other seeds.",
+        "[verification](verification.md) counts how often verdicts came out again on other seeds; "
+        "[diagnosis](diagnosis.md) says how a model of one's own is brought to `lab diagnose`.",
     ]
     return "\n".join(lines) + "\n"
 

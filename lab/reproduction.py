@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from lab.report import records_file, records_text
 from lab.results import Results, ensure
 from lab.runs import Job
 from lab.tasks import Task
+
+logger = logging.getLogger("lab")
 
 
 @dataclass
@@ -36,6 +39,19 @@ class Verdicts:
         if self.errors:
             raise self.errors[0]
         return self.judgements
+
+
+def warn_of_few_seeds(results: Results, claims: Sequence[Claim], preset: str) -> None:
+    """Say before the work which claims the seeds asked for cannot decide; at ``smoke``, where none counts, cannot judge."""
+    few: dict[tuple[int, int], list[str]] = {}
+    for claim in claims:
+        least = results.task.least_seeds(claim.check)
+        least = min(least, 2) if preset == "smoke" else least
+        numbers = [len(results.seeds(one)) for one in results.task.needs(claim.check) if not one.cases]
+        if numbers and max(numbers) < least:
+            few.setdefault((max(numbers), least), []).append(claim.id)
+    for (number, least), names in few.items():
+        logger.warning("too few seeds to decide %s: %d where at least %d are needed", ", ".join(names), number, least)
 
 
 def judge_all(results: Results, claims: Sequence[Claim], preset: str, verdicts: Verdicts) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from lab.configuration import plain
+from lab.configuration import plain, smaller_sizes
 from lab.errors import LabError, nearest, told
 from lab.execution import Session, run
 from lab.labels import Measured, join
@@ -73,11 +73,6 @@ class Results:
             )
         if measurement.name not in self._loaded:
             jobs = self.jobs([measurement])
-            if not jobs:
-                raise LabError(
-                    f"{self.task.key} measures {measurement.name} at 0 seeds, which shows nothing; "
-                    "ask for at least 1 in its configuration or with --seeds"
-                )
             data = join(measurement.name, ensure(jobs, self.session), [job.place for job in jobs])
             first = measurement.first_axis
             labels = tuple(measurement.cases) if first == "case" else self.seeds(measurement)
@@ -96,21 +91,36 @@ class Results:
         return Results(self.task, dataclasses.replace(self.config, **changes), self.session, self._seeds)
 
     def seeds(self, measurement: Measurement) -> tuple[int, ...]:
-        """The seeds that stand along the first axis of a measurement's arrays; none where there are cases."""
+        """The seeds that stand along the first axis of a measurement's arrays; none where there are cases.
+
+        Raises:
+            LabError: the configuration asks for less than one seed.
+        """
         if measurement.cases:
             return ()
         if self._seeds is not None:
             return self._seeds
         own = self.task.root if measurement.root is None else measurement.root
         root = own if self.session.root is None else self.session.root
-        return seeds_below(root, self._number_of_seeds(measurement))
+        number = self._number_of_seeds(measurement)
+        if number < 1:
+            small = smaller_sizes(self.config, list(self.task.presets.values()))
+            why = ", ".join(f"{name} = {size}" for name, (size, _) in small.items() if size < 1)
+            raise LabError(
+                f"{self.task.key} measures {measurement.name} at {number} seeds{f' ({why})' if why else ''}, which shows "
+                "nothing; ask for at least 1 in its configuration or with --seeds"
+            )
+        try:
+            return seeds_below(root, number)
+        except LabError as error:
+            raise LabError(f"the measurement {measurement.name} of {self.task.key}: {error}") from error
 
     def _number_of_seeds(self, measurement: Measurement) -> int:
         try:
             return operator.index(measurement.seeds(self.config))
         except Exception as error:
             raise LabError(
-                f"the seeds of {measurement.name} cannot be counted: {told(error, measurement.file)}; "
+                f"{measurement.file.name}: the seeds of {measurement.name} cannot be counted: {told(error, measurement.file)}; "
                 "give a function of configuration to a whole number"
             ) from error
 

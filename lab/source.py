@@ -31,7 +31,8 @@ INERT = frozenset(
     f"lab.{name}"
     for name in "errors context unfinished files labels configuration contracts checks evidence power claims papers tasks catalogue "
     "runs shipped execution progress results figures figures.looks figures.panel figures.sheet "
-    "figures.summaries report coverage pages findings notebooks reproduction replication source".split()
+    "figures.summaries report coverage pages findings notebooks reproduction replication source options listing stored comparing sweeps "
+    "citations".split()
 )
 # A decorator of another name may do anything, so that what it decorates counts whether it is used or not.
 HARMLESS_DECORATORS = frozenset(
@@ -75,6 +76,11 @@ def fingerprint(file: Path, function: Callable[..., Any], also: Iterable[str] = 
 def reachable(file: Path, name: str) -> frozenset[str]:
     """The top-level names of ``file`` that ``name`` uses, directly or through other names of the file."""
     return frozenset(_reach(_survey(file), [name])[0])
+
+
+def code(file: Path, name: str) -> str:
+    """The code of the top-level ``name`` of ``file`` and of all it uses there, without comments and docstrings."""
+    return "\n".join(_reach(_survey(file), [name])[1])
 
 
 def _stands(found: list[ast.FunctionDef], file: Path, of_code: Path, line: int) -> bool:

@@ -35,10 +35,11 @@ from lab import papers
 from lab.claims import Claim, Control, Evidence, Expected, Kind, control
 from lab.configuration import check_config
 from lab.errors import LabError, nearest
+from lab.evidence import LEAST_SEEDS
 from lab.files import FOLDERS, PROJECT
 from lab.labels import NUMERIC, LabelledArrays, Measured, is_labelled, measured
 from lab.papers import Paper
-from lab.source import fingerprint, reachable
+from lab.source import code, fingerprint, reachable
 
 if typing.TYPE_CHECKING:
     from lab.figures import Sheet
@@ -402,6 +403,11 @@ class Task:
         """The measurements that a figure or claim of this file uses, read from its source."""
         names = reachable(self.file, inspect.unwrap(function).__name__)
         return [one for name, one in self.measurements.items() if name in names]
+
+    def least_seeds(self, check: Callable[..., Any]) -> int:
+        """How many seeds a claim of this file needs at least before it can be decided, as far as its source shows."""
+        written = code(self.file, inspect.unwrap(check).__name__)
+        return max([least for kind, least in LEAST_SEEDS.items() if f"Evidence.{kind}(" in written], default=1)
 
     def show(self, part: Any = None) -> None:
         """In a notebook: draw a figure, or state a claim and its verdict. Does nothing when the file is imported.

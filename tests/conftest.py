@@ -17,13 +17,21 @@ from lab.tasks import Task
 
 TASKS = discover()
 SUMMARY = pytest.StashKey[list[str]]()
-# The verdicts wait for all measurements and come first; the notebooks need them all and come last.
-ORDER = {"test_verdicts.py": 0, "test_notebooks.py": 2}
+# The verdicts wait for all measurements and come first. While one process measures, the other has what takes long, and the
+# notebooks, which need the measurements; short files come last, so that both processes end together.
+LONG = (
+    "test_verdicts.py",
+    "test_execution.py",
+    "test_house.py",
+    "test_notebooks.py",
+    "test_diagnose.py",
+    "test_training.py",
+)
+ORDER = {name: place for place, name in enumerate(LONG)}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """While one process measures, the other one has everything else to do."""
-    items.sort(key=lambda item: ORDER.get(item.path.name, 1))
+    items.sort(key=lambda item: ORDER.get(item.path.name, len(ORDER)))
     if config.getoption("--verify"):
         for item in items:
             item.add_marker(pytest.mark.timeout(0), append=False)  # it takes as long as all trainings take

@@ -50,12 +50,17 @@ ROOMS: dict[str, Room] = {
     "declarations": _room("evidence power claims tasks", "ground figures"),
     "measurements": _room("catalogue runs shipped execution results checks", "ground declarations"),
     "reports": _room(
-        "report coverage findings pages reproduction replication notebooks", "ground figures declarations measurements"
+        "report coverage findings pages reproduction replication notebooks stored citations sweeps comparing",
+        "ground figures declarations measurements",
     ),
     "lab": _room("", "ground declarations reports"),
     "dictionary": _room("dictionary", "ground"),
-    "diagnosis": _room("diagnosis", "ground models chains regression evaluation figures measurements"),
-    "command line": _room("cli __main__", "ground declarations measurements reports dictionary diagnosis"),
+    "diagnosis": _room("diagnosis", f"ground models {' '.join(WINGS)} evaluation figures measurements"),
+    # Exact answers are those of the wings whose prompts it writes.
+    "data": _room("data", f"ground {' '.join(WINGS)} measurements"),
+    "command line": _room(
+        "cli options listing __main__", "ground declarations measurements reports dictionary data diagnosis"
+    ),
     "benchmarks": _room("benchmarks", f"ground models training {' '.join(WINGS)} measurements diagnosis"),
     # A task may offer its prompts to the diagnosis.
     "tasks": _room("", f"{SHEET} diagnosis"),

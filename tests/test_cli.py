@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,16 @@ def test_a_name_to_measure_again_is_one_of_those_that_there_are(tiny: list[str],
         said = " ".join(capsys.readouterr().err.split())
         assert f"--again {pattern} names no measurement" in said
         assert guess in said
+
+
+@pytest.mark.parametrize("command", [["notebooks"], ["reproduce"], ["reproduce", "--roots", "1"]])
+def test_so_is_one_for_the_commands_that_write_what_is_official(
+    command: list[str], tmp_path: Path, monkeypatch, capsys
+):
+    for work in ("reproduce", "ensure", "replication.replicate", "_write_pages"):  # it would be for nothing
+        monkeypatch.setattr(f"lab.cli.{work}", None)
+    assert main([*command, "--again", "meens", "--results", str(tmp_path)]) == 2
+    assert "--again meens names no measurement and no part of what is asked for" in capsys.readouterr().err
 
 
 def test_check_prints_the_promised_fields(tiny: list[str], capsys) -> None:
@@ -205,6 +216,55 @@ def test_sizes_that_no_preset_has_are_said_before_the_work(tiny: list[str], caps
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--draws", "0"], "tiny measures means at 0 seeds (draws = 0), which shows nothing; ask for at least 1"),
+        (["--draws", "-2"], "tiny measures means at -2 seeds (draws = -2), which shows nothing; ask for at least 1"),
+        (["--size", "-1"], "--size -1 is below 0, so that nothing can be measured; in every preset of tiny it is 3 or"),
+    ],
+)
+def test_sizes_of_which_nothing_comes_are_one_sentence_before_the_work(
+    tiny: list[str], options: list[str], sentence: str, tmp_path: Path, capsys, caplog
+) -> None:
+    assert main(["run", *tiny, *options]) == 2
+    errors = capsys.readouterr().err
+    assert sentence in errors
+    assert errors.count("\n") == 1
+    assert caplog.messages == []
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_preset_without_seeds_is_one_sentence_for_all_claims(tiny: list[str], tmp_path: Path, capsys) -> None:
+    file = Path(tiny[0])
+    file.write_text(
+        file.read_text(encoding="utf-8").replace('"ci": Config()', '"ci": Config(draws=0)'), encoding="utf-8"
+    )
+    assert main(["check", *tiny]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("command", "options"), [("run", ["--draws", "1"]), ("check", []), ("run", ["--seeds", "4"])])
+def test_seeds_that_are_too_few_to_decide_are_said_before_the_work(
+    tiny: list[str], command: str, options: list[str], tmp_path: Path, capsys, caplog, monkeypatch
+) -> None:
+    file = Path(tiny[0])
+    text = file.read_text(encoding="utf-8")
+    if command == "check":
+        text = text.replace('"ci": Config()', '"ci": Config(draws=1)')
+    file.write_text(text, encoding="utf-8")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.cli.measure_and_draw", stop)
+    monkeypatch.setattr("lab.cli.ensure", stop)
+    assert main([command, *tiny, *options]) == 130
+    assert "too few seeds to decide tiny/A1, tiny/A2: 1 where at least 2 are needed" in caplog.messages
+    assert not (tmp_path / "results").exists()
+
+
 def test_show_takes_wildcards(capsys) -> None:
     assert main(["show", "mesa-optimization/T*"]) == 0
     shown = capsys.readouterr().out
@@ -267,10 +327,13 @@ def test_a_terminal_without_a_letter_shows_the_others(tmp_path: Path) -> None:
     assert b"pr\\xfcfung" in done.stdout
 
 
-def test_an_unknown_command_stops() -> None:
-    done = subprocess.run([sys.executable, "-m", "lab.cli", "rnu"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+@pytest.mark.filterwarnings("ignore:'lab.cli' found in sys.modules:RuntimeWarning")
+def test_an_unknown_command_stops(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["lab", "rnu"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("lab.cli", run_name="__main__", alter_sys=True)
+    assert stopped.value.code == 2
+    assert "rnu" in capsys.readouterr().err
 
 
 def test_a_file_that_does_not_import_is_one_sentence(tmp_path: Path, capsys) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor
 from lab import checks, contracts
 from lab.catalogue import discover
 from lab.checks import BrokenContract, Check
+from lab.errors import LabError
+from lab.streams import stream
 from tests import again
 
 PARTS = contracts.all_registered()
@@ -22,6 +24,16 @@ TASKS = discover()
 )
 def test_everything_registered_keeps_its_contract(check: Check) -> None:
     check.run()
+
+
+@pytest.mark.parametrize("part", [pytest.param(part, id=part.name) for part in PARTS if part.kind == "generator"])
+@pytest.mark.parametrize("batch", [0, -1])
+def test_every_generator_refuses_to_draw_no_prompts(part: contracts.Registered, batch: int) -> None:
+    sentence = f"The batch is {batch} but must be at least 1 for {part.part.__name__}; raise batch"
+    with pytest.raises(LabError, match=sentence):
+        part.part(stream(0, "none"), batch, **part.example)
+    with pytest.raises(LabError, match=sentence):
+        part.part(stream(0, "none"), batch=batch, **part.example)
 
 
 @pytest.mark.parametrize("part", [pytest.param(part, id=part.name) for part in PARTS if part.kind == "regression"])

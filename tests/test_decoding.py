@@ -82,6 +82,23 @@ def test_prefix_built_causally_differs() -> None:
     assert not torch.equal(causal.tokens, prefix.tokens)
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_every_prompt_may_have_a_pattern_of_its_own(cached: bool) -> None:
+    module, given, sizes = ensemble(), prompts(BATCH), [0, PROMPT, 2, 0, PROMPT, 3]
+    together = decode(module, given, torch.stack([pattern(size) for size in sizes]), STEPS, stop_token=1, cached=cached)
+    for place, size in enumerate(sizes):
+        alone = decode(module, given[place : place + 1], pattern(size), STEPS, stop_token=1, cached=cached)
+        assert torch.equal(together.tokens[:, place], alone.tokens[:, 0])
+        torch.testing.assert_close(
+            together.log_probabilities[:, place], alone.log_probabilities[:, 0], rtol=0, atol=1e-11
+        )
+
+
+def test_no_prompts_are_continued_by_nothing() -> None:
+    found = decode(ensemble(), prompts(0), pattern(0), STEPS, stop_token=1)
+    assert (found.tokens.shape, found.lengths.shape) == ((MODELS, 0, STEPS), (MODELS, 0))
+
+
 def test_one_model_decodes_as_it_does_in_company() -> None:
     module, given = ensemble(), prompts(MODELS, BATCH)
     draw = stream(1, "sampling")
@@ -164,6 +181,15 @@ def test_float32_cache_agrees_to_rounding() -> None:
         ({"temperature": float("nan")}, "at least 0"),
         ({"temperature": 1.0}, "needs a stream"),
         ({"allowed": torch.zeros(VOCABULARY, dtype=torch.bool)}, "at least one token"),
+        ({"allowed": torch.ones(VOCABULARY + 1, dtype=torch.bool)}, r"have the shape \(8,\) but there are 7 tokens"),
+        ({"allowed": torch.ones(STEPS - 1, VOCABULARY, dtype=torch.bool)}, "in 9 rows, one a step"),
+        ({"stop_token": VOCABULARY}, "stop token 7 lies outside the vocabulary of 7"),
+        ({"stop_token": -1}, "stop token -1 lies outside"),
+        ({"mask": pattern(0).expand(BATCH + 1, -1, -1)}, "one for each of the 6 prompts"),
+        (
+            {"mask": torch.stack([pattern(0)] * (BATCH - 1) + [pattern(PROMPT + 2)])},
+            "Position 0 may attend to position 5",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(change: dict[str, object], words: str) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 from collections.abc import Callable
 from functools import partial
@@ -18,13 +17,13 @@ from torch import Tensor
 from lab import LabError
 from lab.benchmarks.diagnose import TRUTHS, confusion
 from lab.cli import main
-from lab.diagnosis import algorithms, presentation
-from lab.diagnosis import settings as sizes
-from lab.diagnosis.algorithms import RESOLUTION, distance
+from lab.diagnosis import closed_forms, presentation, regression_settings, token_settings
+from lab.diagnosis.algorithms import RESOLUTION, Fixed, distance
 from lab.diagnosis.comparison import Diagnosis, Estimate, diagnose, identify
 from lab.diagnosis.settings import Chains, Regression, find_setting
 from lab.diagnosis.subject import load
 from lab.domains.chains.markov import markov_posterior, uniform_guess
+from lab.domains.regression import function_classes
 from lab.domains.regression.gradient_descent import gradient_descent
 from lab.domains.regression.kaczmarz import kaczmarz, normalised_kaczmarz
 from lab.domains.regression.least_squares import least_squares, ridge, zero
@@ -45,10 +44,10 @@ ARGUMENTS = PLAIN.arguments
 
 def fixed_forms_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave only the closed forms that have nothing to fit, for tests of everything but the fit."""
-    for name, count in (("regression_candidates", 7), ("token_candidates", 6)):
-        every = getattr(algorithms, name)
+    for room, name in ((regression_settings, "regression_candidates"), (token_settings, "count_candidates")):
+        every = getattr(closed_forms, name)
         monkeypatch.setattr(
-            sizes, name, lambda *given, _all=every, _count=count, **law: itertools.islice(_all(*given, **law), _count)
+            room, name, lambda *given, _all=every, **law: (one for one in _all(*given, **law) if isinstance(one, Fixed))
         )
 
 
@@ -97,19 +96,19 @@ def test_a_predictor_that_answers_noise_is_near_nothing(unchecked: None) -> None
 
 CLOSED_FORMS = {
     "zero": zero(),
-    "averaging": partial(algorithms.averaging, variance=1.0),
+    "averaging": function_classes.averaging(),
     "gradient step, optimal rate": optimal_gradient_step(1.0, 3.0, 0.5),
     "gradient step, fitted rate": gradient_descent(0.05, 1),
-    "causal descent, fitted": partial(algorithms.causal_descent, layers=4, step=0.05),
+    "causal descent, fitted": partial(closed_forms.causal_descent, layers=4, step=0.05),
     "preconditioned step, fitted": partial(
-        algorithms.preconditioned_step, matrix=torch.diag(torch.arange(1.0, 6.0).double())
+        closed_forms.preconditioned_step, matrix=torch.diag(torch.arange(1.0, 6.0).double())
     ),
     "ridge, Bayes penalty": ridge(0.25),
     "shrunken Kaczmarz (place j divides by j)": normalised_kaczmarz(),
-    "online gradient descent, fitted": partial(algorithms.online_gradient_descent, step=0.1),
-    "nearest neighbours, fitted": partial(algorithms.nearest_neighbours, neighbours=3),
-    "kernel smoothing, fitted": partial(algorithms.kernel_smoothing, width=1.2),
-    "softmax smoothing, fitted": partial(algorithms.softmax_smoothing, sharpness=0.7),
+    "online gradient descent, fitted": partial(closed_forms.online_gradient_descent, step=0.1),
+    "nearest neighbours, fitted": function_classes.nearest_neighbours(3),
+    "kernel smoothing, fitted": partial(closed_forms.kernel_smoothing, width=1.2),
+    "softmax smoothing, fitted": partial(closed_forms.softmax_smoothing, sharpness=0.7),
 }
 
 
@@ -152,7 +151,7 @@ def test_parameters_are_fitted_and_reported() -> None:
         ("bigram counts, Bayes smoothing", markov_posterior(3, 1, 1.0)),
         ("trigram counts, Bayes smoothing", markov_posterior(3, 2, 1.0)),
         ("bigram counts, fitted smoothing", markov_posterior(3, 1, 0.2)),
-        ("bigram smoothed by unigram, fitted", partial(algorithms.induction_head, vocabulary=3, sharpness=4.0)),
+        ("bigram smoothed by unigram, fitted", partial(closed_forms.induction_head, vocabulary=3, sharpness=4.0)),
     ],
 )
 def test_a_count_is_recognised_as_itself(name: str, predictor: Callable, unchecked: None) -> None:
@@ -411,7 +410,7 @@ def test_what_is_named_wrongly_is_one_sentence(spec: str, sentence: str, capsys)
     ("arguments", "sentence"),
     [
         (["--task", "linear-regresion"], "(did you mean 'linear-regression'?)"),
-        (["--task", "causal-structure"], "offers 0 settings to diagnose on"),
+        (["--task", "attention-masks"], "offers 0 settings to diagnose on"),
         (["--prompts", "4"], "4 prompts are too few"),
         (["--dimension", "0"], "dimension is 0 but must be at least 1"),
         (["--inputs", "uniform", "--spectrum", "1", "2"], "belongs to normal inputs only"),
@@ -429,9 +428,8 @@ def test_options_may_come_before_the_predictor(tmp_path: Path, capsys) -> None:
     where = ["--out", str(tmp_path)]
     assert main(["diagnose", "--task", "markov-chains", *where, "lab.domains.regression.least_squares:zero"]) == 1
     assert "a predictor is given 2, (tokens, prefix_length)" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(SystemExit):
-        main(["diagnose", "--task", "markov-chains", *where])
-    assert "PREDICTOR" in capsys.readouterr().err
+    assert main(["diagnose", "--task", "markov-chains", *where]) == 2
+    assert "name the predictor to diagnose" in capsys.readouterr().err
 
 
 def test_a_predictor_may_differentiate(faults: str, few: None) -> None:
@@ -514,7 +512,7 @@ def test_bayes_ridge_of_almost_no_noise_is_recognised(unchecked: None) -> None:
     assert match.kind == "identical"
     assert "ridge, Bayes penalty" in match.tied
     prompts = setting.sample(stream(0, "small"), 20)
-    basis = algorithms.Eigenbasis(*setting.given(prompts))
+    basis = closed_forms.Eigenbasis(*setting.given(prompts))
     for penalty in (1e-14, 1e-6, 1.0):
         exact = ridge(penalty)(*setting.given(prompts))
         torch.testing.assert_close(basis.ridge(None, penalty=penalty), exact, rtol=1e-9, atol=1e-12)
@@ -543,7 +541,8 @@ def test_a_module_in_training_is_told_to_stop_it() -> None:
             return torch.nn.functional.dropout(zero()(x, y, query) + 1, 0.5, self.training)
 
     found = diagnose(Dropped(), PLAIN, prompts=FEW)
-    assert "call its .eval() first" in found.findings[0].what
+    assert "its .eval() was called" in found.findings[0].what
+    assert not found.stopped
     assert not any(finding.where == "mode" for finding in diagnose(Dropped().eval(), PLAIN, prompts=FEW).findings)
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from lab import LabError
 from lab.catalogue import load
+from lab.cli import main
 from lab.execution import Session, _open_cluster, _Watch, execute
 from lab.files import PROJECT
 from lab.results import Results, ensure
@@ -125,8 +126,9 @@ from lab import Evidence, Paper, Task, control
 @dataclass(frozen=True)
 class Config:
     bad: int = -1
+    number: int = 6
 TASK = Task("slow", Paper("T", "A", 2024), {preset: Config() for preset in ("smoke", "ci", "paper")})
-@TASK.measurement(seeds=lambda config: 6)
+@TASK.measurement(seeds=lambda config: config.number)
 def wait(config: Config, seed: int):
     if seed == config.bad:
         raise ValueError("seed 2 is bad")
@@ -135,30 +137,41 @@ def wait(config: Config, seed: int):
 """
 
 
-@pytest.mark.parametrize(("workers", "stop"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)])
-def test_a_stop_keeps_what_is_finished_and_the_same_command_continues(tmp_path: Path, workers: str, stop: int) -> None:
-    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
-    folder = tmp_path / "results"
-    command = [sys.executable, "-m", "lab", "run", str(tmp_path / "slow.py"), "--results", str(folder)]
+def stopped(command: list[str], folder: Path, stop: int, known: int) -> str:
+    """What ``command`` says when it is told to stop after it has kept more results than are ``known``."""
     process = subprocess.Popen(
-        [*command, "--workers", workers],
+        command,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         # A suite that runs in the background has Ctrl-C ignored, and its children would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while not list(folder.rglob("*.safetensors")):
+    while len(list(folder.rglob("seeds-*.safetensors"))) <= known:
+        assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, stop)
     _, errors = process.communicate(timeout=60)
-    kept = {file: file.stat().st_mtime_ns for file in folder.rglob("seeds-*.safetensors")}
     assert process.returncode == 130
-    assert "interrupted with" in errors
-    assert "Traceback" not in errors
-    assert 0 < len(kept) < 6
-    subprocess.run([*command, "--workers", "1"], check=True, capture_output=True)
-    assert len(list(folder.rglob("seeds-*.safetensors"))) == 6
+    return errors
+
+
+def test_a_stop_keeps_what_is_finished_and_the_same_command_continues(tmp_path: Path) -> None:
+    """One process, two, and another signal in turn; at last in this process, which takes no time to begin."""
+    (tmp_path / "slow.py").write_text(SLOW.replace("number: int = 6", "number: int = 16"), encoding="utf-8")
+    folder = tmp_path / "results"
+    command = ["run", str(tmp_path / "slow.py"), "--results", str(folder), "--workers"]
+    kept: dict[Path, int] = {}
+    for workers, stop in (("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)):
+        errors = stopped([sys.executable, "-m", "lab", *command, workers], folder, stop, len(kept))
+        found = {file: file.stat().st_mtime_ns for file in folder.rglob("seeds-*.safetensors")}
+        assert "interrupted with" in errors
+        assert "Traceback" not in errors
+        assert len(kept) < len(found) < 16
+        assert kept.items() <= found.items()
+        kept = found
+    assert main([*command, "1"]) == 0
+    assert len(list(folder.rglob("seeds-*.safetensors"))) == 16
     assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
 
 
@@ -176,6 +189,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info
 from lab import Paper, Task
+from lab.figures import Sheet
 
 TASK = Task("numerics", Paper("A paper", "A. Author", 2024))
 
@@ -191,6 +205,7 @@ def test_a_measurement_has_one_thread_and_gives_the_user_s_own_back(tmp_path: Pa
     """In a process of its own, as in a notebook: numpy comes first, with the threads it likes."""
     (tmp_path / "numerics.py").write_text(NUMERICS, encoding="utf-8")
     script = f"""
+import sys
 import numpy as np, torch
 from pathlib import Path
 from threadpoolctl import threadpool_info
@@ -209,6 +224,7 @@ assert torch.get_num_threads() == 2
 assert torch.get_default_dtype() == torch.float64
 after = {{one["filepath"]: one["num_threads"] for one in threadpool_info()}}
 assert all(after[one["filepath"]] == one["num_threads"] for one in before), after
+assert "matplotlib" not in sys.modules  # which takes a second, and draws nothing here
 """
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     done = subprocess.run(
@@ -238,9 +254,9 @@ def test_a_job_that_takes_its_worker_down_costs_itself_alone_and_is_named(tmp_pa
     (tmp_path / "crash.py").write_text(CRASH, encoding="utf-8")
     crashing = load(tmp_path / "crash.py")
     session = Session(tmp_path / "results", quiet=True, workers=2)
-    with pytest.raises(LabError, match="the worker measuring slow wait seed 2 died 3 times"):
-        Results(crashing, crashing.config_type(bad=2), session)[crashing.measurements["wait"]]
-    assert len(list((tmp_path / "results").rglob("*.safetensors"))) == 5
+    with pytest.raises(LabError, match="the worker measuring slow wait seed 1 died 3 times"):
+        Results(crashing, crashing.config_type(bad=1, number=3), session)[crashing.measurements["wait"]]
+    assert len(list((tmp_path / "results").rglob("*.safetensors"))) == 2
 
 
 def test_a_measurement_that_calls_exit_fails(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn
 import xarray as xr
 
 from lab.errors import LabError
@@ -208,3 +209,7 @@ REFUSALS: list[tuple[str, Callable[[Sheet, Panel], object]]] = [
 def test_refusals_are_sentences(sentence: str, draw: Callable[[Sheet, Panel], object]) -> None:
     with pytest.raises(LabError, match=sentence):
         draw(*one_panel())
+
+
+def test_the_colours_are_those_of_seaborn_for_the_colour_blind() -> None:
+    assert set(looks.COLOURS.values()) <= set(seaborn.color_palette("colorblind").as_hex())

@@ -31,38 +31,34 @@ def site(tmp_path_factory) -> Path:
     return site
 
 
-def lab(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``python -m lab`` of the installed wheel, run in ``folder``."""
+def run(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A Python that knows the installed wheel, run in ``folder``."""
     environment = {name: value for name, value in os.environ.items() if name != "LAB_RESULTS"}
     environment |= {"PYTHONPATH": str(site), "JAXTYPING_DISABLE": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "lab", *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_an_installed_lab_lists_the_same_claims(site: Path, tmp_path: Path) -> None:
-    done = lab(site, tmp_path, "list", "--json")
+def test_an_installed_lab_lists_the_same_claims_and_says_what_needs_a_clone(site: Path, tmp_path: Path) -> None:
+    script = "from lab.cli import main\nprint(main(['list', '--json']), main(['reproduce']))"
+    done = run(site, tmp_path, "-c", script)
     assert done.returncode == 0, done.stderr
-    listed = {claim["id"] for record in json.loads(done.stdout) for claim in record["claims"]}
+    *lines, statuses = done.stdout.splitlines()
+    assert statuses == "0 2"
+    listed = {claim["id"] for record in json.loads("\n".join(lines)) for claim in record["claims"]}
     assert listed == {claim for task in discover() for claim in task.claims}
+    assert "`lab reproduce` writes the figures" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_installed_lab_measures_into_the_working_directory(site: Path, tmp_path: Path) -> None:
     before = sorted(site.rglob("*"))
-    arguments = ("run", str(PROJECT / "tests" / "examples" / "tiny.py"), "--workers", "1")
-    done = lab(site, tmp_path, *arguments)
+    arguments = ("-m", "lab", "run", str(PROJECT / "tests" / "examples" / "tiny.py"), "--workers", "1")
+    done = run(site, tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "results").rglob("seeds-*.safetensors"))
     assert (tmp_path / "results" / "tiny" / "figures" / "scatter.png").exists()
     assert [path for path in sorted(site.rglob("*")) if path not in before and "__pycache__" not in path.parts] == []
-
-
-def test_what_needs_a_clone_says_so(site: Path, tmp_path: Path) -> None:
-    done = lab(site, tmp_path, "reproduce")
-    assert done.returncode == 2
-    assert "`lab reproduce` writes the figures" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_notebooks_of_the_project_need_a_clone(monkeypatch, capsys) -> None:

@@ -104,7 +104,11 @@ def test_a_right_file_runs(own: Own) -> None:
             (HEAD, MEASUREMENT.replace("float(seed)", "np.zeros(seed + 1)"), FIGURE),
             "returned 'mean' of shape (2,) at seed 1, but (1,) at seed 0",
         ),
-        ((HEAD, MEASUREMENT.replace("config: 2", "config: 2.5")), "the seeds of means cannot be counted: "),
+        ((HEAD, MEASUREMENT.replace("config: 2", "config: 2.5")), "own.py: the seeds of means cannot be counted: "),
+        (
+            (HEAD, MEASUREMENT.replace("config: 2", "config: 10**9")),
+            "the measurement means of own: 1000000000 seeds below the root 0 cannot be had",
+        ),
         ((HEAD, MEASUREMENT.replace("config: 2", "config: 1 / 0")), "own.py, line 11, ZeroDivisionError"),
         (
             (HEAD, MEASUREMENT.replace("(seeds=lambda config: 2)", "")),
@@ -131,7 +135,10 @@ def test_a_right_file_runs(own: Own) -> None:
         ((HEAD, MEASUREMENT, FIGURE, FIGURE), "own.py has two figures called picture"),
         ((HEAD.replace('"own"', '".."'), MEASUREMENT), "the task's name '..' must serve as a folder"),
         ((HEAD.replace("(frozen=True)", ""), MEASUREMENT), "write @dataclass(frozen=True)"),
-        ((HEAD.replace("    size: int", "    seeds: int"), MEASUREMENT), "is called like an option of `lab run`"),
+        (
+            (HEAD.replace("    size: int", "    seeds: int"), MEASUREMENT),
+            "own.py: the field 'seeds' of Config is called like",
+        ),
     ],
 )
 def test_a_mistake_is_answered_by_what_and_where(own: Own, parts: tuple[str, ...], sentence: str) -> None:

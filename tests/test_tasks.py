@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import LabError, Paper, Task
+from lab import Evidence, LabError, Paper, Task
 from lab.catalogue import find, load
 from lab.execution import Session
 from lab.results import Results
@@ -20,6 +20,19 @@ def written(folder: Path, text: str) -> Path:
     file = folder / "written.py"
     file.write_text("from lab import Evidence, Paper, Task, control\n" + text, encoding="utf-8")
     return file
+
+
+def test_a_claim_by_a_median_wants_as_many_seeds_as_decide(tmp_path: Path) -> None:
+    def decided(number: int) -> bool:
+        return Evidence.median(range(number), ">=", -1, "below all samples").verdict == "holds"
+
+    text = TINY.read_text(encoding="utf-8")
+    (tmp_path / "medians.py").write_text(text.replace("over_seeds(", "median("), encoding="utf-8")
+    medians = load(tmp_path / "medians.py")
+    first, _, exact = medians.claims.values()
+    least = medians.least_seeds(first.check)
+    assert (decided(least - 1), decided(least)) == (False, True)
+    assert medians.least_seeds(exact.check) == 1
 
 
 def test_a_file_is_loaded_once() -> None:

@@ -1,17 +1,19 @@
 """How far a predictor is from every algorithm, on which prompts, and which of them it is.
 
 Parameters are fitted on one half of fresh prompts and everything is judged on the other half. All intervals are over
-prompts (`lab.statistics.mean_interval`).
+prompts: of the mean (`lab.statistics.mean_interval`), or of its logarithm where only positive values have a meaning.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,17 +21,11 @@ from torch import Tensor
 
 from lab import statistics
 from lab.checks import fields
-from lab.diagnosis.algorithms import RESOLUTION, Algorithm, distance
-from lab.diagnosis.settings import Answer, Setting
-from lab.diagnosis.subject import (
-    Failed,
-    Finding,
-    Subject,
-    answer_needed,
-    contract_findings,
-    in_training,
-    settle_precision,
-)
+from lab.diagnosis.adapt import Adapted, evaluated
+from lab.diagnosis.algorithms import RESOLUTION, Algorithm, distance, multiple
+from lab.diagnosis.closed_forms import Mine, Mistake
+from lab.diagnosis.setting import Answer, Setting
+from lab.diagnosis.subject import Failed, Finding, Subject, answer_needed, contract_findings, settle_precision
 from lab.errors import LabError
 from lab.models.checkpoint import StoredModel
 from lab.streams import RandomStream, stream
@@ -37,6 +33,7 @@ from lab.streams import RandomStream, stream
 Kind = Literal["identical", "closest", "none"]
 Part = TypeVar("Part")
 FEWEST_PROMPTS = 40
+MOST_SPREAD = 300.0  # of a logarithm, beyond which its exponential is no number
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,19 @@ class Estimate:
         if not np.isfinite(values).all():
             return cls(float("inf"), float("inf"), float("inf"))
         return cls(float(values.mean()), *statistics.mean_interval(values))
+
+    @classmethod
+    def positive(cls, samples: Tensor) -> Estimate:
+        r"""From one number a prompt, none below 0: $\bar x\, e^{\pm h / \bar x}$ with the half width h of the usual interval.
+
+        To first order the logarithm of the mean has the spread of the mean over the mean. Neither end is below 0, and both
+        are equally far on a logarithmic axis.
+        """
+        usual = cls.of(samples)
+        if not 0 < usual.mean < float("inf"):
+            return usual
+        spread = min((usual.high - usual.mean) / usual.mean, MOST_SPREAD)
+        return cls(usual.mean, usual.mean * math.exp(-spread), usual.mean * math.exp(spread))
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,10 @@ class Match:
         """The row of an algorithm."""
         return next(row for row in self.rows if row.algorithm == name)
 
+    def has(self, name: str) -> bool:
+        """Whether an algorithm could answer here, and was worth a row."""
+        return any(row.algorithm == name for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -128,18 +142,22 @@ class Diagnosis:
 
 
 def compare(answers: Answer, algorithms: Sequence[Algorithm], setting: Setting, prompts: Any) -> Match:
-    """The match of ``answers`` on ``prompts`` with algorithms that were fitted elsewhere."""
-    found = {one.name: setting.answers(one.predictor, prompts) for one in algorithms}
+    """The match of ``answers`` on ``prompts`` with algorithms that were fitted elsewhere; those that cannot answer are left out."""
+    found = {}
+    for one in algorithms:
+        with contextlib.suppress(LabError):
+            found[one.name] = setting.answers(one.predictor, prompts)
     apart = {name: distance(answers, theirs) for name, theirs in found.items()}
     rows = [
         Row(
             one.name,
             one.fitted,
             one.freedom,
-            Estimate.of(setting.errors(found[one.name], prompts)),
-            Estimate.of(apart[one.name]),
+            Estimate.positive(setting.errors(found[one.name], prompts)),
+            Estimate.positive(apart[one.name]),
         )
         for one in algorithms
+        if one.name in found
     ]
     rows.sort(key=lambda row: row.distance.mean)
     tied, same = _not_told_apart(rows, apart), rows[0].distance.mean <= RESOLUTION
@@ -149,7 +167,7 @@ def compare(answers: Answer, algorithms: Sequence[Algorithm], setting: Setting, 
         tied[0].algorithm,
         tuple(row.algorithm for row in tied),
         "identical" if same else "none" if rows[0].distance.high >= 1 else "closest",
-        Estimate.of(setting.errors(answers, prompts)),
+        Estimate.positive(setting.errors(answers, prompts)),
         tuple(rows),
     )
 
@@ -166,13 +184,31 @@ def _not_told_apart(rows: Sequence[Row], apart: Mapping[str, Tensor]) -> list[Ro
     return [row for row in rows if Estimate.of(apart[row.algorithm] - best).low <= 0]
 
 
-def fit(answers: Answer, setting: Setting, prompts: Any) -> list[Algorithm]:
-    """Every candidate of the setting, its parameters fitted to ``answers`` on ``prompts``."""
+def fit(answers: Answer, setting: Setting, prompts: Any, mine: Mine | None = None) -> list[Algorithm]:
+    """Every candidate of the setting that can answer, its parameters fitted to ``answers`` on ``prompts``, and the multiples.
+
+    Raises:
+        LabError: a candidate of a user's file cannot answer.
+    """
 
     def ask(predictor: Callable[..., Tensor], count: int | None) -> Answer:
         return setting.answers(predictor, prompts if count is None else take(prompts, count))
 
-    return [candidate(answers, ask) for candidate in setting.candidates(prompts)]
+    found = []
+    for candidate in setting.candidates(prompts, mine):
+        try:
+            one = candidate(answers, ask)
+            more = (
+                multiple(candidate, one, answers, ask)
+                if setting.linear and getattr(candidate, "multiples", False)
+                else None
+            )
+        except Mistake:
+            raise
+        except LabError:  # it has no answer to prompts of these sizes
+            continue
+        found += [one] if more is None else [one, more]
+    return found
 
 
 def take(prompts: Part, count: int) -> Part:
@@ -199,10 +235,12 @@ def with_cosines(
     own = setting.sensitivities(subject, prompts, source)
     cosines: dict[str, dict[str, Estimate]] = {}
     for one in algorithms:
+        if not match.has(one.name):
+            continue
         theirs = setting.sensitivities(one.predictor, prompts, source)
         both = {part: cosine(own[part], theirs[part]) for part in own}
         cosines[one.name] = {part: Estimate.of(values) for part, values in both.items() if len(values) > 1}
-    rows = tuple(dataclasses.replace(row, cosines=cosines[row.algorithm]) for row in match.rows)
+    rows = tuple(dataclasses.replace(row, cosines=cosines.get(row.algorithm, {})) for row in match.rows)
     return dataclasses.replace(match, rows=rows)
 
 
@@ -212,18 +250,21 @@ def _check_number(prompts: int) -> None:
 
 
 def identify(
-    predictor: Callable[..., Tensor], setting: Setting, prompts: int = 512, seed: int = 0
+    predictor: Callable[..., Tensor], setting: Setting, prompts: int = 512, seed: int = 0, mine: Mine | None = None
 ) -> tuple[Match, list[Algorithm]]:
     """The match of a predictor on fresh prompts, and the algorithms fitted for it on the other half of them.
 
+    Args:
+        mine: candidates of a user's file.
+
     Raises:
-        LabError: fewer than `FEWEST_PROMPTS` prompts.
+        LabError: fewer than `FEWEST_PROMPTS` prompts, or a candidate of the file that cannot answer.
     """
     _check_number(prompts)
     # Prompts are Any: a setting takes those that it draws itself.
     halves: list[Any] = [setting.sample(stream(seed, "diagnosis", half), prompts // 2) for half in ("fit", "judge")]
     fitted_on, judged_on = halves
-    algorithms = fit(setting.answers(predictor, fitted_on), setting, fitted_on)
+    algorithms = fit(setting.answers(predictor, fitted_on), setting, fitted_on, mine)
     return compare(setting.answers(predictor, judged_on), algorithms, setting, judged_on), algorithms
 
 
@@ -235,34 +276,42 @@ def diagnose(
     task: str = "",
     prompts: int = 512,
     seed: int = 0,
+    device: str = "cpu",
+    mine: Mine | None = None,
 ) -> Diagnosis:
     """Everything about a predictor.
 
     Args:
-        made: a callable of the setting's protocol, or a stored transformer.
+        made: a callable of the setting's protocol, such as one of `lab.diagnosis.adapt`, or a stored transformer.
         setting: the prompts.
         name: what to call the predictor.
         task: what to call the setting.
         prompts: how many fresh ones: half to fit parameters, half to judge.
         seed: root of the prompts.
+        device: where the predictor computes; a module is moved there, and so are its inputs.
+        mine: candidates of a user's file.
 
     Raises:
-        LabError: too few prompts, or a stored model that cannot read them.
+        LabError: too few prompts, a stored model that cannot read them, or a candidate of the file that cannot answer.
     """
     begun = time.perf_counter()
     _check_number(prompts)
     call = setting.stored(made) if isinstance(made, StoredModel) else made
     source = stream(seed, "diagnosis")
-    subject = Subject(name, call, setting.shape, setting.log_answers)
+    subject = Subject(name, call, setting.shape, setting.log_answers, device)
+    for module in (call, getattr(call, "module", None), getattr(made, "transformer", None)):
+        if isinstance(module, torch.nn.Module):
+            module.to(device)
     some: Any = setting.sample(source.child("judge"), max(1, prompts // 2))
-    findings = in_training(call) + answer_needed(call, setting.arguments)
+    done = call.done if isinstance(call, Adapted) else evaluated(call)
+    findings = [Finding("mode", what, False) for what in done] + answer_needed(call, setting.arguments)
     if not any(finding.stops for finding in findings):
         findings += settle_precision(subject, setting.given(some))
         findings += contract_findings(subject, setting.checks)
 
     def report(**parts: Any) -> Diagnosis:
         seconds = time.perf_counter() - begun
-        facts = dataclasses.asdict(setting)
+        facts = dataclasses.asdict(cast(Any, setting))  # a dataclass, which a protocol cannot say
         return Diagnosis(name, task, facts, setting.error_unit, prompts, tuple(findings), seconds=seconds, **parts)
 
     def attempt(where: str, part: Callable[[], Part], stops: bool = False) -> Part | None:
@@ -274,7 +323,7 @@ def diagnose(
 
     if any(finding.stops for finding in findings):
         return report()
-    base = attempt("fresh prompts", lambda: identify(subject, setting, prompts, seed), stops=True)
+    base = attempt("fresh prompts", lambda: identify(subject, setting, prompts, seed, mine), stops=True)
     if base is None:
         return report()
     match, algorithms = base
@@ -283,7 +332,7 @@ def diagnose(
     for length in setting.lengths():
         if length not in by_length:
             found = attempt(
-                f"context length {length}", partial(identify, subject, setting.at_length(length), prompts, seed)
+                f"context length {length}", partial(identify, subject, setting.at_length(length), prompts, seed, mine)
             )
             by_length |= {length: found[0]} if found else {}
 
@@ -294,7 +343,7 @@ def diagnose(
         other: Any = setting.reordered(some, source.child("order"))
         if all(map(torch.equal, setting.given(some), setting.given(other))):
             return None  # a single example has no other order
-        return Estimate.of(distance(setting.answers(subject, other), setting.answers(subject, some)))
+        return Estimate.positive(distance(setting.answers(subject, other), setting.answers(subject, some)))
 
     shifted = setting.shifts(source.child("shifts"), prompts // 2)
     found_under = {shift: attempt(shift, partial(under, there)) for shift, there in shifted.items()}

@@ -1,10 +1,10 @@
-"""What a diagnosis looks like: sentences and tables on the terminal, a figure, a JSON file."""
+"""What a diagnosis looks like: sentences and tables on the terminal, a figure, a JSON file; and several side by side."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from lab.statistics import SHARE
 
 TABLE_WIDTH = 110  # characters a line, below which rows are stacked
 FOLLOWED = 5  # algorithms whose distance is drawn at every context length
+SIDE_BY_SIDE = 8  # models that a reader can tell apart in one picture
+NONE = 1e-12  # where an error of 0 is drawn on a logarithmic axis
+COMMON = 3  # algorithms nearest to each of several models that are drawn for all of them
 NEAREST = RESOLUTION / 2, 4  # ends of an axis of distances
 
 
@@ -116,7 +119,8 @@ def tables(diagnosis: Diagnosis, width: int = TABLE_WIDTH) -> Iterator[Renderabl
     yield _algorithms(diagnosis, diagnosis.match).shown(width)
     lengths = {str(length): match for length, match in diagnosis.by_length.items()}
     yield _matches("context length", "parameters fitted anew at every length", diagnosis, lengths).shown(width)
-    yield _matches("prompts", "parameters kept as they were fitted", diagnosis, diagnosis.shifts).shown(width)
+    if diagnosis.shifts:
+        yield _matches("prompts", "parameters kept as they were fitted", diagnosis, diagnosis.shifts).shown(width)
 
 
 def _algorithms(diagnosis: Diagnosis, match: Match) -> Grid:
@@ -203,7 +207,9 @@ def _draw_algorithms(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
 def _draw_lengths(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     there = diagnosis.by_length
     count = len({one.name for one in there.values()})
+    tied = any(len(one.tied) > 1 for one in there.values())
     title = f"{count} algorithms are closest, by length" if count > 1 else "One algorithm is closest at every length"
+    title = f"{title}; others not told apart" if tied else title
     panel = sheet.panel(
         title,
         x="context length",
@@ -213,7 +219,7 @@ def _draw_lengths(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
         legend="best",
     )
     for place, row in enumerate(match.rows[:FOLLOWED]):
-        values = {at: one.row(row.algorithm).distance for at, one in there.items()}
+        values = {at: one.row(row.algorithm).distance for at, one in there.items() if one.has(row.algorithm)}
         _intervals(panel, diagnosis, row.algorithm, values, place + 2, RESOLUTION)
 
 
@@ -231,17 +237,24 @@ def _draw_errors(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     )
     curves = {
         diagnosis.subject: {at: one.error for at, one in there.items()},
-        match.name: {at: one.row(match.name).error for at, one in there.items()},
+        match.name: {at: one.row(match.name).error for at, one in there.items() if one.has(match.name)},
     }
     for look, (name, values) in zip((0, 2), curves.items(), strict=False):
-        positive = {at: one for at, one in values.items() if one.mean > 0}
-        lowest = min((one.mean for one in positive.values() if math.isfinite(one.mean)), default=1.0) / 2
-        _intervals(panel, diagnosis, name, positive, look, lowest)
+        _intervals(panel, diagnosis, name, *_on_a_logarithm(values, look))
+
+
+def _on_a_logarithm(values: Mapping[int, Estimate], look: int) -> tuple[Mapping[int, Estimate], int, float]:
+    """What of ``values`` has a place on a logarithmic axis, the look, and the lowest end; errors that are all 0 are drawn as `NONE`."""
+    positive = {at: one for at, one in values.items() if one.mean > 0}
+    if not positive:
+        return values, look, NONE
+    lowest = min((one.mean for one in positive.values() if math.isfinite(one.mean)), default=1.0)
+    return positive, look, lowest / 100
 
 
 def _draw_shifts(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     cases = {"unchanged": match, **diagnosis.shifts}
-    values = {case: there.row(match.name).distance for case, there in cases.items()}
+    values = {case: there.row(match.name).distance for case, there in cases.items() if there.has(match.name)}
     farthest = max(values, key=lambda case: values[case].mean)
     title = f"Farthest: {farthest}" if values[farthest].mean > RESOLUTION else "No shift leads away"
     panel = sheet.panel(
@@ -253,6 +266,70 @@ def _draw_shifts(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
         legend="none",
     )
     _intervals(panel, diagnosis, match.name, values, 2, RESOLUTION, horizontal=True)
+
+
+def table_of_all(diagnoses: Sequence[Diagnosis], width: int = TABLE_WIDTH) -> RenderableType:
+    """One row a model: what it is, its error, and whether anything was found."""
+    words = ("predictor", "closest", "fitted", "distance", "not told apart from", "findings")
+    columns = ("predictor", diagnoses[0].error_unit, *words[1:])
+    rows = []
+    for one in diagnoses:
+        findings = "; ".join(finding.where for finding in one.findings)
+        if one.match is None:
+            rows.append(("", (one.subject, "", "stopped", "", "", "", findings)))
+            continue
+        match, row = one.match, one.match.row(one.match.name)
+        closest = (
+            ("none", "", interval(row.distance), "")
+            if match.kind == "none"
+            else (match.name, parameters(row), interval(row.distance), "; ".join(match.tied[1:]))
+        )
+        rows.append(("", (one.subject, interval(match.error), *closest, findings)))
+    return Grid(f"{len(diagnoses)} predictors on {diagnoses[0].task}", columns, tuple(rows), words).shown(width)
+
+
+def plot_all(diagnoses: Sequence[Diagnosis]) -> Sheet:
+    """Distances of every model to the algorithms that are near one of them, and their errors by length."""
+    sheet = Sheet(2, 1, width=6.4, height=5.0)
+    found = {one.subject: (one, one.match) for one in diagnoses if one.match is not None}
+    names = list(dict.fromkeys(row.algorithm for _, match in found.values() for row in match.rows[:COMMON]))
+    alike = len({match.name for _, match in found.values()}) == 1
+    panel = sheet.panel(
+        "All are closest to one algorithm" if alike else "They are closest to different algorithms",
+        x="distance (0 identical, 1 no answer; drawn from 1e-8)",
+        y="algorithm",
+        scale=("log", "linear"),
+        xlim=NEAREST,
+        legend="lower left",
+    )
+    for look, (subject, (one, match)) in enumerate(found.items()):
+        values = {name: match.row(name).distance for name in names if match.has(name)}
+        _intervals(panel, one, subject, values, look, RESOLUTION, horizontal=True)
+    lengths = sorted({length for one, _ in found.values() for length in one.by_length})
+    panel = sheet.panel(
+        "Their errors",
+        x="context length",
+        y=diagnoses[0].error_unit,
+        scale=("linear", "log"),
+        xticks=lengths,
+        legend="best",
+    )
+    for look, (subject, (one, _)) in enumerate(found.items()):
+        errors = {at: there.error for at, there in one.by_length.items()}
+        _intervals(panel, one, subject, *_on_a_logarithm(errors, look))
+    return sheet
+
+
+def store_all(diagnoses: Sequence[Diagnosis], folder: Path) -> list[Path]:
+    """Write ``comparison.json``, and the figure of all with its data if there are two that it could show; the paths written."""
+    file = folder / "comparison.json"
+    records = [plain(one.record()) for one in diagnoses]
+    write(file, (json.dumps(records, indent=1, allow_nan=False) + "\n").encode())
+    if sum(one.match is not None for one in diagnoses) < 2:
+        for stale in ("comparison.png", "comparison.csv"):
+            (folder / stale).unlink(missing_ok=True)
+        return [file]
+    return [file, save(plot_all(diagnoses), folder, "comparison")]
 
 
 def plain(value: Any) -> Any:

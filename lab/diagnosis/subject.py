@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lab.checks import BrokenContract, Check, no_tensor
+from lab.diagnosis.adapt import CONVENTIONS
 from lab.errors import LabError, nearest
 from lab.models.checkpoint import StoredModel, load_model
 
@@ -64,6 +65,7 @@ class Subject:
         call: the user's callable, or the predictor of a checkpoint.
         shape: inputs to the shape that an answer must have.
         log_answers: whether answers are log-probabilities.
+        device: where it is given its inputs.
 
     Attributes:
         dtype: precision of the inputs it is given.
@@ -71,9 +73,14 @@ class Subject:
     """
 
     def __init__(
-        self, name: str, call: Callable[..., Any], shape: Callable[..., tuple[int, ...]], log_answers: bool
+        self,
+        name: str,
+        call: Callable[..., Any],
+        shape: Callable[..., tuple[int, ...]],
+        log_answers: bool,
+        device: str = "cpu",
     ) -> None:
-        self.name, self.call, self.shape, self.log_answers = name, call, shape, log_answers
+        self.name, self.call, self.shape, self.log_answers, self.device = name, call, shape, log_answers, device
         self.dtype, self.gradients = torch.float64, False
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -98,16 +105,22 @@ class Subject:
 
     def copies(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The inputs as it is given them."""
-        return [one.to(self.dtype, copy=True) if one.is_floating_point() else one.clone() for one in inputs]
+        return [one.to(self.device, self.dtype if one.is_floating_point() else one.dtype, copy=True) for one in inputs]
 
     def ask(self, inputs: Sequence[Tensor]) -> Any:
         """What it returns, unchecked but for complex numbers."""
         try:
             with torch.set_grad_enabled(self.gradients):
                 found = self.call(*inputs)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except LabError as error:  # of an adapter or a closed form, which says what is wrong
+            raise Failed(str(error)) from error
+        except BaseException as error:  # also what is meant to end a program or a generator
             text = (str(error).strip().splitlines() or ["no message"])[0]
             raise Failed(f"it raises {type(error).__name__} on inputs {_shapes(inputs)}: {text}") from error
+        if isinstance(found, Tensor) and found.dtype == torch.bool:
+            raise Failed("it returned truth values, but an answer is real numbers")
         if isinstance(found, Tensor) and found.is_complex():
             raise Failed(f"it returned complex numbers, the first of them {found.flatten()[:1].tolist()}")
         return found
@@ -206,13 +219,6 @@ def settle_precision(subject: Subject, inputs: Sequence[Tensor]) -> list[Finding
     return []  # the contracts will tell
 
 
-def in_training(call: Callable[..., Any]) -> list[Finding]:
-    """A finding if the callable is a module that draws at random, as dropout does, because it is being trained."""
-    if isinstance(call, torch.nn.Module) and any(one.training for one in call.modules()):
-        return [Finding("mode", "it is in training mode, where dropout draws at random; call its .eval() first", False)]
-    return []
-
-
 def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Finding]:
     """A finding if the callable cannot be called with the arguments of its protocol."""
     try:
@@ -223,11 +229,16 @@ def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Fi
         signature.bind(*arguments)
     except TypeError:
         own = ", ".join(signature.parameters) or "none"
+        other = (
+            f"; a module that reads anything else needs --adapter, one of {', '.join(CONVENTIONS)}"
+            if isinstance(call, torch.nn.Module)
+            else "; if it makes one, name a predictor that it made, as NAME = function(...) in the file"
+        )
         return [
             Finding(
                 "arguments",
                 f"it takes the arguments ({own}) but a predictor is given {len(arguments)}, ({', '.join(arguments)}), "
-                "and never the answer; if it makes one, name a predictor that it made, as NAME = function(...) in the file",
+                f"and never the answer{other}",
                 True,
             )
         ]
@@ -253,7 +264,7 @@ def load(spec: str, arguments: Sequence[str]) -> Callable[..., Any] | StoredMode
         raise LabError(
             f"{spec!r} names no predictor; write MODULE:FUNCTION, FILE.py:FUNCTION or a checkpoint.safetensors"
         )
-    module = _file(Path(place)) if place.endswith(".py") else _module(place)
+    module = file_module(Path(place)) if place.endswith(".py") else _module(place)
     if not callable(getattr(module, name, None)):
         known = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
         raise LabError(f"{place} has no function {name!r}{nearest(name, known)}; name one that it defines")
@@ -261,6 +272,8 @@ def load(spec: str, arguments: Sequence[str]) -> Callable[..., Any] | StoredMode
 
 
 def _made(found: Callable[..., Any], spec: str, arguments: Sequence[str]) -> Callable[..., Any]:
+    if isinstance(found, torch.nn.Module):
+        return found  # whatever its forward may be called with
     try:
         signature = inspect.signature(found)
         signature.bind()
@@ -271,7 +284,9 @@ def _made(found: Callable[..., Any], spec: str, arguments: Sequence[str]) -> Cal
     except TypeError:
         try:
             made = found()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise LabError(
                 f"{spec} is called to make a predictor but raises {type(error).__name__}: {error}"
             ) from error
@@ -296,11 +311,18 @@ def _module(name: str) -> ModuleType:
         raise LabError(f"there is no module {name!r}{nearest(leaf, known)}; give an importable module or a FILE.py")
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise LabError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def _file(path: Path) -> ModuleType:
+def file_module(path: Path) -> ModuleType:
+    """The module in a file, which finds what lies beside it.
+
+    Raises:
+        LabError: there is no such file, or it cannot be imported.
+    """
     path = path.expanduser().resolve()
     if not path.is_file():
         siblings = [one.name for one in path.parent.glob("*.py")] if path.parent.is_dir() else []
@@ -315,6 +337,8 @@ def _file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise LabError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

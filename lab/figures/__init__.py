@@ -22,7 +22,8 @@ and ``text`` explain. Samples are a DataArray (axes "seed" and the one it runs o
 The table is made of the notes (panel, curve, x, mean, low, high, n); the grey line at the foot says what bands are and n.
 Blue with circles is the prefix arm and red dashes with squares the causal arm, through ``arm=`` alone; every other name takes
 the next look of another palette and keeps it through the sheet. ``panel.axes`` is there for the rare rest, with
-``panel.note(...)`` to note it. Seaborn draws the heat maps and lends its colour-blind palette.
+``panel.note(...)`` to note it. Seaborn draws the heat maps and lends its colour-blind palette. What draws is imported by the
+first sheet, so that a process that only measures does without.
 '''
 
 from lab.figures.looks import ARMS, STYLE, style

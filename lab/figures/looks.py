@@ -9,11 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
-import matplotlib
-import seaborn
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
-
 from lab.errors import LabError, nearest
 
 # The prefix arm is solid blue with circles, the causal arm dashed red with squares: also apart in greyscale.
@@ -24,14 +19,13 @@ ARMS = {
 
 # Of seaborn's ten colour-blind colours those that are neither blue nor red nor too pale for a line; every look has its own
 # dashes and marker, so that curves stay apart in grey, and none is solid, dashed, dotted, round or square.
-_NAMES = "blue orange green red purple brown pink grey yellow sky".split()
-_COLOURS = dict(zip(_NAMES, seaborn.color_palette("colorblind").as_hex(), strict=True))
+COLOURS = {"orange": "#de8f05", "green": "#029e73", "purple": "#cc78bc", "brown": "#ca9161"}
 LOOKS: tuple[dict[str, Any], ...] = (
-    {"color": _COLOURS["green"], "linestyle": (0, (12, 1.5)), "marker": "^"},
-    {"color": _COLOURS["orange"], "linestyle": "-.", "marker": "D"},
-    {"color": _COLOURS["purple"], "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
+    {"color": COLOURS["green"], "linestyle": (0, (12, 1.5)), "marker": "^"},
+    {"color": COLOURS["orange"], "linestyle": "-.", "marker": "D"},
+    {"color": COLOURS["purple"], "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
     {"color": "#5a5a5a", "linestyle": (0, (7, 2)), "marker": "X"},
-    {"color": _COLOURS["brown"], "linestyle": (0, (2, 1)), "marker": "P"},
+    {"color": COLOURS["brown"], "linestyle": (0, (2, 1)), "marker": "P"},
     {"color": "#00706b", "linestyle": (0, (8, 2, 2, 2)), "marker": "<"},
     {"color": "#8c6d00", "linestyle": (0, (5, 1, 1, 1)), "marker": "*"},
     {"color": "#4b2e83", "linestyle": (0, (1, 0.6)), "marker": ">"},
@@ -71,6 +65,8 @@ def style() -> Iterator[None]:
     if _INSIDE.get():
         yield
         return
+    import matplotlib
+
     token = _INSIDE.set(True)
     try:
         with matplotlib.rc_context():
@@ -177,6 +173,9 @@ def wrapped(words: str, inches: float, size: float) -> str:
 @functools.lru_cache(maxsize=4096)
 def length(words: str, size: float) -> float:
     """Length of a line of text in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
     if not words.strip():
         return 0.0
     return float(TextPath((0, 0), words, size=size, prop=FontProperties(family="DejaVu Sans")).get_extents().width) / 72

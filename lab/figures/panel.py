@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat
 
 import numpy as np
-import seaborn
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
 from lab.errors import LabError
 from lab.figures.looks import Looks, plain, styled
 from lab.figures.summaries import Band, Label, Middle, Samples, Summary, label, summary, table
+
+if typing.TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Limits = tuple[float | None, float | None]
 Ticks = Sequence[float] | np.ndarray | Mapping[float, str]
@@ -179,6 +180,8 @@ class Panel:
         dots: bool = False,
     ) -> None:
         """Bars to the middles with error bars; ``dots`` shows the single samples in place of the error bars."""
+        from matplotlib import patches
+
         name = self._name(name, arm)
         found = summary(
             samples, over, x, across=across, middle=middle, band="none" if dots else band, within=within, name=name
@@ -195,7 +198,7 @@ class Panel:
             "linewidth": 0.5,
         }
         self.axes.bar(places, found.mean, 0.94 * width, **looks)
-        self.entries.setdefault(name, Patch(label=name, **looks))
+        self.entries.setdefault(name, patches.Patch(label=name, **looks))
         if dots:
             _, columns = table(samples, over, x, across=across, name=name)
             self.axes.plot(np.broadcast_to(places, columns.shape).ravel(), columns.ravel(), "k.", markersize=3)
@@ -361,6 +364,8 @@ class Panel:
         low = (-most if signed else min(0.0, float(np.nanmin(found)))) if low is None else low
         high = (most if signed else float(np.nanmax(found)) or 1.0) if high is None else high
         tall = found.shape[0] / found.shape[1]
+        import seaborn
+
         seaborn.heatmap(
             found + 0.0,  # no minus zero in a cell
             ax=self.axes,
@@ -396,10 +401,12 @@ class Panel:
     @styled
     def region(self, low: float, high: float, name: str | None = None, look: int = 3) -> None:
         """A shaded range of x behind everything; of one name, one legend entry."""
+        from matplotlib import patches
+
         color = self._look(name or "region", None, look)["color"]
         self.axes.axvspan(low, high, color=color, alpha=0.12, linewidth=0, zorder=0)
         if name:
-            self.entries.setdefault(name, Patch(color=color, alpha=0.25, linewidth=0, label=name))
+            self.entries.setdefault(name, patches.Patch(color=color, alpha=0.25, linewidth=0, label=name))
         self.note(name or "region", [f"{low:.6g} to {high:.6g}"], [float("nan")])
 
     @styled

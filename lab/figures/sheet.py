@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import io
+import typing
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from lab.errors import LabError, nearest
 from lab.figures.looks import Looks, length, longest_word, style, styled, wrapped
 from lab.figures.panel import Limits, Panel, Ticks
 from lab.files import write
+
+if typing.TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 COLUMNS = ("panel", "curve", "x", "mean", "low", "high", "n")
 SCALES = ("linear", "log", "log2", "symlog")
@@ -44,6 +45,8 @@ class Sheet:
     def __init__(
         self, rows: int = 1, columns: int = 1, width: float = 4.6, height: float = 3.4, title: str = "", foot: str = ""
     ) -> None:
+        from matplotlib.figure import Figure
+
         with style():
             self._figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
             self._axes = self._figure.subplots(rows, columns, squeeze=False).ravel().tolist()
@@ -107,6 +110,8 @@ class Sheet:
     @property
     def data(self) -> pd.DataFrame:
         """Everything drawn: panel, curve, x, mean, low, high, n, a row a point."""
+        import pandas as pd
+
         notes = [note for panel in self.panels for note in panel.notes]
         frame = pd.DataFrame([vars(note) for note in notes], columns=list(COLUMNS))
         if any(isinstance(one, str) for one in frame["x"]):
@@ -146,6 +151,8 @@ class Sheet:
         return "; ".join(parts or ["exact"])
 
     def _finish(self) -> None:
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+
         if not self.panels:
             raise LabError("a sheet has no panel; draw at least one with sheet.panel(...)")
         for axes in self._axes[len(self.panels) :]:
@@ -221,6 +228,8 @@ def _width(entry: str) -> float:
 
 def _dress(panel: Panel) -> None:
     """Title, labels, limits and ticks of a finished panel."""
+    from matplotlib.ticker import NullLocator
+
     axes, (width, height) = panel.axes, panel.inches
     axes.set_title(wrapped(panel.title, 0.88 * width, 11))
     axes.set_xlabel(wrapped(panel.x, 0.9 * width, 10))
@@ -267,6 +276,8 @@ def _break_words(panel: Panel) -> None:
 
 def _ticks(axis: Axis, scale: str, panel: Panel) -> None:
     """Plain numbers at 1, 2 and 5 on a short logarithmic axis; whole numbers where all places are whole."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
     low, high = sorted(axis.get_view_interval())
     if scale == "log2":
         axis.set_major_formatter(FuncFormatter(_number))

@@ -200,11 +200,13 @@ def check_rows(table: Float[Tensor, "*batch contexts states"]) -> Float[Tensor, 
     A row that misses 1 by more than float64 rounding, as one of a float32 softmax does, is divided by its sum.
 
     Raises:
-        LabError: one symbol; a negative entry, or a row that does not sum to 1.
+        LabError: one symbol; no law; a negative entry, or a row that does not sum to 1.
     """
     states, given = table.shape[-1], torch.finfo(table.dtype).eps if table.is_floating_point() else 0.0
     if states < 2:
         raise LabError(f"an alphabet of {states} symbols leaves nothing to predict; use at least 2")
+    if table.numel() == 0:
+        raise LabError(f"a table of the shape {tuple(table.shape)} holds no law to draw from; give at least one")
     table = table.double()
     total = table.sum(-1, keepdim=True)
     worst = float((total - 1).abs().max())

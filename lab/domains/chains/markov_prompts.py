@@ -104,9 +104,11 @@ def birkhoff_matrices(source: RandomStream, batch: int, states: int) -> Float[Te
     from the flat matrix.
 
     Raises:
-        LabError: fewer than two symbols.
+        LabError: fewer than two symbols, or fewer than one matrix.
     """
     check_prior(states, 1.0)
+    if batch < 1:
+        raise LabError(f"{batch} doubly stochastic matrices show nothing; ask for a batch of at least 1")
     if states > REJECTED_UP_TO:
         return _hit_and_run(source, batch, states)
     kept: list[np.ndarray] = []

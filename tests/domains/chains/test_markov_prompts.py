@@ -190,6 +190,8 @@ def test_higher_order_tables_are_read_oldest_symbol_first() -> None:
         (lambda: switching_chains(stream(0), 2, length=4, switch_probability=1.0), "switch_probability"),
         (lambda: binary_kernel(0.5, 1.2), "q = 1.2"),
         (lambda: birkhoff_matrices(stream(0), 2, 1), "alphabet of 1"),
+        (lambda: birkhoff_matrices(stream(0), 0, 3), "0 doubly stochastic matrices"),
+        (lambda: sample_chains(stream(0), torch.ones(0, 3, 3).double(), 4), r"shape \(0, 3, 3\) holds no law"),
         (lambda: sample_chains(stream(0), torch.full((1, 3, 2), 0.5).double(), 4), "no power"),
     ],
 )

@@ -143,6 +143,7 @@ def test_bad_sizes_are_refused_in_one_sentence() -> None:
         write(star(), 5, format="long")
     with pytest.raises(LabError, match="'up' is not one of"):
         write(star(), 5, format="compact", order="up")
-    pool = path_star(stream(0, "pool"), 0, arms=2, length=3, labels=6)
+    pool = path_star(stream(0, "pool"), 1, arms=2, length=3, labels=6)
+    pool = PathStars(pool.arms[:0], pool.edges[:0])
     with pytest.raises(LabError, match="pool of 0 graphs"):
         sample_from_pool(pool, stream(0, "data"), 2)

@@ -1,0 +1,138 @@
+"""``lab data``: prompts of a generator into a file, with a progress line and a word on what would recur."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lab.data.answers import Column, added
+from lab.data.formats import check_out, write_prompts
+from lab.data.identity import Recurrence, fingerprints
+from lab.data.sources import BLOCK, Source
+from lab.errors import LabError
+
+Precision = Literal["float64", "float32"]
+PLAIN_LINE_SECONDS = 10.0
+
+
+def export(
+    source: Source,
+    count: int,
+    seed: int,
+    out: Path,
+    also: tuple[Column, ...] = (),
+    precision: Precision = "float64",
+    chunk: int = 8 * BLOCK,
+) -> Recurrence | None:
+    """Write the first ``count`` prompts of ``source`` at ``seed`` to ``out``.
+
+    Args:
+        also: further columns: the scoring mask, the exact predictor's answer, its risk.
+        precision: of the numbers in the file; they are drawn in float64, and so are answers and risks.
+        chunk: prompts held in memory at once; the file is the same for every chunk.
+
+    Returns:
+        For all prompts of a generator, how many of ``BLOCK`` fresh ones occur among those written; None for a part, since
+        its prompts are not in the other part.
+
+    Raises:
+        LabError: what cannot be written, drawn or answered, said before anything is drawn where that is possible.
+    """
+    check_out(out)
+    first = next(source.chunks(seed, 1))
+    added(source, first, also)
+    twice = {"mask", "answer", "risk"} & set(also) & set(first)
+    if twice:
+        raise LabError(
+            f"{source.name} has a field {min(twice)!r} already, so that a column of that name cannot be added; leave it out of --also"
+        )
+    recurrence = None
+    if source.part == "all":
+        recurrence = Recurrence(fingerprints(source.block(seed, 0, below="fresh")))
+    about = {
+        "generator": source.name,
+        "sizes": {name: str(value) for name, value in source.sizes.items()},
+        "seed": seed,
+        "count": count,
+        "part": source.part,
+        "share": source.share,
+        "lab": version("theory-lab"),
+        "numpy": np.__version__,
+    }
+
+    def arrays() -> Iterator[dict[str, np.ndarray]]:
+        with _progress(f"{count:,} prompts of {source.name}", count) as advance:
+            for prompts in source.chunks(seed, count, chunk):
+                if recurrence is not None:
+                    recurrence.see(prompts)
+                columns = prompts | added(source, prompts, also)
+                yield {
+                    name: (value.to(getattr(torch, precision)) if value.is_floating_point() else value).numpy()
+                    for name, value in columns.items()
+                }
+                advance(len(next(iter(prompts.values()))))
+
+    write_prompts(out, count, arrays(), about)
+    return recurrence
+
+
+class _progress:
+    """A bar on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self.begun = self.told = time.monotonic()
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self.task = self.bar.add_task(label, total=total)
+
+    def __enter__(self) -> _progress:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __call__(self, rows: int) -> None:
+        self.done += rows
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done)
+        elif now - self.told > PLAIN_LINE_SECONDS:
+            self.told = now
+            left = (now - self.begun) * (self.total - self.done) / self.done
+            print(f"{self.label}: {self.done / self.total:.0%}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def recurrence_sentence(source: Source, recurrence: Recurrence | None) -> str:
+    """What an evaluation on other prompts of the generator would meet again."""
+    if recurrence is None:
+        other = "held-out" if source.part == "train" else "train"
+        return f"No question of them belongs to the part {other!r}, which is the rest at --share {source.share}, below this or any seed."
+    if recurrence.share == 0:
+        return f"None of {BLOCK:,} fresh questions occurs among them."
+    return (
+        f"{recurrence.share:.1%} of {BLOCK:,} fresh questions occur among them, so that another seed is no held-out set; "
+        "--part train and --part held-out share no question."
+    )

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import dataclasses
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lab.data.identity import fingerprints
+from lab.data.loaders import PromptDataset, huggingface_builder
+from lab.data.sources import BLOCK, Source
+from lab.domains.regression.prompts import linear_regression
+from lab.errors import LabError
+
+SOURCE = Source("linear_regression", linear_regression, {"dimension": 2, "context_length": 3, "query_length": 1})
+
+
+def test_prompts_come_in_the_order_of_the_file() -> None:
+    known = next(SOURCE.chunks(5, BLOCK + 3, BLOCK + 3))
+    found = list(PromptDataset(SOURCE, 5, BLOCK + 3))
+    assert all(torch.equal(torch.stack([row[name] for row in found]), value) for name, value in known.items())
+    endless = PromptDataset(dataclasses.replace(SOURCE, part="held-out"), also=("risk",))
+    assert {"x_context", "risk"} <= set(next(iter(endless)))
+    with pytest.raises(LabError, match="count = 0 is below 1"):
+        PromptDataset(SOURCE, count=0)
+
+
+def test_workers_share_the_prompts(monkeypatch) -> None:
+    """Two workers of a loader, one after the other in this process."""
+    marks: list[tuple[float, ...]] = []
+    for worker in range(2):
+        monkeypatch.setattr("lab.data.loaders.get_worker_info", lambda at=worker: SimpleNamespace(id=at, num_workers=2))
+        marks += [tuple(row["weights"].tolist()) for row in PromptDataset(SOURCE, count=2001)]
+    assert len(marks) == len(set(marks)) == 2001
+
+
+def test_a_loader_makes_batches() -> None:
+    first = next(iter(DataLoader(PromptDataset(SOURCE), batch_size=8)))
+    assert torch.equal(first["x_context"], next(SOURCE.chunks(0, 8))["x_context"])
+
+
+@pytest.mark.skipif(
+    find_spec("datasets") is None or find_spec("pyarrow") is None,
+    reason="Hugging Face datasets is not installed (extra: datasets)",
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_builder_of_hugging_face_has_splits_that_share_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    source = dataclasses.replace(SOURCE, share=0.3)
+    builder = huggingface_builder(source, seed=0, train=1500, held_out=40, also=("answer",), cache_dir=str(tmp_path))
+    builder.download_and_prepare()
+    found = builder.as_dataset()
+    assert {name: len(split) for name, split in found.items()} == {"train": 1500, "test": 40}
+    known = next(dataclasses.replace(source, part="held-out").chunks(0, 40, 40))
+    shown = found["test"][:]
+    assert torch.equal(torch.tensor(list(shown["x_context"]), dtype=torch.float64), known["x_context"])
+    assert "answer" in shown
+    train = next(dataclasses.replace(source, part="train").chunks(0, 1500, 1500))
+    assert not set(fingerprints(train).tolist()) & set(fingerprints(known).tolist())
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(LabError, match=r"pip install 'theory-lab\[datasets\]'"):
+        huggingface_builder(SOURCE, 0, 10, 10)

@@ -1,0 +1,66 @@
+"""The page of protocols is current, its Python runs, and the small GPT learns."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+
+from lab.diagnosis import adapt, guide
+from lab.diagnosis.closed_forms import Mine
+from lab.diagnosis.comparison import diagnose
+from lab.diagnosis.settings import SETTINGS, Regression
+from lab.diagnosis.subject import file_module
+
+
+def test_the_page_is_current() -> None:
+    assert guide.PAGE.read_text(encoding="utf-8") == guide.page(), "`make architecture` writes it"
+
+
+def test_every_example_is_on_the_page() -> None:
+    files = {file.stem for file in (guide.EXAMPLES / "adapters").glob("*.py")}
+    assert files == set(guide.ADAPTERS)
+    assert {options.split()[1] for options in guide.ADAPTERS.values()} == set(adapt.CONVENTIONS)
+
+
+def test_the_lines_for_python_run(unchecked: None) -> None:
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(guide.BY_HAND, {})
+    assert "half is identical to multiple of least squares (factor 0.5)" in printed.getvalue()
+
+
+def test_the_file_of_candidates_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(guide.OF_ONES_OWN, encoding="utf-8")
+    mine = Mine.of(file_module(file), file)
+    assert [one.candidate.name for one in mine.candidates("regression")] == [
+        "shrunken, fitted of own.py",
+        "half of least squares of own.py",
+    ]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_candidates_of_a_setting_have_names_of_their_own(name: str) -> None:
+    found = guide.names(SETTINGS[name])
+    assert len(found) == len(set(found))
+
+
+def test_the_small_gpt_is_trained_and_can_be_asked(unchecked: None) -> None:
+    spec = importlib.util.spec_from_file_location("small_gpt", guide.EXAMPLES / "small_gpt.py")
+    assert spec is not None
+    assert spec.loader is not None
+    small = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(small)
+    state = torch.get_rng_state()
+    network, loss = small.train(steps=20, batch=8)
+    torch.set_rng_state(state)
+    assert loss < 10
+    setting = Regression(dimension=small.DIMENSION, context_length=8, noise=small.NOISE)
+    found = diagnose(adapt.module(network, "interleaved", label="last"), setting, prompts=40)
+    assert not found.stopped
+    assert [finding.where for finding in found.findings] == ["mode"]

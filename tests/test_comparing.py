@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from lab.cli import main
+from lab.comparing import _difference, compare, side, summary
+from lab.errors import LabError
+from lab.execution import Session
+from lab.files import write
+from lab.runs import content, read
+
+TINY = str(Path(__file__).parent / "examples" / "tiny.py")
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return Session(tmp_path_factory.mktemp("results"), quiet=True, evidence=None)
+
+
+def test_presets_side_by_side(session: Session, tmp_path: Path, capsys) -> None:
+    options = ["--workers", "1", "--results", str(session.results), "--out", str(tmp_path)]
+    assert main(["compare", f"{TINY}:smoke", TINY, *options]) == 1
+    output = capsys.readouterr().out
+    assert "inconclusive -> holds" in output
+    assert "3 claims on both sides: 2 verdicts differ" in output
+    drawn = pd.read_csv(tmp_path / "comparison.csv")
+    assert set(drawn["x"].dropna()) >= {"A", "B"}
+    assert main(["compare", TINY, TINY, *options]) == 0
+    assert "0 verdicts differ" in capsys.readouterr().out
+
+
+def test_stores_are_read_whatever_code_measured_them_and_never_written(session: Session, tmp_path: Path) -> None:
+    measured = side(TINY, session)
+    before = sorted(session.results.rglob("*"))
+    stored = side(f"{TINY}@{session.results}", session)
+    assert stored.records.keys() == measured.records.keys()
+    assert [row.differs for row in compare(measured, stored).rows] == ["", "", ""]
+    for file in list(session.results.rglob("s*.safetensors")):
+        data, manifest = read(file)
+        manifest["identity"]["source"] = "older code"
+        older = (
+            tmp_path
+            / "older"
+            / file.relative_to(session.results).parent.parent
+            / ("0" * 15 + file.parent.name[0])
+            / file.name
+        )
+        write(older, content(data, manifest))
+    assert side(f"{TINY}@{tmp_path / 'older'}", session).records.keys() >= {"tiny/A1", "tiny/A2"}
+    assert side(f"{TINY}@{session.results}", session).records.keys() == measured.records.keys()
+    other = side(f"{TINY},size=77@{session.results}", session)
+    assert "tiny/A1" in other.missing
+    assert "is not stored in" in other.missing["tiny/A1"]
+    assert sorted(session.results.rglob("*")) == before
+    with pytest.raises(LabError, match="have no judged claim in common: tiny/A"):
+        compare(measured, other)
+
+
+def test_records_of_verdicts_are_a_side(session: Session, tmp_path: Path) -> None:
+    measured = side(TINY, session)
+    (tmp_path / "kept.json").write_text(json.dumps(list(measured.records.values())), encoding="utf-8")
+    found = compare(side(str(tmp_path / "kept.json"), session), measured)
+    assert "0 verdicts differ" in summary(found)
+    (tmp_path / "bad.json").write_text('[{"id": 3}]', encoding="utf-8")
+    with pytest.raises(LabError, match="does not hold what `lab check --json` prints"):
+        side(str(tmp_path / "bad.json"), session)
+
+
+def test_mistakes_are_sentences(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "kept.json").write_text("[]", encoding="utf-8")
+    for text, sentence in (
+        (f"{TINY}@{tmp_path / 'nowhere'}", "there is no results folder"),
+        (f"{TINY},sise=3", "did you mean 'size'"),
+        (f"{TINY}:cy", "cy"),
+        ("tinny", "unknown task 'tinny'"),
+        (str(tmp_path / "none.json"), "cannot be read: no such file"),
+    ):
+        with pytest.raises(LabError, match=sentence):
+            side(text, session)
+    with pytest.raises(LabError, match="one of nothing, which judge different claims; compare two runs of one task"):
+        compare(side(TINY, session), side(str(tmp_path / "kept.json"), session))
+
+
+NUMBERS = some.floats(-5, 5)
+
+
+@given(one=some.tuples(NUMBERS, NUMBERS), other=some.tuples(NUMBERS, NUMBERS))
+def test_intervals_are_apart_exactly_where_they_have_no_common_point(one, other) -> None:
+    records = [{"verdict": "holds", "measured": ends[0], "interval": sorted(ends)} for ends in (one, other)]
+    (low, high), (below, above) = (record["interval"] for record in records)
+    apart = max(low, below) > min(high, above)
+    assert (_difference(*records) == "apart") == apart == (_difference(*records[::-1]) == "apart")
+    assert _difference(records[0], records[0]) == ""
+    assert _difference(records[0], {**records[1], "verdict": "refuted"}) == "verdict"
