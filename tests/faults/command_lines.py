@@ -20,7 +20,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from tests.faults.answers import Answer, fault
-from tests.faults.counts import Counts, Tally, from_record
+from tests.faults.counts import Counts, Kind, Tally, from_record
 from tests.faults.grammar import Line, line
 from tests.faults.small_project import make
 
@@ -60,12 +60,19 @@ def campaign(trials: int, seed: int, entry: Entry) -> Counts:
         drawn = line(rng)
         answer = ask(drawn.arguments, entry)
         tally.ended(answer.outcome)
-        if kind := fault(answer, drawn.wrong):
+        if kind := _fault(drawn, answer):
             short = _shortened(drawn, entry) if kind == "tracebacks" else drawn
             said = ask(short.arguments, entry).errors.strip().splitlines()[-1:] if kind == "tracebacks" else []
             wrong = f" although {', '.join(map(repr, drawn.wrong))} cannot be right" if drawn.wrong else ""
             tally.failed(kind, f"lab {' '.join(map(repr, short.arguments))}{wrong} {' '.join(said)}"[:900])
     return tally.counts
+
+
+def _fault(drawn: Line, answer: Answer) -> Kind | None:
+    """What is wrong with an answer; where a line asks for it, an error may show where it comes from."""
+    kind = fault(answer, drawn.wrong)
+    asked = "--debug" in drawn.arguments and answer.status == 2 and answer.sentence
+    return None if kind == "tracebacks" and asked else kind
 
 
 def ask(arguments: Sequence[str], entry: Entry) -> Answer:

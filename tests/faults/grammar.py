@@ -225,8 +225,10 @@ def _list(rng: Random) -> list[Piece]:
 
 def _show(rng: Random) -> list[Piece]:
     good = ("tiny", "tiny/A1", "tiny/*", "dictionary", "own.py", "sheet", "sheet/one", "ding-2024-causallm")
-    several = [Piece(("tiny",), ("a second name",))] if rng.random() < 0.1 else []
-    return [_name(rng, good, 0.3), *several]
+    name = _name(rng, good, 0.3)
+    if rng.random() < 0.1:
+        return [Piece((*name.words, "tiny"), (*name.wrong, "a second name"))]
+    return [name]
 
 
 def _diagnose(rng: Random) -> list[Piece]:

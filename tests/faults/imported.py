@@ -147,10 +147,9 @@ def _be_lab(arguments: list[str], log: Path) -> None:
     _hear_ctrl_c()
     status = 1
     try:
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for number, file in ((0, nothing), (1, output), (2, output)):
-            os.dup2(file, number)
+        with log.open("ab") as output, open(os.devnull, "rb") as nothing:
+            for number, file in ((0, nothing), (1, output), (2, output)):
+                os.dup2(file.fileno(), number)
         sys.argv = ["lab", *arguments]
         from lab.__main__ import main
 
