@@ -39,8 +39,10 @@ def kept() -> list[Record] | None:
 def keep(records: Sequence[Record], made_from: str) -> None:
     """Keep ``records`` for the next time, with the ``stamp`` of the files that they were made from.
 
-    A folder that cannot be written to costs that, no more.
+    A folder that is not there, or cannot be written to, costs that, no more: a list makes no folder.
     """
+    if not _place().parent.is_dir():
+        return
     try:
         write(_place(), json.dumps({"stamp": made_from, "records": list(records)}).encode())
     except LabError:

@@ -137,6 +137,9 @@ def _drawing(part: Results, name: str, folder: Path, verdicts: Verdicts) -> Call
             picture = save(_sheet(part, name), folder, name)
         except LabError as error:
             verdicts.errors.append(LabError(f"the figure {name} of {part.task.key}: {error}"))
+        except Exception as error:  # words that cannot be set, as a formula that does not end
+            where = told(error, part.task.file)
+            verdicts.errors.append(LabError(f"the figure {name} of {part.task.key} cannot be drawn: {where}"))
         else:
             print(f"drew {picture}", flush=True)
 

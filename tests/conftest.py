@@ -15,6 +15,8 @@ from lab.execution import Session
 from lab.results import Results, ensure
 from lab.tasks import Task
 
+# Examples of models; some import libraries that only an extra brings.
+collect_ignore = ["examples/adapters"]
 TASKS = discover()
 SUMMARY = pytest.StashKey[list[str]]()
 # The verdicts wait for all measurements and come first. While one process measures, the other has what takes long, and the

@@ -351,7 +351,7 @@ def test_a_file_without_a_task_is_one_sentence(tmp_path: Path, capsys) -> None:
 def test_list_names_every_claim_under_its_paper(capsys) -> None:
     assert main(["list", "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
-    assert all(record.keys() == {"task", "paper", "presets", "figures", "claims"} for record in records)
+    assert all(record.keys() == {"task", "paper", "citation", "presets", "figures", "claims"} for record in records)
     listed = {claim["id"] for record in records for claim in record["claims"]}
     assert listed == {claim for task in discover() for claim in task.claims}
     for record in records:

@@ -20,6 +20,7 @@ from lab.cli import main
 from lab.diagnosis import closed_forms, presentation, regression_settings, token_settings
 from lab.diagnosis.algorithms import RESOLUTION, Fixed, distance
 from lab.diagnosis.comparison import Diagnosis, Estimate, diagnose, identify
+from lab.diagnosis.setting import another_order
 from lab.diagnosis.settings import Chains, Regression, find_setting
 from lab.diagnosis.subject import load
 from lab.domains.chains.markov import markov_posterior, uniform_guess
@@ -241,7 +242,7 @@ def test_a_set_function_does_not_depend_on_order(few: None) -> None:
 
 
 def test_no_change_is_not_reported_as_one(few: None) -> None:
-    assert [sizes.another_order(stream(seed), 2).tolist() for seed in range(9)] == [[1, 0]] * 9
+    assert [another_order(stream(seed), 2).tolist() for seed in range(9)] == [[1, 0]] * 9
     assert diagnose(least_squares(), Regression(context_length=1), prompts=40).reordering is None
     assert not any("skewed" in shift for shift in Regression(dimension=1).shifts(stream(0), 4))
 

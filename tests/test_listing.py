@@ -28,7 +28,10 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 
 
 def test_a_list_is_kept_until_a_file_changes(folder: Path, monkeypatch) -> None:
+    listing.keep([RECORD], listing.stamp())
     assert listing.kept() is None
+    assert not (folder / "results").exists()  # a list makes no folder
+    (folder / "results").mkdir()
     listing.keep([RECORD], listing.stamp())
     assert listing.kept() == [RECORD]
     (folder / "lab").mkdir()
@@ -46,7 +49,8 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "--json"]])
-def test_help_and_a_kept_list_import_nothing_heavy(words: list[str]) -> None:
+def test_help_and_a_kept_list_import_nothing_heavy(words: list[str], folder: Path) -> None:
+    (folder / "results").mkdir()
     listing.keep([RECORD], listing.stamp())
     script = (
         "import sys; from lab.__main__ import main; sys.argv[1:] = sys.argv[1:]\n"

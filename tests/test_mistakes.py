@@ -175,6 +175,11 @@ def test_so_are_those_that_the_types_of_this_suite_would_catch(tmp_path: Path) -
         assert sentence in line
 
 
+def test_a_formula_that_does_not_end_is_told(own: Own) -> None:
+    status, output, errors = own.run(HEAD, MEASUREMENT, FIGURE.replace('"title"', 'r"$\\frac{$"'), CLAIM)
+    assert (status, "picture of own cannot be drawn" in " ".join(errors.split()), "holds" in output) == (2, True, True)
+
+
 def test_one_claim_or_figure_that_raises_leaves_the_others(own: Own) -> None:
     broken = FIGURE.replace("def picture", "def other").replace("sheet = Sheet()", "raise ValueError('no')")
     status, output, errors = own.run(

@@ -48,7 +48,9 @@ def test_finished_measurements_are_not_taken_again(tmp_path: Path) -> None:
 
 
 def test_no_seed_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="tiny measures means at 0 seeds, which shows nothing; ask for at least 1"):
+    with pytest.raises(
+        LabError, match=r"tiny measures means at 0 seeds \(draws = 0\), which shows nothing; ask for at least 1"
+    ):
         results(tmp_path, draws=0)[means]
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -70,5 +69,5 @@ def test_places_are_numbers_where_all_values_are() -> None:
 
 def test_nothing_is_drawn_of_one_point(tmp_path: Path) -> None:
     record = {"measured": 1.0, "interval": None, "bound": 2.0, "samples": 1}
-    found = SimpleNamespace(places=(1.0, 2.0), records={"p/A": (record, None)}, field="f")
-    assert sweeps.draw(found, tmp_path) is None  # type: ignore[arg-type]
+    found = sweeps.Sweep("p", "f", ("1", "2"), (1.0, 2.0), {"p/A": (record, None)}, ())
+    assert sweeps.draw(found, tmp_path) is None

@@ -61,9 +61,9 @@ def evaluated(found: Any) -> tuple[str, ...]:
 
 def module(
     model: Callable[..., Any],
-    layout: Layout = "interleaved",
+    layout: str = "interleaved",
     *,
-    label: Label = "first",
+    label: str = "first",
     place: int = -1,
     read: int = -1,
     dtype: str = "",
@@ -232,7 +232,7 @@ def apart(
     )
 
 
-def interleaved(x: Tensor, y: Tensor, query: Tensor, label: Label) -> Float[Tensor, "batch 2*context+1 width"]:
+def interleaved(x: Tensor, y: Tensor, query: Tensor, label: Label) -> Float[Tensor, "batch time width"]:
     """x_1, y_1, x_2, y_2, ..., x_query (see `module`)."""
     x, query = (torch.nn.functional.pad(one, (0, int(label == "last"))) for one in (x, query))
     labels = torch.zeros_like(x)
@@ -240,12 +240,12 @@ def interleaved(x: Tensor, y: Tensor, query: Tensor, label: Label) -> Float[Tens
     return torch.cat([torch.stack([x, labels], dim=2).flatten(1, 2), query], dim=1)
 
 
-def paired(x: Tensor, y: Tensor, query: Tensor, label: Label = "first") -> Float[Tensor, "batch context+1 width"]:
+def paired(x: Tensor, y: Tensor, query: Tensor, label: Label = "first") -> Float[Tensor, "batch time width"]:
     """(x_j, y_j), then (x_query, 0)."""
     return torch.cat([torch.cat([x, y[..., None]], -1), torch.nn.functional.pad(query, (0, 1))], dim=1)
 
 
-def flagged(x: Tensor, y: Tensor, query: Tensor, label: Label = "first") -> Float[Tensor, "batch context+1 width"]:
+def flagged(x: Tensor, y: Tensor, query: Tensor, label: Label = "first") -> Float[Tensor, "batch time width"]:
     """(x_j, y_j, 0), then (x_query, 0, 1)."""
     tokens = torch.nn.functional.pad(paired(x, y, query), (0, 1))
     tokens[:, -1, -1] = 1
@@ -261,7 +261,7 @@ def in_parts(call: Callable[..., Tensor], batch: int, *inputs: Tensor) -> Tensor
     return torch.cat([call(*part) for part in zip(*(one.split(size) for one in inputs), strict=True)])
 
 
-def numbers(found: Tensor, given: Tensor, place: int, read: int) -> Float[Tensor, " sequence"]:
+def numbers(found: Any, given: Tensor, place: int, read: int) -> Float[Tensor, " sequence"]:
     """The prediction of every sequence, read off the outputs of a model.
 
     Raises:

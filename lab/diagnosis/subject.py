@@ -222,7 +222,7 @@ def settle_precision(subject: Subject, inputs: Sequence[Tensor]) -> list[Finding
 def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Finding]:
     """A finding if the callable cannot be called with the arguments of its protocol."""
     try:
-        signature = inspect.signature(call)
+        signature = inspect.signature(call.forward if isinstance(call, torch.nn.Module) else call)
     except (TypeError, ValueError):  # some callables have none
         return []
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 
 import numpy as np
@@ -180,6 +181,6 @@ def test_transient_symbols_and_uniform_roots_are_allowed() -> None:
 def test_unknown_roots_are_refused() -> None:
     # Past the type checker that tests run under, as a user without it would come.
     with pytest.raises(LabError, match="roots = 'even'"):
-        sequences_of.__wrapped__(stream(0), torch.eye(2).expand(1, 2, 2), chain(2), "even")
+        inspect.unwrap(sequences_of)(stream(0), torch.eye(2).expand(1, 2, 2), chain(2), "even")
     with pytest.raises(LabError, match="roots = 'even'"):
-        causal_sequences.__wrapped__(stream(0), 1, 2, chain(2), 1.0, "even")
+        inspect.unwrap(causal_sequences)(stream(0), 1, 2, chain(2), 1.0, "even")

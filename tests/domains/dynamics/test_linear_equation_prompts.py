@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -73,4 +74,4 @@ def test_bad_input(make, sentence: str) -> None:
 def test_unknown_coefficients_are_refused() -> None:
     # The type checker of the tests would find the unknown name first.
     with pytest.raises(LabError, match="coefficients 'fixed' are unknown; choose one of shared"):
-        pde_trajectories.__wrapped__(stream(0), 2, family=Family(), trajectories=1, length=2, coefficients="fixed")
+        inspect.unwrap(pde_trajectories)(stream(0), 2, family=Family(), trajectories=1, length=2, coefficients="fixed")

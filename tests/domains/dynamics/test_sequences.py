@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -62,4 +64,4 @@ def test_bad_input(sizes: dict, sentence: str) -> None:
 def test_unknown_laws_are_refused(name: str) -> None:
     with pytest.raises(LabError, match="'cauchy' is unknown; choose one of"):
         # The type checker of the tests would find the unknown name first.
-        linear_dynamics.__wrapped__(stream(0), 2, dimension=2, length=3, **{name: "cauchy"})
+        inspect.unwrap(linear_dynamics)(stream(0), 2, dimension=2, length=3, **{name: "cauchy"})

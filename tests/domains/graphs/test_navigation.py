@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_too_many_paths_are_refused() -> None:
 def test_a_matrix_that_is_not_square_is_refused() -> None:
     with pytest.raises(LabError, match="not square"):
         # The shape is what is wrong on purpose; the type checker of the tests would find it first.
-        getattr(exact.path_counts, "__wrapped__", exact.path_counts)(torch.zeros(3, 2, dtype=torch.bool))
+        inspect.unwrap(exact.path_counts)(torch.zeros(3, 2, dtype=torch.bool))
 
 
 def test_expected_numbers_are_means_over_graphs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, get_args
 
 import networkx as nx
@@ -174,7 +175,7 @@ def test_layouts_say_what_they_should() -> None:
     assert int(filler.loss_mask.sum(1).unique()) == 2
     assert int((filler.tokens == words.filler).sum(1).unique()) == graphs.FILLERS
     # The type checker of the tests would find the unknown name first.
-    write = getattr(graphs.write_sequences, "__wrapped__", graphs.write_sequences)
+    write = inspect.unwrap(graphs.write_sequences)
     with pytest.raises(LabError, match="unknown"):
         write("poem", words, full.tokens[:, 3:4], full.goal, full.connected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -145,6 +146,6 @@ def test_sizes_are_at_least_one() -> None:
 def test_unknown_names_are_refused() -> None:
     # The type checker of the tests would find the unknown name first.
     with pytest.raises(LabError, match="class 'cubic' is unknown; choose one of linear"):
-        sample_functions.__wrapped__(stream(0), 2, "cubic", 3)
+        inspect.unwrap(sample_functions)(stream(0), 2, "cubic", 3)
     with pytest.raises(LabError, match="shift 'sideways' is unknown; choose one of none"):
-        shifted_prompts.__wrapped__(stream(0), 2, shift="sideways", dimension=3, context_length=2, query_length=1)
+        inspect.unwrap(shifted_prompts)(stream(0), 2, shift="sideways", dimension=3, context_length=2, query_length=1)

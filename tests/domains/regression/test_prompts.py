@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import fields
 from typing import Any
@@ -162,7 +163,7 @@ def test_tokens_are_pairs_then_queries_without_label() -> None:
 )
 def test_errors_name_value_limit_and_remedy(change: dict[str, Any], words: list[str]) -> None:
     # Unknown names are what a command line passes; the type checker of the suite would stop them first.
-    function = getattr(linear_regression, "__wrapped__", linear_regression)
+    function = inspect.unwrap(linear_regression)
     arguments = {"batch": 2, **SIZES, **change}
     with pytest.raises(LabError) as caught:
         function(stream(0), arguments.pop("batch"), **arguments)
