@@ -1,6 +1,6 @@
 """A small GPT in plain PyTorch that learns linear regression in context from x_1, y_1, x_2, y_2, ..., x_query.
 
-    python tests/examples/small_gpt.py small-gpt.safetensors     # trains it, in under two minutes on one core
+    python tests/examples/small_gpt.py small-gpt.safetensors     # trains it, some minutes on one core
     SMALL_GPT=small-gpt.safetensors lab diagnose tests/examples/small_gpt.py:trained --adapter interleaved --label last \
         --dimension 2 --context-length 8 --noise 0.1
 
