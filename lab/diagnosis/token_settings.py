@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -83,9 +84,9 @@ class Tokens(Setting):
     linear = False
 
     @property
+    @abstractmethod
     def vocabulary(self) -> int:
         """Different tokens."""
-        raise NotImplementedError
 
     def given(self, prompts: Any) -> tuple[Tensor, Tensor]:
         """What a predictor is handed."""

@@ -1,7 +1,6 @@
 """Ways in which a task file can be wrong or odd.
 
-What is expected of an edit: it is *fine*, it is *refused*, it is *told* by its line, or either is right (*odd*). A file that
-ends its own process at once (``os._exit``) is left out: nothing of the lab runs after that.
+What is expected of an edit: it is *fine*, it is *refused*, it is *told* by its line, or either is right (*odd*).
 """
 
 from __future__ import annotations
@@ -105,6 +104,7 @@ EDITS: dict[str, Edit] = {
     "name that is not there": Edit("head", "", "np.nothing_of_the_kind\n", "told"),
     "raises at import": Edit("head", "", "raise ValueError('two\\nlines')\n", "told"),
     "exit at import": Edit("head", "", "sys.exit(0)\n", "told"),
+    "end of the process at import": Edit("head", "", "os._exit(0)\n", "told"),
     "exit with words at import": Edit("head", "", "sys.exit('words')\n", "told"),
     "endless recursion at import": Edit("head", "", "def deep(): deep()\ndeep()\n", "told"),
     "syntax": Edit("head", "", "def (\n", "refused"),
@@ -224,6 +224,7 @@ EDITS: dict[str, Edit] = {
     "no memory": _does("np.zeros(10**15)", "told"),
     "misspelt": _does("np.maen(seed)", "told"),
     "exit": _does("sys.exit(0)", "refused"),
+    "end of the process": _does("os._exit(0)", "refused"),
     "exit with words": _does("sys.exit('words')", "refused"),
     "prints": _does("print('hello')"),
     "warns": _does("import warnings; warnings.warn('w')"),
@@ -267,6 +268,7 @@ EDITS: dict[str, Edit] = {
     "figure of another array": _figure('["mean"]', '["maen"]'),
     "figure of NaN": _figure("[0, 1], ", "[float('nan')] * 2, ", "odd"),
     "figure of formulas": _figure('"title"', 'r"$\\frac{$"', "odd"),
+    "figure with an end of the process": _figure("sheet = Sheet()", "os._exit(0)", "refused"),
     "figure with exit": _figure("sheet = Sheet()", "sys.exit(0)", "refused"),
     "figure twice": _figure("", "\n@TASK.figure\ndef picture(results): return Sheet()\n"),
     "figure without results": _figure("picture(results)", "picture()"),
@@ -291,6 +293,7 @@ EDITS: dict[str, Edit] = {
     "markup in the bound": _claim('"b"', '"[/red]"', "fine"),
     "claim raises": _claim("    value =", "    raise ValueError('x')\n    value =", "told"),
     "claim out of range": _claim(".max()", "[99]", "told"),
+    "claim with an end of the process": _claim("    value =", "    os._exit(0)\n    value =", "refused"),
     "claim with exit": _claim("    value =", "    sys.exit(0)\n    value =", "refused"),
     "claim of a truth": _claim("return Evidence", "return True or Evidence"),
     "claim of nothing": _claim("    return", "    return None\n    return"),
