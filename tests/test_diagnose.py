@@ -105,7 +105,7 @@ CLOSED_FORMS = {
         closed_forms.preconditioned_step, matrix=torch.diag(torch.arange(1.0, 6.0).double())
     ),
     "ridge, Bayes penalty": ridge(0.25),
-    "shrunken Kaczmarz (place j divides by j)": normalised_kaczmarz(),
+    "normalised Kaczmarz": normalised_kaczmarz(),
     "online gradient descent, fitted": partial(closed_forms.online_gradient_descent, step=0.1),
     "nearest neighbours, fitted": function_classes.nearest_neighbours(3),
     "kernel smoothing, fitted": partial(closed_forms.kernel_smoothing, width=1.2),

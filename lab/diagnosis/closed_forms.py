@@ -281,7 +281,7 @@ REGRESSION: Mapping[Callable[..., Any], Callable[[Prompts], Iterable[Candidate]]
     least_squares: _one(lambda given: Fixed("least squares", least_squares())),
     ridge: _ridge,
     kaczmarz: _kaczmarz,
-    normalised_kaczmarz: _one(lambda given: Fixed("shrunken Kaczmarz (place j divides by j)", normalised_kaczmarz())),
+    normalised_kaczmarz: _one(lambda given: Fixed("normalised Kaczmarz", normalised_kaczmarz())),
     averaged_kaczmarz: _one(
         lambda given: Fixed(
             f"Kaczmarz averaged over {ORDERS_AVERAGED} orders", averaged_kaczmarz(ORDERS_AVERAGED, stream(0, "orders"))

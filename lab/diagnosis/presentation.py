@@ -148,7 +148,7 @@ def _matches(first: str, caption: str, diagnosis: Diagnosis, matches: Mapping[st
 
 def plot(diagnosis: Diagnosis, match: Match) -> Sheet:
     """Distance to every algorithm, to the nearest ones by context length, the error by length, and the shifts."""
-    sheet = Sheet(2, 2, width=6.4, height=4.2)
+    sheet = Sheet(2, 2, width=6.4, height=max(4.2, 1.2 + 0.18 * len(match.rows)))  # a line of text for each algorithm
     _draw_algorithms(sheet, diagnosis, match)
     _draw_lengths(sheet, diagnosis, match)
     _draw_errors(sheet, diagnosis, match)
@@ -208,8 +208,8 @@ def _draw_lengths(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     there = diagnosis.by_length
     count = len({one.name for one in there.values()})
     tied = any(len(one.tied) > 1 for one in there.values())
-    title = f"{count} algorithms are closest, by length" if count > 1 else "One algorithm is closest at every length"
-    title = f"{title}; others not told apart" if tied else title
+    title = f"{count} algorithms are closest, by length" if count > 1 else "One is closest at every length"
+    title = f"{title}; others tie" if tied else title
     panel = sheet.panel(
         title,
         x="context length",
