@@ -87,7 +87,7 @@ CI = Config(
     optimisation=Optimisation(
         steps=2500, learning_rate=1e-2, warmup=0.05, schedule="cosine", betas=(0.9, 0.98), clip_norm=1.0
     ),
-    trainings=40,
+    trainings=80,  # 40 of them added later, since fresh seeds must give every verdict again
 )
 PAPER_SIZES = longer(
     CI,
