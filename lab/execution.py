@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
@@ -114,12 +114,7 @@ def execute(
     task = load(job.file)
     _check_same_code(job, task.measurements[job.measurement].fingerprint)
     config = config_from_dict(task.config_type, job.config)
-    # What a measurement prints is no part of what the command prints, which a program may read.
-    with (
-        _numerics(),
-        redirect_stdout(sys.stderr),
-        context.job(context.JobContext(job.device, scratch, networks, listener)),
-    ):
+    with _MEASURING, context.job(context.JobContext(job.device, scratch, networks, listener)):
         try:
             return task.measurements[job.measurement].measure(config, job.seeds, job.case), provenance()
         except (LabError, KeyboardInterrupt):
@@ -148,13 +143,14 @@ def _check_same_code(job: Job, source: str) -> None:
 
 
 @contextmanager
-def _numerics() -> Iterator[None]:
+def _settings_of_measurements() -> Iterator[None]:
     """One thread and numbers of the usual size inside, as they change the last digits; the user's own choice after it.
 
     ``lab`` asks for one thread in the environment, which is too late for libraries that a notebook loaded before it.
+    What a measurement prints goes to the error stream: it is no part of what the command prints, which a program may read.
     """
     threads, number = torch.get_num_threads(), torch.get_default_dtype()
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), redirect_stdout(sys.stderr):
         torch.set_num_threads(1)
         torch.set_default_dtype(torch.float32)
         try:
@@ -162,6 +158,35 @@ def _numerics() -> Iterator[None]:
         finally:
             torch.set_default_dtype(number)
             torch.set_num_threads(threads)
+
+
+class _SharedByThreads:
+    """A context of the whole process: the first thread that comes enters it, the last one that goes leaves it.
+
+    A worker of a cluster may measure in several threads at once. Each restoring on its own what it found on entering
+    would leave the process with the settings of measurements for good.
+    """
+
+    def __init__(self, settings: Callable[[], AbstractContextManager[None]]) -> None:
+        self._settings, self._lock, self._inside = settings, threading.Lock(), 0
+        self._entered: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._entered = self._settings()
+                self._entered.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._entered is not None:
+                self._entered.__exit__(None, None, None)
+                self._entered = None
+
+
+_MEASURING = _SharedByThreads(_settings_of_measurements)
 
 
 class SerialExecutor(Executor):

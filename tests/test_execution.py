@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import inspect
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from lab import LabError
 from lab.catalogue import load
@@ -231,6 +233,38 @@ assert "matplotlib" not in sys.modules  # which takes a second, and draws nothin
         [sys.executable, "-c", script], env=environment | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_threads_that_overlap_give_the_settings_of_the_process_back(tmp_path: Path) -> None:
+    """The first to come is the first to go: what each found on entering is not what the process had before both."""
+    file = tmp_path / "overlapping.py"
+    file.write_text(
+        "import threading\nimport numpy as np\nfrom lab import Task\nfrom dataclasses import dataclass\n\n\n"
+        "@dataclass(frozen=True)\nclass Config:\n    pass\n\n\nTASK = Task('overlapping', 'bachmann-2024-pitfalls', {name: Config() for name in ('smoke', 'ci', 'paper')})\n"
+        "BOTH_INSIDE, FIRST_GONE = threading.Event(), threading.Event()\n\n\n"
+        "@TASK.measurement(seeds=lambda config: 2)\ndef wait(config, seed):\n"
+        "    if seed % 2:\n        BOTH_INSIDE.set()\n        assert FIRST_GONE.wait(20)\n"
+        "    assert BOTH_INSIDE.wait(20)\n    print('inside')\n    return {'zero': np.zeros(1)}\n"
+    )
+    overlapping = load(file)
+    measurement = overlapping.measurements["wait"]
+    results = Results(overlapping, overlapping.config("ci"), Session(tmp_path, quiet=True, evidence=None))
+    first, second = results.jobs([measurement])
+    gone = inspect.getmodule(measurement.function).FIRST_GONE
+    before, number = sys.stdout, torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            one, other = (pool.submit(execute, job, None, None, None) for job in (first, second))
+            one.result()
+            assert sys.stdout is not before  # the other still measures
+            gone.set()
+            other.result()
+        assert sys.stdout is before
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        gone.set()
+        torch.set_default_dtype(number)
 
 
 def test_workers_end_with_the_process_that_hands_out_work(tmp_path: Path) -> None:

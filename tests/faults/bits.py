@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -77,8 +77,7 @@ def in_threads(task: Path, folder: Path) -> Numbers:
     """Several jobs at a time in threads of this process, as a worker of a cluster may run them."""
     session = Session(folder, quiet=True, evidence=None)
     jobs = _jobs(task, session)
-    # Jobs redirect the output of their process, and threads may give it back in another order than they took it.
-    with redirect_stdout(sys.stdout), ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for job, (data, where) in zip(jobs, pool.map(lambda job: execute(job, None, None, None), jobs), strict=True):
             session.store.save(job, data, 0.0, where)
     return numbers(folder)
