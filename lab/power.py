@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy import stats
+import scipy
 
 from lab import statistics
 from lab.evidence import Evidence, Part, Verdict
@@ -86,10 +86,10 @@ def _student(spread: statistics.Spread | None, level: float, share: float) -> fl
     if spread.deviation == 0:
         return float(spread.mean >= level)
     shift = (spread.mean - level) * math.sqrt(spread.samples) / spread.deviation
-    limit = float(stats.t.isf(share, spread.samples - 1))
+    limit = float(scipy.stats.t.isf(share, spread.samples - 1))
     if shift > 30 + 2 * limit:  # the tail is 1 to all digits, and the series of the noncentral law gives out
         return 1.0
-    found = float(stats.nct.sf(limit, spread.samples - 1, shift))
+    found = float(scipy.stats.nct.sf(limit, spread.samples - 1, shift))
     return min(1.0, found) if math.isfinite(found) else float(shift > limit)
 
 
@@ -107,12 +107,12 @@ def _of_rates(spread: statistics.Binomial, share: float, decided: Callable[[floa
     while many - few > 1:
         half = (few + many) // 2
         few, many = (half, many) if at(half) == none else (few, half)
-    return float(stats.binom.sf(few, trials, rate) if every else stats.binom.cdf(few, trials, rate))
+    return float(scipy.stats.binom.sf(few, trials, rate) if every else scipy.stats.binom.cdf(few, trials, rate))
 
 
 def _of_medians(part: Part, spread: statistics.Median, share: float, right: bool) -> float:
     """The interval ends at the r-th sample from either side, so that it is decided where at most r - 1 samples are not."""
     samples = len(spread.ordered)
-    rank = int(stats.binom.ppf(share, samples, 0.5))
+    rank = int(scipy.stats.binom.ppf(share, samples, 0.5))
     beyond = sum(_beyond(part, value, right) for value in spread.ordered)
-    return float(stats.binom.sf(samples - rank, samples, (beyond + 0.5) / (samples + 1))) if rank else 0.0
+    return float(scipy.stats.binom.sf(samples - rank, samples, (beyond + 0.5) / (samples + 1))) if rank else 0.0

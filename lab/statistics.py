@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import stats
 
 FALSE_ALARM_BUDGET = 0.05
 JUDGEMENTS = 2048
@@ -66,7 +66,7 @@ class Student:
     def interval(self, share: float) -> Interval:
         if math.isnan(self.deviation):
             return -math.inf, math.inf
-        half = float(stats.t.isf(share, self.samples - 1)) * self.deviation / math.sqrt(self.samples)
+        half = float(scipy.stats.t.isf(share, self.samples - 1)) * self.deviation / math.sqrt(self.samples)
         return self.mean - half, self.mean + half
 
     def at(self, samples: int) -> Student:
@@ -83,8 +83,8 @@ class Binomial:
 
     def interval(self, share: float) -> Interval:
         failures = self.trials - self.successes
-        low = float(stats.beta.ppf(share, self.successes, failures + 1)) if self.successes > 0 else 0.0
-        high = float(stats.beta.isf(share, self.successes + 1, failures)) if failures > 0 else 1.0
+        low = float(scipy.stats.beta.ppf(share, self.successes, failures + 1)) if self.successes > 0 else 0.0
+        high = float(scipy.stats.beta.isf(share, self.successes + 1, failures)) if failures > 0 else 1.0
         return low, high
 
     def at(self, samples: int) -> Binomial:
@@ -108,7 +108,7 @@ class Median:
     ordered: tuple[float, ...]
 
     def interval(self, share: float) -> Interval:
-        rank = int(stats.binom.ppf(share, len(self.ordered), 0.5))
+        rank = int(scipy.stats.binom.ppf(share, len(self.ordered), 0.5))
         return (self.ordered[rank - 1], self.ordered[-rank]) if rank else (-math.inf, math.inf)
 
 
@@ -174,14 +174,14 @@ def deviation(samples: Float[np.ndarray, " samples"], target: float) -> float:
 
 def deviation_limit(samples: int, share: float = SHARE) -> float:
     """The ``deviation`` that a true target exceeds with probability ``share`` (two-sided Student)."""
-    return float(stats.t.isf(share / 2, samples - 1))
+    return float(scipy.stats.t.isf(share / 2, samples - 1))
 
 
 def slope(
     x: Sequence[float] | Float[np.ndarray, " points"], y: Sequence[float] | Float[np.ndarray, " points"]
 ) -> float:
     """Least-squares slope of ``log y`` against ``log x``: the measured exponent of a power law."""
-    return float(stats.linregress(np.log(np.asarray(x)), np.log(np.asarray(y))).slope)
+    return float(scipy.stats.linregress(np.log(np.asarray(x)), np.log(np.asarray(y))).slope)
 
 
 def mean_band(
@@ -192,7 +192,9 @@ def mean_band(
     Returns:
         the lower and the upper edge.
     """
-    half = stats.t.isf((1 - confidence) / 2, len(samples) - 1) * samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    half = (
+        scipy.stats.t.isf((1 - confidence) / 2, len(samples) - 1) * samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    )
     middle = samples.mean(axis=0)
     return np.asarray(middle - half), np.asarray(middle + half)
 

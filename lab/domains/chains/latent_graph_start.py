@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from lab.domains.chains.latent_graph_prompts import Roots, check_prior, check_roots, check_transition
@@ -85,7 +86,7 @@ def risk_of_smoothing(visits: int, states: int, concentration: float, smoothing:
     if not smoothing > 0:
         raise LabError(f"a smoothing of {smoothing} gives a symbol never seen no probability; make it positive")
     counts = np.arange(visits + 1)
-    weights = stats.betabinom.pmf(counts, visits, concentration, (states - 1) * concentration)
+    weights = scipy.stats.betabinom.pmf(counts, visits, concentration, (states - 1) * concentration)
     means = (concentration + counts) / (states * concentration + visits)
     said = (smoothing + counts) / (states * smoothing + visits)
     return float(-states * np.sum(weights * means * np.log(said)))

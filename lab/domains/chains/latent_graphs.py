@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from lab.contracts import token_predictor
@@ -255,7 +256,7 @@ def risk_after_visits(visits: int, states: int, concentration: float) -> float:
     """
     check_prior(states, concentration)
     counts = np.arange(visits + 1)
-    weights = stats.betabinom.pmf(counts, visits, concentration, (states - 1) * concentration)
+    weights = scipy.stats.betabinom.pmf(counts, visits, concentration, (states - 1) * concentration)
     means = (concentration + counts) / (states * concentration + visits)
     return float(-states * np.sum(weights * special.xlogy(means, means)))
 
@@ -264,7 +265,7 @@ def pairs_risk(number: int, states: int, concentration: float) -> float:
     r"""Bayes risk of N pairs with uniform inputs: $\sum_j \mathrm{Bin}(j; N, 1/S)\, \text{risk}_j$ in nats."""
     visits = np.arange(number + 1)
     risks = [risk_after_visits(int(one), states, concentration) for one in visits]
-    return float(stats.binom.pmf(visits, number, 1 / states) @ np.array(risks))
+    return float(scipy.stats.binom.pmf(visits, number, 1 / states) @ np.array(risks))
 
 
 # Dependence of pairs of tokens

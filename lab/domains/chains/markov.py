@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from lab.contracts import token_predictor
@@ -257,7 +258,7 @@ def smoothing_divergence(law: Float[np.ndarray, " states"], visits: int, concent
     check_prior(len(law), concentration)
     counts = np.arange(visits + 1)
     logs = np.log((counts + concentration) / (visits + len(law) * concentration))
-    expected = stats.binom.pmf(counts, visits, law[:, None]) @ logs
+    expected = scipy.stats.binom.pmf(counts, visits, law[:, None]) @ logs
     return float(special.xlogy(law, law).sum() - law @ expected)
 
 

@@ -24,10 +24,10 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float
 from numpy.polynomial import polynomial
-from scipy import optimize
 from torch import Tensor
 
 from lab.contracts import regression_predictor
@@ -395,7 +395,7 @@ def optimal_filter(
 
     # Unequal layers have a local minimum for each order of their steps: several starts, the best is kept.
     found = [
-        optimize.minimize(error, np.array(first), method="BFGS", options={"gtol": 1e-10})
+        scipy.optimize.minimize(error, np.array(first), method="BFGS", options={"gtol": 1e-10})
         for first in _starts(layers, curved, tied)
     ]
     best = min(found, key=lambda one: float(one.fun))

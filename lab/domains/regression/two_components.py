@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from lab.errors import LabError
 
@@ -34,7 +34,7 @@ def argmin_error_rate(pairs: int, distance: float, noise: float) -> float:
     0.146447
     """
     signal = _signal(pairs, distance, noise)
-    return 0.5 if pairs == 0 else float(stats.t.sf(math.sqrt(pairs * signal), pairs))
+    return 0.5 if pairs == 0 else float(scipy.stats.t.sf(math.sqrt(pairs * signal), pairs))
 
 
 def argmin_excess_risk(pairs: int, distance: float, noise: float) -> float:
@@ -69,11 +69,11 @@ def mean_sech(degrees: int, share: float) -> float:
     if degrees == 0 or share == 0:
         return 1.0
     width = 0.5 / math.sqrt(2 * degrees)  # that of log chi_k is about 1 / sqrt(2 k)
-    right = 0.5 * math.log(stats.chi2.isf(1e-18, degrees))
-    left = min(0.5 * math.log(stats.chi2.ppf(1e-18, degrees)), right - 1)
+    right = 0.5 * math.log(scipy.stats.chi2.isf(1e-18, degrees))
+    left = min(0.5 * math.log(scipy.stats.chi2.ppf(1e-18, degrees)), right - 1)
     logs = np.arange(left, right + 1e-12, min(width / 4, 0.02))
     step = logs[1] - logs[0]
-    weights = step * 2 * np.exp(2 * logs) * stats.chi2.pdf(np.exp(2 * logs), degrees)
+    weights = step * 2 * np.exp(2 * logs) * scipy.stats.chi2.pdf(np.exp(2 * logs), degrees)
     slopes = math.sqrt(share) * np.exp(logs)
     spacing = 0.15 / max(1.0, float(slopes.max()))
     nodes = np.arange(-9, 9 + spacing / 2, spacing)
