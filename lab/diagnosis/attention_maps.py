@@ -44,8 +44,8 @@ class Watched(TorchFunctionMode):
             self._keep(found)
         return found
 
-    def _keep(self, weights: Tensor) -> None:
-        if weights.dim() in (3, 4) and weights.shape[-1] == weights.shape[-2]:
+    def _keep(self, weights: Tensor | None) -> None:
+        if weights is not None and weights.dim() in (3, 4) and weights.shape[-1] == weights.shape[-2]:
             whole = weights if weights.dim() == 4 else weights.unsqueeze(1)
             self.maps.append(whole.detach().to("cpu", torch.float64))
 

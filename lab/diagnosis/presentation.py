@@ -26,7 +26,7 @@ TABLE_WIDTH = 110  # characters a line, below which rows are stacked
 FOLLOWED = 5  # algorithms whose distance is drawn at every context length
 SIDE_BY_SIDE = 8  # models that a reader can tell apart in one picture
 NONE = 1e-12  # where an error of 0 is drawn on a logarithmic axis
-CELLS = 14  # columns of a heat map that have room for numbers
+CELLS = 19  # columns of a heat map that have room for numbers
 COMMON = 3  # algorithms nearest to each of several models that are drawn for all of them
 NEAREST = RESOLUTION / 2, 4  # ends of an axis of distances
 
@@ -297,21 +297,21 @@ def _draw_shifts(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
 
 
 def plot_attention(diagnosis: Diagnosis) -> Sheet:
-    """Every head's share for every relation; the last columns are uniform attention and the construction."""
+    """Every head's share for every relation; the last columns are even attention and the explicit construction."""
     heads = list(dict.fromkeys((one.layer, one.head) for one in diagnosis.attention))
     relations = list(dict.fromkeys(one.relation for one in diagnosis.attention))
     cells = {(one.relation, one.layer, one.head): one for one in diagnosis.attention}
-    rows = []
+    known, rows = any(one.construction is not None for one in diagnosis.attention), []
     for relation in relations:
         own = [cells.get((relation, *head)) for head in heads]
         some = next(one for one in own if one is not None)
-        theory = math.nan if some.construction is None else some.construction
+        theory = [math.nan if some.construction is None else some.construction] if known else []
         shares = [math.nan if one is None else one.share.mean for one in own]
-        rows.append([*shares, math.nan, _mean([one.uniform for one in own if one is not None]), theory])
+        rows.append([*shares, math.nan, _mean([one.uniform for one in own if one is not None]), *theory])
     best = max(diagnosis.attention, key=lambda one: one.share.mean - one.uniform)
-    columns = [*(f"{layer}.{head}" for layer, head in heads), " ", "uniform", "theory"]
+    columns = [*(f"{layer}.{head}" for layer, head in heads), " ", "even", *["theory"] * known]
     sheet = Sheet(
-        1, 1, width=max(6.4, 2.4 + 0.52 * min(len(columns), CELLS)), height=max(3.0, 1.6 + 0.42 * len(relations))
+        1, 1, width=max(6.4, 3.4 + 0.5 * min(len(columns), CELLS)), height=max(3.0, 1.6 + 0.42 * len(relations))
     )
     panel = sheet.panel(
         f"Head {best.layer}.{best.head}: {best.relation}, {number(best.share.mean)} ({number(best.uniform)} if uniform)",
@@ -327,7 +327,8 @@ def plot_attention(diagnosis: Diagnosis) -> Sheet:
         bar="share of a head's attention",
         low=0.0,
         high=1.0,
-        of=f"mean share of attention over at most {WATCHED} prompts",
+        of=f"mean share over at most {WATCHED} prompts; even: all visible places alike"
+        + ("; theory: the best head of the explicit construction" if known else ""),
     )
     return sheet
 

@@ -122,11 +122,12 @@ class _Configuration:
         """The activation, by this lab's name."""
         return ACTIVATIONS[self.words(name, default, tuple(ACTIVATIONS))]
 
-    def rotary(self, base: str, share: str) -> dict[str, float]:
+    def rotary(self, base: str, share: str, default: float = 1.0) -> tuple[float, float]:
         """Base and share of rotary positions, under whichever names a version of the library writes them.
 
         Args:
             base, share: their names in older files.
+            default: the share where none is given.
         """
         given = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
         kind = given.get("rope_type", given.get("type", "default"))
@@ -135,7 +136,7 @@ class _Configuration:
         for name, old in (("rope_theta", base), ("partial_rotary_factor", share)):
             if name in given:
                 self.values[old] = given[name]
-        return {"rotary_base": self.real(base, 10_000.0), "rotary_share": self.real(share, 1.0)}
+        return self.real(base, 10_000.0), self.real(share, default)
 
 
 class _Weights:
@@ -211,7 +212,7 @@ def _opened(folder: Path) -> Iterator[dict[str, Any]]:
     """The names of all tensors and the open files that hold them."""
     with contextlib.ExitStack() as open_files:
         try:
-            tensors = {}
+            tensors: dict[str, Any] = {}
             for path in _files(folder):
                 file = open_files.enter_context(safetensors.safe_open(path, framework="pt"))
                 tensors |= dict.fromkeys(file.keys(), file)
@@ -295,10 +296,7 @@ def _gpt_neox(config: _Configuration, weights: _Weights) -> Architecture:
     width, vocabulary = config.whole("hidden_size"), config.whole("vocab_size")
     heads, inner = config.whole("num_attention_heads"), config.whole("intermediate_size")
     biased = config.true("attention_bias", True)
-    rotary = config.rotary("rotary_emb_base", "rotary_pct")
-    if "rotary_pct" not in config.values:
-        rotary["rotary_share"] = 0.25
-    size = width // heads
+    (base, share), size = config.rotary("rotary_emb_base", "rotary_pct", 0.25), width // heads
     architecture = Architecture(
         width=width,
         layers=config.whole("num_hidden_layers"),
@@ -311,8 +309,8 @@ def _gpt_neox(config: _Configuration, weights: _Weights) -> Architecture:
         norm_epsilon=config.real("layer_norm_eps", 1e-5),
         positions="rotary",
         tie_embedding=config.true("tie_word_embeddings", False),
-        rotary_base=rotary["rotary_base"],
-        rotary_share=int(size * rotary["rotary_share"]) / size,
+        rotary_base=base,
+        rotary_share=int(size * share) / max(size, 1),
     )
     begin = weights.begin("gpt_neox.")
     weights.put("embedding", weights.take(f"{begin}embed_in.weight", vocabulary, width))
@@ -347,6 +345,7 @@ def _llama(config: _Configuration, weights: _Weights) -> Architecture:
     size, kept = config.whole("head_dim", width // heads), config.whole("num_key_value_heads", heads)
     biased = kind == "qwen2" or (kind == "llama" and config.true("attention_bias", False))
     biased_mlp = kind == "llama" and config.true("mlp_bias", False)
+    base, share = config.rotary("rope_theta", "partial_rotary_factor")
     architecture = Architecture(
         width=width,
         layers=layers,
@@ -364,7 +363,8 @@ def _llama(config: _Configuration, weights: _Weights) -> Architecture:
         bias=biased or biased_mlp,
         positions="rotary",
         tie_embedding=config.true("tie_word_embeddings", False),
-        **config.rotary("rope_theta", "partial_rotary_factor"),
+        rotary_base=base,
+        rotary_share=share,
     )
     begin = weights.begin("model.")
     weights.put("embedding", weights.take(f"{begin}embed_tokens.weight", vocabulary, width))
