@@ -53,7 +53,8 @@ NAMED = """\
 * **A checkpoint**, written by `lab.models.checkpoint.save_model`.
 * **A released network**: a folder of `config.json` and safetensors, of GPT-2, GPT-NeoX, LLaMA, Mistral or Qwen2, as
   `save_pretrained` writes it. It becomes the lab's transformer, whose logits are those of the library to 1e-12 in float64 (where
-  that, too, computes norms and angles in float64). Of its many ids some stand for the symbols of the prompts: `lab diagnose gpt2/ --adapter causal-lm --symbols 32 33 34 --task markov-chains`.
+  that, too, computes norms and angles in float64). Of its many ids some stand for the symbols of the prompts:
+  `lab diagnose gpt2/ --adapter causal-lm --symbols 32 33 34 --task markov-chains`.
 * **A network that `lab run` trained**: `SHEET:ARM`, such as `causallm-icl:causal`, on the prompts of its sheet. It is the first
   training in the order of the argument that has the arm, and its first seed; `SHEET/PART/MEASUREMENT/TRAINING:ARM@SEED` names
   another, and what was taken is said. Networks lie beside their measurements, those of all seeds in one file of at most a few MB;

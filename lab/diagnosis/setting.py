@@ -104,7 +104,7 @@ class Setting(ABC):
         return self.given(prompts)
 
     def relations(self, prompts: Any, places: int) -> Mapping[str, Targets]:
-        """Where a token may look, by name, in a network that reads ``places`` tokens; none where it reads others than it is known."""
+        """Where a token may look, by name, in a network of ``places`` tokens; nothing if it is unknown how those are written."""
         return {}
 
     def constructions(self, prompts: Any, places: int) -> list[Maps]:

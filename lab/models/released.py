@@ -130,6 +130,8 @@ class _Configuration:
             default: the share where none is given.
         """
         given = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
+        if not isinstance(given, dict):
+            raise self.refuse("rope_parameters", given, "names and values")
         kind = given.get("rope_type", given.get("type", "default"))
         if kind != "default":
             raise self.refuse("rope_type", kind, "'default'")
@@ -397,8 +399,10 @@ def _windows(config: _Configuration, kind: str, layers: int) -> tuple[int | None
     if not config.true("use_sliding_window", False):
         return ()
     window, first = config.whole("sliding_window"), config.values.get("max_window_layers", 28)
-    types = config.values.get("layer_types") or ["sliding" if depth >= first else "full" for depth in range(layers)]
-    return tuple(window if str(one).startswith("sliding") else None for one in types)
+    if not isinstance(first, int):
+        raise config.refuse("max_window_layers", first, "a whole number")
+    types = config.values.get("layer_types") or [first <= depth for depth in range(layers)]
+    return tuple(window if one in (True, "sliding_attention") else None for one in types)
 
 
 def _read_out(architecture: Architecture, weights: _Weights, name: str) -> None:

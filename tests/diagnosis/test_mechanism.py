@@ -85,6 +85,28 @@ def test_maps_are_those_by_hand_however_attention_is_written(way: str, batch: in
     assert torch.equal(module(x), plain)
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_maps_of_the_library_are_those_that_it_gives_out(grouped: bool) -> None:
+    library = pytest.importorskip(
+        "transformers", reason="transformers is not installed (pip install 'theory-lab[diagnose]')"
+    )
+    config = library.GPT2Config(vocab_size=9, n_embd=WIDTH, n_layer=2, n_head=HEADS, n_positions=LENGTH)
+    if grouped:
+        sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2, "vocab_size": 9}
+        config = library.LlamaConfig(**sizes, num_attention_heads=2 * HEADS, num_key_value_heads=HEADS)
+    state = torch.get_rng_state()
+    model = library.AutoModelForCausalLM.from_config(config).eval()
+    torch.set_rng_state(state)
+    ids = torch.from_numpy(stream(0, "maps").rng().integers(9, size=(3, LENGTH)))
+    found = attention_maps.watched(adapt.causal_lm(model), [ids, torch.zeros(3)])
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        given = model(input_ids=ids, output_attentions=True, use_cache=False).attentions
+    assert len(found) == len(given) == 2
+    for mine, theirs in zip(found, given, strict=True):
+        assert float((mine - theirs).abs().max()) < 1e-6
+
+
 def test_what_attends_nowhere_has_no_maps() -> None:
     given = REGRESSION.watched(REGRESSION.sample(stream(0, "maps"), 4))
     assert attention_maps.watched(lambda x, y, query: (query @ x.pinverse() @ y[..., None])[..., 0], given) == []
