@@ -219,12 +219,14 @@ def _parse_and_diagnose(arguments: list[str]) -> int:
     from lab.diagnosis import trained
     from lab.diagnosis.settings import find_setting
 
-    named = any(one.partition("=")[0] == "--task" for one in arguments)
-    if not named and trained.is_name(arguments[0]):  # its own sheet's prompts, where that offers some
-        with contextlib.suppress(LabError):
+    by_name = trained.is_name(arguments[0])
+    if by_name and not any(one.partition("=")[0] == "--task" for one in arguments):
+        with contextlib.suppress(LabError):  # its own sheet's prompts, where that offers some
             find_setting(trained.sheet_of(arguments[0]))
             arguments = [*arguments, "--task", trained.sheet_of(arguments[0])]
     setting = find_setting(_value(arguments, "--task", Diagnose.task))
+    if by_name:
+        setting = trained.for_its_size(setting, trained.load_trained(arguments[0]).model)
     about = f"Name the algorithm that a predictor carries out. {type(setting).__doc__}"
     return _diagnose(*_parse(arguments, Diagnose, setting, "diagnose", about))
 

@@ -13,10 +13,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import safetensors
 
 from lab.catalogue import find_parts
+from lab.diagnosis.setting import Setting
 from lab.errors import LabError, nearest
 from lab.files import results_folder
 from lab.models.checkpoint import MASKS, StoredModel, load_model
@@ -109,6 +111,15 @@ def load_trained(spec: str, root: Path | None = None) -> Named:
     places = list(dict.fromkeys("/".join(one.place) for one in holding))
     more = f"; {len(places) - 1} more trainings have this arm, such as {places[1]}:{arm}" if len(places) > 1 else ""
     return Named(stored, f"{spec} is {'/'.join(chosen.place)}:{arm}@{seed}, of {len(seeds)} seeds{more}")
+
+
+def for_its_size(setting: Setting, model: StoredModel) -> Setting:
+    """The setting with inputs or symbols as the network reads them, where it has such a size."""
+    architecture, known = model.transformer.architecture, {one.name for one in dataclasses.fields(cast(Any, setting))}
+    if architecture.vocabulary is not None:
+        return dataclasses.replace(cast(Any, setting), states=architecture.vocabulary) if "states" in known else setting
+    size = (architecture.input_size or architecture.width) - 1  # the label beside
+    return dataclasses.replace(cast(Any, setting), dimension=size) if setting.kind == "regression" else setting
 
 
 def kept(folder: Path) -> list[Kept]:

@@ -21,7 +21,7 @@ from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream
 from tests.models.test_released import release
 
-ARCHITECTURE = Architecture(width=8, layers=1, heads=2, input_size=6, output_size=1)
+ARCHITECTURE = Architecture(width=8, layers=1, heads=2, input_size=4, output_size=1)
 SHEET = "small-sheet"
 # In the order of its argument; the second part was trained last.
 TASKS = [
@@ -115,6 +115,7 @@ def test_the_command_diagnoses_a_network_by_name(root: Path, tmp_path: Path, cap
     assert main(["diagnose", f"{SHEET}:causal@5", "--prompts", "40", "--out", str(tmp_path / "out")]) == 0
     assert f"{SHEET}/first-part/trained/squares:causal@5, of 2 seeds" in capsys.readouterr().out.replace("\n", " ")
     record = json.loads((tmp_path / "out" / "diagnosis.json").read_text(encoding="utf-8"))
+    assert record["setting"]["dimension"] == 3  # its own, not that of the prompts
     assert {one["relation"] for one in record["attention"]} >= {"own example", "examples, from the query"}
 
 
