@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -52,7 +53,7 @@ from lab.tasks import Task
 
 # How the one argument of a command looks that is no option.
 TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
-PREDICTORS = re.compile(r".+:\w+|.+\.(safetensors|pt|pth|ckpt|bin|pkl)")
+PREDICTORS = re.compile(r".+:\w+(@\d+)?|.+\.(safetensors|pt|pth|ckpt|bin|pkl)")
 # Options of `lab diagnose` that an adapter reads.
 ADAPTING = ("label", "place", "read", "dtype", "batch", "symbols", "start")
 
@@ -117,7 +118,10 @@ def _dispatch(arguments: list[str]) -> int:
         case Cite():
             return _cite(command)
     if isinstance(command, Diagnose):
-        raise LabError("name the predictor to diagnose: MODULE:FUNCTION, FILE.py:FUNCTION or a checkpoint")
+        raise LabError(
+            "name the predictor to diagnose: MODULE:FUNCTION, FILE.py:FUNCTION, a checkpoint, the folder of a released network, "
+            "or SHEET:ARM"
+        )
     raise LabError("name the task to run; `lab list` names them all")
 
 
@@ -212,9 +216,17 @@ def _field(name: str) -> str:
 
 def _parse_and_diagnose(arguments: list[str]) -> int:
     """``lab diagnose``: its own options and the sizes of the prompts on one command line."""
+    from lab.diagnosis import trained
     from lab.diagnosis.settings import find_setting
 
+    by_name = trained.is_name(arguments[0])
+    if by_name and not any(one.partition("=")[0] == "--task" for one in arguments):
+        with contextlib.suppress(LabError):  # its own sheet's prompts, where that offers some
+            find_setting(trained.sheet_of(arguments[0]))
+            arguments = [*arguments, "--task", trained.sheet_of(arguments[0])]
     setting = find_setting(_value(arguments, "--task", Diagnose.task))
+    if by_name:
+        setting = trained.for_its_size(setting, trained.load_trained(arguments[0]).model)
     about = f"Name the algorithm that a predictor carries out. {type(setting).__doc__}"
     return _diagnose(*_parse(arguments, Diagnose, setting, "diagnose", about))
 
@@ -431,7 +443,7 @@ def _power(options: Power) -> int:
 
 
 def _diagnose(options: Diagnose, setting: Any) -> int:
-    from lab.diagnosis import adapt, comparison, presentation, subject
+    from lab.diagnosis import adapt, comparison, presentation, subject, trained
     from lab.diagnosis.closed_forms import Mine
 
     names = options.predictors
@@ -448,10 +460,13 @@ def _diagnose(options: Diagnose, setting: Any) -> int:
     given = {name: getattr(options, name) for name in ADAPTING if getattr(options, name) is not None}
     convention = adapt.CONVENTIONS.get(options.adapter)
     arguments = (convention and convention.arguments) or setting.arguments
-    made = {name: subject.load(name, arguments) for name in names}
+    kept = {name: trained.load_trained(name) for name in names if trained.is_name(name)}
+    made = {name: kept[name].model if name in kept else subject.load(name, arguments) for name in names}
     if options.adapter or given:
         made = {name: adapt.adapted(one, options.adapter, **given) for name, one in made.items()}
     console, found = _console(), []
+    for network in kept.values():
+        console.print(network.about, highlight=False, markup=False)
     for name, one in made.items():
         found.append(
             comparison.diagnose(

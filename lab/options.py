@@ -134,7 +134,8 @@ class Diagnose:
     """Name the algorithm that predictors carry out: compare them with every closed form on fresh prompts."""
 
     predictors: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTOR [PREDICTOR ...]")]
-    """MODULE:FUNCTION, FILE.py:FUNCTION, or a checkpoint written by lab.models.checkpoint.save_model; one or several"""
+    """MODULE:FUNCTION, FILE.py:FUNCTION, a checkpoint written by lab.models.checkpoint.save_model, the folder of a released GPT-2,
+    GPT-NeoX or LLaMA, or SHEET:ARM of networks that `lab run` trained; one or several"""
     task: str = "linear-regression"
     """the prompts: linear-regression, regression-mixtures, function-classes, markov-chains, switching-chains, latent-graph,
     navigation, path-star, column-addition, next-state, or a task (name or file) that offers its own"""

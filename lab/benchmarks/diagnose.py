@@ -10,11 +10,13 @@ from rich.table import Table
 from torch import Tensor
 
 from lab.diagnosis.comparison import diagnose, identify
-from lab.diagnosis.settings import Regression, find_setting
+from lab.diagnosis.setting import Setting
+from lab.diagnosis.settings import SETTINGS, Regression, find_setting
 from lab.domains.regression.gradient_descent import gradient_descent
 from lab.domains.regression.kaczmarz import kaczmarz
 from lab.domains.regression.least_squares import least_squares, ridge
 from lab.domains.regression.optimal_steps import gd_plus_plus
+from lab.models import masks
 from lab.models.checkpoint import StoredModel
 from lab.models.transformer import Architecture, Transformer
 
@@ -28,7 +30,7 @@ TRUTHS: Mapping[str, Callable[..., Tensor]] = {
     "one-pass Kaczmarz": kaczmarz(),
 }
 HEADLINE = "causallm-icl"
-REQUIRED_SECONDS = 30
+HEADLINE_SECONDS, REQUIRED_SECONDS = 30, 60  # of a CPU, for a model of 4 layers and width 64
 DRAWS = 5
 
 
@@ -43,8 +45,23 @@ def confusion(prompts: int = 512, draws: int = 1) -> dict[str, dict[str, int]]:
     return table
 
 
+def untrained(setting: Setting) -> StoredModel | Callable[[Tensor], Tensor]:
+    """A model of 4 layers and width 64 that answers the prompts of a setting."""
+    if setting.kind == "states":
+        network = Transformer(_sizes(setting.dimension, setting.dimension), [0])  # type: ignore[attr-defined]
+        return lambda states: network(states.float()[None], masks.causal(states.shape[1]))[0, :, -1]
+    if setting.kind == "regression":
+        return StoredModel(Transformer(_sizes(setting.dimension + 1, 1), [0]), "prefix")  # type: ignore[attr-defined]
+    vocabulary: int = setting.vocabulary  # type: ignore[attr-defined]
+    return StoredModel(Transformer(_sizes(None, vocabulary, vocabulary), [0]), "prefix")
+
+
+def _sizes(inputs: int | None, outputs: int, vocabulary: int | None = None) -> Architecture:
+    return Architecture(width=64, layers=4, heads=4, input_size=inputs, output_size=outputs, vocabulary=vocabulary)
+
+
 def main() -> None:
-    """Print the table, and the seconds that a model of 4 layers and width 64 takes on the headline task."""
+    """Print the table, and the seconds that a model of 4 layers and width 64 takes on the headline task and on all prompts."""
     table = Table(title=f"true algorithm (rows) and algorithm named (columns), of {DRAWS} draws")
     found = confusion(draws=DRAWS)
     columns = list(dict.fromkeys(name for row in found.values() for name in row))
@@ -59,14 +76,13 @@ def main() -> None:
         f"named rightly: {right} of {DRAWS * len(TRUTHS)}{'' if right == DRAWS * len(TRUTHS) else '  BELOW WHAT IS REQUIRED'}"
     )
 
-    setting = find_setting(HEADLINE)
-    assert isinstance(setting, Regression)
-    architecture = Architecture(width=64, layers=4, heads=4, input_size=setting.dimension + 1, output_size=1)
-    begun = time.process_time()
-    diagnose(StoredModel(Transformer(architecture, [0]), "prefix"), setting)
-    seconds = time.process_time() - begun
-    verdict = "" if seconds < REQUIRED_SECONDS else "  ABOVE WHAT IS REQUIRED"
-    print(f"4 layers, width 64, on {HEADLINE}: {seconds:.1f} CPU seconds (required < {REQUIRED_SECONDS}){verdict}")
+    for name in (HEADLINE, *SETTINGS):
+        setting = find_setting(name)
+        begun = time.process_time()
+        diagnose(untrained(setting), setting)
+        seconds, required = time.process_time() - begun, HEADLINE_SECONDS if name == HEADLINE else REQUIRED_SECONDS
+        verdict = "" if seconds < required else "  ABOVE WHAT IS REQUIRED"
+        print(f"4 layers, width 64, on {name}: {seconds:.1f} CPU seconds (required < {required}){verdict}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lab.errors import LabError, nearest
+from lab.models import masks
+from lab.models.checkpoint import StoredModel
 
 Layout = Literal["interleaved", "paired", "flagged"]
 Label = Literal["first", "last"]
@@ -162,6 +164,29 @@ def causal_lm(
         return found.float().log_softmax(-1) if found.dtype != torch.float64 else found.log_softmax(-1)
 
     return _adapted(answer, model)
+
+
+class LanguageModel(nn.Module):
+    """A stored transformer of token ids as a causal language model, [batch, time] to logits [batch, time, ids].
+
+    Raises:
+        LabError: it reads no token ids, or sees what comes later.
+    """
+
+    def __init__(self, stored: StoredModel) -> None:
+        super().__init__()
+        if stored.transformer.architecture.vocabulary is None or stored.mask != "causal":
+            raise LabError(
+                f"a language model reads token ids under the causal mask, and this checkpoint has the vocabulary "
+                f"{stored.transformer.architecture.vocabulary} and the mask {stored.mask!r}; leave --adapter out"
+            )
+        self.transformer = stored.transformer.eval()
+
+    def forward(self, input_ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time ids"]:
+        """Logits at every place."""
+        seen = masks.causal(input_ids.shape[1]).to(input_ids.device)
+        with torch.no_grad():
+            return self.transformer(input_ids[None], seen)[0]
 
 
 class Embedded(nn.Module):
@@ -373,6 +398,13 @@ def adapted(model: Any, convention: str, **options: Any) -> Any:
             f"the adapter {convention!r} is unknown{nearest(convention, CONVENTIONS)}; choose one of {known}"
         )
     chosen = CONVENTIONS[convention]
+    if isinstance(model, StoredModel):
+        if convention != "causal-lm":
+            raise LabError(
+                f"a checkpoint is asked as its own tokens are written, so that the adapter {convention} has no place; leave "
+                "--adapter out, or take causal-lm for a network of token ids"
+            )
+        model = LanguageModel(model)
     for name in options:
         if name not in chosen.options:
             raise LabError(f"--{name} is no option of the adapter {convention}; it reads {', '.join(chosen.options)}")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lab import statistics
 from lab.checks import fields
+from lab.diagnosis import mechanism
 from lab.diagnosis.adapt import Adapted, evaluated
 from lab.diagnosis.algorithms import RESOLUTION, Algorithm, distance, multiple
 from lab.diagnosis.closed_forms import Mine, Mistake
@@ -33,6 +34,7 @@ from lab.streams import RandomStream, stream
 Kind = Literal["identical", "closest", "none"]
 Part = TypeVar("Part")
 FEWEST_PROMPTS = 40
+WATCHED = 64  # prompts on which attention is watched
 MOST_SPREAD = 300.0  # of a logarithm, beyond which its exponential is no number
 
 
@@ -116,6 +118,26 @@ class Match:
 
 
 @dataclass(frozen=True)
+class Head:
+    """How much of its attention a head gives to one relation (`lab.diagnosis.mechanism`).
+
+    Args:
+        layer, head: which, counted from 1.
+        relation: where it looks.
+        share: of its attention.
+        uniform: that share, were all visible places seen alike.
+        construction: the largest one of a head of the explicit construction; None where there is none.
+    """
+
+    layer: int
+    head: int
+    relation: str
+    share: Estimate
+    uniform: float
+    construction: float | None
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """Everything that was found; parts that the findings prevented are empty."""
 
@@ -129,6 +151,7 @@ class Diagnosis:
     by_length: Mapping[int, Match] = dataclasses.field(default_factory=dict)
     shifts: Mapping[str, Match] = dataclasses.field(default_factory=dict)
     reordering: Estimate | None = None
+    attention: tuple[Head, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -268,6 +291,33 @@ def identify(
     return compare(setting.answers(predictor, judged_on), algorithms, setting, judged_on), algorithms
 
 
+def attention(made: Any, predictor: Callable[..., Any], setting: Setting, prompts: Any) -> tuple[Head, ...]:
+    """Where every head looks, of whatever has attention that can be watched; else nothing.
+
+    Args:
+        made: what the user named.
+        predictor: it as a predictor.
+        setting: whose prompts they are.
+        prompts: some of them.
+    """
+    given = setting.watched(prompts)
+    maps = mechanism.maps_of(made, predictor, setting.stored, given)
+    if not maps:
+        return ()
+    for skip in (0, 1):  # a network may begin with a token of its own
+        places = maps[0].shape[-1] - skip
+        if relations := setting.relations(prompts, places):
+            shares, built = [mechanism.within(one, skip) for one in maps], list[mechanism.Maps]()
+            with contextlib.suppress(LabError):  # none is known of these sizes
+                built = setting.constructions(prompts, places)
+            found = mechanism.looks(shares, relations, built)
+            return tuple(
+                Head(one.layer, one.head, one.relation, Estimate.of(one.shares), one.uniform, one.construction)
+                for one in found
+            )
+    return ()
+
+
 def diagnose(
     made: Callable[..., Any] | StoredModel,
     setting: Setting,
@@ -352,4 +402,5 @@ def diagnose(
         by_length=dict(sorted(by_length.items())),
         shifts={shift: one for shift, one in found_under.items() if one is not None},
         reordering=attempt("reordered context", after_reordering),
+        attention=attempt("attention", partial(attention, made, subject, setting, take(some, WATCHED))) or (),
     )

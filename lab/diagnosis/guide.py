@@ -49,6 +49,25 @@ PROTOCOLS = """\
   said. A predictor never sees the answer; a token predictor reads no token beyond max(t, prefix).
 * **Where.** `--device cuda` moves a module and its inputs there.
 """
+NAMED = """\
+* **A checkpoint**, written by `lab.models.checkpoint.save_model`.
+* **A released network**: a folder of `config.json` and safetensors, of GPT-2, GPT-NeoX, LLaMA, Mistral or Qwen2, as
+  `save_pretrained` writes it. It becomes the lab's transformer, whose logits are those of the library to 1e-12 in float64 (where
+  that, too, computes norms and angles in float64). Of its many ids some stand for the symbols of the prompts:
+  `lab diagnose gpt2/ --adapter causal-lm --symbols 32 33 34 --task markov-chains`.
+* **A network that `lab run` trained**: `SHEET:ARM`, such as `causallm-icl:causal`, on the prompts of its sheet. It is the first
+  training in the order of the argument that has the arm, and its first seed; `SHEET/PART/MEASUREMENT/TRAINING:ARM@SEED` names
+  another, and what was taken is said. Networks lie beside their measurements, those of all seeds in one file of at most a few MB;
+  of measurements that came with the lab there are none until `lab run SHEET --again '*'` trains them here.
+"""
+ATTENTION = """\
+Where a model attends, `heads.csv` and `attention.png` say which share of every head's attention goes to the token before, to the
+same symbol and what followed it, to the parent in a latent graph, to the goal or to an edge of the node just written, to the label
+of an example or to its own input. Beside it stands the share of a head that sees all visible places alike and, where theory has an
+explicit construction (the induction head, the copy of the parents, gradient descent by linear attention), the largest share of
+one of its heads. The weights of the lab's transformer are noted; of any other module of torch every softmax over a square of tokens
+is taken, every `scaled_dot_product_attention` and every `nn.MultiheadAttention`, so that nothing need be changed in the model.
+"""
 BY_HAND = """\
 from lab.diagnosis.comparison import diagnose
 from lab.diagnosis.presentation import sentences
@@ -81,13 +100,19 @@ def page() -> str:
             "# Which algorithm is my model?",
             "",
             "`lab diagnose MODEL [MODEL ...]` asks models fresh prompts and compares their answers with every closed form that can "
-            "answer the same prompts. A model is `MODULE:NAME`, `FILE.py:NAME`, or a checkpoint written by "
-            "`lab.models.checkpoint.save_model`; several share a table and a picture, and each has a folder of its own. "
+            "answer the same prompts. A model is `MODULE:NAME`, `FILE.py:NAME`, or a network of the kinds below; several share a table "
+            "and a picture, and each has a folder of its own. "
             "`--adapter` brings models of other conventions, `--candidates FILE.py` adds closed forms of your own.",
             "",
             "## The protocols",
             "",
             PROTOCOLS,
+            "## Networks by their files and names",
+            "",
+            NAMED,
+            "## Where the heads look",
+            "",
+            ATTENTION,
             "## Adapters",
             "",
             f"The adapters are {', '.join(f'`{name}`' for name in CONVENTIONS)}. In Python they are functions of "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.diagnosis.algorithms import RESOLUTION
-from lab.diagnosis.comparison import Diagnosis, Estimate, Match, Row
+from lab.diagnosis.comparison import WATCHED, Diagnosis, Estimate, Head, Match, Row
 from lab.figures import Panel, Sheet, save
 from lab.files import write
 from lab.statistics import SHARE
@@ -24,6 +26,7 @@ TABLE_WIDTH = 110  # characters a line, below which rows are stacked
 FOLLOWED = 5  # algorithms whose distance is drawn at every context length
 SIDE_BY_SIDE = 8  # models that a reader can tell apart in one picture
 NONE = 1e-12  # where an error of 0 is drawn on a logarithmic axis
+CELLS = 19  # columns of a heat map that have room for numbers
 COMMON = 3  # algorithms nearest to each of several models that are drawn for all of them
 NEAREST = RESOLUTION / 2, 4  # ends of an axis of distances
 
@@ -121,6 +124,8 @@ def tables(diagnosis: Diagnosis, width: int = TABLE_WIDTH) -> Iterator[Renderabl
     yield _matches("context length", "parameters fitted anew at every length", diagnosis, lengths).shown(width)
     if diagnosis.shifts:
         yield _matches("prompts", "parameters kept as they were fitted", diagnosis, diagnosis.shifts).shown(width)
+    if diagnosis.attention:
+        yield _attention(diagnosis).shown(width)
 
 
 def _algorithms(diagnosis: Diagnosis, match: Match) -> Grid:
@@ -131,6 +136,29 @@ def _algorithms(diagnosis: Diagnosis, match: Match) -> Grid:
         cosines = [interval(row.cosines[part]) if part in row.cosines else "" for part in ("query", "context")]
         rows.append((style, (row.algorithm, parameters(row), interval(row.distance), *cosines, interval(row.error))))
     return Grid(f"{diagnosis.subject} on {diagnosis.task}", columns, tuple(rows), ("algorithm", "fitted"))
+
+
+def _attention(diagnosis: Diagnosis) -> Grid:
+    """Of every relation the head that gives most to it."""
+    most: dict[str, Head] = {}
+    for one in diagnosis.attention:
+        if one.relation not in most or one.share.mean > most[one.relation].share.mean:
+            most[one.relation] = one
+    rows = tuple(
+        (
+            "",
+            (
+                name,
+                f"{one.layer}.{one.head}",
+                interval(one.share),
+                number(one.uniform),
+                "" if one.construction is None else number(one.construction),
+            ),
+        )
+        for name, one in most.items()
+    )
+    columns = ("attention to", "most by head", "share", "if uniform", "in the construction")
+    return Grid("where the heads look, layer.head", columns, rows, columns[:1])
 
 
 def _matches(first: str, caption: str, diagnosis: Diagnosis, matches: Mapping[str, Match]) -> Grid:
@@ -268,6 +296,59 @@ def _draw_shifts(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     _intervals(panel, diagnosis, match.name, values, 2, RESOLUTION, horizontal=True)
 
 
+def plot_attention(diagnosis: Diagnosis) -> Sheet:
+    """Every head's share for every relation; the last columns are even attention and the explicit construction."""
+    heads = list(dict.fromkeys((one.layer, one.head) for one in diagnosis.attention))
+    relations = list(dict.fromkeys(one.relation for one in diagnosis.attention))
+    cells = {(one.relation, one.layer, one.head): one for one in diagnosis.attention}
+    known, rows = any(one.construction is not None for one in diagnosis.attention), []
+    for relation in relations:
+        own = [cells.get((relation, *head)) for head in heads]
+        some = next(one for one in own if one is not None)
+        theory = [math.nan if some.construction is None else some.construction] if known else []
+        shares = [math.nan if one is None else one.share.mean for one in own]
+        rows.append([*shares, math.nan, _mean([one.uniform for one in own if one is not None]), *theory])
+    best = max(diagnosis.attention, key=lambda one: one.share.mean - one.uniform)
+    columns = [*(f"{layer}.{head}" for layer, head in heads), " ", "even", *["theory"] * known]
+    sheet = Sheet(
+        1, 1, width=max(6.4, 3.4 + 0.5 * min(len(columns), CELLS)), height=max(3.0, 1.6 + 0.42 * len(relations))
+    )
+    panel = sheet.panel(
+        f"Head {best.layer}.{best.head}: {best.relation}, {number(best.share.mean)} ({number(best.uniform)} if uniform)",
+        x="layer.head",
+        y="attention to",
+        legend="none",
+    )
+    panel.heat(
+        rows,
+        rows=relations,
+        columns=columns,
+        numbers=".2f" if len(columns) <= CELLS else None,
+        bar="share of a head's attention",
+        low=0.0,
+        high=1.0,
+        of=f"mean share over at most {WATCHED} prompts; even: all visible places alike"
+        + ("; theory: the best head of the explicit construction" if known else ""),
+    )
+    return sheet
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def attention_table(diagnosis: Diagnosis) -> str:
+    """Every head and relation as comma-separated values, with the closed-form value beside it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("layer", "head", "attention_to", "share", "low", "high", "uniform", "construction"))
+    for one in diagnosis.attention:
+        values = one.share.mean, one.share.low, one.share.high, one.uniform
+        theory = "" if one.construction is None else f"{one.construction:.6g}"
+        writer.writerow((one.layer, one.head, one.relation, *(f"{value:.6g}" for value in values), theory))
+    return text.getvalue()
+
+
 def table_of_all(diagnoses: Sequence[Diagnosis], width: int = TABLE_WIDTH) -> RenderableType:
     """One row a model: what it is, its error, and whether anything was found."""
     words = ("predictor", "closest", "fitted", "distance", "not told apart from", "findings")
@@ -326,8 +407,7 @@ def store_all(diagnoses: Sequence[Diagnosis], folder: Path) -> list[Path]:
     records = [plain(one.record()) for one in diagnoses]
     write(file, (json.dumps(records, indent=1, allow_nan=False) + "\n").encode())
     if sum(one.match is not None for one in diagnoses) < 2:
-        for stale in ("comparison.png", "comparison.csv"):
-            (folder / stale).unlink(missing_ok=True)
+        _forget(folder, "comparison.png", "comparison.csv")
         return [file]
     return [file, save(plot_all(diagnoses), folder, "comparison")]
 
@@ -342,14 +422,25 @@ def plain(value: Any) -> Any:
 
 
 def store(diagnosis: Diagnosis, folder: Path) -> list[Path]:
-    """Write ``diagnosis.json``, and the figure with its data unless the comparison stopped; the paths written.
+    """Write ``diagnosis.json``, and the figures with their data unless the comparison stopped; the paths written.
 
-    A figure of another predictor does not stay beside it.
+    Where attention could be watched, ``heads.csv`` holds every head with its interval and ``attention.png`` shows them. A figure
+    of another predictor does not stay beside it.
     """
     file = folder / "diagnosis.json"
     write(file, (json.dumps(plain(diagnosis.record()), indent=1, allow_nan=False) + "\n").encode())
+    found = [file]
     if diagnosis.match is None:
-        for stale in ("diagnosis.png", "diagnosis.csv"):
-            (folder / stale).unlink(missing_ok=True)
-        return [file]
-    return [file, save(plot(diagnosis, diagnosis.match), folder, "diagnosis")]
+        _forget(folder, "diagnosis.png", "diagnosis.csv")
+    else:
+        found.append(save(plot(diagnosis, diagnosis.match), folder, "diagnosis"))
+    if not diagnosis.attention:
+        _forget(folder, "heads.csv", "attention.png", "attention.csv")
+        return found
+    write(folder / "heads.csv", attention_table(diagnosis).encode())
+    return [*found, folder / "heads.csv", save(plot_attention(diagnosis), folder, "attention")]
+
+
+def _forget(folder: Path, *names: str) -> None:
+    for stale in names:
+        (folder / stale).unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,13 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lab.checks import Check, regression_predictor_checks
+from lab.diagnosis import mechanism
 from lab.diagnosis.algorithms import Candidate, Predictor
+from lab.diagnosis.attention_maps import Maps
 from lab.diagnosis.closed_forms import Law, Mine, regression_candidates
 from lab.diagnosis.setting import Answer, Setting, another_order, own
 from lab.domains.regression.function_class_prompts import FunctionClass, FunctionPrompts, Sizes, function_prompts
+from lab.domains.regression.linear_attention import gradient_descent_network
 from lab.domains.regression.mixture_prompts import component_set, regression_mixture
 from lab.domains.regression.optimal_steps import NORMAL_KURTOSIS, UNIFORM_KURTOSIS
-from lab.domains.regression.prompts import RegressionPrompts, linear_regression
+from lab.domains.regression.prompts import RegressionPrompts, linear_regression, pair_tokens
 from lab.errors import LabError
 from lab.evaluation import as_regression_predictor, last_coordinate
 from lab.models import masks
@@ -123,6 +126,25 @@ class Examples(Setting):
         by_query = at(1, count, 0.0, 0.0, axes[:, :, None]) - at(-1, count, 0.0, 0.0, axes[:, :, None])
         by_context = at(1, DIRECTIONS, moves, pulls, 0.0) - at(-1, DIRECTIONS, moves, pulls, 0.0)
         return {"query": slope * by_query, "context": slope * by_context}
+
+    def watched(self, prompts: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """The examples and the first query."""
+        x, y, query = self.given(prompts)
+        return x, y, query[:, :1]
+
+    def relations(self, prompts: Any, places: int) -> Mapping[str, mechanism.Targets]:
+        """Between examples and the query, written as pairs or one after the other."""
+        x, _, query = self.watched(prompts)
+        return mechanism.between_examples(x, query, places)
+
+    def constructions(self, prompts: Any, places: int) -> list[Maps]:
+        """Gradient descent by linear attention, of pairs: every token sees the context, with weights x_i . x_j."""
+        x, y, query = self.watched(prompts)
+        if places != x.shape[1] + 1:
+            return []
+        network = gradient_descent_network(self.dimension, 1, step=1.0)
+        mask = masks.in_context_prefix(x.shape[1], 1)
+        return [mechanism.maps_of_construction(network, pair_tokens(x, y, query), mask)]
 
     def stored(self, model: StoredModel) -> Predictor:
         """The predictor of a checkpoint.

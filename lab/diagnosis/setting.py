@@ -7,7 +7,7 @@ nothing, names the closed forms that may explain them, and changes the prompts i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from lab.checks import Check
 from lab.diagnosis.algorithms import Candidate, Predictor
+from lab.diagnosis.attention_maps import Maps
 from lab.diagnosis.closed_forms import Mine
+from lab.diagnosis.mechanism import Targets
 from lab.domains.regression.prompts import random_orders
 from lab.errors import LabError
 from lab.models.checkpoint import StoredModel
@@ -96,6 +98,18 @@ class Setting(ABC):
     def sensitivities(self, predictor: Predictor, prompts: Any, source: RandomStream) -> dict[str, Answer]:
         """Derivatives of the answer, by what is moved: of "query" and "context", where they can be moved."""
         return {}
+
+    def watched(self, prompts: Any) -> tuple[Tensor, ...]:
+        """What a predictor is handed while its attention is watched: one sequence of tokens a prompt."""
+        return self.given(prompts)
+
+    def relations(self, prompts: Any, places: int) -> Mapping[str, Targets]:
+        """Where a token may look, by name, in a network of ``places`` tokens; nothing if it is unknown how those are written."""
+        return {}
+
+    def constructions(self, prompts: Any, places: int) -> list[Maps]:
+        """Attention of the explicit constructions of theory on the same tokens."""
+        return []
 
     @abstractmethod
     def stored(self, model: StoredModel) -> Predictor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from lab.checks import Check, no_tensor, require
 from lab.diagnosis.algorithms import Candidate, Fixed, Predictor, Searched
 from lab.diagnosis.closed_forms import Mine
+from lab.diagnosis.mechanism import Targets
 from lab.diagnosis.setting import Answer, Setting, own
 from lab.domains.dynamics.mesa_optimization import one_step_predictions
 from lab.domains.dynamics.sequences import linear_dynamics
@@ -103,6 +104,14 @@ class NextState(Setting):
         """Longer states."""
         base = self.sample(source, batch)
         return {"states x 2": States(2 * base.states, 2 * base.following)}
+
+    def relations(self, prompts: States, places: int) -> Mapping[str, Targets]:
+        """The state itself and the one before."""
+        batch, length = prompts.states.shape[:2]
+        if places != length:
+            return {}
+        itself = torch.eye(length, dtype=torch.bool).expand(batch, length, length)
+        return {"itself": itself, "previous state": itself.roll(1, 1) & ~torch.ones_like(itself).triu(1)}
 
     def stored(self, model: StoredModel) -> Predictor:
         """None: checkpoints of the lab read tokens of other kinds."""

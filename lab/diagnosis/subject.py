@@ -25,6 +25,7 @@ from lab.checks import BrokenContract, Check, no_tensor
 from lab.diagnosis.adapt import CONVENTIONS
 from lab.errors import LabError, nearest
 from lab.models.checkpoint import StoredModel, load_model
+from lab.models.released import load_released
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl")
 UNCHANGED = "inputs are not modified"
@@ -246,7 +247,7 @@ def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Fi
 
 
 def load(spec: str, arguments: Sequence[str]) -> Callable[..., Any] | StoredModel:
-    """The callable that ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION`` names, or the model in a checkpoint.
+    """The callable that ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION`` names, or the model in a checkpoint or a released folder.
 
     What can be called without arguments, but not with those of the protocol, is a factory and is called once.
 
@@ -259,10 +260,13 @@ def load(spec: str, arguments: Sequence[str]) -> Callable[..., Any] | StoredMode
     """
     if Path(spec).suffix in CHECKPOINTS:
         return load_model(Path(spec))
+    if Path(spec).is_dir():
+        return load_released(Path(spec))
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
         raise LabError(
-            f"{spec!r} names no predictor; write MODULE:FUNCTION, FILE.py:FUNCTION or a checkpoint.safetensors"
+            f"{spec!r} names no predictor; write MODULE:FUNCTION, FILE.py:FUNCTION, a checkpoint.safetensors, the folder of a "
+            "released network, or SHEET:ARM of networks that `lab run` trained"
         )
     module = file_module(Path(place)) if place.endswith(".py") else _module(place)
     if not callable(getattr(module, name, None)):

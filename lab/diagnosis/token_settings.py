@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
@@ -16,7 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lab.checks import Check, token_predictor_checks
+from lab.diagnosis import mechanism
 from lab.diagnosis.algorithms import Candidate, Fixed, Predictor, Searched
+from lab.diagnosis.attention_maps import Maps
 from lab.diagnosis.closed_forms import Mine, count_candidates, token_forms
 from lab.diagnosis.setting import Answer, Setting, another_order, own
 from lab.domains.addition.column_addition import carryless_table, exact_table
@@ -30,6 +32,7 @@ from lab.domains.addition.prompts import (
     encode,
     window_sequences,
 )
+from lab.domains.chains.induction_head import HARD, causal_head, stream_of
 from lab.domains.chains.latent_graph_prompts import (
     SeveralParentSequences,
     chain,
@@ -37,6 +40,7 @@ from lab.domains.chains.latent_graph_prompts import (
     random_forest,
     several_parent_sequences,
 )
+from lab.domains.chains.latent_graph_transformer import several_parents_transformer
 from lab.domains.chains.latent_graphs import graph_posterior, keep_parents, with_test_token
 from lab.domains.chains.markov import switching_posterior, true_law, uniform_guess
 from lab.domains.chains.markov_prompts import (
@@ -105,6 +109,16 @@ class Tokens(Setting):
     def checks(self, predictor: Any) -> Iterator[Check]:
         """The contract of the protocol, at the sizes of this setting."""
         return token_predictor_checks(predictor, self.vocabulary, max(self.size, 4))
+
+    def asking(self, prompts: Any) -> Bool[Tensor, "prompt token"]:
+        """The tokens whose attention counts: all."""
+        return torch.ones_like(prompts.tokens, dtype=torch.bool)
+
+    def relations(self, prompts: Any, places: int) -> Mapping[str, mechanism.Targets]:
+        """Between symbols."""
+        if places != prompts.tokens.shape[1]:
+            return {}
+        return mechanism.between_tokens(prompts.tokens, self.asking(prompts))
 
     def remedy(self, vocabulary: int) -> str:
         """What to do about a checkpoint of another vocabulary."""
@@ -215,6 +229,11 @@ class Chains(Tokens):
             with contextlib.suppress(LabError):  # a law that cannot be drawn near this one is none to compare with
                 found[name] = draw()
         return found
+
+    def constructions(self, prompts: MarkovSequences, places: int) -> list[Maps]:
+        """The induction head: layer 1 sees the token before, layer 2 what follows the same symbol."""
+        head, stream = causal_head(self.states, places, HARD), stream_of(prompts.tokens, self.states)[0]
+        return [mechanism.maps_of_construction(head, stream, masks.causal(places + 1), skip=1)]
 
     def reordered(self, prompts: MarkovSequences, source: RandomStream) -> MarkovSequences:
         """The tokens before the last in another order."""
@@ -355,6 +374,26 @@ class LatentGraph(Tokens):
         yield from count_candidates(states=self.states, concentration=self.concentration)
         yield from token_forms(self.states, own(mine, "tokens", vocabulary=self.states))
 
+    def relations(self, prompts: SeveralParentSequences, places: int) -> Mapping[str, mechanism.Targets]:
+        """Between symbols, and along the graph."""
+        found, graph = dict(super().relations(prompts, places)), self.parents()
+        if not found:
+            return {}
+        own, following = torch.zeros(2, places, places, dtype=torch.bool)
+        for token, parents in enumerate(graph):
+            for parent in parents:
+                if token < places:
+                    own[token, parent] = True
+                if token > 0:
+                    following[token - 1, parent] = True
+        everyone = (len(prompts.tokens), places, places)
+        return found | {"parent": own.expand(everyone), "parent of the next": following.expand(everyone)}
+
+    def constructions(self, prompts: SeveralParentSequences, places: int) -> list[Maps]:
+        """Copy the parents, then average what follows the same ones (`lab.domains.chains.latent_graph_transformer`)."""
+        network = several_parents_transformer(self.parents(), self.states, HARD, HARD)
+        return [mechanism.maps_of_construction(network, prompts.tokens, masks.causal(places))]
+
     @property
     def size(self) -> int:
         """Tokens of a sequence."""
@@ -383,6 +422,10 @@ class Written(Tokens):
     def scored(self, prompts: Any) -> Bool[Tensor, "prompt time"]:
         """Positions that an answer is written from."""
         return prompts.loss_mask
+
+    def asking(self, prompts: Any) -> Bool[Tensor, "prompt token"]:
+        """The tokens whose attention counts: those that an answer is written from."""
+        return self.scored(prompts)
 
     def errors(self, answers: Answer, prompts: Any) -> Float[Tensor, " prompt"]:
         """Mean of -log p over the tokens of the answer."""
@@ -437,6 +480,11 @@ class Navigation(Written):
         )
         yield from token_forms(size, own(mine, "tokens", vocabulary=size))
 
+    def relations(self, prompts: Paths, places: int) -> Mapping[str, mechanism.Targets]:
+        """Between symbols, and the goal, which stands first."""
+        found = dict(super().relations(prompts, places))
+        return {"goal" if name == "first token" else name: targets for name, targets in found.items()}
+
     @property
     def size(self) -> int:
         """Tokens of the longest path with its prompt."""
@@ -485,6 +533,15 @@ class PathStar(Written):
     def size(self) -> int:
         """Tokens of a sequence."""
         return (self.arms + 1) * (self.arm_length - 1) + 2
+
+    def relations(self, prompts: PathStars, places: int) -> Mapping[str, mechanism.Targets]:
+        """Between symbols, and the edges that leave or enter the node just written."""
+        found, edge = dict(super().relations(prompts, places)), prompts.tokens[:, None, :] - self.labels - 1
+        if not found:
+            return {}
+        node, rows = prompts.tokens[:, :, None], self.asking(prompts)[:, :, None] & (edge >= 0)
+        leaving, entering = edge.div(self.labels, rounding_mode="floor") == node, edge % self.labels == node
+        return found | {"edge from the own node": leaving & rows, "edge to the own node": entering & rows}
 
     def reordered(self, prompts: PathStars, source: RandomStream) -> PathStars:
         """The same edges in another order."""

@@ -110,10 +110,10 @@ def load_model(
     except (LabError, TypeError, KeyError, AttributeError) as error:
         raise LabError(f"{path} names an architecture that is not this lab's transformer: {error}") from error
     if not members:
-        return StoredModel(_built(path, architecture, weights), mask or own[0], own[1])
+        return StoredModel(built(path, architecture, weights), mask or own[0], own[1])
     place, name = _place(path, members, seed, arm)
     weights = {key: value[place : place + 1] for key, value in weights.items()}
-    return StoredModel(_built(path, architecture, weights), mask or name, own[1])
+    return StoredModel(built(path, architecture, weights), mask or name, own[1])
 
 
 def _is_pickle(begin: bytes) -> bool:
@@ -177,7 +177,7 @@ def _check_sizes(path: Path, architecture: Architecture, weights: dict[str, torc
         )
 
 
-def _built(path: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> Transformer:
+def built(path: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> Transformer:
     dtype = next((value.dtype for value in weights.values()), torch.float64)
     _check_sizes(path, architecture, weights)
     transformer = Transformer(architecture, [0], dtype)

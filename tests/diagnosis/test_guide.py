@@ -64,3 +64,5 @@ def test_the_small_gpt_is_trained_and_can_be_asked(unchecked: None) -> None:
     found = diagnose(adapt.module(network, "interleaved", label="last"), setting, prompts=40)
     assert not found.stopped
     assert [finding.where for finding in found.findings] == ["mode"]
+    assert {one.layer for one in found.attention} == set(range(1, small.LAYERS + 1))
+    assert "own input, from a label" in {one.relation for one in found.attention}

@@ -1,8 +1,11 @@
 """A small GPT in plain PyTorch that learns linear regression in context from x_1, y_1, x_2, y_2, ..., x_query.
 
-    python tests/examples/small_gpt.py small-gpt.safetensors     # trains it, some minutes on one core
+    python tests/examples/small_gpt.py small-gpt.safetensors     # trains it, about a minute on one core
     SMALL_GPT=small-gpt.safetensors lab diagnose tests/examples/small_gpt.py:trained --adapter interleaved --label last \
         --dimension 2 --context-length 8 --noise 0.1
+
+Its answers are closest to those of least squares and of ridge regression, at a distance of a few hundredths, and a head of its
+first layer looks from every label at the input before it.
 
 It knows nothing of the lab. Every token is d + 1 wide, (x, 0) or (0, y); the prediction of y_j is read at x_j.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from lab.errors import LabError
 from lab.models import masks
+from lab.models.attention import Visible
 from lab.models.transformer import ACTIVATIONS, Architecture, KeyValueCache, Transformer, initial_weight, stack
 from lab.streams import RandomStream, stream
 
@@ -40,6 +42,14 @@ VARIANTS: dict[str, Architecture] = {
     "rotary": dataclasses.replace(BASE, positions="rotary"),
     "shared": dataclasses.replace(BASE, share_layers=True, layers=3),
     "no_layers": dataclasses.replace(IDS, layers=0),
+    "rms": dataclasses.replace(BASE, norm_kind="rms", norm_epsilon=1e-6),
+    "gated": dataclasses.replace(BASE, gated=True, activation="silu"),
+    "rotary_share": dataclasses.replace(BASE, positions="rotary", rotary_share=0.5, rotary_base=500.0),
+    "parallel": dataclasses.replace(BASE, parallel=True),
+    "grouped": dataclasses.replace(BASE, heads=6, key_value_heads=2),
+    "one_key": dataclasses.replace(BASE, key_value_heads=1, attention="linear", positions="rotary"),
+    "by_layer": dataclasses.replace(BASE, attention_by_layer=("linear", "softmax"), windows=(None, 2)),
+    "windows": dataclasses.replace(BASE, layers=3, share_layers=True, windows=(1, 3, None)),
 }
 ALL = pytest.mark.parametrize("architecture", VARIANTS.values(), ids=VARIANTS)
 
@@ -98,7 +108,7 @@ def test_recording_changes_nothing(architecture: Architecture) -> None:
         weights = intermediates[f"layers.{depth}.attention.weights"]
         assert weights.shape == (3, 3, architecture.heads, 6, 6)
         assert bool((weights[~arms()[:, None, None].expand_as(weights)] == 0).all())
-        if architecture.attention != "linear":
+        if architecture.kind_at(depth) != "linear":
             seen = arms().any(-1)[:, None, None].expand(weights.shape[:-1])
             assert gap(weights.sum(-1), seen.double()) < ROUNDING
     last = "embedding" if architecture.layers == 0 else f"layers.{architecture.layers - 1}.residual"
@@ -209,6 +219,119 @@ def test_merged_is_factored_with_identity_keys_and_values(attention: str) -> Non
     many = build(factored, [9]).load_weights(identity | shared)
     tokens = prompts(merged, 1)
     assert gap(few(tokens, masks.causal(6)), many(tokens, masks.causal(6))) < ROUNDING
+
+
+def with_noise(model: Transformer) -> dict[str, Tensor]:
+    """The weights [model, ...] set to numbers of no pattern, norms and biases too."""
+    rng = stream(2, "noise").rng()
+    values = {
+        name: value.detach() + torch.from_numpy(0.3 * rng.standard_normal(value.shape))
+        for name, value in model.named_parameters()
+    }
+    model.load_weights(values)
+    return values
+
+
+def test_rms_norm_is_its_formula() -> None:
+    model, tokens = (
+        build(dataclasses.replace(VARIANTS["rms"], layers=0, input_size=None), [4]),
+        prompts(VARIANTS["stream_is_input"], 1),
+    )
+    weights = with_noise(model)
+    assert set(weights) == {"final_norm.weight", "read_out.weight"}
+    scale = (tokens.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    expected = (tokens * scale * weights["final_norm.weight"][0]) @ weights["read_out.weight"]
+    assert gap(model(tokens, masks.causal(6)), expected) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("activation", "formula"), [("silu", lambda x: x * torch.sigmoid(x)), ("gelu", lambda x: x * torch.special.ndtr(x))]
+)
+def test_a_gated_mlp_is_its_formula(activation: str, formula: Callable[[Tensor], Tensor]) -> None:
+    """SwiGLU and GeGLU: (activation(x G + a) * (x U + b)) V + c, of a block whose attention adds nothing."""
+    architecture = dataclasses.replace(
+        VARIANTS["stream_is_input"], layers=1, norm="none", gated=True, activation=activation
+    )
+    model, tokens = build(architecture, [4]), prompts(architecture, 1)
+    w = {name.removeprefix("layers.0."): value[0] for name, value in with_noise(model).items()}
+    silent = {
+        f"layers.0.attention.output.{kind}": torch.zeros_like(w[f"attention.output.{kind}"])
+        for kind in ("weight", "bias")
+    }
+    gate, linear = (tokens @ w[f"mlp.{part}.weight"] + w[f"mlp.{part}.bias"] for part in ("gate", "hidden"))
+    added = (formula(gate) * linear) @ w["mlp.output.weight"] + w["mlp.output.bias"]
+    assert gap(model.load_weights(silent)(tokens, masks.causal(6)), tokens + added) < ROUNDING
+
+
+def test_a_parallel_block_adds_what_both_say_of_its_input() -> None:
+    parallel = build(dataclasses.replace(VARIANTS["parallel"], layers=1), [3])
+    weights = with_noise(parallel)
+    one_by_one = build(dataclasses.replace(BASE, layers=1), [3]).load_weights(weights)
+    tokens, found = prompts(BASE, 1), [dict[str, Tensor](), dict[str, Tensor]()]
+    for model, noted in zip((parallel, one_by_one), found, strict=True):
+        model(tokens, masks.causal(6), intermediates=noted)
+    (mine, _), block = found, parallel.layers[0]
+    read = block.mlp_norm(mine["embedding"])
+    added = block.attention(block.attention_norm(mine["embedding"]), visible(parallel), None, 0, None, None)
+    assert gap(mine["layers.0.residual"], mine["embedding"] + added + block.mlp(read, 0, None)) < ROUNDING
+    assert gap(found[0]["layers.0.attention.output"], found[1]["layers.0.attention.output"]) == 0
+    assert gap(found[0]["layers.0.mlp.output"], found[1]["layers.0.mlp.output"]) > 1e-3
+
+
+def visible(model: Transformer) -> Visible:
+    return model._visible(masks.causal(6), 3, 6, 6)
+
+
+def test_grouped_queries_are_heads_with_the_same_keys_and_values() -> None:
+    grouped = build(VARIANTS["grouped"], [3])
+    weights = with_noise(grouped)
+    for name, value in list(weights.items()):
+        if ".key." in name or ".value." in name:
+            weights[name] = value.unflatten(-1, (2, 1, 2)).expand(*value.shape[:-1], 2, 3, 2).flatten(-3)
+    whole = build(dataclasses.replace(BASE, heads=6), [3]).load_weights(weights)
+    tokens = prompts(BASE, 1)
+    assert gap(grouped(tokens, masks.causal(6)), whole(tokens, masks.causal(6))) < ROUNDING
+    assert grouped.parameter_count == whole.parameter_count - 2 * 2 * (12 + 1) * 8
+
+
+def test_rotary_turns_the_first_coordinates_by_powers_of_its_base() -> None:
+    """Half of four coordinates of a head: one pair, turned by 1 radian a token; the base shows from the second pair on."""
+    architecture = dataclasses.replace(VARIANTS["rotary_share"], layers=1, norm="none", mlp_ratio=0.0)
+    model, tokens, noted = build(architecture, [3]), prompts(BASE, 1), dict[str, Tensor]()
+    model(tokens, masks.causal(6), intermediates=noted)
+    still = dict[str, Tensor]()
+    build(dataclasses.replace(architecture, positions="none"), [3])(tokens, masks.causal(6), intermediates=still)
+    name, place = "layers.0.attention.query", 5
+    before, after = still[name][0, :, :, place], noted[name][0, :, :, place]
+    turn = torch.tensor([[math.cos(place), math.sin(place)], [-math.sin(place), math.cos(place)]], dtype=torch.float64)
+    assert gap(after[..., :2], before[..., :2] @ turn) < ROUNDING
+    assert gap(after[..., 2:], before[..., 2:]) == 0
+    whole = dataclasses.replace(architecture, rotary_share=1.0)
+    build(whole, [3])(tokens, masks.causal(6), intermediates=noted)
+    angle = place / math.sqrt(500.0)
+    turn = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+    assert gap(noted[name][0, :, :, place, 2:], before[..., 2:] @ turn) < ROUNDING
+
+
+def test_layers_differ_in_kind_and_window() -> None:
+    """Layer by layer the weights are those of a network that is of one kind, under a mask of that window."""
+    architecture, tokens = VARIANTS["by_layer"], prompts(BASE, 1)
+    mixed, noted = build(architecture, [3]), dict[str, Tensor]()
+    mixed(tokens, masks.causal(6), intermediates=noted)
+    for depth, (kind, pattern) in enumerate((("linear", masks.causal(6)), ("softmax", masks.sliding_window(6, 2)))):
+        alone = build(dataclasses.replace(BASE, input_size=None, attention=kind, layers=1), [3])
+        names = {
+            f"layers.0.{part}": f"layers.{depth}.{part}" for part in ("attention_norm.weight", "attention_norm.bias")
+        }
+        names |= {
+            f"layers.0.attention.{part}.{leaf}": f"layers.{depth}.attention.{part}.{leaf}"
+            for part in ("query", "key", "value", "output")
+            for leaf in ("weight", "bias")
+        }
+        alone.load_weights({mine: mixed.get_parameter(theirs).detach() for mine, theirs in names.items()})
+        state, own = noted["embedding" if depth == 0 else "layers.0.residual"], dict[str, Tensor]()
+        alone(state, pattern, intermediates=own)
+        assert gap(own["layers.0.attention.weights"], noted[f"layers.{depth}.attention.weights"]) < ROUNDING
 
 
 def test_merged_matrices_in_column_notation() -> None:
@@ -398,6 +521,15 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"tie_embedding": True}, "vocabulary = None"),
     ({"output_bias": True, "output_size": None}, "output_bias = True"),
     ({"dropout": 1.0}, "dropout = 1.0"),
+    ({"key_value_heads": 2}, "key_value_heads = 2"),
+    ({"attention_by_layer": ("linear",)}, "one entry for each of 2 layers"),
+    ({"attention_by_layer": ("linear", "cosine")}, "of softmax, linear, kernel"),
+    ({"windows": (None, 0)}, "numbers at least 1"),
+    ({"parallel": True, "norm": "stream"}, "parallel = True"),
+    ({"gated": True, "mlp_ratio": 0.0}, "gated = True"),
+    ({"norm_kind": "batch"}, "norm_kind = 'batch'"),
+    ({"positions": "rotary", "rotary_share": 0.3}, "rotary_share = 0.3"),
+    ({"positions": "rotary", "rotary_base": 1.0}, "rotary_base = 1.0"),
 ]
 
 
