@@ -222,7 +222,7 @@ def _in_manifest(content: bytes, rng: Random) -> bytes:
         said = json.loads(about[key])
     except (ValueError, TypeError, RecursionError):
         said = None
-    if not isinstance(said, dict) or rng.random() < 0.1:
+    if not isinstance(said, dict) or not said or rng.random() < 0.1:
         about[key] = rng.choice(("", "{", "null", "[1]", "3", '"text"', "[" * 50_000))
         return _with_header(header, numbers)
     inside = said = copy.deepcopy(said)
