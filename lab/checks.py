@@ -280,7 +280,7 @@ def mixer_checks(
         mask = pattern_mask(**pattern)
         length = len(mask)
         streams = {name: draw(name, length) for name in mixer.streams}
-        runs = [(form, None) for form in mixer.forms(mask) if form != "chunked"]
+        runs: list[tuple[str, int | None]] = [(form, None) for form in mixer.forms(mask) if form != "chunked"]
         runs += [
             ("chunked", chunk) for chunk in sorted({1, 2, 3, length, length + 1}) if "chunked" in mixer.forms(mask)
         ]
@@ -345,10 +345,9 @@ def _reads(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor, runs: Runs
         output = mixer.run(form, one, mask, chunk)[0, 0, 0]
         rows = []
         for row in output:
-            parts = [
-                torch.autograd.grad(number, list(one.values()), retain_graph=True, allow_unused=True) for number in row
-            ]
-            each = [gradient[0, 0, 0].abs().amax(-1) for part in parts for gradient in part if gradient is not None]
+            generic = (row * torch.arange(1.0, len(row) + 1, dtype=row.dtype).sqrt()).sum()
+            parts = torch.autograd.grad(generic, list(one.values()), retain_graph=True, allow_unused=True)
+            each = [gradient[0, 0, 0].abs().amax(-1) for gradient in parts if gradient is not None]
             rows.append(torch.stack(each).amax(0))
         flow, declared = torch.stack(rows), mixer.reads(mask)
         # A fast transform mixes all and cancels; only the parallel form must be zero to the last bit.
