@@ -27,6 +27,11 @@ def _pairs(x: Tensor) -> Tensor:
     return (x.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2)
 
 
+def _silu(x: Tensor) -> Tensor:
+    y = F.silu(x) + 0.5
+    return y / y.norm(dim=-1, keepdim=True)
+
+
 def _same_size(size: int) -> int:
     return size
 
@@ -34,6 +39,7 @@ def _same_size(size: int) -> int:
 FEATURE_MAPS = {
     "elu": FeatureMap(_elu, _same_size, True),  # elu(x) + 1, that is x + 1 above 0 and exp(x) below
     "exp": FeatureMap(lambda x: x.exp(), _same_size, True),
+    "silu": FeatureMap(_silu, _same_size, True),  # silu(x) + 1/2 > 0.22, divided by its length (LION-D and -S)
     "identity": FeatureMap(lambda x: x, _same_size, False),
     "quadratic": FeatureMap(_pairs, lambda size: size**2, True),  # vec(x x^T), whose weights are (q . k)^2
 }
