@@ -160,10 +160,10 @@ class RecursiveLeastSquares(Mixer):
         return torch.cat(outputs, dim=-2)
 
     def rounding(self, streams: Streams, mask: Bool[Tensor, "token token"]) -> float:
-        r"""An error of P or S made at token s reaches token t through $P_t P_s^{-1}$, whose norm is at most
-        $\kappa = (\lambda + \|K\|^2) / \lambda$.
+        r"""An error of P or S made at token s reaches token t through $P_t P_s^{-1} = P_s^{1/2} X P_s^{-1/2}$ with
+        $\|X\| \le 1$ (P only shrinks), whose norm is at most $\sqrt\kappa$, $\kappa = (\lambda + \|K\|^2) / \lambda$.
 
-        P errs by N steps of $\gamma_{4D} \kappa^2 / \lambda$ (it is multiplied from both sides), S by N steps of that error times
+        P errs by N steps of $\gamma_{4D} \kappa / \lambda$ (it is multiplied from both sides), S by N steps of that error times
         what is still wrong, and by its own rounding; the solve errs by $\gamma \kappa$ alone. Norms are those of Frobenius.
         """
         key, value = streams["key"].flatten(0, 2), streams["value"].flatten(0, 2)
@@ -175,9 +175,11 @@ class RecursiveLeastSquares(Mixer):
         queries = float(torch.linalg.vector_norm(streams["query"], dim=-1).max())
         memory = math.sqrt(length) * values / (2 * math.sqrt(self.penalty))  # |V^T K (K^T K + penalty)^-1|, see its SVD
         wrong = values + memory * keys
-        of_gain = length * size * condition**2 / self.penalty
-        of_memory = length * condition * (of_gain * keys * wrong + size * (memory + wrong * keys / self.penalty))
-        return 2 * rounding_bound(4 * size + length + 8) * queries * (of_memory + memory)
+        of_gain = length * size * condition / self.penalty
+        of_memory = (
+            length * math.sqrt(condition) * (of_gain * keys * wrong + size * (memory + wrong * keys / self.penalty))
+        )
+        return 2 * rounding_bound(4 * size + length + 8) * queries * (of_memory + condition * memory)
 
     def _ridge(
         self, streams: Streams, mask: Tensor, query: Tensor, gram: Tensor | float, moments: Tensor | float
