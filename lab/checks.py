@@ -342,7 +342,7 @@ def _refuses(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor) -> None:
 def _reads(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor, runs: Runs) -> None:
     one = {name: value[:1, :1, :1].clone().requires_grad_() for name, value in streams.items()}
     for form, chunk in runs:
-        output = mixer.run(form, one, mask, chunk)[0, 0, 0]
+        output = mixer.run(form, {name: value.clone() for name, value in one.items()}, mask, chunk)[0, 0, 0]
         rows = []
         for row in output:
             generic = (row * torch.arange(1.0, len(row) + 1, dtype=row.dtype).sqrt()).sum()

@@ -11,14 +11,15 @@
 # %% [markdown]
 # # A masked token, from both sides and from one
 #
-# What is the backward recurrence of bidirectional linear attention worth? Take a stationary Markov chain $P$ of four symbols and mask one
-# token. Given everything else it depends on its two neighbours, $P(x_t = b \mid a, c) \propto P_{ab} P_{bc}$; given the past alone on the one
-# before it. The difference of the two entropies is $I(x_t; x_{t+1} \mid x_{t-1})$: what the future is worth, in nats, and known beforehand.
+# What is the backward recurrence of bidirectional linear attention worth? Take a stationary Markov chain $P$ of four symbols
+# and mask one token. Given everything else it depends on its two neighbours, $P(x_t = b \mid a, c) \propto P_{ab} P_{bc}$; given
+# the past alone on the one before it. The difference of the two entropies is $I(x_t; x_{t+1} \mid x_{t-1})$: what the future is
+# worth, in nats, and known beforehand.
 #
-# Two networks of the same weights, layers and data differ in nothing but the triangle of the mask: LION-S, whose decays are computed from
-# the tokens, with all of $M$, and with its causal half. Each should come close to what its own side of the mask allows, and the one cannot
-# reach what the other does: whatever the causal network learns, its loss stays above the entropy given the past. Distances are measured
-# against the exact law of each prompt (Kullback-Leibler), not against a sample's luck.
+# Two networks of the same weights, layers and data differ in nothing but the triangle of the mask: LION-S, whose decays are
+# computed from the tokens, with all of $M$, and with its causal half. Each should come close to what its own side of the mask
+# allows, and the one cannot reach what the other does: whatever the causal network learns, its loss stays above the entropy
+# given the past. Distances are measured against the exact law of each prompt (Kullback-Leibler), not against a sample's luck.
 
 
 # %%
@@ -162,8 +163,8 @@ NEAR = 0.03
     "linear-attention/lion.O1",
     where="derived; masked prediction is the paper's use of both directions",
     kind="training",
-    statement="Trained to name one masked token of a Markov chain of four symbols (450 updates), LION-S comes within 0.03 nats of the exact law "
-    "given both neighbours, on average over sequences and trainings.",
+    statement="Trained to name one masked token of a Markov chain of four symbols (450 updates), LION-S comes within 0.03 "
+    "nats of the exact law given both neighbours, on average over sequences and trainings.",
     controls=[
         control("the causal half of its mask", arm="causal"),
         control("the network before training", quantity="before"),
@@ -179,8 +180,9 @@ def both_directions_reach_the_law(results: Results, arm: str = "prefix", quantit
     "linear-attention/lion.O1.past",
     where="derived",
     kind="training",
-    statement="The same network with the causal half of its mask comes within 0.03 nats of the law given the past, and so stays more than 0.2 "
-    "nats above what both neighbours allow: it lacks what the next token is worth, $I(x_t; x_{t+1} | x_{t-1}) = 0.247$ nats.",
+    statement="The same network with the causal half of its mask comes within 0.03 nats of the law given the past, and so "
+    "stays more than 0.2 nats above what both neighbours allow: it lacks what the next token is "
+    r"worth, $I(x_t; x_{t+1} | x_{t-1}) = 0.247$ nats.",
     controls=[control("the whole mask", arm="prefix")],
 )
 def one_direction_reaches_the_past(results: Results, arm: str = "causal") -> Evidence:

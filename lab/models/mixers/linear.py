@@ -156,25 +156,25 @@ def exponential_linear_attention() -> Mixer:
     return LinearAttention("exp")
 
 
-def augmented(value: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead size+1"]:
+def augmented(value: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead column"]:
     """Values beside a one, whose sum is the sum of the weights."""
     return F.pad(value, (0, 1), value=1.0)
 
 
-def divided(sums: Float[Tensor, "*lead size+1"]) -> Float[Tensor, "*lead size"]:
+def divided(sums: Float[Tensor, "*lead column"]) -> Float[Tensor, "*lead size"]:
     """What `augmented` values sum to, divided by the last; 0 where no weight is."""
     total = sums[..., -1:]
     return sums[..., :-1] / total.masked_fill(total == 0, 1.0)
 
 
-def quotient_rounding(sums: Float[Tensor, "*lead size+1"], error: Float[Tensor, "*lead size+1"]) -> float:
+def quotient_rounding(sums: Float[Tensor, "*lead column"], error: Float[Tensor, "*lead column"]) -> float:
     r"""$(\delta N + |N / Z| \, \delta Z) / Z$ at its largest, for sums of augmented values with these errors, and the division."""
     output, total = divided(sums), sums[..., -1:]
     relative = (error[..., :-1] + output.abs() * error[..., -1:]) / total.masked_fill(total == 0, 1.0)
     return float(relative.max()) + 2 * rounding_bound(1, float(output.abs().max()))
 
 
-def _totals(decay: Float[Tensor, "*lead token"]) -> Float[Tensor, "*lead token+1"]:
+def _totals(decay: Float[Tensor, "*lead token"]) -> Float[Tensor, "*lead edge"]:
     """C_t = log a_1 + ... + log a_t, C_0 = 0."""
     return F.pad(decay.log().cumsum(-1), (1, 0))
 
