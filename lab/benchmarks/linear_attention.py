@@ -43,7 +43,7 @@ def chunked(given: dict[str, Tensor]) -> Tensor:
 def trained_on(form: Callable[[dict[str, Tensor]], Tensor], given: dict[str, Tensor]) -> None:
     """One pass forward and backward."""
     held = {name: value.clone().requires_grad_() for name, value in given.items()}
-    form(held).sum().backward()  # type: ignore[no-untyped-call]
+    form(held).sum().backward()
 
 
 def generate_by_recurrence(given: dict[str, Tensor]) -> None:

@@ -75,9 +75,9 @@ def normalised(sums: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda query, key, value: divided(sums(query, key, augmented(value)))
 
 
-def absolute_gradients(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> list[Tensor]:
+def absolute_gradients(inputs: list[Tensor], output: Tensor) -> list[Tensor]:
     """The three gradients of the sums with every term replaced by its absolute value."""
-    return gradients(masked_sums, [one.abs() for one in (query, key, value)], output.abs())
+    return gradients(masked_sums, [one.abs() for one in inputs], output.abs())
 
 
 # %%
@@ -94,7 +94,7 @@ def gradients_of_sums(config: Config, *, reversed_sums: bool = True) -> Labelled
     if not reversed_sums:
         query, key, value = inputs
         found[1:] = [causal_sums(value, output, query), causal_sums(key, query, output)]
-    scale = absolute_gradients(*inputs, output)
+    scale = absolute_gradients(inputs, output)
     operations = config.length + max(one.shape[-1] for one in inputs)
     return {
         "difference": labelled([largest(a - b) for a, b in zip(expected, found, strict=True)], input=INPUTS),
@@ -128,7 +128,7 @@ def gradients_of_means(config: Config, *, with_normaliser: bool = True) -> Label
     total = sums[..., -1:]
     # The gradient of the augmented sums, [G / total, -(G . sums) / total^2], in absolute values, each rounded by itself.
     passed = torch.cat((output / total, (output * sums[..., :-1]).abs().sum(-1, keepdim=True) / total.square()), dim=-1)
-    scale = absolute_gradients(inputs[0], inputs[1], augmented(inputs[2]), passed)
+    scale = absolute_gradients([*inputs[:2], augmented(inputs[2])], passed)
     operations = 3 * (config.length + inputs[0].shape[-1]) + inputs[2].shape[-1] + 4
     return {
         "difference": labelled([largest(a - b) for a, b in zip(expected, found, strict=True)], input=INPUTS),

@@ -251,7 +251,7 @@ def distances_on_one_page(results: Results) -> Sheet:
         rows=list(RUNGS),
         columns=["one batch\nstep", "one pass of\nKaczmarz", "ridge\nregression", "least\nsquares"],
         numbers=".0f",
-        bar=r"$\log_{10}$ of the largest difference",
+        bar=r"$\log_{10}$ of the largest difference (-17: none)",
         of="exact",
     )
     return sheet

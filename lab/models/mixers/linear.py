@@ -16,6 +16,7 @@ nothing has the output 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from lab.models.mixers.features import feature_map, normalisable
 from lab.models.mixers.interface import Mixer, State, Streams, between, reach, sequence_mixer
 from lab.statistics import rounding_bound
 
-PATTERNS = [
+PATTERNS: list[Mapping[str, Any]] = [
     {"name": "causal", "length": 7},
     {"name": "prefix_lm", "length": 7, "prefix_length": 3},
     {"name": "block_causal", "sizes": (2, 3, 2)},

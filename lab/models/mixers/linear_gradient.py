@@ -37,7 +37,7 @@ def causal_sums(
     """
     if chunk < 1:
         raise LabError(f"chunk = {chunk} of causal linear attention must be at least 1 token; please raise it.")
-    return _CausalSums.apply(query, key, value, chunk)  # type: ignore[no-any-return]
+    return _CausalSums.apply(query, key, value, chunk)
 
 
 class _CausalSums(torch.autograd.Function):
