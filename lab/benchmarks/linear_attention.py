@@ -17,14 +17,14 @@ from torch import Tensor
 
 from lab.models import masks
 from lab.models.mixers.features import FEATURE_MAPS
-from lab.models.mixers.interface import between
+from lab.models.mixers.interface import at, between
 from lab.models.mixers.linear import LinearAttention, augmented, divided
 from lab.models.mixers.linear_gradient import causal_sums
 from lab.statistics import slope
 from lab.streams import stream
 
 LENGTH, SIZE, REPEATS = 4_096, 32, 3
-RECURRENT, AGAIN = (1_024, 2_048, 4_096), (192, 384, 768)
+RECURRENT, AGAIN = (2_048, 4_096, 8_192), (192, 384, 768)
 
 
 def prompt(length: int) -> dict[str, Tensor]:
@@ -48,7 +48,12 @@ def trained_on(form: Callable[[dict[str, Tensor]], Tensor], given: dict[str, Ten
 
 def generate_by_recurrence(given: dict[str, Tensor]) -> None:
     """Every token once, through the state."""
-    LinearAttention().recurrent(given, masks.causal(given["query"].shape[-2]))
+    mixer = LinearAttention()
+    state = mixer.start(given)
+    for place in range(given["query"].shape[-2]):
+        token = at(given, place)
+        state = mixer.write(state, token)
+        mixer.read(state, token)
 
 
 def generate_anew(given: dict[str, Tensor]) -> None:

@@ -70,6 +70,11 @@ def masked_sums(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return (query @ key.transpose(-1, -2)).tril() @ value
 
 
+def recurrences(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The causal sums whose gradients are two recurrences, in chunks of 5 tokens."""
+    return causal_sums(query, key, value, chunk=5)
+
+
 def normalised(sums: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Normalised attention by these sums."""
     return lambda query, key, value: divided(sums(query, key, augmented(value)))
@@ -90,10 +95,10 @@ def gradients_of_sums(config: Config, *, reversed_sums: bool = True) -> Labelled
     given = streams(config, spread=2.0)
     inputs = [given[name] for name in INPUTS]
     output = torch.from_numpy(stream(0, "output").rng().standard_normal(tuple(given["value"].shape)))
-    expected, found = gradients(masked_sums, inputs, output), gradients(causal_sums, inputs, output)
+    expected, found = gradients(masked_sums, inputs, output), gradients(recurrences, inputs, output)
     if not reversed_sums:
         query, key, value = inputs
-        found[1:] = [causal_sums(value, output, query), causal_sums(key, query, output)]
+        found[1:] = [recurrences(value, output, query), recurrences(key, query, output)]
     scale = absolute_gradients(inputs, output)
     operations = config.length + max(one.shape[-1] for one in inputs)
     return {
@@ -123,7 +128,7 @@ def gradients_of_means(config: Config, *, with_normaliser: bool = True) -> Label
     inputs = [FEATURE_MAPS["elu"].map(given[name]) for name in INPUTS[:2]] + [given["value"]]
     output = torch.from_numpy(stream(0, "output").rng().standard_normal(tuple(given["value"].shape)))
     expected = gradients(normalised(masked_sums), inputs, output)
-    found = gradients(normalised(causal_sums) if with_normaliser else causal_sums, inputs, output)
+    found = gradients(normalised(recurrences) if with_normaliser else recurrences, inputs, output)
     sums = masked_sums(inputs[0], inputs[1], augmented(inputs[2]))
     total = sums[..., -1:]
     # The gradient of the augmented sums, [G / total, -(G . sums) / total^2], in absolute values, each rounded by itself.

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lab.errors import LabError
 
-CHUNK = 64
+CHUNK = 128  # the fastest of 32 to 256 at head size 32
 
 
 def causal_sums(
