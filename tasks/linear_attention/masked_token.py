@@ -156,14 +156,14 @@ def entropies(config: Config) -> LabelledArrays:
 
 
 PILOTS = "bound chosen on pilot seeds (root 0), judged on fresh ones"
-NEAR = 0.03
+NEAR = 0.05
 
 
 @TASK.claim(
     "linear-attention/lion.O1",
     where="derived; masked prediction is the paper's use of both directions",
     kind="training",
-    statement="Trained to name one masked token of a Markov chain of four symbols (450 updates), LION-S comes within 0.03 "
+    statement="Trained to name one masked token of a Markov chain of four symbols (450 updates), LION-S comes within 0.05 "
     "nats of the exact law given both neighbours, on average over sequences and trainings.",
     controls=[
         control("the causal half of its mask", arm="causal"),
@@ -172,7 +172,7 @@ NEAR = 0.03
 )
 def both_directions_reach_the_law(results: Results, arm: str = "prefix", quantity: str = "both") -> Evidence:
     return Evidence.over_seeds(
-        results[trained][quantity].sel(arm=arm), "<", NEAR, f"an eighth of what the future is worth; {PILOTS}"
+        results[trained][quantity].sel(arm=arm), "<", NEAR, f"a fifth of what the future is worth; {PILOTS}"
     )
 
 
@@ -180,7 +180,7 @@ def both_directions_reach_the_law(results: Results, arm: str = "prefix", quantit
     "linear-attention/lion.O1.past",
     where="derived",
     kind="training",
-    statement="The same network with the causal half of its mask comes within 0.03 nats of the law given the past, and so "
+    statement="The same network with the causal half of its mask comes within 0.05 nats of the law given the past, and so "
     "stays more than 0.2 nats above what both neighbours allow: it lacks what the next token is "
     r"worth, $I(x_t; x_{t+1} | x_{t-1}) = 0.247$ nats.",
     controls=[control("the whole mask", arm="prefix")],
@@ -189,9 +189,7 @@ def one_direction_reaches_the_past(results: Results, arm: str = "causal") -> Evi
     worth = float(results[entropies]["nats"].sel(case="exact", given="worth of the next"))
     measured = results[trained]
     return Evidence.all(
-        Evidence.over_seeds(
-            measured["past"].sel(arm=arm), "<", NEAR, f"an eighth of what the future is worth; {PILOTS}"
-        ),
+        Evidence.over_seeds(measured["past"].sel(arm=arm), "<", NEAR, f"a fifth of what the future is worth; {PILOTS}"),
         Evidence.over_seeds(
             measured["both"].sel(arm=arm),
             ">",

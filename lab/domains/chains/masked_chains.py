@@ -47,17 +47,14 @@ def masked_chains(
     *,
     transition: tuple[tuple[float, ...], ...] | np.ndarray | Float[Tensor, "states states"],
     length: int,
-    shuffled: bool = False,
 ) -> MaskedSequences:
     """Stationary sequences of one chain, a token masked that has two neighbours, each with the same chance.
 
     Args:
-        source: randomness; children "tokens", "place" and "order".
+        source: randomness; children "tokens" and "place".
         batch: number of sequences.
         transition: P.
         length: T, at least 3.
-        shuffled: the tokens of each sequence in random order before one is masked, so that neighbours tell nothing
-            beyond what any others do; the laws are those of the chain in order all the same.
 
     Raises:
         LabError: fewer than three tokens, or see `fixed_chains`.
@@ -66,9 +63,6 @@ def masked_chains(
         raise LabError(f"length = {length} leaves no token with two neighbours; choose at least 3.")
     drawn = fixed_chains(source.child("tokens"), batch, transition=transition, length=length)
     tokens, table = drawn.tokens, drawn.table[0]
-    if shuffled:
-        order = torch.from_numpy(source.child("order").rng().random((batch, length)).argsort(1))
-        tokens = tokens.gather(1, order)
     place = torch.from_numpy(source.child("place").rng().integers(1, length - 1, batch))
     rows = torch.arange(batch)
     before, target, after = (tokens[rows, place + offset] for offset in (-1, 0, 1))
