@@ -209,11 +209,11 @@ def what_the_future_is_worth(results: Results) -> Sheet:
         "a masked token of a Markov chain",
         x="LION-S, trained",
         y="expected loss (nats)",
-        ylim=(0.6, 1.3),
+        ylim=(0.65, 1.25),
         legend="upper right",
     )
     for arm, title in zip(ARMS, ("both directions", "causal half"), strict=True):
-        panel.bars({title: (measured["both"].sel(arm=arm) + least).values}, name=title, arm=arm, dots=True)
+        panel.points({title: (measured["both"].sel(arm=arm) + least).values}, name=title, arm=arm)
     panel.level(least, "entropy given both neighbours")
     panel.level(float(nats.sel(given="the past")), "entropy given the past")
     return sheet
