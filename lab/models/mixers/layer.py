@@ -37,6 +37,11 @@ class MixerAttention(nn.Module):
         )
         self.mixer, self.size = mixer, attention.size
         models, width, inner = self.query.weight.shape
+        if self.key.weight.shape[-1] != inner:
+            raise LabError(
+                f"A transformer of sequence mixers needs as many keys as queries but has {self.key.weight.shape[-1]} numbers "
+                f"of keys for {inner} of queries; leave out groups of queries."
+            )
         gates = {name: allowed for name, allowed in mixer.streams.items() if name not in ("query", "key", "value")}
         if any(allowed is None for allowed in gates.values()):
             raise LabError(
