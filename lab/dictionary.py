@@ -184,6 +184,49 @@ LINES = (
         "a sharp second layer, the last key and the roots silenced",
         ("causal-structure/M1",),
     ),
+    Line(
+        "one causal layer of linear attention, normalised or not",
+        "a recurrent network with a state of $D (M + 1)$ numbers",
+        "a feature map whose weights are positive, where it is normalised; under a prefix or a block-causal mask a whole "
+        "block is written before it is read",
+        ("linear-attention/la.T1", "linear-attention/arflow.T1"),
+    ),
+    Line(
+        "linear attention that sees all tokens, with decays",
+        "two recurrences, one from each end, less the diagonal that both of them read",
+        "added before they are divided, the decays in the convention of the mask",
+        ("linear-attention/lion.T1", "linear-attention/lion.T2", "linear-attention/lion.T3"),
+    ),
+    Line(
+        "weights $(q \\cdot k)^2$",
+        "linear attention with the $D^2$ features $\\mathrm{vec}(x x^\\top)$",
+        "always",
+        ("linear-attention/la.T4",),
+    ),
+    Line(
+        "linear attention as a recurrence, read at a query",
+        "one step of batch gradient descent of size 1 from 0",
+        "no feature map, no normaliser",
+        ("linear-attention/fw.T3",),
+    ),
+    Line(
+        "the delta rule",
+        "online gradient descent, one step of its rate an example; at the rate $1 / \\|k\\|^2$ one pass of Kaczmarz",
+        "one layer; deep causal linear attention tends to the same",
+        ("linear-attention/fw.T1", "linear-attention/fw.T1.kaczmarz", "linear-attention/fw.T2"),
+    ),
+    Line(
+        "the delta rule with the gain $P_{t-1} / (1 + k^\\top P_{t-1} k)$",
+        "ridge regression of penalty $\\lambda$ on all examples so far: recursive least squares",
+        "$P_0 = I / \\lambda$",
+        ("linear-attention/fw.T4", "linear-attention/fw.T4.ridge"),
+    ),
+    Line(
+        "a sum of n outer products, read at one of its keys",
+        "a memory of mean square error $(n - 1) / D$",
+        "isotropic unit keys in D dimensions, values of variance 1; the delta rule errs less from two items on",
+        ("linear-attention/la.C2", "linear-attention/fw.R4", "linear-attention/fw.R4.better"),
+    ),
 )
 
 
