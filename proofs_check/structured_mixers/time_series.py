@@ -11,14 +11,15 @@
 # %% [markdown]
 # # Time series: lags in place of tokens, and queries that are chosen by looking ahead
 #
-# **Auto-correlation** (Autoformer, Wu et al. 2021) weighs *lags*: $\mathrm{corr}[\tau] = \sum_t q_{t+\tau} \cdot k_t$, circular, computed by
-# transforms; the values, moved by the best lags, are mixed by the softmax of their correlations. It finds periods. Its code takes a
+# **Auto-correlation** (Autoformer, Wu et al. 2021) weighs *lags*: $\mathrm{corr}[\tau] = \sum_t q_{t+\tau} \cdot k_t$, circular, computed
+# by transforms; the values, moved by the best lags, are mixed by the softmax of their correlations. It finds periods. Its code takes a
 # mask and ignores it.
 #
 # **ProbSparse attention** (Informer, Zhou et al. 2020) lets only those queries attend whose attention is far from uniform. With
 # scores $s_j = q \cdot k_j / \sqrt d$ that distance is $M = \log \sum_j e^{s_j} - \bar s$. Since $p_j = e^{s_j} / \sum_k e^{s_k}$,
 # $\mathrm{KL}(\mathrm{uniform} \,\|\, p) = -\log L - \frac1L \sum_j \log p_j = M - \log L \ge 0$. And
-# $\log \sum_j e^{s_j}$ lies between $\max_j s_j$ and $\max_j s_j + \log L$, so $\bar M = \max_j s_j - \bar s$ has $\bar M \le M \le \bar M + \log L$.
+# $\log \sum_j e^{s_j}$ lies between $\max_j s_j$ and $\max_j s_j + \log L$, so
+# $\bar M = \max_j s_j - \bar s$ has $\bar M \le M \le \bar M + \log L$.
 #
 # Under a causal mask both fail in a way that training does not show. The queries are *chosen* by their
 # scores on all keys, those of the future included, before the mask is applied: whether token $t$ attends, or gets the running
@@ -79,8 +80,8 @@ def draw(seed: RandomStream, name: str, *shape: int) -> Tensor:
     "structured-mixers/acorr.T1",
     where="section 3.2",
     paper=AUTOFORMER,
-    statement=r"The inverse transform of $\hat q\, \overline{\hat k}$ is the circular correlation $\sum_t q_{t+\tau} k_t$; of series padded "
-    "to twice their length, the linear one (lengths 24, 31 and 96).",
+    statement=r"The inverse transform of $\hat q\, \overline{\hat k}$ is the circular correlation $\sum_t q_{t+\tau} k_t$; of series "
+    "padded to twice their length, the linear one (lengths 24, 31 and 96).",
     origin="rounding of three transforms of 2 L places and of a sum of L products",
     controls=[
         control("no conjugate: a convolution", conjugate=False),
@@ -203,8 +204,8 @@ def auto_correlation_reads_the_future(results: Results, case: str = "claimed") -
     "structured-mixers/prob.T1",
     where="section 3, Lemma 1, and the lower bounds (derived)",
     paper=INFORMER,
-    statement=r"$M = \log L + \mathrm{KL}(\mathrm{uniform} \,\|\, p)$, and $\log L \le M$, $\bar M \le M \le \bar M + \log L$ (2000 rows of 50 "
-    "scores of four scales).",
+    statement=r"$M = \log L + \mathrm{KL}(\mathrm{uniform} \,\|\, p)$, and $\log L \le M$, $\bar M \le M \le \bar M + \log L$ (2000 rows of "
+    "50 scores of four scales).",
     origin="rounding of sums of L exponentials and logarithms",
     controls=[control("KL(p | uniform) instead", reversed_=True), control("upper bound without log L", slack=0.0)],
 )
@@ -368,8 +369,9 @@ def rankings(config: Config, seed: int) -> LabelledArrays:
     where="derived: the released code",
     paper=INFORMER,
     kind="phenomenon",
-    statement="The released estimate divides the sum over the sampled keys by the number of all keys. Where keys share an offset it "
-    "finds at least 2 fewer of the 25 queries of largest $\\bar M$ than one that divides by the number sampled (96 tokens, d = 8, mean over prompts).",
+    statement="The released estimate divides the sum over the sampled keys by the number of all keys. Where keys share an "
+    "offset it finds at least 2 fewer of the 25 queries of largest $\\bar M$ than one that divides by the number sampled (96 "
+    "tokens, d = 8, mean over prompts).",
     controls=[control("keys without an offset", keys="centred")],
 )
 def the_released_estimate_divides_wrongly(results: Results, keys: str = "offset") -> Evidence:
@@ -395,8 +397,8 @@ def scored(config: Config, *, everything: bool = False) -> LabelledArrays:
     where="section 3: O(L log L)",
     paper=INFORMER,
     kind="rate",
-    statement=r"ProbSparse attention scores $2 u L$ pairs with $u = c \lceil \ln L \rceil$: 4800, 20160 and 50400 at $L = 96, 336, 720$, $c = "
-    "5$, where attention scores $L^2$.",
+    statement=r"ProbSparse attention scores $2 u L$ pairs with $u = c \lceil \ln L \rceil$: 4800, 20160 and 50400 at $L = 96, 336, 720$, $c "
+    "= 5$, where attention scores $L^2$.",
     controls=[control("all pairs", case="full")],
 )
 def prob_sparse_scores_l_log_l_pairs(results: Results, case: str = "claimed") -> Evidence:
