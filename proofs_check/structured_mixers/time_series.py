@@ -204,8 +204,8 @@ def auto_correlation_reads_the_future(results: Results, case: str = "claimed") -
     "structured-mixers/prob.T1",
     where="section 3, Lemma 1, and the lower bounds (derived)",
     paper=INFORMER,
-    statement=r"$M = \log L + \mathrm{KL}(\mathrm{uniform} \,\|\, p)$, and $\log L \le M$, $\bar M \le M \le \bar M + \log L$ (2000 rows of "
-    "50 scores of four scales).",
+    statement=r"$M = \log L + \mathrm{KL}(\mathrm{uniform} \,\|\, p)$, and $\log L \le M$, $\bar M \le M \le \bar M + \log L$ (2000 rows "
+    "of 50 scores of four scales).",
     origin="rounding of sums of L exponentials and logarithms",
     controls=[control("KL(p | uniform) instead", reversed_=True), control("upper bound without log L", slack=0.0)],
 )
@@ -397,8 +397,8 @@ def scored(config: Config, *, everything: bool = False) -> LabelledArrays:
     where="section 3: O(L log L)",
     paper=INFORMER,
     kind="rate",
-    statement=r"ProbSparse attention scores $2 u L$ pairs with $u = c \lceil \ln L \rceil$: 4800, 20160 and 50400 at $L = 96, 336, 720$, $c "
-    "= 5$, where attention scores $L^2$.",
+    statement=r"ProbSparse attention scores $2 u L$ pairs with $u = c \lceil \ln L \rceil$: 4800, 20160 and 50400 at $L = 96, 336, 720$, "
+    "$c = 5$, where attention scores $L^2$.",
     controls=[control("all pairs", case="full")],
 )
 def prob_sparse_scores_l_log_l_pairs(results: Results, case: str = "claimed") -> Evidence:
