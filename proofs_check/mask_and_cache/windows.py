@@ -70,7 +70,8 @@ def queue_against_band(config: object, *, window: int = WINDOW) -> LabelledArray
     "mask-and-cache/mask.T7",
     where="derived",
     kind="identity",
-    statement="Decoding with a queue of the last $w - 1$ keys and values is one pass under the band mask of width $w$ (w = 4, 12 tokens, 1 to 3 "
+    statement="Decoding with a queue of the last $w - 1$ keys and values is one pass under the band mask of width "
+    "$w$ (w = 4, 12 tokens, 1 to 3 "
     "layers, 3 networks).",
     controls=[control("w entries kept and read", case="one_more"), control("all entries kept", case="causal")],
 )
@@ -97,7 +98,8 @@ def queue_against_truncation(config: object, *, window: int = WINDOW) -> Labelle
     "mask-and-cache/mask.T8",
     where="derived",
     kind="identity",
-    statement="A queue of $w - 1$ entries is not a recomputation on the last $w$ tokens: the last output differs by more than 0.01 with two and three "
+    statement="A queue of $w - 1$ entries is not a recomputation on the last $w$ tokens: the last output differs by "
+    "more than 0.01 with two and three "
     "layers; with one layer it is the same (w = 4, 12 tokens, 3 networks).",
     controls=[control("a window of all tokens", case="whole"), control("the one-layer case at two layers", same=(2,))],
 )
@@ -132,7 +134,8 @@ def sight_of_a_queue(config: object, *, window: int = WINDOW) -> LabelledArrays:
     "mask-and-cache/mask.T8.sight",
     where="derived",
     kind="identity",
-    statement="The last output of a queue of $w - 1$ entries depends on exactly the last $L(w - 1) + 1$ tokens: older ones leave it as it is to the "
+    statement="The last output of a queue of $w - 1$ entries depends on exactly the last $L(w - 1) + 1$ tokens: "
+    "older ones leave it as it is to the "
     "last bit (w = 4, L = 1, 2, 3).",
     controls=[control("w entries kept", case="wider"), control("w - 2 entries kept", case="narrower")],
 )
