@@ -16,8 +16,8 @@ class Counts(NamedTuple):
     """Of one forward pass."""
 
     multiply_adds: int
-    """products that are summed in matrix multiplications, and half of 5 M log2 M for each Fourier transform of M places (an
-    operation with complex numbers counts as one)"""
+    """products that are summed in matrix multiplications, and half of the operations of Fourier transforms, 5 M log2 M for M
+    complex places and half of that for real ones; a multiply-add of complex numbers counts as one"""
     saved: int
     """real and complex numbers kept for the backward pass, each place in memory once; masks and parameters left out"""
 
@@ -40,7 +40,7 @@ def count(function: Callable[[], Any], parameters: tuple[Tensor, ...] = ()) -> C
         custom_mapping={
             # The fused kernel of the processor, which torch does not count by itself.
             torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _fused_attention,
-            torch.ops.aten._fft_r2c: _transform,
+            torch.ops.aten._fft_r2c: _real_transform,
             torch.ops.aten._fft_c2c: _transform,
             torch.ops.aten._fft_c2r: _transform_back,
         },
@@ -65,8 +65,12 @@ def _transform(shape: Any, dims: Any, *_: Any, out_shape: Any = None, **__: Any)
     return transform_operations(math.prod(shape), math.prod(shape[dim] for dim in dims))
 
 
+def _real_transform(shape: Any, dims: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return _transform(shape, dims) // 2
+
+
 def _transform_back(shape: Any, dims: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return transform_operations(math.prod(out_shape), math.prod(out_shape[dim] for dim in dims))
+    return _transform(out_shape, dims) // 2
 
 
 def transform_operations(numbers: int, places: int) -> int:

@@ -44,7 +44,8 @@ def context(
     down = causal(rows) if column_mask is None else column_mask
     for row, column in stack.outer:
         image = image + attend(row, image, full(columns))
-        image = image + attend(column, image.transpose(-3, -2), down).transpose(-3, -2)
+        turned = image.transpose(-3, -2).contiguous()  # one copy for all three products
+        image = image + attend(column, turned, down).transpose(-3, -2)
     return image
 
 

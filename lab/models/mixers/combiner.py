@@ -208,15 +208,15 @@ class Combiner(Mixer):
         key, value = cut["key"], cut["value"]
         inside = (query.mean(-2, keepdim=True) @ key.mT).softmax(-1) @ value  # [..., segment, 1, size]
         pooled = key.amax(-2) if self.logit == "max" else key.mean(-2)
-        of_regions = query @ pooled.mT.unsqueeze(-3)  # [..., segment, token, region]
+        of_regions = (query.flatten(-3, -2) @ pooled.mT).unflatten(-2, (count, size))  # [..., segment, token, region]
         if self.logit == "mean and size":
             of_regions = of_regions + math.log(size)
         place = torch.arange(count, device=mask.device)
         later = (place >= place.unsqueeze(-1)).unsqueeze(-2)
         own = (query @ key.mT).masked_fill(~causal(size).to(mask.device), -math.inf)
         shares = torch.cat((of_regions.masked_fill(later, -math.inf), own), dim=-1).softmax(-1)
-        mixed = shares[..., :count] @ inside.transpose(-3, -2) + shares[..., count:] @ value
-        return mixed.flatten(-3, -2)[..., :length, :]
+        from_regions = shares[..., :count].flatten(-3, -2) @ inside.squeeze(-2)
+        return (from_regions + (shares[..., count:] @ value).flatten(-3, -2))[..., :length, :]
 
     def start(self, streams: Streams) -> State:
         """Nothing held."""

@@ -118,7 +118,8 @@ def prob_sparse(
     masked = torch.equal(mask, causal(length).to(mask.device))
     if not masked and not bool(mask.all()):
         raise LabError("ProbSparse attention is defined under the patterns full and causal; give it one of them.")
-    found = estimates(query, key, sampled, score, sight)
+    with torch.no_grad():  # a choice has no gradient
+        found = estimates(query, key, sampled, score, sight)
     idle = value.mean(-2, keepdim=True).expand(value.shape)
     if masked:
         idle = value.cumsum(-2)
