@@ -20,12 +20,13 @@
 # That is $2 N^{3/2}$ numbers. Cooley and Tukey's factorisation shows that the Fourier transform is one:
 # $w_N^{ij} = w_N^{(i_1 m + i_0) j_1}\, w_m^{i_0 j_0}$, since the factor $w_N^{i_1 m \cdot m j_0}$ is 1.
 #
-# **Causality.** Read $M$ as evaluation: $(Mu)_i = \sum_j u_j\, q_j(w_N^i)$ with $q_{j_1 + m j_0}(Z) = l_{j_1}(Z)\, r_{j_1,j_0}(Z^m)$. Then
-# $M^{-1}(Mk \cdot Mu)$ multiplies two combinations of the basis modulo $Z^N - 1$ and writes the product in the basis again.
-# Let $l_{j_1}$ have powers $j_1 \dots m-1$ and $r_{j_1, j_0}$ powers from $j_0$ to $m/2 - 1$, with lowest coefficients that are
-# not 0, and let $u$ and $k$ be 0 beyond $n = N/2$. For $i, j < n$ the product $q_i q_j$ is divisible by $Z^{i+j}$, has a degree
-# below $N$ (each factor reaches $N/2 - 1$ at most), and so lies in the span of the $q_l$ with $l \ge i + j$: token $j$
-# reaches outputs $l \ge j$ only. (Order in $Z$: the lowest power of $q_l$ is $l$ itself, so these are a triangular basis.)
+# **Causality.** Read $M$ as evaluation: $(Mu)_i = \sum_j u_j\, q_j(w_N^i)$ with $q_{j_1 + m j_0}(Z) = l_{j_1}(Z)\,
+# r_{j_1,j_0}(Z^m)$. Then $M^{-1}(Mk \cdot Mu)$ multiplies two combinations of the basis modulo $Z^N - 1$ and writes
+# the product in the basis again. Let $l_{j_1}$ have powers $j_1 \dots m-1$ and $r_{j_1, j_0}$ powers from $j_0$ to
+# $m/2 - 1$, with lowest coefficients that are not 0, and let $u$ and $k$ be 0 beyond $n = N/2$. For $i, j < n$ the
+# product $q_i q_j$ is divisible by $Z^{i+j}$, has a degree below $N$ (each factor reaches $N/2 - 1$ at most), and so
+# lies in the span of the $q_l$ with $l \ge i + j$: token $j$ reaches outputs $l \ge j$ only. (Order in $Z$: the lowest
+# power of $q_l$ is $l$ itself, so these are a triangular basis.)
 
 
 # %%

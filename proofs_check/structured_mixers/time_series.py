@@ -299,7 +299,8 @@ def choosing_queries_reads_the_future(results: Results, variant: str = "released
     where="derived",
     paper=INFORMER,
     kind="identity",
-    statement="Chosen by their scores on past keys, among the queries so far, ProbSparse attention is causal: multiplying the last key by "
+    statement="Chosen by their scores on past keys, among the queries so far, ProbSparse attention is causal: "
+    "multiplying the last key by "
     "4 changes no earlier output, to the last bit, in any prompt.",
     controls=[control("queries chosen as released", variant="released")],
 )

@@ -61,7 +61,8 @@ LENGTHS = (16, 100, 257, 1024)
     "structured-mixers/fnet.T1",
     where="the mixing layer of FNet, on which the paper builds",
     paper=PAPER,
-    statement=r"FNet's $\mathrm{Re}\,\mathcal F_N \mathcal F_d\, x$ is $C_N x C_d - S_N x S_d$ in cosine and sine tables, and the unitary "
+    statement=r"FNet's $\mathrm{Re}\,\mathcal F_N \mathcal F_d\, x$ is $C_N x C_d - S_N x S_d$ in cosine and sine "
+    r"tables, and the unitary "
     r"transform applied twice reverses the tokens, $n \to -n \bmod N$.",
     origin="rounding of sums of N d products of numbers of modulus 1 and of the reference's log N d levels",
     controls=[control("the sines added", sign=1.0), control("a reversal that moves the first token", first=True)],
