@@ -19,7 +19,7 @@ from torch import Tensor
 from lab.errors import LabError
 from lab.models.masks import causal, full
 from lab.models.mixers.heads import Head, attend, random_head, weights
-from lab.models.mixers.interface import Mixer, Streams
+from lab.models.mixers.interface import Mixer, Streams, sequence_mixer
 from lab.streams import RandomStream
 
 
@@ -127,6 +127,7 @@ def product_weights(
     return torch.einsum("jia,ajb->ijab", column, row).reshape(rows * columns, rows * columns)
 
 
+@sequence_mixer(patterns=[{"name": "full", "length": 6}], arguments={"rows": 2, "columns": 3}, query=3, key=3, value=2)
 class Axial(Mixer):
     """Row attention, then column attention with the same queries and keys, on images of ``rows`` x ``columns``.
 
@@ -197,6 +198,12 @@ class AxialStack(Mixer):
     def reads(self, mask: Bool[Tensor, "token token"]) -> Bool[Tensor, "token token"]:
         """The tokens before it in raster order, without its own."""
         return mask.tril(-1)
+
+
+@sequence_mixer(patterns=[{"name": "causal", "length": 6}], stream=4)
+def random_axial_stack(width: int = 4, columns: int = 3, seed: int = 0) -> AxialStack:
+    """`AxialStack` with random heads, one outer pair and one inner layer, for streams of ``width``."""
+    return AxialStack(random_stack(RandomStream(seed, ("axial",)), width), columns)
 
 
 def require_causal(mask: Tensor, who: str) -> None:

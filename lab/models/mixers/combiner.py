@@ -22,7 +22,7 @@ from torch import Tensor
 from lab.errors import LabError
 from lab.models.masks import causal
 from lab.models.mixers.axial import require_causal
-from lab.models.mixers.interface import Mixer, State, Streams
+from lab.models.mixers.interface import Mixer, State, Streams, sequence_mixer
 from lab.statistics import rounding_bound
 
 LOGITS = ("max", "mean", "mean and size", "logsumexp")
@@ -170,6 +170,7 @@ def region_sums(values: Tensor, region: Tensor) -> Tensor:
     return values @ places
 
 
+@sequence_mixer(patterns=[{"name": "causal", "length": 8}], arguments={"segment": 3}, query=3, key=3, value=2)
 class Combiner(Mixer):
     """Combiner attention with segments of ``segment`` tokens, causal.
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lab.errors import LabError
 from lab.models.masks import causal
-from lab.models.mixers.interface import Mixer, State, Streams
+from lab.models.mixers.interface import Mixer, State, Streams, sequence_mixer
 from lab.models.mixers.monarch import root_of_unity
 from lab.statistics import rounding_bound
 
@@ -101,6 +101,11 @@ def padded_length(length: int) -> int:
     return 1 << (2 * length - 2).bit_length()
 
 
+@sequence_mixer(
+    patterns=[{"name": "causal", "length": 8}, {"name": "prefix_lm", "length": 8, "prefix_length": 3}],
+    arguments={"length": 8},
+    stream=2,
+)
 class MaskedFourier(Mixer):
     """y_t = Re sum_{n <= t} x_n exp(-2 pi i n t / N) for prompts of N = ``length`` tokens.
 

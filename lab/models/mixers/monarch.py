@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lab.errors import LabError
 from lab.models.masks import causal
-from lab.models.mixers.interface import Mixer, Streams
+from lab.models.mixers.interface import Mixer, Streams, sequence_mixer
 from lab.streams import RandomStream
 
 
@@ -252,6 +252,12 @@ class CausalMonarch(Mixer):
         length = len(mask)
         padded = torch.nn.functional.pad(streams["stream"], (0, 0, 0, length))
         return multiply(self.back, self.gain * multiply(self.factors, padded)).real[..., :length, :]
+
+
+@sequence_mixer(patterns=[{"name": "full", "length": 9}], stream=2)
+def random_monarch(length: int = 9, seed: int = 0) -> Monarch:
+    """`Monarch` with random blocks for ``length`` tokens."""
+    return Monarch(random_factors(RandomStream(seed, ("monarch",)), length))
 
 
 def _fitting(factors: Factors, values: Tensor) -> int:

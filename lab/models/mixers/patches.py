@@ -17,7 +17,7 @@ from lab.errors import LabError
 from lab.models.masks import causal
 from lab.models.mixers.axial import require_causal, shifted
 from lab.models.mixers.heads import Head, attend, random_head
-from lab.models.mixers.interface import Mixer, Streams
+from lab.models.mixers.interface import Mixer, Streams, sequence_mixer
 from lab.streams import RandomStream
 
 
@@ -109,3 +109,9 @@ class TwoLevelPatches(Mixer):
     def reads(self, mask: Bool[Tensor, "token token"]) -> Bool[Tensor, "token token"]:
         """The tokens before it, without its own."""
         return mask.tril(-1)
+
+
+@sequence_mixer(patterns=[{"name": "causal", "length": 9}], stream=4)
+def random_patches(width: int = 4, patch: int = 3, seed: int = 0) -> TwoLevelPatches:
+    """`TwoLevelPatches` with random weights for streams of ``width``."""
+    return TwoLevelPatches(random_levels(RandomStream(seed, ("patches",)), width, patch), patch)

@@ -17,7 +17,7 @@ from torch import Tensor
 from lab.errors import LabError
 from lab.models.masks import causal
 from lab.models.mixers.heads import weights
-from lab.models.mixers.interface import Mixer, Streams
+from lab.models.mixers.interface import Mixer, Streams, sequence_mixer
 from lab.streams import RandomStream
 
 SCORES = ("released", "sampled mean")
@@ -166,3 +166,9 @@ class ProbSparse(Mixer):
                 f"Keys were sampled for {len(self.sampled)} queries but there are {len(mask)} tokens; sample them anew."
             )
         return prob_sparse(streams["query"], streams["key"], streams["value"], self.sampled, mask, sight=self.sight)
+
+
+@sequence_mixer(patterns=[{"name": "causal", "length": 8}, {"name": "full", "length": 8}], query=3, key=3, value=2)
+def prob_sparse_by_the_past(length: int = 8, factor: int = 1, seed: int = 0) -> ProbSparse:
+    """`ProbSparse` whose queries are chosen by past keys, so that the causal pattern is what it says."""
+    return ProbSparse(sampled_keys(RandomStream(seed, ("prob-sparse",)), length, factor), sight="past")
