@@ -34,6 +34,7 @@
 # %%
 from __future__ import annotations
 
+import functools
 from functools import cache
 
 import numpy as np
@@ -257,9 +258,7 @@ def intensities(config: object, *, caches: int | None = None) -> LabelledArrays:
         held, tokens = PatternCache(), ids(context).expand(1, batch, context)
         with torch.no_grad():
             held.read(model(), tokens[..., :-1], masks.causal(context - 1))
-            run = count(
-                lambda held=held, tokens=tokens: held.read(model(), tokens[..., -1:], masks.causal(len(tokens[0, 0])))
-            )  # type: ignore[misc]
+            run = count(functools.partial(held.read, model(), tokens[..., -1:], masks.causal(context)))
         size = 2 * (matrices + (batch if caches is None else caches) * held.numbers)
         found.append(abs(2 * run.multiply_adds / size - costs.intensity(SIZE, batch, context)))
     stated = [
@@ -397,8 +396,8 @@ def generation_and_intensity(results: Results) -> Sheet:
     )
     batches = 2 ** np.arange(15)
     for context in (128, 2048, 32768):
-        values = [costs.intensity(LARGE, int(b), context) for b in batches]
-        panel.line(batches, values, name=f"n = {context}", marks=False, of="exact")
+        per_byte = [costs.intensity(LARGE, int(b), context) for b in batches]
+        panel.line(batches, per_byte, name=f"n = {context}", marks=False, of="exact")
         panel.level(costs.largest_intensity(LARGE, context), f"limit, n = {context}")
     return sheet
 

@@ -75,17 +75,15 @@ def causal_in_chunks(config: object, *, restart: bool = False) -> LabelledArrays
     mask, found = masks.causal(TOKENS), []
     for chunks in CHUNKS:
         places = [place for size in chunks for place in range(size)] if restart else None
-        found.append(
-            by_seed_and_depth(
-                lambda model, seed, chunks=chunks, places=places: {
-                    "difference": largest(
-                        in_chunks(model, prompt(seed, positions=places), mask, chunks)
-                        - outputs(model, prompt(seed), mask)
-                    ),
-                    "bound": rounding(len(model.layers), seed, mask),
-                }
-            )
-        )
+
+        def measure(
+            model: Transformer, seed: int, chunks: tuple[int, ...] = chunks, places: list[int] | None = places
+        ) -> dict[str, float]:
+            through_cache = in_chunks(model, prompt(seed, positions=places), mask, chunks)
+            difference = through_cache - outputs(model, prompt(seed), mask)
+            return {"difference": largest(difference), "bound": rounding(len(model.layers), seed, mask)}
+
+        found.append(by_seed_and_depth(measure))
     return {name: xr.concat([one[name] for one in found], dim="chunks") for name in ("difference", "bound")}
 
 

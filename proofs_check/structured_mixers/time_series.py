@@ -30,6 +30,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,11 @@ SERIES, PERIOD, NOISE = 48, 8, 0.5
 LENGTH, SIZE = 96, 8
 
 
+def moved_lags(streams: Mapping[str, Tensor]) -> Tensor:
+    """Auto-correlation of queries, keys and values."""
+    return auto_correlation(streams["query"], streams["key"], streams["value"])
+
+
 def draw(seed: RandomStream, name: str, *shape: int) -> Tensor:
     """Independent normal numbers of one seed."""
     return torch.from_numpy(seed.child(name).rng().standard_normal(shape))
@@ -99,7 +105,7 @@ def correlations_are_spectra(config: Config, *, conjugate: bool = True, padded: 
         rows = (0, 0, 0, length if padded else 0)
         wide = [torch.nn.functional.pad(one, rows) for one in (query, key)]
         linear = torch.stack([(query[lag:] * key[: length - lag]).sum(0) for lag in range(length)])
-        pairs.append((largest(correlations(*wide, conjugate)[:length] - linear), bound))
+        pairs.append((largest(correlations(wide[0], wide[1], conjugate)[:length] - linear), bound))
     return deviations(pairs)
 
 
@@ -123,7 +129,7 @@ def auto_correlation_is_equivariant(
     pairs = []
     for by in range(1, 40):
         turned = {name: value.roll(by, 0) if name in moved else value for name, value in streams.items()}
-        difference = auto_correlation(**turned) - auto_correlation(**streams).roll(by, 0)
+        difference = moved_lags(turned) - moved_lags(streams).roll(by, 0)
         pairs.append((largest(difference), 2 * rounding_bound(21 * math.log2(8 * 40) + 80, size)))
     return deviations(pairs)
 
@@ -169,7 +175,7 @@ def reach_of_the_last_token(config: Config, *, kind: str = "auto-correlation") -
         if kind == "attention":
             scores = (given["query"] @ given["key"].T).masked_fill(~masks.causal(SERIES), -math.inf)
             return scores.softmax(-1) @ given["value"]
-        return auto_correlation(**given)
+        return moved_lags(given)
 
     moved = []
     for name in ("value", "query"):
@@ -423,7 +429,7 @@ def change_of_the_past(results: Results) -> Sheet:
     )
     for variant, name in (("released", "chosen by all keys (released)"), ("past", "chosen by past keys")):
         values = (moved.sel(variant=variant).values[:, None] > threshold).astype(float)
-        panel.curve(values, x=threshold, name=name, within=(0, 1), marks=False)
+        panel.curve(values, x=threshold, name=name, within=(0, 1))
     return sheet
 
 

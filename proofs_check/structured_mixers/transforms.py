@@ -30,6 +30,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -177,8 +178,8 @@ def chirp_errors(config: object) -> LabelledArrays:
     for length in LENGTHS:
         values = normal(f"chirp {length}", length, 2)
         table = masked_transform(values)
-        ways = ({}, {"sign": -1.0}, {"padded": False})
-        found = [largest(masked_transform_by_chirps(values, **way) - table) for way in ways]  # type: ignore[arg-type]
+        ways: tuple[dict[str, Any], ...] = ({}, {"sign": -1.0}, {"padded": False})
+        found = [largest(masked_transform_by_chirps(values, **way) - table) for way in ways]
         rows.append([one / largest(table) for one in (*found, chirp_rounding(values))])
     return {"error": labelled(rows, length=LENGTHS, way=("chirps", "h with the sign of c", "not padded", "bound"))}
 
