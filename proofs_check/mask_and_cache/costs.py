@@ -392,7 +392,7 @@ def generation_and_intensity(results: Results) -> Sheet:
     for values, name in ((without, "no cache"), (cached, "cache"), (state, "state of linear attention")):
         panel.line(lengths, values, name=name, marks=False, of="exact")
     panel = sheet.panel(
-        "no batch passes the cache", x="prompts B", y="operations a byte", scale=("log", "log"), legend="best"
+        "no batch passes the cache", x="prompts B", y="operations a byte", scale=("log", "log"), legend="outside"
     )
     batches = 2 ** np.arange(15)
     for context in (128, 2048, 32768):

@@ -355,7 +355,7 @@ def caches_refuse_other_patterns(results: Results, itself: bool = False) -> Evid
 def stale_cache_by_depth(results: Results) -> Sheet:
     """Error of a grown prefix read through its stale cache, of the old tokens and the new ones, and its distance to the
     block-causal mask, against depth."""
-    sheet = Sheet(width=6.8, height=4.2, foot="exact zeros are drawn at 1e-17; bands: range of 3 networks")
+    sheet = Sheet(width=6.8, height=4.2, foot="exact zeros are drawn at 1e-17")
     panel = sheet.panel(
         "one layer forgives the new tokens, and only them",
         x="layers",

@@ -147,7 +147,7 @@ def sight_grows_by_the_window(results: Results, case: str = "claimed") -> Eviden
 @PROOFS.figure
 def queue_and_truncation(results: Results) -> Sheet:
     """Difference of the last output of a queue of 3 entries to the band mask of width 4, and to the last 4 tokens alone, by depth."""
-    sheet = Sheet(width=6.8, height=4.2, foot="exact zeros are drawn at 1e-17; bands: range of 3 networks")
+    sheet = Sheet(width=6.8, height=4.2, foot="exact zeros are drawn at 1e-17")
     panel = sheet.panel(
         "a queue is a band mask, not a truncated prompt",
         x="layers",
