@@ -8,17 +8,18 @@ a different transform for every t. Since n t = (n^2 + t^2 - (t - n)^2) / 2 it is
 
     y_t = Re c_t sum_{n <= t} (c_n x_n) h_{t-n},    c_n = exp(-pi i n^2 / N),    h_n = exp(+pi i n^2 / N),
 
-and so costs three Fourier transforms of 2 N places (Bluestein's trick; the sum over n <= t is what a zero-padded
-convolution computes). FNetAR (Lou et al. 2021) publishes no formula of its mask; this one is the plain reading.
+and so costs two Fourier transforms of about 2 N places, and a third that depends on N alone (Bluestein's trick; the sum over
+n <= t is what a zero-padded convolution computes). FNetAR (Lou et al. 2021) publishes no formula of its mask; this one is the plain reading.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from lab.errors import LabError
@@ -71,20 +72,34 @@ def masked_transform_by_prefixes(values: Float[Tensor, "*batch token width"]) ->
 def masked_transform_by_chirps(
     values: Float[Tensor, "*batch token width"], sign: float = 1.0, padded: bool = True
 ) -> Float[Tensor, "*batch token width"]:
-    """The same, as a convolution between two chirps: three transforms of `padded_length` places.
+    """The same, as a convolution between two chirps: two transforms of `padded_length` places,
+    and one that depends on the length alone and is kept.
 
     Args:
         values: x.
         sign: of the exponent of h; -1 is no identity.
         padded: without padding late tokens wrap around to early ones.
     """
+    return masked_spectrum_by_chirps(values, sign, padded).real.to(values.dtype)
+
+
+def masked_spectrum_by_chirps(
+    values: Float[Tensor, "*batch token width"], sign: float = 1.0, padded: bool = True
+) -> Complex[Tensor, "*batch token width"]:
+    """The transform itself, sum_{n <= t} x_n exp(-2 pi i n t / N), of which `masked_transform_by_chirps` is the real part."""
     length = values.shape[-2]
-    chirp = chirps(length).to(values.device)
     places = padded_length(length) if padded else length
-    inner = torch.fft.fft(chirp.unsqueeze(-1) * values, n=places, dim=-2)
-    filter_ = torch.fft.fft(chirp.conj() if sign > 0 else chirp, n=places).unsqueeze(-1)
-    found = torch.fft.ifft(inner * filter_, dim=-2)[..., :length, :]
-    return (chirp.unsqueeze(-1) * found).real.to(values.dtype)
+    chirp, spectrum = (one.to(values.device) for one in _plan(length, places, sign > 0))
+    columns = values.transpose(-1, -2)  # transforms run along memory
+    found = torch.fft.ifft(torch.fft.fft(chirp * columns, n=places) * spectrum)[..., :length]
+    return (chirp * found).transpose(-1, -2)
+
+
+@functools.lru_cache(maxsize=8)
+def _plan(length: int, places: int, conjugate: bool) -> tuple[Tensor, Tensor]:
+    """The chirp c and the transform of h, which do not depend on the values."""
+    chirp = chirps(length)
+    return chirp, torch.fft.fft(chirp.conj() if conjugate else chirp, n=places)
 
 
 def chirps(length: int) -> Tensor:

@@ -108,12 +108,12 @@ def causal_monarch(mixer: CausalMonarch, mask: Tensor, sizes: Sizes) -> Counts:
 
 @cost.register
 def masked_fourier(mixer: MaskedFourier, mask: Tensor, sizes: Sizes) -> Counts:
-    """n^2 w by the table, which is saved; by chirps 2 w + 1 transforms of M places, which save a chirp and a filter."""
+    """n^2 w by the table, which is saved; by chirps 2 w transforms of M places, which save a chirp and a filter."""
     length, width = len(mask), sizes["stream"]
     if length < mixer.CHIRPS_FROM:
         return Counts(length**2 * width, length**2)
     places = padded_length(length)
-    return Counts(transform_operations((2 * width + 1) * places, places) // 2, length + places)
+    return Counts(transform_operations(2 * width * places, places) // 2, length + places)
 
 
 @cost.register
