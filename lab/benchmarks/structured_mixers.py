@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lab.models.masks import causal
-from lab.models.mixers.fourier import masked_spectrum_by_chirps, masked_transform_by_chirps, transform_table
+from lab.models.mixers.fourier import chirp_plan, masked_spectrum, transform_table
 from lab.models.mixers.monarch import dense, multiply, random_factors
 from lab.streams import stream
 
@@ -48,13 +48,13 @@ def compare(name: str, required: float, plain: Callable[[], Tensor], structured:
 
 def main() -> None:
     torch.set_num_threads(1)
-    table = transform_table(TOKENS) * causal(TOKENS)
+    table, plan = transform_table(TOKENS) * causal(TOKENS), chirp_plan(TOKENS)
     values = torch.from_numpy(stream(0, "benchmark").rng().standard_normal((TOKENS, 1)))
     compare(
         "masked Fourier transform by chirps, complex",
         20.0,
         lambda: table @ values.to(table.dtype),
-        lambda: masked_spectrum_by_chirps(values),
+        lambda: masked_spectrum(values, plan),
     )
     cosines = table.real.contiguous()
     for channels in (1, 8):
@@ -63,7 +63,7 @@ def main() -> None:
             f"its real part alone, {channels} channel{'s' * (channels > 1)}",
             5.0,
             lambda values=values: cosines @ values,  # type: ignore[misc]
-            lambda values=values: masked_transform_by_chirps(values),  # type: ignore[misc]
+            lambda values=values: masked_spectrum(values, plan).real,  # type: ignore[misc]
         )
     factors = random_factors(stream(0, "monarch"), TOKENS)
     matrix = dense(factors)

@@ -65,7 +65,7 @@ LENGTHS = (9, 16, 64, 256)
 
 @PROOFS.identity(
     "structured-mixers/m2.T1",
-    where="section 3: Monarch matrices contain the Fourier transform",
+    where="Monarch matrices contain the Fourier transform",
     paper=PAPER,
     kind="construction",
     statement=r"The Fourier transform of $N = m^2$ places is the Monarch matrix with $R_{j_1}[i_0, j_0] = w_m^{i_0 j_0}$ for all "
@@ -97,7 +97,7 @@ def fourier_is_monarch(config: object, *, twiddles: bool = True, exchanged: bool
 
 @PROOFS.identity(
     "structured-mixers/m2.T2",
-    where="section 4: Monarch matrices as evaluations of polynomials",
+    where="Monarch matrices as evaluations of polynomials",
     paper=PAPER,
     statement=r"With blocks that are values of polynomials, $R_{j_1}[i_0, j_0] = r_{j_1,j_0}(w_m^{i_0})$ and $L_{i_0}[i_1, j_1] = "
     r"l_{j_1}(w_N^{i_1 m + i_0})$, $(Mu)_i = \sum_j u_j q_j(w_N^i)$ where $q_{j_1 + m j_0}(Z) = l_{j_1}(Z)\, r_{j_1,j_0}(Z^m)$, "
@@ -237,7 +237,7 @@ def parameters(config: object, *, order: int = 2) -> LabelledArrays:
 
 @PROOFS.claim(
     "structured-mixers/m2.R1",
-    where="section 3: order p costs p N^{(p+1)/p}",
+    where="order p costs p N^{(p+1)/p}",
     paper=PAPER,
     kind="rate",
     statement=r"An order-2 Monarch matrix has $2 N^{3/2}$ numbers (8192, 65536, 524288 at $N = 256, 1024, 4096$): $\sqrt N / 2$ times "

@@ -100,7 +100,7 @@ def support(config: object, *, regions: str = "segments") -> LabelledArrays:
 
 @PROOFS.claim(
     "structured-mixers/comb.T1",
-    where="section 3, where the regions of every token are a partition of its past",
+    where="the construction, whose regions are a partition of every token's past",
     paper=PAPER,
     kind="identity",
     statement="Combiner's induced attention is a probability law with full causal support: with 6 segments of 4 tokens every "
@@ -149,7 +149,7 @@ def binary_covers(config: object, *, later: int = 0) -> LabelledArrays:
 
 @PROOFS.claim(
     "structured-mixers/comb.T2",
-    where="section 4, logsparse",
+    where="the logsparse variant",
     paper=PAPER,
     kind="identity",
     statement="The blocks of the binary digits of $i$ cover $\\{0, \\dots, i-1\\}$ once each, for all $i < 200$; they are aligned "
@@ -333,7 +333,7 @@ def pair_counts(config: object, *, size: str = "root") -> LabelledArrays:
 
 @PROOFS.claim(
     "structured-mixers/comb.R1",
-    where="section 4, fixed: sub-quadratic cost",
+    where="the fixed variant: sub-quadratic cost",
     paper=PAPER,
     kind="rate",
     statement=r"With segments of $\sqrt L$ tokens a Combiner scores exactly $L^{3/2}$ pairs (and $L$ inside regions): 4096, 32768 "

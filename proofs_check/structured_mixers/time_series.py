@@ -84,7 +84,7 @@ def draw(seed: RandomStream, name: str, *shape: int) -> Tensor:
 
 @PROOFS.identity(
     "structured-mixers/acorr.T1",
-    where="section 3.2",
+    where="auto-correlation, as in the released code",
     paper=AUTOFORMER,
     statement=r"The inverse transform of $\hat q\, \overline{\hat k}$ is the circular correlation $\sum_t q_{t+\tau} k_t$; of series "
     "padded to twice their length, the linear one (lengths 24, 31 and 96).",
@@ -146,7 +146,7 @@ def periods(config: Config, seed: int) -> LabelledArrays:
 
 @PROOFS.claim(
     "structured-mixers/acorr.P1",
-    where="section 3.2: period-based dependencies",
+    where="period-based dependencies",
     paper=AUTOFORMER,
     kind="phenomenon",
     statement="The lag of largest auto-correlation of a random pattern of period 8, repeated to 48 places in noise of standard "
@@ -208,7 +208,7 @@ def auto_correlation_reads_the_future(results: Results, case: str = "claimed") -
 
 @PROOFS.identity(
     "structured-mixers/prob.T1",
-    where="section 3, Lemma 1, and the lower bounds (derived)",
+    where="Lemma 1, and the lower bounds (derived)",
     paper=INFORMER,
     statement=r"$M = \log L + \mathrm{KL}(\mathrm{uniform} \,\|\, p)$, and $\log L \le M$, $\bar M \le M \le \bar M + \log L$ (2000 rows "
     "of 50 scores of four scales).",
@@ -401,7 +401,7 @@ def scored(config: Config, *, everything: bool = False) -> LabelledArrays:
 
 @PROOFS.claim(
     "structured-mixers/prob.R2",
-    where="section 3: O(L log L)",
+    where="cost of O(L log L)",
     paper=INFORMER,
     kind="rate",
     statement=r"ProbSparse attention scores $2 u L$ pairs with $u = c \lceil \ln L \rceil$: 4800, 20160 and 50400 at $L = 96, 336, 720$, "

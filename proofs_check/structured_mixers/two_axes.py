@@ -84,7 +84,7 @@ def axial_dependencies(
 
 @PROOFS.claim(
     "structured-mixers/axial.T1",
-    where="section 3: the full autoregressive model",
+    where="the autoregressive model, its structure as in the released code",
     paper=AXIAL,
     kind="identity",
     statement="Every output of the axial stack depends on exactly the tokens before it in raster order, already with one outer "
@@ -118,7 +118,7 @@ def semi_parallel_sampling(config: object, *, row_by_row: bool = True, stale: bo
 
 @PROOFS.claim(
     "structured-mixers/axial.T2",
-    where="section 3: semi-parallel sampling",
+    where="semi-parallel sampling",
     paper=AXIAL,
     kind="identity",
     statement="Sampling with the outer layers run once a row gives the same tokens as running everything for every token: $H$ runs "
@@ -186,7 +186,7 @@ def axial_pairs(config: object, *, mask: str = "axial") -> LabelledArrays:
 
 @PROOFS.claim(
     "structured-mixers/axial.R1",
-    where="section 3: O(N sqrt N)",
+    where="cost of O(N sqrt N)",
     paper=AXIAL,
     kind="rate",
     statement="On squares of side $S$ row and column attention compute $2 S^3$ weights, $S/2$ times fewer than full attention's $S^4$ "
@@ -214,7 +214,7 @@ def level_dependencies(config: object, *, shifts: tuple[int, int] = (1, 1)) -> L
 
 @PROOFS.claim(
     "structured-mixers/mb.T1",
-    where="section 2: the global model is moved on by a patch, the local one by a byte",
+    where="the global model is moved on by a patch, the local one by a byte",
     paper=MEGABYTE,
     kind="identity",
     statement="Every output of the two-level model depends on exactly the bytes before it: exact zeros elsewhere "
@@ -252,7 +252,7 @@ def best_patches(
 
 @PROOFS.claim(
     "structured-mixers/mb.R1",
-    where="section 3.1, with the constant (derived)",
+    where="the paper takes P = T^(1/3); the constant is derived",
     paper=MEGABYTE,
     kind="rate",
     statement=r"Of $r\,T^2/P^2 + TP$ pairs the best whole patch lies within 1 of $P^* = (2 T r)^{1/3}$ and costs at most 0.5 % more than "
@@ -297,7 +297,7 @@ def best_patch_is_the_cube_root_of_twice_the_length(results: Results, case: str 
 
 @PROOFS.identity(
     "structured-mixers/tshuf.T1",
-    where="section 3: token shuffle and unshuffle",
+    where="token shuffle and unshuffle",
     paper="ma-2025-token-shuffle",
     statement="Merging squares of side $s$ and splitting them again returns every number exactly, and leaves $1/s^2$ of the tokens and "
     "$1/s^4$ of the pairs (4 x 6 and 6 x 12 images, s = 2, 3).",

@@ -9,14 +9,15 @@ a different transform for every t. Since n t = (n^2 + t^2 - (t - n)^2) / 2 it is
     y_t = Re c_t sum_{n <= t} (c_n x_n) h_{t-n},    c_n = exp(-pi i n^2 / N),    h_n = exp(+pi i n^2 / N),
 
 and so costs two Fourier transforms of about 2 N places, and a third that depends on N alone (Bluestein's trick; the sum over
-n <= t is what a zero-padded convolution computes). FNetAR (Lou et al. 2021) publishes no formula of its mask; this one is the plain reading.
+n <= t is what a zero-padded convolution computes). FNetAR (Lou et al. 2021) publishes no formula of its mask; this one is
+the plain reading.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -69,37 +70,41 @@ def masked_transform_by_prefixes(values: Float[Tensor, "*batch token width"]) ->
     return torch.stack(rows, dim=-2)
 
 
-def masked_transform_by_chirps(
-    values: Float[Tensor, "*batch token width"], sign: float = 1.0, padded: bool = True
-) -> Float[Tensor, "*batch token width"]:
-    """The same, as a convolution between two chirps: two transforms of `padded_length` places,
-    and one that depends on the length alone and is kept.
+class ChirpPlan(NamedTuple):
+    """What depends on the length alone: the chirp c [N] and the transform of h [M]."""
+
+    chirp: Tensor
+    spectrum: Tensor
+
+
+def chirp_plan(length: int, sign: float = 1.0, padded: bool = True) -> ChirpPlan:
+    """The plan for N = ``length`` tokens, M = `padded_length`.
 
     Args:
-        values: x.
+        length: N.
         sign: of the exponent of h; -1 is no identity.
-        padded: without padding late tokens wrap around to early ones.
+        padded: without padding, M = N, late tokens wrap around to early ones.
     """
-    return masked_spectrum_by_chirps(values, sign, padded).real.to(values.dtype)
+    chirp = chirps(length)
+    spectrum = torch.fft.fft(chirp.conj() if sign > 0 else chirp, n=padded_length(length) if padded else length)
+    return ChirpPlan(chirp, spectrum)
 
 
-def masked_spectrum_by_chirps(
-    values: Float[Tensor, "*batch token width"], sign: float = 1.0, padded: bool = True
+def masked_spectrum(
+    values: Float[Tensor, "*batch token width"], plan: ChirpPlan
 ) -> Complex[Tensor, "*batch token width"]:
-    """The transform itself, sum_{n <= t} x_n exp(-2 pi i n t / N), of which `masked_transform_by_chirps` is the real part."""
-    length = values.shape[-2]
-    places = padded_length(length) if padded else length
-    chirp, spectrum = (one.to(values.device) for one in _plan(length, places, sign > 0))
+    """sum_{n <= t} x_n exp(-2 pi i n t / N), the convolution between chirps: two transforms of M places a channel."""
+    chirp, spectrum = (one.to(values.device) for one in plan)
     columns = values.transpose(-1, -2)  # transforms run along memory
-    found = torch.fft.ifft(torch.fft.fft(chirp * columns, n=places) * spectrum)[..., :length]
+    found = torch.fft.ifft(torch.fft.fft(chirp * columns, n=len(spectrum)) * spectrum)[..., : len(chirp)]
     return (chirp * found).transpose(-1, -2)
 
 
-@functools.lru_cache(maxsize=8)
-def _plan(length: int, places: int, conjugate: bool) -> tuple[Tensor, Tensor]:
-    """The chirp c and the transform of h, which do not depend on the values."""
-    chirp = chirps(length)
-    return chirp, torch.fft.fft(chirp.conj() if conjugate else chirp, n=places)
+def masked_transform_by_chirps(
+    values: Float[Tensor, "*batch token width"], sign: float = 1.0, padded: bool = True
+) -> Float[Tensor, "*batch token width"]:
+    """`masked_transform` as the real part of `masked_spectrum`; see `chirp_plan` for the arguments."""
+    return masked_spectrum(values, chirp_plan(values.shape[-2], sign, padded)).real.to(values.dtype)
 
 
 def chirps(length: int) -> Tensor:
@@ -135,6 +140,7 @@ class MaskedFourier(Mixer):
         if length < 1:
             raise LabError(f"length = {length} of a masked Fourier transform must be at least 1; please raise it.")
         self.length = length
+        self.plan = chirp_plan(length) if length >= self.CHIRPS_FROM else None
 
     def parallel(
         self, streams: Streams, mask: Bool[Tensor, "token token"]
@@ -149,8 +155,8 @@ class MaskedFourier(Mixer):
                 f"A masked Fourier transform of length {self.length} got {len(mask)} tokens; its frequencies depend on the "
                 "length, so build it for these."
             )
-        if self.length >= self.CHIRPS_FROM and self._causal(mask):
-            return masked_transform_by_chirps(streams["stream"])
+        if self.plan is not None and self._causal(mask):
+            return masked_spectrum(streams["stream"], self.plan).real.to(streams["stream"].dtype)
         return masked_transform(streams["stream"], mask)
 
     def start(self, streams: Streams) -> State:
