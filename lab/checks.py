@@ -3,7 +3,7 @@
     for check in generator_checks(linear_regression, dimension=3, context_length=5, query_length=2):
         check.run()            # raises BrokenContract with the offending values
 
-A generator or a predictor of the library or of a user's task file registers itself with a decorator that
+A generator, a predictor or a sequence mixer of the library or of a user's task file registers itself with a decorator that
 names example sizes; the suite runs all checks on everything registered, and ``lab check FILE`` on a user's.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,8 @@ from torch import Tensor
 
 from lab.contracts import Registered, registered
 from lab.errors import LabError, told
+from lab.models.mask_patterns import mask as pattern_mask
+from lab.models.mixers.interface import FORMS, Mixer, at
 from lab.streams import stream
 from lab.tasks import Task
 
@@ -46,6 +48,8 @@ def checks(registered: Registered) -> Iterator[Check]:
         yield from generator_checks(registered.part, **example)
     elif registered.kind == "regression":
         yield from regression_predictor_checks(registered.part(**example))
+    elif registered.kind == "mixer":
+        yield from mixer_checks(registered.part(**example["arguments"]), example["patterns"], example["sizes"])
     else:
         sizes = {name: example[name] for name in ("vocabulary", "length") if name in example}
         arguments = {name: value for name, value in example.items() if name != "length"}
@@ -256,6 +260,126 @@ def token_predictor_checks(
     yield Check("no state is kept between calls", no_state)
     yield Check("it never looks at the answer", never_looks_ahead)
     yield Check("sequences do not influence each other", prompts_apart)
+
+
+def mixer_checks(
+    mixer: Mixer, patterns: Sequence[Mapping[str, Any]], sizes: Mapping[str, int], seed: int = 0
+) -> Iterator[Check]:
+    """The properties of a sequence mixer under each of the patterns, on generic streams of these sizes."""
+    rng = stream(seed, "contract").rng()
+
+    def draw(name: str, length: int) -> Tensor:
+        drawn = (2, 2, 2, length, sizes[name])
+        allowed = mixer.streams[name]
+        if allowed is None:
+            return torch.from_numpy(rng.standard_normal(drawn))
+        low, high = allowed
+        return torch.from_numpy(low + (min(high, low + 1.0) - low) * (1 - rng.random(drawn)))
+
+    for pattern in patterns:
+        mask = pattern_mask(**pattern)
+        length = len(mask)
+        streams = {name: draw(name, length) for name in mixer.streams}
+        runs = [(form, None) for form in mixer.forms(mask) if form != "chunked"]
+        runs += [
+            ("chunked", chunk) for chunk in sorted({1, 2, 3, length, length + 1}) if "chunked" in mixer.forms(mask)
+        ]
+        under = f"under {pattern['name']}"
+        arguments = (mixer, streams, mask, runs)
+        yield Check(
+            f"one finite output a token by every form, its streams as they were, {under}", partial(_runs, *arguments)
+        )
+        yield Check(f"all forms agree to rounding {under}", partial(_forms_agree, *arguments))
+        yield Check(f"a form that it does not have is refused {under}", partial(_refuses, mixer, streams, mask))
+        yield Check(f"the Jacobian has the declared zeros {under}", partial(_reads, *arguments))
+        yield Check(f"models, prompts and heads do not influence each other {under}", partial(_apart, *arguments))
+        if "recurrent" in mixer.forms(mask) and type(mixer).write is not Mixer.write:
+            yield Check(f"the state is as large as declared {under}", partial(_state, mixer, streams, sizes))
+
+
+Runs = Sequence[tuple[str, int | None]]
+
+
+def _called(form: str, chunk: int | None) -> str:
+    return f"the {form} form" + (f" in chunks of {chunk}" if chunk else "")
+
+
+def _runs(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor, runs: Runs) -> None:
+    leading = (2, 2, 2, len(mask))
+    for form, chunk in runs:
+        given = {name: value.clone() for name, value in streams.items()}
+        found = mixer.run(form, given, mask, chunk)
+        require(
+            tuple(found.shape[:4]) == leading and found.ndim == 5, f"{_called(form, chunk)} gave {tuple(found.shape)}"
+        )
+        require(bool(found.isfinite().all()), f"{_called(form, chunk)} gave numbers that are not finite")
+        changed = [name for name in streams if not torch.equal(given[name], streams[name])]
+        require(not changed, f"{_called(form, chunk)} changed its stream {', '.join(changed)}")
+
+
+def _forms_agree(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor, runs: Runs) -> None:
+    expected = mixer.parallel(streams, mask)
+    for form, chunk in runs[1:]:
+        difference, bound = (
+            float((mixer.run(form, streams, mask, chunk) - expected).abs().max()),
+            mixer.rounding(streams, mask),
+        )
+        require(
+            difference <= bound,
+            f"{_called(form, chunk)} differs from the parallel one by {difference:.3g}, above the bound {bound:.3g}",
+        )
+
+
+def _refuses(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor) -> None:
+    for form in set(FORMS) - set(mixer.forms(mask)):
+        try:
+            mixer.run(form, streams, mask, 2)
+        except LabError:
+            continue
+        require(False, f"the {form} form is not among {', '.join(mixer.forms(mask))} and runs")
+
+
+def _reads(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor, runs: Runs) -> None:
+    one = {name: value[:1, :1, :1].clone().requires_grad_() for name, value in streams.items()}
+    for form, chunk in runs:
+        output = mixer.run(form, one, mask, chunk)[0, 0, 0]
+        rows = []
+        for row in output:
+            parts = [
+                torch.autograd.grad(number, list(one.values()), retain_graph=True, allow_unused=True) for number in row
+            ]
+            each = [gradient[0, 0, 0].abs().amax(-1) for part in parts for gradient in part if gradient is not None]
+            rows.append(torch.stack(each).amax(0))
+        flow, declared = torch.stack(rows), mixer.reads(mask)
+        # A fast transform mixes all and cancels; only the parallel form must be zero to the last bit.
+        largest = 0.0 if form == "parallel" else 1e-12 * float(flow.max())
+        wrong = ((flow > largest) != declared).nonzero().tolist()
+        require(
+            not wrong,
+            f"{_called(form, chunk)}: output i depends on token j at {len(wrong)} other pairs than declared, first "
+            f"{tuple(wrong[0]) if wrong else ''}",
+        )
+
+
+def _apart(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor, runs: Runs) -> None:
+    # Another draw in one model, one prompt and one head; the streams roll so that their ranges are kept.
+    changed = {name: value.clone() for name, value in streams.items()}
+    for name, value in streams.items():
+        changed[name][1, 1, 1] = value[0, 0, 0]
+    for form, chunk in runs:
+        first, second = mixer.run(form, streams, mask, chunk).clone(), mixer.run(form, changed, mask, chunk)
+        first[1, 1, 1] = second[1, 1, 1]
+        _close(first, second, f"{_called(form, chunk)}: an output depends on another model, prompt or head")
+
+
+def _state(mixer: Mixer, streams: Mapping[str, Tensor], sizes: Mapping[str, int]) -> None:
+    state = mixer.start(streams)
+    for written in range(len(streams[next(iter(streams))][0, 0, 0]) + 1):
+        held = sum(value[0, 0, 0].numel() for value in state.values())
+        declared = mixer.state_size(sizes, written)
+        require(held == declared, f"the state holds {held} numbers after {written} tokens, not {declared}")
+        if written < streams[next(iter(streams))].shape[-2]:
+            state = mixer.write(state, at(streams, written))
 
 
 def _close(first: Tensor, second: Tensor, message: str) -> None:

@@ -74,10 +74,10 @@ def registered(module: ModuleType) -> list[Registered]:
     return [one for one in found if isinstance(one, Registered) and one.part.__module__ == module.__name__]
 
 
-def all_registered() -> list[Registered]:
-    """Everything registered in the library's domains."""
+def all_registered(room: str = ROOM) -> list[Registered]:
+    """Everything registered in a room of the library: its domains, or another package."""
     found: list[Registered] = []
-    for _, name, package in pkgutil.walk_packages(importlib.import_module(ROOM).__path__, f"{ROOM}."):
+    for _, name, package in pkgutil.walk_packages(importlib.import_module(room).__path__, f"{room}."):
         if not package:
             found += registered(importlib.import_module(name))
     return found

@@ -48,7 +48,8 @@ ROOMS: dict[str, Room] = {
     "evaluation": _room("evaluation study", "ground models training regression"),
     "figures": _room("figures", "ground"),
     "declarations": _room("evidence power claims tasks", "ground figures"),
-    "measurements": _room("catalogue runs shipped execution results checks", "ground declarations"),
+    # The contract of a sequence mixer runs it under masks.
+    "measurements": _room("catalogue runs shipped execution results checks", "ground models declarations"),
     "reports": _room(
         "report coverage findings pages reproduction replication notebooks stored citations sweeps comparing",
         "ground figures declarations measurements",

@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.streams import stream
 from tests import again
 
-PARTS = contracts.all_registered()
+PARTS = [*contracts.all_registered(), *contracts.all_registered("lab.models.mixers")]
 TASKS = discover()
 
 

@@ -411,7 +411,7 @@ class Mine:
             isinstance(name, str) and callable(one) for name, one in named.items()
         ):
             raise LabError(f"CANDIDATES in {file.name} must map names to predictors; give a dictionary of functions")
-        forms = tuple(one for one in registered(module) if one.kind != "generator")
+        forms = tuple(one for one in registered(module) if one.kind in ("regression", "tokens"))
         if not forms and not named:
             raise LabError(
                 f"{file.name} offers no candidate; register one with @regression_predictor(...) or @token_predictor(...), or "

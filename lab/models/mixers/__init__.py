@@ -1,0 +1,1 @@
+"""Sequence mixers: attention, its recurrences and structured maps behind one interface (`interface`)."""
