@@ -79,11 +79,22 @@ def copy_by_grams(
 
 
 def ambiguous(strings: Int[Tensor, "batch length"], gram: int) -> Bool[Tensor, " batch"]:
-    """Whether some g-gram of a string is followed by two different letters."""
+    """Whether some g-gram of a string is followed by two different letters, by sorting the grams of each string.
+
+    Raises:
+        LabError: a gram outside its range, a negative letter, or grams that no 64-bit number can name.
+    """
     _check(strings.shape[1], gram)
-    windows, after = strings[:, :-1].unfold(1, gram, 1), strings[:, gram:]
-    agree = (windows.unsqueeze(1) == windows.unsqueeze(2)).all(-1)
-    return (agree & (after.unsqueeze(1) != after.unsqueeze(2))).flatten(1).any(1)
+    base = int(strings.max()) + 1
+    if int(strings.min()) < 0 or base ** (gram + 1) >= 2**63:
+        raise LabError(
+            f"Letters from {int(strings.min())} to {base - 1} in grams of {gram} must be at least 0 and have fewer than 2^63 "
+            "grams; number the letters from 0, or shorten the gram."
+        )
+    place = torch.tensor([base ** (gram - offset) for offset in range(gram + 1)])
+    longer = (strings.unfold(1, gram + 1, 1) * place).sum(-1).sort(1).values  # a gram, then its follower
+    same, other = longer[:, 1:] // base == longer[:, :-1] // base, longer[:, 1:] != longer[:, :-1]
+    return (same & other).any(1)
 
 
 def _check(length: int, gram: int) -> None:
