@@ -12,8 +12,10 @@
 # # A memory of b bits against a string of n letters
 #
 # A model that has read a string and keeps only a *state* says, from then on, what the state tells it to say. Two strings that leave
-# the same state are answered alike, and one of them wrongly. So a state from a set $S$ gives back at most $|S|$ of the $D^n$ strings
-# (Jelassi et al. 2024): a share of $2^{b - n \log_2 D}$ with $b = \log_2 |S|$ bits, whatever the weights are, however they were trained. It is
+# the same state are answered alike, and one of them wrongly. So a state from a set $S$ gives back at most $|S|$ of
+# the $D^n$ strings
+# (Jelassi et al. 2024): a share of $2^{b - n \log_2 D}$ with $b = \log_2 |S|$ bits, whatever the weights are,
+# however they were trained. It is
 # attained by giving a state each to $|S|$ strings.
 #
 # For networks with floating-point states count *stored* bits: 64 numbers in float32 are 2,048 bits, and the bound says nothing
@@ -64,7 +66,8 @@ def searched(config: object, *, more: int = 0) -> LabelledArrays:
     where="Jelassi et al. 2024, the lower bound for state space models, at sizes that can be searched",
     paper="jelassi-2024-copying",
     kind="construction",
-    statement=r"Of all ways to write a state and all ways to read it, the best gives back exactly $\min(|S|, D^n)$ of the $D^n$ strings "
+    statement=r"Of all ways to write a state and all ways to read it, the best gives back exactly $\min(|S|, "
+    r"D^n)$ of the $D^n$ strings "
     "(seven sizes, each pair tried).",
     controls=[control("a bound for one state more", case="grown")],
 )
@@ -98,8 +101,10 @@ def copied_strings(config: object, *, rounded: bool = True) -> LabelledArrays:
     where="Jelassi et al. 2024, the lower bound for state space models",
     paper="jelassi-2024-copying",
     kind="rate",
-    statement=r"A state of b bits gives back at most a share of $2^{b - n \log_2 D}$ of all strings: no writer of 200 with random weights "
-    "exceeds it, and a code that gives the first strings a state each attains it ($D = 2$, $n = 6$, $b = 0, \\dots, 6$; all 64 strings).",
+    statement=r"A state of b bits gives back at most a share of $2^{b - n \log_2 D}$ of all strings: no writer of "
+    r"200 with random weights "
+    "exceeds it, and a code that gives the first strings a state each attains it ($D = 2$, $n = 6$, $b = 0, "
+    "\\dots, 6$; all 64 strings).",
     controls=[
         control("states of b real numbers that are not rounded", case="unbounded"),
         control("a bound of half the states", states=0.5),
@@ -128,7 +133,8 @@ def float_states(config: object) -> LabelledArrays:
     "copying/L1.vacuous",
     where="derived",
     kind="rate",
-    statement="For states of floating-point numbers the bound is vacuous at the lengths that small networks are trained at: one vector of "
+    statement="For states of floating-point numbers the bound is vacuous at the lengths that small networks are "
+    "trained at: one vector of "
     "64 float32 numbers could give back half of all strings of 435 letters out of 26, and not of 436.",
     controls=[control("a state of one number", numbers=1), control("a state of 256 numbers", numbers=256)],
 )

@@ -12,16 +12,20 @@
 # # Copying by grams: attention needs no state, and errs where a string repeats itself
 #
 # After $g$ letters of its answer a copier finds where these letters stand in the string and says what follows there. Two attention
-# layers do that with explicit weights (Jelassi et al. 2024): heads of the first bring the $g$ letters before a place to that place, the
+# layers do that with explicit weights (Jelassi et al. 2024): heads of the first bring the $g$ letters before a place
+# to that place, the
 # second compares. Nothing bounds the number of strings; what can go wrong is the string.
 #
 # **When it errs.** If every g-gram is always followed by the same letter, each step is right. If some g-gram is followed by two
-# different letters, whichever occurrence is taken, the other one is answered wrongly. So the chance of an error is that of *a g-gram
+# different letters, whichever occurrence is taken, the other one is answered wrongly. So the chance of an error is
+# that of *a g-gram
 # with two followers*.
 #
-# **How often.** Windows at $i < j$ agree with probability $D^{-g}$, also where they overlap: letter $j + k$ must equal an earlier one, for
+# **How often.** Windows at $i < j$ agree with probability $D^{-g}$, also where they overlap: letter $j + k$ must
+# equal an earlier one, for
 # $k = 0, \dots, g - 1$ in turn. The follower of the later one is a fresh letter, and differs with probability $1 - 1/D$. Hence
-# $\lambda = \binom{n - g}{2} D^{-g} (1 - \frac1D)$ such pairs are expected, $P(\text{error}) \le \lambda$, and, since a long repeat ends in one pair only,
+# $\lambda = \binom{n - g}{2} D^{-g} (1 - \frac1D)$ such pairs are expected, $P(\text{error}) \le \lambda$, and,
+# since a long repeat ends in one pair only,
 # the pairs come nearly independently: $P(\text{error}) \approx 1 - e^{-\lambda}$. The union bound is sharper than
 # $L^2 D^{-g} / 2$, which forgets the follower.
 
@@ -97,8 +101,10 @@ def enumerated(config: Config) -> LabelledArrays:
     "copying/L2",
     where="Jelassi et al. 2024, copying by n-grams; the exact event and the sharper bound are derived",
     kind="rate",
-    statement="Copying by g-grams errs exactly on the strings in which a g-gram is followed by two different letters, whichever occurrence is "
-    r"taken; of such pairs exactly $\lambda = \binom{n - g}{2} D^{-g} (1 - \frac1D)$ are expected, and the chance of an error is at most $\lambda$ (all strings "
+    statement="Copying by g-grams errs exactly on the strings in which a g-gram is followed by two different "
+    "letters, whichever occurrence is "
+    r"taken; of such pairs exactly $\lambda = \binom{n - g}{2} D^{-g} (1 - \frac1D)$ are expected, and the chance "
+    r"of an error is at most $\lambda$ (all strings "
     "of three sizes, $g = 2, 3, 4$).",
     controls=[
         control("the law of grams one letter longer", longer=1),
@@ -119,9 +125,13 @@ def errors_are_grams_with_two_followers(results: Results, longer: int = 0, follo
             law = expected_pairs(letters, length, gram + longer) / (1 if followers else 1 - 1 / letters)
             words = f"{letters}^{length} strings, g = {gram}"
             distance = abs(one.sel(kind="pairs").item() / law - 1)
-            parts.append(Evidence.exact(distance, "<=", 1e-12, f"{words}: mean number of pairs over the law; summed exactly"))
             parts.append(
-                Evidence.exact(one.sel(kind="ambiguous").item(), "<=", min(1.0, law) * (1 + 1e-12), f"{words}: union bound")
+                Evidence.exact(distance, "<=", 1e-12, f"{words}: mean number of pairs over the law; summed exactly")
+            )
+            parts.append(
+                Evidence.exact(
+                    one.sel(kind="ambiguous").item(), "<=", min(1.0, law) * (1 + 1e-12), f"{words}: union bound"
+                )
             )
     return Evidence.all(*parts)
 
@@ -139,7 +149,8 @@ def errors(config: Config, seed: int) -> LabelledArrays:
     "copying/L2.poisson",
     where="derived",
     kind="rate",
-    statement=r"Of strings of 100 letters out of 26 copying by g-grams misses a share of $1 - e^{-\lambda}$: within $0.015$ of $0.2249$ at $g = 3$ and within "
+    statement=r"Of strings of 100 letters out of 26 copying by g-grams misses a share of $1 - e^{-\lambda}$: "
+    r"within $0.015$ of $0.2249$ at $g = 3$ and within "
     "$0.005$ of $0.0096$ at $g = 4$.",
     controls=[
         control("the law of grams one letter longer", longer=1),
@@ -165,12 +176,7 @@ def errors_follow_the_law_of_rare_pairs(
     )
 
 
-@PROOFS.cases(
-    causal={},
-    prefix={"pattern": "prefix"},
-    blurred={"sharpness": 0.02},
-    window={"pattern": "window"},
-)
+@PROOFS.cases(causal={}, prefix={"pattern": "prefix"}, blurred={"sharpness": 0.02}, window={"pattern": "window"})
 def circuit(config: Config, *, pattern: str = "causal", sharpness: float = HARD) -> LabelledArrays:
     """Strings on which the two-layer circuit and the rule disagree about an error, by g."""
     letters, length, count = 4, 20, 60
@@ -192,7 +198,8 @@ def circuit(config: Config, *, pattern: str = "causal", sharpness: float = HARD)
     "copying/L2.circuit",
     where="Jelassi et al. 2024, the two-layer construction; the weights are ours",
     kind="construction",
-    statement="Two attention layers with explicit weights copy by g-grams: on every string they err exactly where a g-gram has two followers, "
+    statement="Two attention layers with explicit weights copy by g-grams: on every string they err exactly "
+    "where a g-gram has two followers, "
     "under a causal and under a prefix mask (60 strings of 20 letters out of 4, $g = 2, 3, 4$).",
     controls=[
         control("attention that is soft", cases=("blurred",)),

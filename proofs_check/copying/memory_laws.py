@@ -11,23 +11,29 @@
 # %% [markdown]
 # # What a matrix of D columns remembers of n random keys
 #
-# Linear attention keeps $S = \sum_i v_i k_i^\top$ and answers a key with $S k_q = v_q + \sum_{i \ne q} (k_i \cdot k_q)\, v_i$. Keys that are not
+# Linear attention keeps $S = \sum_i v_i k_i^\top$ and answers a key with $S k_q = v_q + \sum_{i \ne q} (k_i \cdot
+# k_q)\, v_i$. Keys that are not
 # orthogonal disturb each other. For unit keys that look in all directions alike, $E\,(k_i \cdot k_q)^2 = 1 / D$ and mixed terms
 # vanish: the error, over the size of a value, is $\frac{n - 1}{D}$. It passes 1, the error of answering nothing, at $n = D + 1$.
 #
-# The *delta rule* first takes away what the memory would answer, $S \leftarrow S (I - k k^\top) + v k^\top$. The last key is then answered
+# The *delta rule* first takes away what the memory would answer, $S \leftarrow S (I - k k^\top) + v k^\top$. The
+# last key is then answered
 # exactly, and each later key erases a share of it. Let a pair have m newer and o older ones. Its own value comes back with the
 # factor $c = k_q^\top P_{q+1} \cdots P_n k_q$, with $P_j = I - k_j k_j^\top$. For a key uniform on the sphere
-# $E\,P A P = (1 - \frac2D) A + \frac{\mathrm{tr}(A) I + 2 A}{D (D + 2)}$, a linear recursion in the plane of $k_q k_q^\top$ and $I$ which is solved at once:
+# $E\,P A P = (1 - \frac2D) A + \frac{\mathrm{tr}(A) I + 2 A}{D (D + 2)}$, a linear recursion in the plane of $k_q
+# k_q^\top$ and $I$ which is solved at once:
 # $E\,c = r^m$, $E\,c^2 = \rho^m + \beta_m$. Newer values disturb by $1 - r^m$, older ones by $(D - 1) \beta_m (1 - r^o)$. Together
 # $2 - 3 r^m + \rho^m + \beta_m + (D - 1) \beta_m (1 - r^o)$.
 #
-# *Least squares* over the pairs (recursive least squares, ridge in its limit) answers up to D independent keys exactly and then leaves
-# $1 - D / n$. So three rules of learning, with the same D numbers for each coordinate of a value, hold $0$, about $D$ and a share of $D$ pairs: the
+# *Least squares* over the pairs (recursive least squares, ridge in its limit) answers up to D independent keys
+# exactly and then leaves
+# $1 - D / n$. So three rules of learning, with the same D numbers for each coordinate of a value, hold $0$, about
+# $D$ and a share of $D$ pairs: the
 # state's size bounds all of them, and the rule decides how much of it is used. Softmax attention keeps the pairs instead.
 #
 # Expectations over the sphere are checked without sampling. A *spherical t-design* is a set of points with the same moments up to
-# degree t; the pentagon is a 4-design of the circle, the icosahedron a 5-design of the sphere. The errors are polynomials of degree 4
+# degree t; the pentagon is a 4-design of the circle, the icosahedron a 5-design of the sphere. The errors are
+# polynomials of degree 4
 # in each key, and so an average over all combinations of such points is the expectation itself.
 
 
@@ -113,7 +119,8 @@ def distance(results: Results, memory: str, cases: tuple[str, ...]) -> Evidence:
     "copying/R2",
     where="derived",
     kind="rate",
-    statement=r"A sum of outer products answers n random unit keys of $\mathbb R^D$ with the error $(n - 1) / D$, whichever pair is asked "
+    statement=r"A sum of outer products answers n random unit keys of $\mathbb R^D$ with the error $(n - 1) / D$, "
+    r"whichever pair is asked "
     "(n = 4, D = 2 and 3; every combination of keys from a spherical design).",
     controls=[control("keys that prefer a direction", cases=("skew",))],
 )
@@ -127,8 +134,10 @@ def sums_err_by_their_number(
     "copying/R2.delta",
     where="derived",
     kind="rate",
-    statement=r"The delta rule at rate 1 answers a pair with m newer and o older ones with the error $2 - 3 r^m + \rho^m + \beta_m + (D - 1) \beta_m (1 - r^o)$, with "
-    r"$r = 1 - \frac1D$, $\rho = 1 - \frac{2(D + 1)}{D(D + 2)}$, $\beta_m = (r^m - \rho^m) / D$ (four pairs, D = 2 and 3; every combination of keys from a "
+    statement=r"The delta rule at rate 1 answers a pair with m newer and o older ones with the error $2 - 3 r^m + "
+    r"\rho^m + \beta_m + (D - 1) \beta_m (1 - r^o)$, with "
+    r"$r = 1 - \frac1D$, $\rho = 1 - \frac{2(D + 1)}{D(D + 2)}$, $\beta_m = (r^m - \rho^m) / D$ (four pairs, D = "
+    r"2 and 3; every combination of keys from a "
     "spherical 4-design).",
     controls=[
         control("keys from a square, which has the wrong fourth moments", cases=("square",)),
@@ -153,8 +162,10 @@ def recall_errors(config: Config, seed: int) -> LabelledArrays:
     "copying/R2.capacity",
     where="derived",
     kind="rate",
-    statement="With 32 numbers for each coordinate of a value, random pairs are answered with the errors of the laws, within $5\\,\\%$: 8 pairs by a "
-    r"sum with $7/32$, 48 pairs by a sum with $47/32$, by the delta rule with $1.38$, and by least squares with $1/3$. More keys than the "
+    statement="With 32 numbers for each coordinate of a value, random pairs are answered with the errors of the "
+    "laws, within $5\\,\\%$: 8 pairs by a "
+    r"sum with $7/32$, 48 pairs by a sum with $47/32$, by the delta rule with $0.855$, and by least squares with "
+    r"$1/3$. More keys than the "
     "state can hold are no failure of a rule; the law says what they cost.",
     controls=[
         control("the law of n / D for a sum", memories=("sum",), shift=1),
@@ -185,7 +196,8 @@ def memories_follow_their_laws(
     "copying/R2.exact",
     where="derived",
     kind="identity",
-    statement="Least squares answers as many random keys as the state has columns, to rounding, and of n more than that leaves $1 - D / n$ of every "
+    statement="Least squares answers as many random keys as the state has columns, to rounding, and of n more "
+    "than that leaves $1 - D / n$ of every "
     "value on average, in each draw of keys.",
     controls=[control("a sum in its place", memory="sum"), control("the delta rule in its place", memory="delta rule")],
 )
@@ -196,7 +208,9 @@ def least_squares_fill_the_state(results: Results, memory: str = "least squares"
         far = abs(error - least_squares_error(pairs, config.size)).max().item()
         # A random square matrix has a condition number of some thousand at most; its inverse errs by that many units.
         bound = rounding_bound(pairs * config.size * 1e4)
-        parts.append(Evidence.exact(far, "<=", bound, f"{pairs} pairs: rounding of a pseudo-inverse, condition to 10^4"))
+        parts.append(
+            Evidence.exact(far, "<=", bound, f"{pairs} pairs: rounding of a pseudo-inverse, condition to 10^4")
+        )
     return Evidence.all(*parts)
 
 

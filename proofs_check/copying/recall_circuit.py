@@ -12,9 +12,11 @@
 # # Associative recall by explicit weights
 #
 # Keys and values in one prompt, then every key once more, at a gap of a power law: what is its value? This is multi-query
-# associative recall, the yardstick of Arora et al. (2023). Two layers of softmax attention answer it without a mistake, however many
+# associative recall, the yardstick of Arora et al. (2023). Two layers of softmax attention answer it without a
+# mistake, however many
 # pairs there are and however far away they lie: the first layer brings to every token the one before it, the second looks for the
-# place whose predecessor is the key, the first one if there are several, and reads the value that stands there. It is the circuit that
+# place whose predecessor is the key, the first one if there are several, and reads the value that stands there. It
+# is the circuit that
 # copies by grams (`gram_copying`) at $g = 1$, the induction head.
 #
 # A question sees the same tokens under a causal mask and under a prefix mask over the pairs, and neither layer looks ahead. So both
@@ -50,9 +52,7 @@ WINDOWS = (8, 16, 24, 32, 48, 64)
     window={"pattern": "window"},
     one_layer={"layers": 1},
 )
-def circuit(
-    config: object, *, pattern: str = "causal", sharpness: float = HARD, layers: int = 2
-) -> LabelledArrays:
+def circuit(config: object, *, pattern: str = "causal", sharpness: float = HARD, layers: int = 2) -> LabelledArrays:
     """Wrong answers of the circuit, and how far its outputs at questions are from the one-hot value, by number of pairs."""
     wrong, distance = [], []
     for pairs in PAIRS:
@@ -66,7 +66,9 @@ def circuit(
         }[pattern]
         copier = gram_copier(1 + KEYS + VALUES, LENGTH, 1, sharpness)
         if layers == 1:  # nothing brings a token's predecessor to it
-            copier.load_weights({"layers.0.attention.output.weight": torch.zeros_like(copier.layers[0].attention.output.weight)})
+            copier.load_weights(
+                {"layers.0.attention.output.weight": torch.zeros_like(copier.layers[0].attention.output.weight)}
+            )
         law = said(copier, prompts.tokens, allowed)
         asked = prompts.loss_mask
         wrong.append(int((law.argmax(-1) != prompts.targets)[asked].sum()))
@@ -79,7 +81,8 @@ def circuit(
     "copying/R1",
     where="Arora et al. 2023, the claim for attention; the weights are ours",
     kind="construction",
-    statement="Two layers of softmax attention with explicit weights answer every question of multi-query associative recall, their output being the "
+    statement="Two layers of softmax attention with explicit weights answer every question of multi-query "
+    "associative recall, their output being the "
     "one-hot value to rounding, for 1 to 16 pairs in 64 tokens, under a causal mask and under a prefix mask.",
     controls=[
         control("attention that is soft", cases=("blurred",)),
@@ -133,7 +136,8 @@ def within_windows(config: object, *, power: float = 0.01) -> LabelledArrays:
     "copying/R1.window",
     where="derived",
     kind="rate",
-    statement="With one pair a window of w tokens answers exactly the questions whose key it holds, and their share is that of gaps $2 g < w$ under "
+    statement="With one pair a window of w tokens answers exactly the questions whose key it holds, and their "
+    "share is that of gaps $2 g < w$ under "
     "the power law, within $0.1$ for 400 prompts (a binomial share errs by more than four standard errors of $0.025$ hardly ever).",
     controls=[control("questions at uniform gaps held to the power law", case="flat")],
 )

@@ -15,18 +15,19 @@
 # $o_i = \sum_{j \le i} \exp(z_{ij})$, elementwise over $h$ features, and normalises it: $y_i = N(o_i)$ with
 # $N(x) = (x - \bar x) / \mathrm{std}(x)$. Everything hangs on what stands in $z_{ij}$.
 #
-# *Without pre-norm*, $z_{ij} = a_i + b_j$, the exponential factors: $o_i = e^{a_i} \sum_{j \le i} e^{b_j}$. One vector of $h$ numbers is all
+# *Without pre-norm*, $z_{ij} = a_i + b_j$, the exponential factors: $o_i = e^{a_i} \sum_{j \le i} e^{b_j}$. One
+# vector of $h$ numbers is all
 # that is known of the past. Normalising each side by itself, $N(a_i) + N(b_j)$, changes nothing about that.
 #
 # *Normalising the pair*, $z_{ij} = N(a_i + b_j)$, divides by
-# $\mathrm{std}(a_i + b_j) = \sqrt{\mathrm{var}\,a_i + \mathrm{var}\,b_j + 2\,\mathrm{cov}(a_i, b_j)}$. An inner product of query and key stands in it, as in
+# $\mathrm{std}(a_i + b_j) = \sqrt{\mathrm{var}\,a_i + \mathrm{var}\,b_j + 2\,\mathrm{cov}(a_i, b_j)}$. An inner
+# product of query and key stands in it, as in
 # attention, and the sum does not factor any more: the matrix of pairs has full rank in every feature. A pair whose query
 # cancels its key is divided by nothing, and all others by a large number. That is retrieval by content.
 
 
 # %%
 from __future__ import annotations
-
 
 import numpy as np
 import torch
@@ -62,7 +63,8 @@ def pair_sums(query: Tensor, memory: Tensor, network: RelationNetwork) -> Tensor
 @PROOFS.identity(
     "copying/I1",
     where="section 3, linear-time reduction",
-    statement=r"The sum over pairs factors where nothing normalises a pair: $\sum_{j \le i} e^{a_i + b_j} = e^{a_i} \sum_{j \le i} e^{b_j}$, so that a "
+    statement=r"The sum over pairs factors where nothing normalises a pair: $\sum_{j \le i} e^{a_i + b_j} = "
+    r"e^{a_i} \sum_{j \le i} e^{b_j}$, so that a "
     "state of one vector replaces the quadratic sum (40 tokens, 16 features, 50 draws).",
     origin=r"relative rounding of two computations: T sums of positive terms, and $|z|$ roundings in each exponential",
     controls=[
@@ -127,7 +129,8 @@ def logarithms_do_not_overflow(results: Results, case: str = "claimed") -> Evide
 @PROOFS.identity(
     "copying/I3",
     where="section 3; the formula is derived",
-    statement=r"The norm of a pair holds an inner product: $\mathrm{std}(a_i + b_j)^2 = \mathrm{var}\,a_i + \mathrm{var}\,b_j + 2\,\mathrm{cov}(a_i, b_j)$ "
+    statement=r"The norm of a pair holds an inner product: $\mathrm{std}(a_i + b_j)^2 = \mathrm{var}\,a_i + "
+    r"\mathrm{var}\,b_j + 2\,\mathrm{cov}(a_i, b_j)$ "
     "for all pairs.",
     origin="rounding of two computations, chains of 2 h + 6 operations on squares of that size",
     controls=[control("without the covariance, as if query and key did not meet", covariance=False)],
@@ -168,7 +171,8 @@ def pair_matrices(config: object) -> LabelledArrays:
     "copying/I3.rank",
     where="derived",
     kind="identity",
-    statement="As a matrix over pairs of tokens, every feature has rank 1 without pre-norm and with that of sides, and full rank 40 with "
+    statement="As a matrix over pairs of tokens, every feature has rank 1 without pre-norm and with that of "
+    "sides, and full rank 40 with "
     "the pre-norm of pairs (its smallest singular value is more than $10^{-9}$ of its largest, a million times its rounding).",
     controls=[
         control("no norm where that of pairs is claimed", full="no pre-norm"),
@@ -184,7 +188,9 @@ def only_pairs_have_full_rank(
     second = ratio.sel(kind=list(factored), place=2).max()
     last = ratio.sel(kind=full, place=TOKENS).min()
     return Evidence.all(
-        Evidence.exact(second.item(), "<=", rounding, "second singular value over the first; rounding of T numbers a row"),
+        Evidence.exact(
+            second.item(), "<=", rounding, "second singular value over the first; rounding of T numbers a row"
+        ),
         Evidence.exact(last.item(), ">", 1e-9, "last singular value over the first; far above rounding"),
     )
 
@@ -206,7 +212,7 @@ def gating(prenorm: str, sharpness: float, seed: int = 0) -> float:
     def answers(payload: Tensor) -> Tensor:
         return network.relations(-sharpness * codes, sharpness * codes + payload).exp().sum(1)
 
-    jacobian = torch.func.jacrev(answers)(payloads)  # [query, feature, key, feature]
+    jacobian = torch.autograd.functional.jacobian(answers, payloads)  # [query, feature, key, feature]
     size = torch.linalg.matrix_norm(jacobian.transpose(1, 2))
     own = size.diagonal()
     return float((own / ((size.sum(1) - own) / (KEYS - 1))).mean())
@@ -222,8 +228,10 @@ def gates(config: object, *, prenorm: str) -> LabelledArrays:
     "copying/C1",
     where="derived",
     kind="construction",
-    statement=r"With the query side $-t E_q$ and the memory side $t E_k + p_k$ the pair of the right key is exactly its payload, and every other is "
-    r"divided by about $t \sqrt 2$: the pre-norm of pairs answers to the right payload more than $t / 2$ times as much as to another "
+    statement=r"With the query side $-t E_q$ and the memory side $t E_k + p_k$ the pair of the right key is "
+    r"exactly its payload, and every other is "
+    r"divided by about $t \sqrt 2$: the pre-norm of pairs answers to the right payload more than $t / 2$ times as "
+    r"much as to another "
     "($t = 10, 100, 1000$; ten keys, 64 features), that of sides never twice as much.",
     controls=[
         control("the pre-norm of sides as the gate", gate="sides"),

@@ -4,7 +4,8 @@ r"""Two more tasks whose depth is a number of iterations: what can be reached in
 spreads a mark by one edge a step; the fixed point marks the component, and is noticed after eccentricity + 1 steps. Without
 the edge to itself a mark jumps to and fro for ever on a bipartite graph.
 
-*Prefix products* $g_1 \cdots g_i$ in a group take n steps one after the other, and $\lceil \log_2 n \rceil$ if in each step token i multiplies by what
+*Prefix products* $g_1 \cdots g_i$ in a group take n steps one after the other, and $\lceil \log_2 n \rceil$ if in
+each step token i multiplies by what
 token $i - 2^k$ holds: values must evolve.
 """
 

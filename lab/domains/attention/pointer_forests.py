@@ -86,9 +86,7 @@ def path(nodes: int) -> Int[Tensor, "1 token"]:
     return (torch.arange(nodes) - 1).clamp_min(0).unsqueeze(0)
 
 
-def frozen_chaser(
-    nodes: int, sharpness: float = SHARP, keys: str = "address", most: int = 200
-) -> FixedPointAttention:
+def frozen_chaser(nodes: int, sharpness: float = SHARP, keys: str = "address", most: int = 200) -> FixedPointAttention:
     """One head that follows pointers step by step, on the tokens of `chaser_tokens`.
 
     Args:
@@ -177,9 +175,7 @@ def _channels(nodes: int) -> tuple[Tensor, Tensor, Tensor]:
     return eye[:, :nodes], eye[:, nodes : 2 * nodes], eye[:, 2 * nodes :]
 
 
-def _layer(
-    query: Tensor, key: Tensor, value: Tensor, output: Tensor, most: int, frozen: bool
-) -> FixedPointAttention:
+def _layer(query: Tensor, key: Tensor, value: Tensor, output: Tensor, most: int, frozen: bool) -> FixedPointAttention:
     root = query.shape[1] ** 0.5  # attention divides scores by it
     matrices = [one[None, None] for one in (root * query, key, value, output)]
     return FixedPointAttention(*matrices, damping=1.0, tolerance=1e-9, most=most, frozen=frozen)

@@ -14,7 +14,8 @@ and T places:
 
 Layer 1 has g heads; head k of place i looks at place i - k. Layer 2 compares the last g tokens (symbol, copies 1 .. g - 1)
 with the g tokens before every place (copies 1 .. g), at a score of $\beta$ for each that agrees, less $\epsilon$ for each place that
-lies later, and reads the symbol that stands there. With $\epsilon$ = ``HARD`` and $\beta = (T + 1)\,\epsilon$ the first full match takes all the
+lies later, and reads the symbol that stands there. With $\epsilon$ = ``HARD`` and $\beta = (T + 1)\,\epsilon$ the
+first full match takes all the
 attention but $T e^{-\epsilon}$, far below rounding. No place looks ahead, so causal and prefix masks give the same.
 """
 

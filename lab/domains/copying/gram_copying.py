@@ -48,9 +48,7 @@ def poisson_error(letters: int, length: int, gram: int) -> float:
     return -math.expm1(-expected_pairs(letters, length, gram))
 
 
-def copy_by_grams(
-    strings: Int[Tensor, "batch length"], gram: int, which: str = "last"
-) -> Int[Tensor, "batch length"]:
+def copy_by_grams(strings: Int[Tensor, "batch length"], gram: int, which: str = "last") -> Int[Tensor, "batch length"]:
     """What the copier says; its first ``gram`` letters are given, and it reads its own answer from then on.
 
     Args:

@@ -1,14 +1,17 @@
 r"""What a matrix memory of D columns gives back of n pairs of random keys and values.
 
-Keys are unit vectors in $\mathbb R^D$, uniform on the sphere; values have any law with $E\,v_i^\top v_j = \delta_{ij}$ that does not know the
+Keys are unit vectors in $\mathbb R^D$, uniform on the sphere; values have any law with $E\,v_i^\top v_j =
+\delta_{ij}$ that does not know the
 keys. The memory $S$ is read as $S k$. Its *error* is the mean of $|S k_q - v_q|^2$ over the n pairs. (An answer of 0 has error 1.)
 
 - **sum** (linear attention without a feature map): $S = \sum_i v_i k_i^\top$ has the error $(n - 1) / D$. Any unit keys with
   $E\,k k^\top = I / D$ will do.
-- **delta rule** at rate 1: $S \leftarrow S (I - k_i k_i^\top) + v_i k_i^\top$. With $r = 1 - \frac1D$, $\rho = 1 - \frac{2 (D + 1)}{D (D + 2)}$ and
+- **delta rule** at rate 1: $S \leftarrow S (I - k_i k_i^\top) + v_i k_i^\top$. With $r = 1 - \frac1D$, $\rho = 1 -
+\frac{2 (D + 1)}{D (D + 2)}$ and
   $\beta_m = (r^m - \rho^m) / D$, a pair with m newer and o older ones has the error
   $2 - 3 r^m + \rho^m + \beta_m + (D - 1)\,\beta_m (1 - r^o)$. It needs the fourth moments of the sphere.
-- **least squares** (recursive least squares, the limit of ridge): $S$ has the error $\max(0, 1 - D / n)$ whatever keys there are, as long
+- **least squares** (recursive least squares, the limit of ridge): $S$ has the error $\max(0, 1 - D / n)$ whatever
+keys there are, as long
   as any D of them are independent.
 - **softmax attention** keeps the pairs themselves, n (D + D) numbers, and its error falls with its sharpness at every n.
 
@@ -139,9 +142,7 @@ def enumerated_error(memory: str, name: str, pairs: int) -> Float[np.ndarray, " 
     points = design(name)
     _check(pairs, points.shape[1])
     if len(points) ** pairs > 1_000_000:
-        raise LabError(
-            f"{len(points)} ** {pairs} combinations of keys are more than a million; take fewer pairs."
-        )
+        raise LabError(f"{len(points)} ** {pairs} combinations of keys are more than a million; take fewer pairs.")
     chosen = np.stack(np.meshgrid(*[np.arange(len(points))] * pairs, indexing="ij"), -1).reshape(-1, pairs)
     return memory_error(weights_of(memory, points[chosen])).mean(0)
 

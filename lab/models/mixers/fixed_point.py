@@ -5,8 +5,10 @@ The tokens $x_i$ enter again in every step; with the values $V = x W_V$ computed
 $$ f(u) = x + \mathrm{softmax}\Big(\frac{(u W_Q)(u W_K)^\top}{\sqrt{d}\,\tau}\Big) V W_O, \qquad
    u_{k+1} = (1 - \alpha)\, u_k + \alpha f(u_k), \quad u_0 = x . $$
 
-Every head of the stream is such a system of its own. A prompt has arrived when no token moves by more than a share $\epsilon$ of its
-length; it is left alone from then on, so that it does not depend on its company. Where one does not arrive within so many steps, `parallel` raises and says how far it still moves;
+Every head of the stream is such a system of its own. A prompt has arrived when no token moves by more than a share
+$\epsilon$ of its
+length; it is left alone from then on, so that it does not depend on its company. Where one does not arrive within so
+many steps, `parallel` raises and says how far it still moves;
 `solve` gives what there is. A token that sees nothing keeps $x_i$.
 
 Under a causal mask the system is triangular: a token's fixed point needs those of earlier tokens only. So there is a recurrent
@@ -86,7 +88,7 @@ class FixedPointAttention(Mixer):
                 raise LabError(f"{name} = {number} of a fixed-point layer must be {limit}; please change it.")
         self.query, self.key, self.value, self.output = (one.unsqueeze(1) for one in (query, key, value, output))
         self.damping, self.tolerance, self.most = damping, tolerance, most
-        self.scale = 1 / (query.shape[-1] ** 0.5 * temperature)
+        self.scale: float | Tensor = 1 / (query.shape[-1] ** 0.5 * temperature)
         self.frozen = frozen
 
     def step(
@@ -120,11 +122,7 @@ class FixedPointAttention(Mixer):
 
     def start(self, streams: Streams) -> State:
         x = streams["stream"]
-        return {
-            "settled": x[..., :0, :],
-            "key": (x @ self.key)[..., :0, :],
-            "value": (x @ self.value)[..., :0, :],
-        }
+        return {"settled": x[..., :0, :], "key": (x @ self.key)[..., :0, :], "value": (x @ self.value)[..., :0, :]}
 
     def write(self, state: State, token: Streams) -> State:
         """Solve for one token more, the earlier ones being settled."""
@@ -180,11 +178,11 @@ class FixedPointAttention(Mixer):
         """
         values = tokens @ self.value
         diameter = torch.cdist(values, values).amax((-1, -2))
-        scores = self.scale * _norm(self.query @ self.key.mT)
+        scores = _norm(self.scale * self.query @ self.key.mT)
         return _norm(self.output) * scores * diameter * self.radius(tokens)
 
     def _read(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        scores = query @ key.mT * self.scale
+        scores = self.scale * query @ key.mT
         empty = ~mask.any(-1, keepdim=True)
         weights = scores.masked_fill(~(mask | empty), -torch.inf).softmax(-1).masked_fill(empty, 0.0)
         return weights @ value @ self.output

@@ -1,14 +1,18 @@
 r"""The causal relation network as a mixer (Cui et al. 2024): a sum over pairs of tokens instead of a softmax.
 
-Token i has a query side $a_i$ and token j a memory side $b_j$, both in $\mathbb R^h$. With $N(x) = (x - \bar x) / \mathrm{std}(x)$ over the h
+Token i has a query side $a_i$ and token j a memory side $b_j$, both in $\mathbb R^h$. With $N(x) = (x - \bar x) /
+\mathrm{std}(x)$ over the h
 features and $\sigma$ = exp (or ReLU), all elementwise, the output is
 
 $$ y_i = N\Big(\sum_{j \text{ seen by } i} \sigma(z_{ij})\Big), \qquad z_{ij} =
-   \begin{cases} N(a_i + b_j) & \text{pre-norm of pairs} \\ N(a_i) + N(b_j) & \text{pre-norm of sides} \\ a_i + b_j & \text{none.} \end{cases} $$
+   \begin{cases} N(a_i + b_j) & \text{pre-norm of pairs} \\ N(a_i) + N(b_j) & \text{pre-norm of sides} \\ a_i + b_j &
+   \text{none.} \end{cases} $$
 
-- *Sides* and *none* with exp factor, $\sum_j e^{a_i + b_j} = e^{a_i} \sum_j e^{b_j}$: the state is one vector of h numbers and time is linear.
+- *Sides* and *none* with exp factor, $\sum_j e^{a_i + b_j} = e^{a_i} \sum_j e^{b_j}$: the state is one vector of h
+numbers and time is linear.
   It is kept as its logarithm. N forgets a factor of each token, so $e^{z - \max z}$ may stand for $e^z$ and nothing overflows.
-- *Pairs* do not factor, since $\mathrm{std}(a_i + b_j)^2 = \mathrm{var}\,a_i + \mathrm{var}\,b_j + 2\,\mathrm{cov}(a_i, b_j)$ scales each pair by an inner product, as
+- *Pairs* do not factor, since $\mathrm{std}(a_i + b_j)^2 = \mathrm{var}\,a_i + \mathrm{var}\,b_j +
+2\,\mathrm{cov}(a_i, b_j)$ scales each pair by an inner product, as
   attention does. The state is all $b_j$, like a cache of keys and values. Nor do sums of ReLU factor.
 
 A token that sees nothing has the output 0.
@@ -116,7 +120,8 @@ class RelationNetwork(Mixer):
         return self._out(found, (needed == 0).unsqueeze(-1))
 
     def rounding(self, streams: Streams, mask: Bool[Tensor, "token token"]) -> float:
-        r"""First order: z errs by $\epsilon_z$, each sum relatively by $\epsilon_z + T u$, and N turns a relative error of its argument x
+        r"""First order: z errs by $\epsilon_z$, each sum relatively by $\epsilon_z + T u$, and N turns a relative
+        error of its argument x
         into at most $2 (1 + \sqrt h) \max |x| / \mathrm{std}(x)$ of it."""
         query, key = (self._sides(streams[name]) for name in ("query", "key"))
         size, length = key.shape[-1], len(mask)
