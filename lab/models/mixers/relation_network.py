@@ -33,7 +33,7 @@ from lab.statistics import rounding_bound
 
 PRENORMS = ("pairs", "sides", "none")
 ACTIVATIONS = ("exp", "relu")
-LEAST_VARIANCE = 1e-12  # of a constant vector, which has no direction to normalise
+LEAST_VARIANCE = 1e-24  # of a constant vector, which has no direction; so small that N forgets a factor to rounding
 
 
 def normalised(x: Float[Tensor, "*place size"]) -> Float[Tensor, "*place size"]:
