@@ -66,9 +66,8 @@ def circuit(config: object, *, pattern: str = "causal", sharpness: float = HARD,
         }[pattern]
         copier = gram_copier(1 + KEYS + VALUES, LENGTH, 1, sharpness)
         if layers == 1:  # nothing brings a token's predecessor to it
-            copier.load_weights(
-                {"layers.0.attention.output.weight": torch.zeros_like(copier.layers[0].attention.output.weight)}
-            )
+            name = "layers.0.attention.output.weight"
+            copier.load_weights({name: torch.zeros_like(copier.get_parameter(name))})
         law = said(copier, prompts.tokens, allowed)
         asked = prompts.loss_mask
         wrong.append(int((law.argmax(-1) != prompts.targets)[asked].sum()))

@@ -277,7 +277,7 @@ def what_a_pair_can_tell(results: Results) -> Sheet:
     panel = sheet.panel(
         "and a gate that opens with the size t of the keys",
         x="t",
-        y="answer to the right payload over that to others",
+        y="answer to the right payload over others",
         scale=("log", "log"),
         legend="upper left",
     )

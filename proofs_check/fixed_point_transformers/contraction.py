@@ -56,12 +56,12 @@ LAYERS = 200
 PATTERNS = {"full": masks.full, "causal": masks.causal, "prefix": lambda length: masks.prefix_lm(length, length // 2)}
 
 
-def layers(width: int, scale: float, spread: float, **settings: float) -> FixedPointAttention:
+def layers(width: int, scale: float, spread: float) -> FixedPointAttention:
     """Random layers of one head, with weights of sizes that spread over a range."""
     rng = stream(0, "layers", width, round(1000 * scale)).rng()
     scales = scale * np.exp(spread * rng.standard_normal((LAYERS, 1, 1, 1)))
     drawn = scales * rng.standard_normal((4, LAYERS, 1, width, width)) / width**0.5
-    return FixedPointAttention(*torch.from_numpy(drawn), **settings)
+    return FixedPointAttention(*torch.from_numpy(drawn))
 
 
 def inputs(tokens: int, width: int, name: str = "inputs", sizes: float = 1.0) -> Tensor:
@@ -264,7 +264,7 @@ def settling_and_cycling(results: Results) -> Sheet:
     """Last states of the two-token iteration against the size R of the tokens, undamped and with half steps."""
     sheet = Sheet(columns=2, width=4.8, height=3.9)
     sizes = np.linspace(0.25, 4.0, 151)
-    for damping, title in ((1.0, "one fixed point, then two states, then more"), (0.5, "half steps settle for longer")):
+    for damping, title in ((1.0, "one fixed point, then two states"), (0.5, "half steps settle at every size")):
         panel = sheet.panel(title, x="size R of the two tokens", y="last 16 states y", ylim=(-0.1, 4.1))
         states = np.array([orbit(size, 1000, 16, damping) for size in sizes])
         panel.axes.plot(np.repeat(sizes, 16), states.ravel(), ".", color="black", markersize=1.2)

@@ -298,7 +298,7 @@ def steps_and_depth(results: Results) -> Sheet:
     panel.theory(DEPTHS, [steps_of(depth, frozen=False) for depth in DEPTHS], name="laws")
     panel.level(4, "four layers")
     panel = sheet.panel(
-        f"a fixed depth is right as often as trees are shallow (n = {config.nodes})",
+        f"fixed depth: right where trees are shallow (n = {config.nodes})",
         x="layers L",
         y="share of nodes that hold their root",
         ylim=(0, 1.05),

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -227,12 +226,3 @@ def small_fixed_point_attention(scale: float = 0.1) -> FixedPointAttention:
     rng = stream(0, "fixed-point attention").rng()
     weights = [torch.from_numpy(scale * rng.standard_normal((1, 1, 4, 4))) for _ in range(4)]
     return FixedPointAttention(*weights, tolerance=1e-13, most=400)
-
-
-def random_layer(
-    seed: int, width: int, scale: float | np.ndarray = 1.0, models: int = 1, **settings: float
-) -> FixedPointAttention:
-    """Layers of one head with independent normal weights times ``scale`` / root of the width."""
-    rng = stream(seed, "layer").rng()
-    drawn = rng.standard_normal((4, models, 1, width, width)) * np.reshape(scale, (-1, 1, 1, 1)) / width**0.5
-    return FixedPointAttention(*torch.from_numpy(drawn), **settings)  # type: ignore[arg-type]
