@@ -58,7 +58,7 @@ class Config:
     """n"""
     strings: int = 1000
     """strings a draw"""
-    draws: int = 64
+    draws: int = 96
     """draws"""
 
 

@@ -74,7 +74,7 @@ class Config:
     """nodes of the trees of the law of depths"""
     trees: int = 200
     """trees a draw"""
-    draws: int = 24
+    draws: int = 32
     """draws"""
 
 
