@@ -116,7 +116,10 @@ def histories(stream: RandomStream, batch: int, operators: int, modulus: int) ->
 
 
 def _brackets_needed(
-    text: Int[Tensor, "batch time"], spot: Int[Tensor, " batch"], length: Int[Tensor, " batch"], op: Int[Tensor, " batch"]
+    text: Int[Tensor, "batch time"],
+    spot: Int[Tensor, " batch"],
+    length: Int[Tensor, " batch"],
+    op: Int[Tensor, " batch"],
 ) -> Bool[Tensor, " batch"]:
     """Whether ``a op b`` in the place of the number at ``spot`` changes its meaning without brackets."""
     left = torch.where(spot > 0, text.gather(1, (spot - 1).clamp(min=0)[:, None]).squeeze(1), 0)
@@ -290,5 +293,3 @@ def _one_operation(before: list[int], after: list[int], modulus: int) -> bool:
                 except LabError:
                     continue
     return False
-
-

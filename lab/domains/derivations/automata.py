@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lab import contracts
-from lab.domains.derivations.sequences import Derivations, check_format, check_sizes, sign, whole, write
+from lab.domains.derivations.sequences import Derivations, check_sizes, sign, whole, write
 from lab.errors import LabError
 from lab.streams import RandomStream
 
@@ -185,9 +185,7 @@ def write_words(table: Table, drawn: Int[Tensor, "batch letter"], every: int = 1
     return write_states(table, drawn, states)
 
 
-def write_states(
-    table: Table, drawn: Int[Tensor, "batch letter"], states: Int[Tensor, "batch step"]
-) -> Derivations:
+def write_states(table: Table, drawn: Int[Tensor, "batch letter"], states: Int[Tensor, "batch step"]) -> Derivations:
     """Words with given states behind them, right or wrong."""
     first_state = LETTERS + table.shape[1]
     parts = [whole(LETTERS + drawn), sign(END, len(drawn)), whole(first_state + states)]

@@ -149,9 +149,7 @@ def lengths(unknowns: int) -> list[int]:
     return [3 * unknowns * (unknowns - step) + 2 * (unknowns + step) - 1 for step in range(unknowns + 1)]
 
 
-def print_step(
-    systems: Int[Tensor, "batch equation column"], step: int, modulus: int
-) -> Int[Tensor, "batch time"]:
+def print_step(systems: Int[Tensor, "batch equation column"], step: int, modulus: int) -> Int[Tensor, "batch time"]:
     """The equations of systems whose first ``step`` columns are cleared."""
     layout = _layout(systems.shape[1], step, modulus)
     numbers = NUMBERS + systems.flatten(1)[:, (-1 - layout).clamp(min=0)]

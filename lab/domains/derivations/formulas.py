@@ -233,9 +233,7 @@ def run_program(
     product, state = products(), torch.zeros(len(formulas.variable), len(inputs), dtype=torch.int64)
     for number, leaf in enumerate(instructions.leaf.tolist()):
         read = inputs[:, formulas.variable[:, leaf]].T
-        chosen = torch.where(
-            read, instructions.if_true[:, number, None], instructions.if_false[:, number, None]
-        )
+        chosen = torch.where(read, instructions.if_true[:, number, None], instructions.if_false[:, number, None])
         state = product[state, chosen]
     return state
 

@@ -4,13 +4,15 @@ With $G(x) = x \Phi(x)$, the activation GELU,
 $$f_\ell(a, b) = \frac{\sqrt{2 \pi}\, \ell^2}{8} \left[G\!\left(\tfrac{a+b}{\ell}\right) + G\!\left(-\tfrac{a+b}{\ell}\right)
 - G\!\left(\tfrac{a-b}{\ell}\right) - G\!\left(-\tfrac{a-b}{\ell}\right)\right].$$
 
-$G(x) + G(-x) = x\, \mathrm{erf}(x / \sqrt 2) = \sqrt{2/\pi}\,(x^2 - x^4/6 + ...)$, so the squares give $a b$ and the fourth powers the error
-$-a b (a^2 + b^2) / (3 \ell^2)$. The remainder $r(x) = \sqrt{2/\pi}\, x^2 - x\, \mathrm{erf}(x/\sqrt 2)$ has $0 \le r'(x) \le \sqrt{2/\pi}\, \tfrac23 x^3$ for x >= 0
-(with $u = x^2/2$ its second derivative is $\sqrt{2/\pi}\,(2 - 2 (1 - u) e^{-u})$, and $1 - 2 u \le (1 - u) e^{-u} \le 1$), hence for every $\ell > 0$
+$G(x) + G(-x) = x\, \mathrm{erf}(x / \sqrt 2) = \sqrt{2/\pi}\,(x^2 - x^4/6 + \dots)$, so the squares give $a b$ and the
+fourth powers the error $-a b (a^2 + b^2) / (3 \ell^2)$. The remainder $r(x) = \sqrt{2/\pi}\, x^2 - x\, \mathrm{erf}(x/\sqrt 2)$
+has $0 \le r'(x) \le \sqrt{2/\pi}\, \tfrac23 x^3$ for x >= 0: with $u = x^2/2$ its second derivative is
+$\sqrt{2/\pi}\,(2 - 2 (1 - u) e^{-u})$, and $1 - 2 u \le (1 - u) e^{-u} \le 1$. Hence for every $\ell > 0$
 $$|f_\ell - a b| \le \frac{|a b| (a^2 + b^2)}{3 \ell^2} \le \frac{2 M^4}{3 \ell^2}, \qquad |a|, |b| \le M.$$
 
-The approximation of GELU by tanh, which most released code uses, has $2 (c^2/3 - 0.044715) \approx 0.33498$, $c^2 = 2/\pi$, in place of 1/3.
-Rounding of the bracket, whose terms are of size M / l, is multiplied by l^2: it grows as $\ell M$ times the unit roundoff.
+The approximation of GELU by tanh, which most released code uses, has $2 (c^2/3 - 0.044715) \approx 0.33498$,
+$c^2 = 2/\pi$, in place of 1/3. Rounding of the bracket, whose terms are of size M / l, is multiplied by l^2: it grows as
+$\ell M$ times the unit roundoff.
 """
 
 from __future__ import annotations

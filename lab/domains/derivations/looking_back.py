@@ -1,9 +1,9 @@
 r"""Attention that copies the token a fixed number of places back, with explicit weights.
 
 Position t < T is written as two numbers, $(\cos, \sin)(2 \pi t / T)$. A query that holds the code of position u scores
-position j by $\beta \cos(2 \pi (u - j) / T)$; the gap between j = u and its neighbours is $\beta (1 - \cos(2 \pi / T)) \approx 2 \pi^2 \beta / T^2$.
-So a constant width serves every length, with weights that grow as $T^2$: what the theorem of Feng et al. calls copying,
-in hidden size O(1) and weights O(poly(n)).
+position j by $\beta \cos(2 \pi (u - j) / T)$; the gap between j = u and its neighbours is
+$\beta (1 - \cos(2 \pi / T)) \approx 2 \pi^2 \beta / T^2$. So a constant width serves every length, with weights that grow
+as $T^2$: what the theorems of Feng et al. ask of copying, hidden size O(1) and weights O(poly(n)).
 
 The codes stand in a table of learned positions: channels 0, 1 the position's own, and two more for every place that it may
 have to look for. Where there is nothing a place back (the first tokens), a position looks for itself.

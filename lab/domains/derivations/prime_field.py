@@ -53,7 +53,5 @@ def divide(numerator: int, denominator: int, modulus: int) -> int:
     """
     check_prime(modulus)
     if denominator % modulus == 0:
-        raise LabError(
-            f"{numerator} / {denominator} modulo {modulus} divides by zero; leave out expressions that do."
-        )
+        raise LabError(f"{numerator} / {denominator} modulo {modulus} divides by zero; leave out expressions that do.")
     return numerator * pow(denominator, -1, modulus) % modulus

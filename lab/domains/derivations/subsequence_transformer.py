@@ -3,17 +3,18 @@ r"""A transformer of two layers and three heads that writes the derivation of a 
 Rows are those of `lab.domains.derivations.subsequences`: x_0 .. x_{n-1} | d_0 .. d_{n-1} | max d S. At position n + i the
 network owes d_i.
 
-* *Layer 1, two heads* look back: from the token d_j to x_j, n + 1 places before it (kept as $s_A$), and from position n + i to x_i,
-  n places before it (kept as $s_B$).
+* *Layer 1, two heads* look back: from the token d_j to x_j, n + 1 places before it (kept as $s_A$), and from position
+  n + i to x_i, n places before it (kept as $s_B$).
 * *Layer 2, one head* scores what has been written,
-  $\beta\, [\,(n + 1)([s_A < s_B] + [\text{sign } |]) + d\,]$, and averages d. The comparison is bilinear, $\langle \mathrm{thermometer}(s_B), s_A \rangle$;
-  the sign | is the empty candidate with d = 0, which any allowed $d_j$ beats and every forbidden one loses against.
+  $\beta\, [\,(n + 1)([s_A < s_B] + [\text{sign } |]) + d\,]$, and averages d. The comparison is bilinear,
+  $\langle \mathrm{thermometer}(s_B), s_A \rangle$; the sign | is the empty candidate with d = 0, which any allowed $d_j$
+  beats and every forbidden one loses against.
 * The *read-out* $2 k (m + 1) - k^2$, linear in the average m, is largest at the whole number nearest to m + 1.
 
 At the last position but one every candidate is allowed and nothing is added, so that the largest d is written. The softmax
 leaves the part $e^{-\beta}$ of its weight to a candidate one step behind; with at most 2 n + 2 candidates and lengths up to n
 $$|m - \mathrm{round}\, m| \le n (2 n + 2) e^{-\beta},$$
-and every token is right if that is below 1/2, that is for $\beta > \ln(4 n (n + 1))$. Width, 3 V + 2 n + 14 for V numbers,
+and every token is right if that is below 1/2, that is for $\beta > \ln(4 n (n + 1))$. Width, 3 V + 13 for V numbers,
 is that of comparing numbers by their one-hots; positions take 6 channels at every length (`looking_back`).
 """
 
@@ -29,6 +30,8 @@ from lab.domains.derivations.subsequences import END, ZERO, row_length, vocabula
 from lab.models.transformer import Architecture, Transformer
 
 NEVER = -1e4
+AVERAGE = 12
+"""Channel of m, the average length that layer 2 finds."""
 
 
 def leak_bound(length: int, sharpness: float) -> float:
@@ -68,7 +71,7 @@ def subsequence_transformer(
     check_sizes(length=length, numbers=numbers)
     vocabulary, positions = vocabulary_size(numbers), row_length(length, "derivation") - 1
     # Channels: codes of positions, three single positions, the sign |, d, 1, the average m; values here and copied.
-    owes_end, owes_answer, owes_stop, sign, d, one, m = range(6, 13)
+    owes_end, owes_answer, owes_stop, sign, d, one, m = range(6, AVERAGE + 1)
     values, earlier, own = 13, 13 + numbers, 13 + 2 * numbers
     width = 13 + 3 * numbers
     written = torch.arange(1, length + 1)  # the lengths d
@@ -89,9 +92,7 @@ def subsequence_transformer(
     root = size**0.5
     look = sharp(positions) * root
     query, key = (torch.zeros(2, width, 2 * size, dtype=torch.float64) for _ in range(2))
-    value, output = (
-        torch.zeros(2, *shape, dtype=torch.float64) for shape in ((width, 2 * size), (2 * size, width))
-    )
+    value, output = (torch.zeros(2, *shape, dtype=torch.float64) for shape in ((width, 2 * size), (2 * size, width)))
     everything = list(range(numbers))
     for head, (code, target) in enumerate(((2, earlier), (4, own))):
         columns = [head * size, head * size + 1]

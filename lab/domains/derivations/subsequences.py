@@ -123,9 +123,9 @@ def increasing_subsequence(
     return write_sequences(planted_sequences(stream, batch, length, numbers), format)
 
 
-def write_sequences(values: Int[Tensor, "batch item"], format: str) -> Derivations:
-    """Given sequences with their answers."""
-    end, lengths = sign(END, len(values)), increasing_lengths(values)
+def write_sequences(values: Int[Tensor, "batch item"], format: str, strict: bool = True) -> Derivations:
+    """Given sequences with their answers; not ``strict``: those of non-decreasing subsequences."""
+    end, lengths = sign(END, len(values)), increasing_lengths(values, strict)
     parts = [whole(ZERO + values), end]
     if format == "derivation":
         parts += [whole(ZERO + lengths), end]
