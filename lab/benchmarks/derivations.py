@@ -21,7 +21,7 @@ from lab.models.masks import causal
 from lab.streams import stream
 
 MODULUS, OPERATORS, UNKNOWNS, ITEMS, LETTERS, WORD, DEPTH = 11, 6, 5, 100, 20, 64, 6
-FAST, SLOW = 4096, 64
+FAST, SLOW = 2048, 64
 ROUNDS = 5
 
 

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -86,13 +87,13 @@ def histories(stream: RandomStream, batch: int, operators: int, modulus: int) ->
         modulus: p.
     """
     table, choices = _pieces(modulus)
-    width = 4 * operators + 1
-    text = torch.zeros(batch, width, dtype=torch.int64)
-    text[:, 0] = ZERO + torch.from_numpy(stream.child("answer").rng().integers(0, modulus, batch))
+    text = ZERO + torch.from_numpy(stream.child("answer").rng().integers(0, modulus, (batch, 1)))
     length = torch.ones(batch, dtype=torch.int64)
-    found, place = [(text, length)], torch.arange(width)
+    found = [(text, length)]
     for step in range(operators):
         draws = torch.from_numpy(stream.child(f"step {step}").rng().random((batch, 3)))
+        text = F.pad(text, (0, 4))
+        place = torch.arange(text.shape[1])
         which = (draws[:, 0] * (step + 1)).long()
         spot = ((text >= ZERO).cumsum(1) > which[:, None]).int().argmax(1)
         value = text.gather(1, spot[:, None]).squeeze(1) - ZERO

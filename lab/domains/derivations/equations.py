@@ -111,17 +111,17 @@ def invertible_systems(
     """
     check_prime(modulus)
     check_sizes(unknowns=unknowns)
-    found: Tensor | None = None
-    singular = torch.ones(batch, dtype=torch.bool)
+    found = torch.zeros(unknowns + 1, batch, unknowns, unknowns + 1, dtype=torch.int64)
+    singular = torch.arange(batch)
     for number in range(draws):
         drawn = stream.child("draw", number).rng().integers(0, modulus, (batch, unknowns, unknowns + 1))
-        new = eliminate(torch.from_numpy(drawn), modulus)
-        found = new.systems if found is None else torch.where(singular[None, :, None, None], new.systems, found)
-        singular &= new.singular.bool()
-        if not bool(singular.any()):
+        new = eliminate(torch.from_numpy(drawn)[singular], modulus)
+        found[:, singular] = new.systems
+        singular = singular[new.singular == 1]
+        if not len(singular):
             return found
     raise LabError(
-        f"{int(singular.sum())} of {batch} systems were singular in each of {draws} draws; allow more draws or a larger "
+        f"{len(singular)} of {batch} systems were singular in each of {draws} draws; allow more draws or a larger "
         f"modulus (modulo {modulus} a share of {share_invertible(unknowns, modulus):.3g} is invertible)."
     )
 

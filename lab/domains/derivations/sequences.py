@@ -20,7 +20,7 @@ FORMATS = ("direct", "derivation")
 PAD, STOP = 0, 1
 NO_TARGET = -1
 
-Rows = tuple[Int[Tensor, "batch time"], Int[Tensor, " batch"]]
+Rows = tuple[Int[Tensor, "batch _"], Int[Tensor, " batch"]]
 """Rows of tokens and how many of each row count."""
 
 

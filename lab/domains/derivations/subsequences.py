@@ -41,13 +41,14 @@ def row_length(length: int, format: str) -> int:
 
 def increasing_lengths(values: Int[Tensor, "batch item"], strict: bool = True) -> Int[Tensor, "batch item"]:
     """d_i of every sequence; not ``strict``: of non-decreasing subsequences."""
-    found = torch.zeros_like(values)
-    for item in range(values.shape[1]):
-        before, now = values[:, :item], values[:, item : item + 1]
+    across = values.T.contiguous()  # items first: a maximum over items then runs along the batch
+    found = torch.zeros_like(across)
+    for item in range(len(across)):
+        before, now = across[:item], across[item]
         allowed = before < now if strict else before <= now
-        best = (found[:, :item] * allowed).amax(1) if item else found[:, 0]
-        found[:, item] = 1 + best
-    return found
+        best = (found[:item] * allowed).amax(0) if item else found[0]
+        found[item] = 1 + best
+    return found.T
 
 
 def patience(values: Sequence[int]) -> list[int]:

@@ -10,10 +10,10 @@ from lab.streams import stream
 
 @pytest.mark.parametrize(("unknowns", "modulus"), [(1, 2), (2, 11), (3, 5), (5, 11)])
 def test_every_step_keeps_the_solution_and_the_rank(unknowns: int, modulus: int) -> None:
-    rows = exact.equations(stream(0, "x"), 30, unknowns=unknowns, modulus=modulus)
+    rows = exact.equations(stream(0, "x"), 12, unknowns=unknowns, modulus=modulus)
     assert all(exact.first_wrong_step(row, unknowns, modulus) is None for row in rows.tokens.tolist())
     assert int(rows.lengths.max()) == sum(exact.lengths(unknowns)) + unknowns + 1
-    direct = exact.equations(stream(0, "x"), 30, unknowns=unknowns, modulus=modulus, format="direct")
+    direct = exact.equations(stream(0, "x"), 12, unknowns=unknowns, modulus=modulus, format="direct")
     size = exact.lengths(unknowns)
     assert direct.tokens.shape[1] == size[0] + 1 + size[-1] + 1
     assert torch.equal(direct.tokens[:, -size[-1] - 1 :], rows.tokens[:, -size[-1] - 1 :])
