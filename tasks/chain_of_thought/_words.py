@@ -13,7 +13,7 @@ from lab.decoding import decode
 from lab.domains.derivations import automata
 from lab.domains.derivations.sequences import Derivations
 from lab.models.transformer import Transformer
-from lab.streams import stream
+from lab.streams import RandomStream, stream
 from lab.study import Fitted, Metric
 from lab.training import Batch
 from tasks.chain_of_thought._shared import CAUSAL, Network, study_of
@@ -25,8 +25,10 @@ class Words:
 
     things: int = 5
     """what is permuted: five things make S5"""
-    length: int = 16
+    length: int = 8
     """letters n of a word"""
+    held_out: int = 32
+    """of the 2^n words, how many a network is never trained on"""
     every: int = 1
     """k: the states after k, 2 k, .. letters are written, and the last; n is the answer alone"""
     misleading: bool = False
@@ -46,14 +48,18 @@ class Words:
         """Tokens that are read, and those of the problem."""
         return automata.row_length(self.length, self.every) - 1, self.length + 1
 
-    def draw(self, seed: int, name: str, number: int, batch: int) -> Derivations:
-        """``batch`` words with their runs; the same words whatever is written behind them."""
-        source = stream(seed, "chain of thought", name, number)
-        if not self.misleading:
-            return automata.words(source, batch, table=self.table, length=self.length, every=self.every)
-        drawn = automata.words(source, batch, table=self.table, length=self.length).tokens[:, : self.length]
-        letters = drawn - automata.LETTERS
-        return automata.write_states(self.table, letters, automata.misleading_states(source, self.table, letters))
+    def split(self, seed: int) -> tuple[Tensor, Tensor]:
+        """All words of the length in an order of the seed's: those it is trained on, and the ``held_out`` others."""
+        letters = self.table.shape[1]
+        order = torch.from_numpy(stream(seed, "chain of thought", "split").rng().permutation(letters**self.length))
+        words = order[:, None] // letters ** torch.arange(self.length) % letters
+        return words[self.held_out :], words[: self.held_out]
+
+    def rows(self, drawn: Tensor, source: RandomStream) -> Derivations:
+        """Words with what is written behind them; random states come from ``source``."""
+        if self.misleading:
+            return automata.write_states(self.table, drawn, automata.misleading_states(source, self.table, drawn))
+        return automata.write_words(self.table, drawn, self.every)
 
 
 def train(
@@ -61,14 +67,22 @@ def train(
 ) -> Fitted[Transformer]:
     """One network for every seed and arm."""
     study = study_of(network, layers, automata.vocabulary_size(words.table), words.sizes, arms)
-    return study.fit(
-        seeds, lambda seed, step: words.draw(seed, "train", step, network.batch), network.optimisation, name=name
-    )
+    shown = {seed: words.split(seed)[0] for seed in seeds}
+
+    def draw(seed: int, step: int) -> Derivations:
+        source = stream(seed, "chain of thought", "train", step)
+        chosen = source.child("which").rng().integers(0, len(shown[seed]), network.batch)
+        return words.rows(shown[seed][torch.from_numpy(chosen)], source)
+
+    return study.fit(seeds, draw, network.optimisation, name=name)
 
 
-def tests(words: Words, seeds: Sequence[int], number: int) -> dict[int, Derivations]:
-    """New words for every seed."""
-    return {seed: words.draw(seed, "test", 0, number) for seed in seeds}
+def tests(words: Words, seeds: Sequence[int], *, known: bool = False) -> dict[int, Derivations]:
+    """For every seed the words that were held out; or as many of the ``known`` ones."""
+    return {
+        seed: words.rows(words.split(seed)[0 if known else 1][: words.held_out], stream(seed, "chain of thought", "test"))
+        for seed in seeds
+    }
 
 
 def answers(words: Words, step: int = -1) -> Metric[Transformer]:
@@ -84,7 +98,7 @@ def answers(words: Words, step: int = -1) -> Metric[Transformer]:
 
 
 def after_a_wrong_step(words: Words, place: int) -> Metric[Transformer]:
-    """The right states up to ``place``, then a wrong one; what comes last, compared with two answers [model, answer].
+    """The right states up to ``place``, there that of another word; what comes last, compared with two answers [model, answer].
 
     Answer 0 is that of who goes on from the wrong state as written ("follows"), answer 1 the true one ("repairs").
     """
@@ -94,8 +108,8 @@ def after_a_wrong_step(words: Words, place: int) -> Metric[Transformer]:
         letters = batch["tokens"][..., :length] - automata.LETTERS
         models, number = letters.shape[:2]
         true = automata.run(table, letters.flatten(0, 1))
-        moved = torch.from_numpy(stream(0, "wrong step").rng().integers(1, len(table), models * number))
-        wrong = (true[:, place] + moved) % len(table)
+        # The state of another word at that place: a state that the network has met there.
+        wrong = true[:, place].roll(1)
         rest = letters.flatten(0, 1)[:, place + 1 :]
         follows = wrong
         for letter in rest.unbind(1):
@@ -104,8 +118,10 @@ def after_a_wrong_step(words: Words, place: int) -> Metric[Transformer]:
         prompts = torch.cat([batch["tokens"][..., : length + 1], shown.unflatten(0, (models, number))], -1)
         last = decode(module, prompts, mask[0], length - place - 1).tokens[..., -1]
         state = (last - automata.LETTERS - table.shape[1]).flatten()
-        found = torch.stack([state == follows, state == true[:, -1]], -1)
-        return found.unflatten(0, (models, number)).double().mean(1)
+        found = torch.stack([state == follows, state == true[:, -1]], -1).double()
+        counted = (wrong != true[:, place]).double()[:, None]
+        shares = (found * counted).unflatten(0, (models, number)).sum(1)
+        return shares / counted.unflatten(0, (models, number)).sum(1)
 
     return metric
 

@@ -43,7 +43,7 @@ def check_table(table: Table) -> None:
         )
 
 
-def run(table: Table, words: Int[Tensor, "batch letter"]) -> Int[Tensor, "batch letter"]:
+def run(table: Table, words: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
     """The states after each letter, from state 0.
 
     Raises:
@@ -62,7 +62,7 @@ def run(table: Table, words: Int[Tensor, "batch letter"]) -> Int[Tensor, "batch 
     return torch.stack(found, 1)
 
 
-def run_by_composition(table: Table, words: Int[Tensor, "batch letter"]) -> Int[Tensor, "batch letter"]:
+def run_by_composition(table: Table, words: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
     """The same in ceil(log2 n) rounds: maps of all states, composed over intervals that double (Hillis and Steele 1986).
 
     No state is carried from letter to letter, so it shares nothing with `run` but the table. It needs S numbers a letter.
@@ -179,13 +179,13 @@ def words(stream: RandomStream, batch: int, *, table: Table, length: int, every:
     return write_words(table, drawn, every)
 
 
-def write_words(table: Table, drawn: Int[Tensor, "batch letter"], every: int = 1) -> Derivations:
+def write_words(table: Table, drawn: Int[Tensor, "batch time"], every: int = 1) -> Derivations:
     """Given words with their runs."""
     states = run(table, drawn)[:, written_states(drawn.shape[1], every) - 1]
     return write_states(table, drawn, states)
 
 
-def write_states(table: Table, drawn: Int[Tensor, "batch letter"], states: Int[Tensor, "batch step"]) -> Derivations:
+def write_states(table: Table, drawn: Int[Tensor, "batch time"], states: Int[Tensor, "batch step"]) -> Derivations:
     """Words with given states behind them, right or wrong."""
     first_state = LETTERS + table.shape[1]
     parts = [whole(LETTERS + drawn), sign(END, len(drawn)), whole(first_state + states)]
@@ -193,8 +193,8 @@ def write_states(table: Table, drawn: Int[Tensor, "batch letter"], states: Int[T
 
 
 def misleading_states(
-    stream: RandomStream, table: Table, drawn: Int[Tensor, "batch letter"]
-) -> Int[Tensor, "batch letter"]:
+    stream: RandomStream, table: Table, drawn: Int[Tensor, "batch time"]
+) -> Int[Tensor, "batch time"]:
     """Runs whose states are uniform but for the last, which is right: steps that are no steps.
 
     Args:

@@ -42,7 +42,12 @@ def sharp(positions: int) -> float:
     return SHARPNESS / (1 - math.cos(2 * math.pi / max(positions, 3)))
 
 
-def unit(rows: int, columns: int, source: Int[Tensor, " entry"] | Sequence[int], target: Sequence[int]) -> Tensor:
+def unit(
+    rows: int,
+    columns: int,
+    source: Int[Tensor, " entry"] | Sequence[int],
+    target: Int[Tensor, " entry"] | Sequence[int],
+) -> Tensor:
     """A matrix of zeros with ones at (source, target): it moves channels."""
     matrix = torch.zeros(rows, columns, dtype=torch.float64)
     matrix[torch.as_tensor(source), torch.as_tensor(target)] = 1.0

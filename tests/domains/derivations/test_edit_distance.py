@@ -73,5 +73,5 @@ def test_refusals() -> None:
         exact.edit_distance(stream(0, "x"), 3, length=4, border="paper")
     first, second = exact.parse_words(["abc"]), exact.parse_words(["abcd"])
     assert torch.equal(first[1], torch.tensor([3]))
-    with pytest.raises(LabError, match="The derivation has 28 tokens but there are 20 positions"):
+    with pytest.raises(LabError, match="The derivation has 27 tokens but there are 20 positions"):
         exact.write_pairs(first, second, "corrected", "derivation", 20)
