@@ -77,10 +77,12 @@ def train(
     return study.fit(seeds, draw, network.optimisation, name=name)
 
 
-def tests(words: Words, seeds: Sequence[int], *, known: bool = False) -> dict[int, Derivations]:
+def questions(words: Words, seeds: Sequence[int], *, known: bool = False) -> dict[int, Derivations]:
     """For every seed the words that were held out; or as many of the ``known`` ones."""
     return {
-        seed: words.rows(words.split(seed)[0 if known else 1][: words.held_out], stream(seed, "chain of thought", "test"))
+        seed: words.rows(
+            words.split(seed)[0 if known else 1][: words.held_out], stream(seed, "chain of thought", "test")
+        )
         for seed in seeds
     }
 
