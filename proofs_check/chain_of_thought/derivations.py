@@ -26,6 +26,7 @@
 # %%
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import networkx as nx
@@ -78,7 +79,7 @@ def families() -> dict[str, tuple[Derivations, int, int]]:
     }
 
 
-READERS = {
+READERS: dict[str, Callable[[list[int]], object]] = {
     "arithmetic": lambda row: arithmetic.first_wrong_step(row, MODULUS),
     "equations": lambda row: equations.first_wrong_step(row, 3, MODULUS),
     "subsequences": lambda row: subsequences.first_wrong_step(row, 20),
@@ -88,7 +89,7 @@ READERS = {
 }
 
 
-def one_number_changed(rows: Derivations, low: int, high: int, name: str) -> torch.Tensor:
+def one_number_changed(rows: Derivations, low: int, high: int) -> torch.Tensor:
     """The rows with the first number of each derivation replaced by the next one."""
     place = torch.arange(rows.tokens.shape[1])
     number = (rows.tokens >= low) & (rows.tokens < high) & (place >= rows.prefix_length[:, None])
@@ -101,15 +102,14 @@ def one_number_changed(rows: Derivations, low: int, high: int, name: str) -> tor
     "chain-of-thought/G1",
     where="derived, on section 4",
     statement="Every step of every derivation follows from the one before, in 300 rows of each of the six families, "
-    "each read by "
-    "an evaluator that shares no code with its generator.",
+    "each read by an evaluator that shares no code with its generator.",
     origin=COUNTS,
     controls=[control("the first number of every derivation replaced by the next", changed=True)],
 )
 def steps_follow(config: object, *, changed: bool = False) -> LabelledArrays:
     found = []
     for name, (rows, low, high) in families().items():
-        tokens = one_number_changed(rows, low, high, name) if changed else rows.tokens
+        tokens = one_number_changed(rows, low, high) if changed else rows.tokens
         wrong = sum(READERS[name](row) is not None for row in tokens.tolist())
         found.append((float(wrong), 0.0))
     return deviations(found)
