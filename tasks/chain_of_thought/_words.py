@@ -25,9 +25,9 @@ class Words:
 
     things: int = 5
     """what is permuted: five things make S5"""
-    length: int = 8
+    length: int = 12
     """letters n of a word"""
-    held_out: int = 32
+    held_out: int = 128
     """of the 2^n words, how many a network is never trained on"""
     every: int = 1
     """k: the states after k, 2 k, .. letters are written, and the last; n is the answer alone"""

@@ -13,7 +13,7 @@
 #
 # What about a derivation helps? Three things can be varied with the network held fixed.
 #
-# * **How many steps.** Write only every second or fourth running product of eight, or the last alone. Each step that is left
+# * **How many steps.** Write only every second or fourth running product of twelve, or the last alone. Each step that is left
 #   has to combine more letters: after $k$ letters one of $2^k$ maps of 120 states, a table of $120 \cdot 2^k$ entries.
 # * **Whether they are steps.** Put random states in the place of all but the last. There is as much to write, and
 #   nothing in it: if extra tokens were what helps, this would.
@@ -42,11 +42,11 @@ class Config:
 
     words: Words = Words()
     """the problem"""
-    network: Network = Network(width=32, steps=300, batch=32, learning_rate=8e-3)
+    network: Network = Network(width=32, steps=400, batch=32, learning_rate=8e-3)
     """all networks"""
     layers: int = 1
     """of all networks"""
-    every: tuple[int, ...] = (1, 2, 4, 8)
+    every: tuple[int, ...] = (1, 2, 4, 12)
     """k: a state is written after every k letters"""
     trainings: int = 6
     """independent trainings of every kind"""
@@ -143,7 +143,7 @@ def fewer_steps_and_wrong_steps(results: Results) -> Sheet:
     kind="phenomenon",
     statement="It is not the number of tokens: networks trained on derivations of equal length whose states are "
     "random, but for the last, answer "
-    "rightly with probability below $0.2$ (300 updates, one layer).",
+    "rightly with probability below $0.2$ (400 updates, one layer).",
     controls=[control("derivations with their true states", filler=False)],
 )
 def tokens_alone_do_not_help(results: Results, filler: bool = True) -> Evidence:
@@ -156,10 +156,9 @@ def tokens_alone_do_not_help(results: Results, filler: bool = True) -> Evidence:
     "chain-of-thought/T1.thinned",
     where="derived, on section 4",
     kind="ordering",
-    statement="Fewer steps are learnt less well by the same network in as many updates: with every fourth state of "
-    "16 written, the share of right "
-    "answers is lower than with all of them by more than $0.4$.",
-    controls=[control("all states written, other words", every=1)],
+    statement="Fewer steps are learnt less well by the same network in as many updates: with every fourth "
+    "state of 12 written, the share of right answers to held-out words is lower than with all of them by more than $0.2$.",
+    controls=[control("all states in both, other trainings", every=1)],
 )
 def fewer_steps_are_learnt_less(results: Results, every: int = 4) -> Evidence:
     accuracy = results[thinned]["accuracy"]
@@ -167,7 +166,7 @@ def fewer_steps_are_learnt_less(results: Results, every: int = 4) -> Evidence:
     # The control compares trainings of one kind with one another, shifted by a seed.
     other = accuracy.sel(every=every).values
     other = np.roll(other, 1) if every == 1 else other
-    return Evidence.over_seeds(everything - other, ">", 0.4, f"half of what all states give; {PILOTS}")
+    return Evidence.over_seeds(everything - other, ">", 0.2, f"half of what two pilots lost; {PILOTS}")
 
 
 @TASK.claim(
@@ -175,8 +174,7 @@ def fewer_steps_are_learnt_less(results: Results, every: int = 4) -> Evidence:
     where="derived",
     kind="phenomenon",
     statement="A network that was trained on true derivations follows a wrong state in the middle of one and does "
-    "not repair it: the answer is that of the "
-    "wrong state with probability above $0.8$, and the true one with probability below $0.1$.",
+    "not repair it: the answer is that of the wrong state with probability above $0.8$, and the true one with probability below $0.1$.",
     controls=[control("a network trained on random states", network="random states")],
 )
 def wrong_steps_are_followed(results: Results, network: str = "true states") -> Evidence:
