@@ -22,10 +22,18 @@ from lab.streams import stream
 
 MODULUS, OPERATORS, UNKNOWNS, ITEMS, LETTERS, WORD, DEPTH = 11, 6, 5, 100, 20, 64, 6
 FAST, SLOW = 2048, 64
+NAMES = equations.NUMBERS + MODULUS
 ROUNDS = 5
 
 
-def one_expression(rng: np.random.Generator) -> list[int]:
+def written(row: list[int], problem: int, width: int) -> tuple[list[int], list[int], list[bool]]:
+    """A row with its targets and where they count, padded."""
+    rest = width - len(row)
+    targets = [-1] * (problem - 1) + row[problem:] + [-1] * (rest + 1)
+    return row + [0] * rest, targets, [target >= 0 for target in targets]
+
+
+def one_expression(rng: np.random.Generator) -> object:
     inverse = inverses(MODULUS).tolist()
     text = [arithmetic.ZERO + int(rng.integers(MODULUS))]
     lines = [text]
@@ -59,62 +67,89 @@ def one_expression(rng: np.random.Generator) -> list[int]:
     row = []
     for line in reversed(lines):
         row += [*line, arithmetic.EQUALS]
-    return [*row[:-1], 1]
+    problem = len(lines[-1]) + 1
+    return written([*row[:-1], 1], problem, arithmetic.longest(OPERATORS, "derivation"))
 
 
-def one_system(rng: np.random.Generator) -> list[list[int]]:
+def printed(system: list[list[int]], step: int) -> list[int]:
+    row = []
+    for place, equation in enumerate(system):
+        terms = [[NAMES + place]] if place < step else []
+        terms += [[equations.NUMBERS + equation[column], NAMES + column] for column in range(step, UNKNOWNS)]
+        for number, term in enumerate(terms):
+            row += [equations.PLUS] * (number > 0) + term
+        row += [equations.EQUALS, equations.NUMBERS + equation[-1], equations.COMMA]
+    return row[:-1]
+
+
+def one_system(rng: np.random.Generator) -> object:
     inverse = inverses(MODULUS).tolist()
     while True:
         system = rng.integers(0, MODULUS, (UNKNOWNS, UNKNOWNS + 1)).tolist()
-        printed = [number for equation in system for number in equation]
+        row = printed(system, 0)
+        problem = len(row) + 1
         for column in range(UNKNOWNS):
-            pivot = next((row for row in range(column, UNKNOWNS) if system[row][column]), None)
+            pivot = next((place for place in range(column, UNKNOWNS) if system[place][column]), None)
             if pivot is None:
                 break
             system[column], system[pivot] = system[pivot], system[column]
             factor = inverse[system[column][column]]
             system[column] = [number * factor % MODULUS for number in system[column]]
-            for row in range(UNKNOWNS):
-                if row != column:
-                    entry = system[row][column]
-                    pairs = zip(system[row], system[column], strict=True)
-                    system[row] = [(number - entry * top) % MODULUS for number, top in pairs]
-            printed += [number for equation in system for number in equation]
+            for place in range(UNKNOWNS):
+                if place != column:
+                    entry = system[place][column]
+                    pairs = zip(system[place], system[column], strict=True)
+                    system[place] = [(number - entry * top) % MODULUS for number, top in pairs]
+            row += [equations.STEP, *printed(system, column + 1)]
         else:
-            return [printed]
+            return written([*row, 1], problem, len(row) + 1)
 
 
-def one_subsequence(rng: np.random.Generator) -> list[int]:
+def one_subsequence(rng: np.random.Generator) -> object:
     values = rng.integers(ITEMS + 1, 250, ITEMS).tolist()
     lengths: list[int] = []
     for item, value in enumerate(values):
         lengths.append(1 + max((lengths[j] for j in range(item) if values[j] < value), default=0))
-    return [*values, *lengths, max(lengths)]
+    row = [*values, 2, *lengths, 2, max(lengths), 1]
+    return written(row, ITEMS + 1, len(row))
 
 
-def one_pair(rng: np.random.Generator) -> list[int]:
-    a, b = rng.integers(0, 10, LETTERS).tolist(), rng.integers(0, 10, LETTERS).tolist()
-    table = [[2 * j for j in range(LETTERS + 1)]]
-    for i in range(LETTERS):
+def one_pair(rng: np.random.Generator) -> object:
+    a = rng.integers(0, 10, LETTERS).tolist()
+    b = list(a)
+    for _ in range(int(rng.integers(1, LETTERS + 1))):
+        what, spot = int(rng.integers(3)), int(rng.integers(len(b)))
+        if what == 0:
+            b.insert(spot, int(rng.integers(10)))
+        elif what == 1 and len(b) > 1:
+            del b[spot]
+        else:
+            b[spot] = int(rng.integers(10))
+    a, b = sorted((a, b), key=len)
+    table = [[2 * j for j in range(len(b) + 1)]]
+    for i in range(len(a)):
         row = [2 * (i + 1)]
-        for j in range(LETTERS):
+        for j in range(len(b)):
             kept = table[i][j] + 3 * (a[i] != b[j])
             row.append(min(table[i][j + 1] + 2, row[j] + 2, kept))
         table.append(row)
-    return [*a, *b, *(number for row in table[1:] for number in row[1:])]
+    steps = [number for row in table[1:] for number in (*row[1:], 4)]
+    row = [*a, 3, *b, 2, *steps, 2, table[-1][-1], 1]
+    return written(row, len(a) + len(b) + 2, edit_distance.row_length(LETTERS, "derivation"))
 
 
-def one_word(rng: np.random.Generator) -> list[int]:
+def one_word(rng: np.random.Generator) -> object:
     table, state = TABLE, 0
     word = rng.integers(0, 2, WORD).tolist()
     run = []
     for letter in word:
         state = table[state][letter]
         run.append(state)
-    return [*word, *run]
+    row = [*(3 + letter for letter in word), 2, *(5 + state for state in run), 1]
+    return written(row, WORD + 1, len(row))
 
 
-def one_formula(rng: np.random.Generator) -> list[bool]:
+def one_formula(rng: np.random.Generator) -> object:
     leaves = 2**DEPTH
     gates = (rng.random(leaves - 1) < 0.5).tolist()
     turned = (rng.random(2 * leaves - 1) < 0.5).tolist()
@@ -125,7 +160,15 @@ def one_formula(rng: np.random.Generator) -> list[bool]:
         else:
             left, right = values[2 * node + 1], values[2 * node + 2]
             values[node] = ((left and right) if gates[node] else (left or right)) != turned[node]
-    return values
+    row = [
+        *(5 + 2 * turned[node] + gates[node] for node in range(leaves - 1)),
+        *(3 + value for value in values[leaves - 1 :]),
+        2,
+    ]
+    row += [
+        3 + values[node] for level in range(DEPTH - 1, -1, -1) for node in range(2**level - 1, 2 ** (level + 1) - 1)
+    ]
+    return written([*row, 1], 2 * leaves, len(row) + 1)
 
 
 TABLE = automata.group_table().tolist()

@@ -63,17 +63,17 @@ def distances(
         LabError: an unknown border.
     """
     check_border(border)
-    columns = INDEL * torch.arange(second.shape[1] + 1)
-    edge = BORDERS[border] * torch.arange(max(first.shape[1], second.shape[1]) + 1)
+    columns = INDEL * torch.arange(second.shape[1] + 1, dtype=torch.int32)
+    edge = BORDERS[border] * torch.arange(max(first.shape[1], second.shape[1]) + 1, dtype=torch.int32)
     above = edge[: second.shape[1] + 1].expand(len(first), -1)
     rows = [above]
     for row in range(first.shape[1]):
-        differ = SUBSTITUTION * (first[:, row : row + 1] != second)
+        differ = SUBSTITUTION * (first[:, row : row + 1] != second).int()
         from_above = torch.minimum(above[:, 1:] + INDEL, above[:, :-1] + differ)
         candidates = torch.cat([edge[row + 1].expand(len(first), 1), from_above], 1)
         above = (candidates - columns).cummin(1).values + columns
         rows.append(above)
-    return torch.stack(rows, 1)
+    return torch.stack(rows, 1).long()
 
 
 def check_border(border: str) -> None:
@@ -173,18 +173,24 @@ def write_pairs(first: Rows, second: Rows, border: str, format: str, width: int)
         LabError: an unknown border, or a row longer than ``width``.
     """
     (a, rows), (b, columns) = first, second
-    batch, most = a.shape
+    b = b[:, : int(columns.max())]
+    batch, most = len(a), int(rows.max())
+    a = a[:, :most]
     table = distances(a, b, border)
     everyone = torch.arange(batch)
     answer = table[everyone, rows, columns]
     end = sign(END, batch)
     parts = [(LETTERS + a, rows), sign(COLON, batch), (LETTERS + b, columns), end]
     if format == "derivation":
-        for row in range(1, most + 1):
-            there = (row <= rows).long()
-            parts.append((ZERO + table[:, row, 1:], columns * there))
-            parts.append((torch.full((batch, 1), COMMA), there))
-        parts.append(end)
+        # All steps in one row: entry (i, j) is token (i - 1) (columns + 1) + j - 1, and a comma ends each row of the table.
+        most_steps = most * (b.shape[1] + 1)
+        steps = torch.full((batch, most_steps + 1), COMMA)
+        row, column = torch.arange(most)[:, None], torch.arange(b.shape[1])
+        place = row * (columns[:, None, None] + 1) + column
+        there = (row < rows[:, None, None]) & (column < columns[:, None, None])
+        entries = ZERO + table[:, 1:, 1:]
+        steps.scatter_(1, torch.where(there, place, most_steps).flatten(1), entries.flatten(1))
+        parts += [(steps[:, :most_steps], rows * (columns + 1)), end]
     parts.append((ZERO + answer[:, None], torch.ones_like(rows)))
     return write(parts, 4, width)
 

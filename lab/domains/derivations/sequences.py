@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -73,6 +74,9 @@ def join(parts: Sequence[Rows], width: int) -> Rows:
     starts = lengths.cumsum(0) - lengths
     total = lengths.sum(0)
     check_room(int(total.max()), width)
+    if all(bool((length == tokens.shape[1]).all()) for tokens, length in parts):
+        row = torch.cat([tokens for tokens, _ in parts], 1)
+        return F.pad(row, (0, width - row.shape[1]), value=PAD), total
     # One place behind the last takes what does not count.
     joined = torch.zeros(len(total), width + 1, dtype=torch.int64)
     for (tokens, length), start in zip(parts, starts, strict=True):

@@ -41,14 +41,15 @@ def row_length(length: int, format: str) -> int:
 
 def increasing_lengths(values: Int[Tensor, "batch item"], strict: bool = True) -> Int[Tensor, "batch item"]:
     """d_i of every sequence; not ``strict``: of non-decreasing subsequences."""
-    across = values.T.contiguous()  # items first: a maximum over items then runs along the batch
+    # Items first: a maximum over items then runs along the batch; half as many bytes to move.
+    across = values.T.int().contiguous()
     found = torch.zeros_like(across)
     for item in range(len(across)):
         before, now = across[:item], across[item]
         allowed = before < now if strict else before <= now
         best = (found[:item] * allowed).amax(0) if item else found[0]
         found[item] = 1 + best
-    return found.T
+    return found.T.long()
 
 
 def patience(values: Sequence[int]) -> list[int]:
