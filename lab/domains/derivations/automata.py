@@ -55,11 +55,11 @@ def run(table: Table, words: Int[Tensor, "batch time"]) -> Int[Tensor, "batch ti
         raise LabError(
             f"The letter {int(outside[0])} lies outside the alphabet 0 to {table.shape[1] - 1}; write the word with those."
         )
-    state, found = torch.zeros(len(words), dtype=torch.int64), []
-    for letter in words.unbind(1):
-        state = table[state, letter]
+    state, found, rule = torch.zeros(len(words), dtype=torch.int64), [], table.flatten()
+    for letter in words.T.contiguous():  # a letter of all words lies side by side
+        state = rule.take(state * table.shape[1] + letter)
         found.append(state)
-    return torch.stack(found, 1)
+    return torch.stack(found).T
 
 
 def run_by_composition(table: Table, words: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
