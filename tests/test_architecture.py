@@ -33,6 +33,7 @@ def _room(holds: str, imports: str = "") -> Room:
 
 
 WINGS = ("addition", "attention", "chains", "copying", "dynamics", "graphs", "regression")
+WINGS = ("addition", "attention", "chains", "derivations", "dynamics", "graphs", "regression")
 SHEET = " ".join(
     ("lab", "ground", "models", "training", *WINGS, "evaluation", "figures", "declarations", "measurements")
 )

@@ -1,0 +1,1 @@
+"""Problems with their derivations: answered at once, or step by step."""
