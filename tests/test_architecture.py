@@ -32,7 +32,7 @@ def _room(holds: str, imports: str = "") -> Room:
     return Room(tuple(holds.split()), tuple(imports.split()))
 
 
-WINGS = ("addition", "attention", "chains", "dynamics", "graphs", "regression")
+WINGS = ("addition", "attention", "chains", "dynamics", "graphs", "machines", "regression")
 SHEET = " ".join(
     ("lab", "ground", "models", "training", *WINGS, "evaluation", "figures", "declarations", "measurements")
 )
