@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lab.domains.machines.lag import LagSystem, Symbol, Word, lag_system
-from lab.domains.machines.turing import LEFT, RIGHT, Configuration, Head, TuringMachine
+from lab.domains.machines.turing import LEFT, RIGHT, Configuration, Head, TuringMachine, normal, run
 from lab.errors import LabError
 
 MARKER = "#"
@@ -208,7 +208,7 @@ def _rules_of_window_2(machine: TuringMachine) -> Iterator[Rule]:
 
 
 def completed_steps(
-    system: LagSystem, queue: Word, steps: int, rules: int = 10**7
+    system: LagSystem, queue: Word, steps: int, rules: int = 10**6
 ) -> tuple[list[tuple[Configuration, int]], bool]:
     """Run a compiled system and read the ring after each completed step of the machine.
 
@@ -223,13 +223,12 @@ def completed_steps(
     """
     held, window, written = deque(queue), system.window, 0
     start = decode(queue, window)
-    assert start is not None
-    history = [(start, 0)]
+    history = [] if start is None else [(start, 0)]
     for _ in range(rules):
         right = system.right_side(held)
         if right is None:
             last = decode(held, window, halted=True)
-            if last is not None:
+            if last is not None and history:
                 history[-1] = (last, history[-1][1])
             return history, True
         held.popleft()
@@ -242,3 +241,33 @@ def completed_steps(
                 if len(history) > steps:
                     break
     return history, False
+
+
+class Agreement(NamedTuple):
+    """A machine beside a lag system.
+
+    Attributes:
+        steps: steps of the machine that were compared.
+        right: whether every completed ring, up to blanks, is the machine's configuration, there are as many of them, and
+            one halts if and only if the other does.
+        cost: the largest difference between the symbols of a step and `symbols_per_step` and one more for a new cell.
+    """
+
+    steps: int
+    right: bool
+    cost: int
+
+
+def compare(machine: TuringMachine, start: Configuration, system: LagSystem, queue: Word, steps: int) -> Agreement:
+    """Run both for at most so many steps of the machine; the system is given ten times the symbols that it should take."""
+    expected = run(machine, start, steps)
+    longest = symbols_per_step(len(start.tape) + len(expected), system.window)
+    history, halted = completed_steps(system, queue, steps, 10 * longest * (len(expected) + 1))
+    halts = len(expected) <= steps
+    shown = [normal(machine, found) for found, _ in history]
+    right = shown == [normal(machine, wanted) for wanted in expected] and halted == halts
+    cost = 0
+    for (before, paid), (after, written) in zip(history, history[1:], strict=False):
+        cells, grown = len(before.tape), len(after.tape) - len(before.tape)
+        cost = max(cost, abs(written - paid - symbols_per_step(cells, system.window) - grown))
+    return Agreement(len(expected) - 1, right, cost)

@@ -1,22 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.domains.machines.lag_compilers import compiled, completed_steps, decode, encode, rule_count, symbols_per_step
+from lab.domains.machines.lag_compilers import compiled, decode, encode, rule_count
 from lab.domains.machines.turing import (
     MACHINES,
     UNIVERSAL,
     Configuration,
     TuringMachine,
     from_table,
-    normal,
     on_word,
     random_configuration,
     random_machine,
-    run,
-    step,
 )
 from lab.errors import LabError
 from lab.streams import stream
@@ -24,16 +23,18 @@ from lab.streams import stream
 
 def agrees(machine: TuringMachine, start: Configuration, window: int, steps: int) -> bool:
     """Whether the ring shows every configuration of the machine, each at its price, and halts when it does."""
-    history, halted = completed_steps(compiled(machine, window), encode(machine, start, window), steps)
-    expected = run(machine, start, steps)
-    price, same = 0, len(history) == len(expected)
-    for place, ((found, written), wanted) in enumerate(zip(history, expected, strict=False)):
-        same &= normal(machine, found) == normal(machine, wanted)
-        if place:
-            before, after = len(history[place - 1][0].tape), len(found.tape)
-            price += symbols_per_step(before, window) + after - before
-        same &= written == price
-    return same and halted == (step(machine, expected[-1]) is None and len(expected) <= steps)
+    found = compare(machine, start, compiled(machine, window), encode(machine, start, window), steps)
+    return found.right and found.cost == 0
+
+
+def test_a_wrong_rule_is_seen() -> None:
+    start = on_word(UNIVERSAL, "0010", 1)
+    system = compiled(UNIVERSAL, 2)
+    queue = encode(UNIVERSAL, start, 2)
+    rules = dict(system.rules)
+    rules[queue[:2]] = ("0",)
+    assert compare(UNIVERSAL, start, system, queue, 20) == (20, True, 0)
+    assert not compare(UNIVERSAL, start, replace(system, rules=rules), queue, 20).right
 
 
 @pytest.mark.parametrize("window", [2, 3])
