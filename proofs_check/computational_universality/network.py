@@ -111,7 +111,8 @@ def asked(built: Transformer, prompts: Tensor) -> Tensor:
     where="derived; a transformer in the place of the paper's prompted model",
     kind="construction",
     statement="A causal transformer of two layers in explicit weights, with one ReLU unit for each symbol of each rule, continues "
-    "every window as the table of the universal machine does, by logits that are whole numbers: the right symbols where there is a rule, and where "
+    "every window as the table of the universal machine does, by logits that are whole numbers: the right symbols where "
+    "there is a rule, and where "
     "there is none every symbol's logit is exactly 0 and *halt* leads by 1 (all 12,321 windows of two symbols; of three, the 724 "
     "with a rule and 20,000 drawn ones).",
     controls=[
