@@ -60,7 +60,8 @@ def sizes(config: object, *, unread: bool = False) -> LabelledArrays:
     "autoregressive-trees/L1",
     where="derived; the paper contrasts trees with and without a chain of thought",
     kind="identity",
-    statement="The smallest decision tree for the parity of $n$ bits has $2^n$ leaves, for their *and* $n + 1$, for the majority of 1, 3 and "
+    statement="The smallest decision tree for the parity of $n$ bits has $2^n$ leaves, for their *and* $n + 1$, for "
+    "the majority of 1, 3 and "
     "5 bits 2, 6 and 20 (exact, over all trees, $n \\le 6$).",
     controls=[control("the last bit does not count", case="one_bit_unread")],
 )
@@ -110,7 +111,8 @@ def only_parity_is_that_hard(results: Results, case: str = "claimed") -> Evidenc
     "autoregressive-trees/L1.count",
     where="derived",
     kind="identity",
-    statement=r"At most $C_{\ell-1}\, n^{\ell-1}\, 2^\ell$ functions of $n$ bits have a tree of $\ell$ leaves, for every $\ell$ (all functions of "
+    statement=r"At most $C_{\ell-1}\, n^{\ell-1}\, 2^\ell$ functions of $n$ bits have a tree of $\ell$ leaves, for "
+    r"every $\ell$ (all functions of "
     r"$n \le 4$ bits).",
     controls=[control("without the choice of the bit to ask for", case="no_choice")],
 )
@@ -123,7 +125,8 @@ def few_leaves_hold_few_functions(results: Results, case: str = "claimed") -> Ev
     "autoregressive-trees/L1.depth",
     where="derived",
     kind="identity",
-    statement="A function with a tree of depth $d$ has one of at most $2^d$ leaves, so that parity needs depth $n$ (all functions of $n \\le 4$ bits).",
+    statement="A function with a tree of depth $d$ has one of at most $2^d$ leaves, so that parity needs depth $n$ "
+    "(all functions of $n \\le 4$ bits).",
     controls=[control("one question less", case="one_fewer")],
 )
 def depth_bounds_leaves(results: Results, case: str = "claimed") -> Evidence:

@@ -12,19 +12,20 @@
 # # What small trees carry out token by token
 #
 # Let the tree write down what it knows. For an **automaton** of $m$ states and $k$ letters put the states behind the word, $x_1 .. x_n
-# q_0 q_1 ..$: the last token is the state, and the letter that comes next is *always* the $(n+1)$-th from the end, since word and states grow
-# apart at the same pace. A chain of questions for the state and below it one for the letter: $mk$ leaves, depth $m + k - 2$. Parity, which takes
-# $2^n$ leaves at once, takes 4.
+# q_0 q_1 ..$: the last token is the state, and the letter that comes next is *always* the $(n+1)$-th from the end,
+# since word and states grow apart at the same pace. A chain of questions for the state and below it one for the
+# letter: $mk$ leaves, depth $m + k - 2$. Parity, which takes $2^n$ leaves at once, takes 4.
 #
 # A **Turing machine** on $M$ cells, its configurations one behind the other: what becomes of a cell depends on three
-# tokens one period $M + 1$ back. That is a tree of $H + 1 + k(L + 1)$ leaves ($H = mk$ heads, $L$ of them live) and a window of $M + 2$. The
-# space is bounded by the window; more space needs a longer one.
+# tokens one period $M + 1$ back. That is a tree of $H + 1 + k(L + 1)$ leaves ($H = mk$ heads, $L$ of them live) and
+# a window of $M + 2$. The space is bounded by the window; more space needs a longer one.
 #
-# A **circuit** of $N$ gates that each read at most $w$ wires: the last token says which gate comes next, and its wires stand at known distances:
-# at most $2N2^w$ leaves and depth $2N + w$. So whatever small circuits compute, small trees compute in as many tokens.
+# A **circuit** of $N$ gates that each read at most $w$ wires: the last token says which gate comes next, and its
+# wires stand at known distances: at most $2N2^w$ leaves and depth $2N + w$. So whatever small circuits compute,
+# small trees compute in as many tokens.
 #
-# The theorems of the paper could be read only in its abstract and in descriptions; the constants here are derived, and checked by running every tree
-# against the machine that it stands for.
+# The theorems of the paper could be read only in its abstract and in descriptions; the constants here are derived,
+# and checked by running every tree against the machine that it stands for.
 
 # %%
 from __future__ import annotations
@@ -85,7 +86,8 @@ def automata(config: object, *, shift: int = 0) -> LabelledArrays:
     "autoregressive-trees/C1",
     where="abstract: trees with a chain of thought simulate automata; constants derived",
     kind="construction",
-    statement="A tree of $mk$ leaves and depth $m + k - 2$, applied token by token, carries out any automaton of $m$ states and $k$ letters on "
+    statement="A tree of $mk$ leaves and depth $m + k - 2$, applied token by token, carries out any automaton of $m$ "
+    "states and $k$ letters on "
     "words of length $n$ through a window of $n + 1$ tokens (200 random automata, every state of 800 words of up to 30 letters).",
     controls=[control("the letter looked for one place nearer", case="one_place_off")],
 )
@@ -100,8 +102,8 @@ def trees_run_automata(results: Results, case: str = "claimed") -> Evidence:
 
 @PROOFS.cases(claimed={}, behind={"interleaved": False})
 def other_lengths(config: object, *, interleaved: bool = True) -> LabelledArrays:
-    """Words of 1 to 40 letters that a tree built for 8 letters ends wrong, of the four named automata, 50 words a length; the states stand
-    between the letters, or behind the word."""
+    """Words of 1 to 40 letters that a tree built for 8 letters ends wrong, of the four named automata, 50 words a
+    length; the states stand between the letters, or behind the word."""
     wrong = []
     for automaton in AUTOMATA.values():
         tree = automaton_tree(automaton, 2, 1) if interleaved else automaton_tree(automaton, 1, 9)
@@ -118,7 +120,8 @@ def other_lengths(config: object, *, interleaved: bool = True) -> LabelledArrays
     "autoregressive-trees/C1.length",
     where="derived",
     kind="construction",
-    statement="With the states between the letters, $q_0 x_1 q_1 x_2 ..$, one tree of $mk$ leaves is right at every length (four automata, all lengths up "
+    statement="With the states between the letters, $q_0 x_1 q_1 x_2 ..$, one tree of $mk$ leaves is right at every "
+    "length (four automata, all lengths up "
     "to 40).",
     controls=[control("states behind the word, the tree of words of 8 letters", case="behind")],
 )
@@ -146,7 +149,8 @@ def parity_words(config: object, *, cut: bool = False) -> LabelledArrays:
     "autoregressive-trees/C1.parity",
     where="abstract: without the chain of thought a tree needs exponential size",
     kind="construction",
-    statement="Parity, for which a tree that answers at once needs $2^n$ leaves, is said by one of 4 leaves after $n$ tokens (all words of up to 10 "
+    statement="Parity, for which a tree that answers at once needs $2^n$ leaves, is said by one of 4 leaves after "
+    "$n$ tokens (all words of up to 10 "
     "bits).",
     controls=[control("after one token less", case="short")],
 )
@@ -178,8 +182,8 @@ def mirrored(tree: Tree, period: int) -> Tree:
 
 @PROOFS.cases(claimed={}, mirrored={"swap": True})
 def turing_machines(config: object, *, swap: bool = False) -> LabelledArrays:
-    """Of each machine: wrong tokens in up to 25 steps of 4 runs, padded so that the head stays on its cells; leaves of its tree and the formula;
-    the window. With ``swap`` left and right neighbours are exchanged."""
+    """Of each machine: wrong tokens in up to 25 steps of 4 runs, padded so that the head stays on its cells; leaves
+    of its tree and the formula; the window. With ``swap`` left and right neighbours are exchanged."""
     wrong, tokens, leaves, formula = [], [], [], []
     for name, machine in MACHINES.items():
         failed = total = 0
@@ -213,7 +217,8 @@ def turing_machines(config: object, *, swap: bool = False) -> LabelledArrays:
     "autoregressive-trees/C2",
     where="abstract: trees with a chain of thought simulate Turing machines; constants derived, for bounded space",
     kind="construction",
-    statement="A tree of $H + 1 + k(L + 1)$ leaves with a window of $M + 2$ tokens writes the configurations of a Turing machine on $M$ cells, $M + 1$ "
+    statement="A tree of $H + 1 + k(L + 1)$ leaves with a window of $M + 2$ tokens writes the configurations of a "
+    "Turing machine on $M$ cells, $M + 1$ "
     "tokens a step: 91 leaves for the universal machine (seven machines, every token of up to 25 steps of 4 runs).",
     controls=[control("left and right neighbour exchanged", case="mirrored")],
 )
@@ -231,8 +236,9 @@ CIRCUITS = 60
 
 @PROOFS.cases(claimed={}, one_wire_off={"shift": True})
 def circuits(config: object, *, shift: bool = False) -> LabelledArrays:
-    """Over random circuits (up to 6 inputs, 15 gates, 3 wires a gate): inputs on which some gate is wrong, leaves over their bound, and depth
-    less its bound. With ``shift`` the tree is that of a circuit whose last gate reads through another table."""
+    """Over random circuits (up to 6 inputs, 15 gates, 3 wires a gate): inputs on which some gate is wrong, leaves
+    over their bound, and depth less its bound. With ``shift`` the tree is that of a circuit whose last gate reads
+    through another table."""
     wrong, shares, deep = [], [], []
     for place in range(CIRCUITS):
         rng = stream(place, "sizes").rng()
@@ -258,7 +264,8 @@ def circuits(config: object, *, shift: bool = False) -> LabelledArrays:
     "autoregressive-trees/C3",
     where="abstract: trees with a chain of thought simulate sparse circuits; constants derived",
     kind="construction",
-    statement="A tree of at most $2N2^w$ leaves and depth at most $2N + w$ gives the $N$ gates of a circuit, each of at most $w$ wires, one token a gate "
+    statement="A tree of at most $2N2^w$ leaves and depth at most $2N + w$ gives the $N$ gates of a circuit, each of "
+    "at most $w$ wires, one token a gate "
     "(60 random circuits of up to 15 gates, all inputs).",
     controls=[control("the last gate's table complemented", case="one_wire_off")],
 )

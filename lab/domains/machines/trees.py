@@ -272,8 +272,8 @@ def _least_of_all(bits: int, constant: int, joined: Callable[[np.ndarray, np.nda
 def count_bound(bits: int, leaves: int) -> int:
     r"""At most so many functions of n bits have a tree of $\ell$ leaves: $C_{\ell-1}\, n^{\ell-1}\, 2^\ell$.
 
-    There are Catalan number $C_{\ell-1} = \binom{2\ell-2}{\ell-1} / \ell$ binary trees of $\ell$ leaves, n questions for each of the $\ell - 1$ inner
-    nodes and 2 values for each leaf.
+    There are Catalan number $C_{\ell-1} = \binom{2\ell-2}{\ell-1} / \ell$ binary trees of $\ell$ leaves, n questions
+    for each of the $\ell - 1$ inner nodes and 2 values for each leaf.
 
     >>> count_bound(2, 2)
     8
