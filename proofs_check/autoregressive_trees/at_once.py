@@ -87,7 +87,7 @@ def all_functions(config: object, *, fewer: int = 0, choice: bool = True) -> Lab
         bounds = [count_bound(bits if choice else 1, number) for number in range(1, 2**bits + 1)]
         counts = [int((leaves <= number).sum()) for number in range(1, 2**bits + 1)]
         excess.append(max(count - bound for count, bound in zip(counts, bounds, strict=True)))
-        depth_excess.append(int((leaves - 2 ** (depths - fewer)).max()))
+        depth_excess.append(float((leaves - 2.0 ** (depths - fewer)).max()))
     return {
         "hardest": labelled(hardest, bits=FEW),
         "excess": labelled(excess, bits=FEW),
