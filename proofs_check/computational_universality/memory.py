@@ -12,10 +12,10 @@
 # # Two symbols now and then: where the memory comes from
 #
 # A model that appends exactly one token and moves on by one (*generalised* decoding) has a queue that keeps its
-# length $\ell$. It has at most $|A|^\ell$ queues, so every run halts or repeats itself: it is as strong as a linear bounded automaton, and
-# no stronger. The rules that append two symbols (44 of the 587 for the universal machine) are what makes it a Turing
-# machine. Take the second symbols away and see: wherever the head stays on the cells it was given nothing changes, since
-# no such rule is used; wherever it leaves them, the run is lost.
+# length $\ell$. It has at most $|A|^\ell$ queues, so every run halts or repeats itself: it is as strong as a linear
+# bounded automaton, and no stronger. The rules that append two symbols (44 of the 587 for the universal machine) are
+# what makes it a Turing machine. Take the second symbols away and see: wherever the head stays on the cells it was
+# given nothing changes, since no such rule is used; wherever it leaves them, the run is lost.
 
 # %%
 from __future__ import annotations

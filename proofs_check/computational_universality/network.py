@@ -22,14 +22,14 @@
 #
 # $$i = (t + 1)(1 - G),$$
 #
-# and a head without preferences computes $G$. To look at position $i + m$, attend by $-(j - i - m)^2$; divided by $t + 1$ and without what
-# is the same for all $j$ this is
+# and a head without preferences computes $G$. To look at position $i + m$, attend by $-(j - i - m)^2$; divided by $t
+# + 1$ and without what is the same for all $j$ this is
 #
 # $$2j\Bigl(1 - G + \frac{m}{t+1}\Bigr) - \frac{j^2}{t+1},$$
 #
 # bilinear in what the last token knows, $(1, G, \frac{1}{t+1})$, and what position $j$ offers, $(j, j^2)$. Multiplied by 800 times the
-# length of the run, the distance to the next best position is at least 800, and $e^{-800}$ is 0 in float64: attention is exact. So are the
-# logits, which are whole numbers.
+# length of the run, the distance to the next best position is at least 800, and $e^{-800}$ is 0 in float64:
+# attention is exact. So are the logits, which are whole numbers.
 
 # %%
 from __future__ import annotations
@@ -69,8 +69,9 @@ def network(window: int, longest: int, broken: str = "") -> tuple[Transformer, T
 
 @PROOFS.cases(window_2={}, window_3={"window": 3}, rule_2={"broken": "rule"}, rule_3={"window": 3, "broken": "rule"})
 def every_window(config: object, *, window: int = 2, broken: str = "") -> LabelledArrays:
-    """All windows of the alphabet (of three symbols: those with a rule, and 20,000 others) as prompts: wrong first tokens, wrong
-    second ones, how many there were, the least lead of the chosen token, and what is left of the logits without a rule."""
+    """All windows of the alphabet (of three symbols: those with a rule, and those without one among 20,000 drawn) as
+    prompts: wrong first tokens, wrong second ones, how many there were, the least lead of the chosen token, and what
+    is left of the logits without a rule."""
     built, tokens = network(window, window + 1, broken)
     system = tokens.system
     windows = list(system.rules)

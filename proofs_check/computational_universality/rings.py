@@ -45,16 +45,20 @@ import numpy as np
 from lab import Evidence, Task, control
 from lab.domains.machines.lag import LagSystem, Word, run
 from lab.domains.machines.lag_compilers import compare, compiled, completed_steps, encode, rule_count, symbols_per_step
+from lab.domains.machines.one_way_ring import one_way, steps, symbols_of_a_move
 from lab.domains.machines.turing import (
     LEFT,
     MACHINES,
+    RIGHT,
     UNIVERSAL,
     Configuration,
     Transition,
     TuringMachine,
+    normal,
     on_word,
     random_configuration,
 )
+from lab.domains.machines.turing import run as machine_run
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
@@ -63,6 +67,7 @@ from proofs_check.computational_universality._shared import COUNTS, NAMES, PAPER
 
 PROOFS = Task(SLUG, paper=PAPER)
 INPUTS, OTHERS, STEPS = 5, 60, 100
+CELLS = range(3, 25)
 RELEASED_RULES = 2027  # of the paper's table for the universal machine
 
 
@@ -259,6 +264,98 @@ PROOFS.show(every_fault_is_seen)
 PROOFS.show(symbols_of_a_step)
 
 
+# %% [markdown]
+# ## News to the left only
+#
+# The paper's rules rewrite a cell from itself and its right neighbour, one pass after another, so that news flow to the left only. A
+# head that moves right must send a signal all the way round, and the cell that it wants to reach does not know that it is the
+# one; the released rules find it by a mark that moves on one cell a circulation, $n^3 + n^2 + 3n + 3$ symbols a move (read from
+# the rules, which are not ours to ship). Is that the price of a one-way ring? No: let the *tape* move to the left instead. The
+# head takes its right neighbour's symbol and waits; what it wrote goes round as a wave that each cell exchanges for what it
+# held. When the wave is back the whole ring has turned by one cell: $(n+1)^2$ symbols, and $n$ for a move to the left.
+
+
+# %%
+@PROOFS.cases(one_way={}, two_passes={"law": "two passes"}, released={"law": "released"})
+def one_way_costs(config: object, *, law: str = "one way") -> LabelledArrays:
+    """The universal machine on a one-way ring: runs whose configurations are not the machine's, and the largest difference of a
+    step's symbols from a law; by cells, the symbols of a move to the right on given cells."""
+    wrong, difference, moves = 0, 0, {}
+    system = one_way(UNIVERSAL)
+    for place in range(8):
+        start = random_configuration(stream(place, "one way"), UNIVERSAL, 3 + 2 * place)
+        history = steps(system, encode(UNIVERSAL, start, 2), 25)
+        expected = machine_run(UNIVERSAL, start, 25)
+        wrong += [normal(UNIVERSAL, one) for one, _ in history] != [normal(UNIVERSAL, one) for one in expected]
+        for (before, paid), (after, written) in zip(history, history[1:], strict=False):
+            cells, grows = len(before.tape), len(after.tape) > len(before.tape)
+            move = UNIVERSAL.transitions[before.state, before.tape[before.head]].move
+            predicted = symbols_of_a_move(cells, move, grows)
+            if law == "two passes":
+                predicted = symbols_per_step(cells, 2) + grows
+            if law == "released":
+                predicted = released_symbols(cells) if move == RIGHT else 2 * (cells + 1)
+            difference = max(difference, abs(written - paid - predicted))
+            if move == RIGHT and not grows:
+                moves[cells] = written - paid
+    right = [float(moves.get(cells, np.nan)) for cells in CELLS]
+    return {"wrong": float(wrong), "difference": float(difference), "right": labelled(right, cells=CELLS)}
+
+
+def released_symbols(cells: int) -> int:
+    """Symbols of a move to the right by the paper's released rules, as read from them."""
+    return cells**3 + cells**2 + 3 * cells + 3
+
+
+@PROOFS.claim(
+    "computational-universality/R1",
+    where="derived; the paper's own rules are one-way rings too",
+    kind="rate",
+    statement="On a ring of $n$ cells in which news flow to the left only, a move to the right need not take $n^3$ symbols: a lag system "
+    "of window 2 takes exactly $(n + 1)^2$, and $n$ for a move to the left (the universal machine, from 3 cells on, every step "
+    "of 8 runs).",
+    controls=[
+        control("the law of two passes", case="two_passes"),
+        control("the law read from the released rules", case="released"),
+    ],
+)
+def one_circulation_is_enough(results: Results, case: str = "one_way") -> Evidence:
+    found = results[one_way_costs].sel(case=case)
+    return Evidence.all(
+        Evidence.exact(float(found["difference"]), "<=", 0, f"the law; {COUNTS}"),
+        Evidence.exact(float(found["wrong"]), "<=", 0, f"runs that differ from the machine; {COUNTS}"),
+    )
+
+
+@PROOFS.figure
+def price_of_a_move(results: Results) -> Sheet:
+    """Symbols of one move to the right, by cells of the ring: as measured on the one-way ring, its law, those of the other two
+    tables, and the one read from the paper's released rules."""
+    found = results[one_way_costs]["right"].sel(case="one_way")
+    known = found.dropna("cells")
+    sheet = Sheet(width=6.4, height=3.8)
+    panel = sheet.panel(
+        "three prices of one move",
+        x="cells",
+        y="symbols",
+        scale=("log", "log"),
+        xticks={n: str(n) for n in (3, 6, 12, 24)},
+        legend="outside",
+    )
+    panel.scatter(known["cells"].values.tolist(), known.values, name="one way, measured")
+    cells = np.array(CELLS)
+    panel.line(cells, [released_symbols(n) for n in CELLS], name="released rules, as read", marks=False, of="exact")
+    panel.line(cells, (cells + 1) ** 2, name="one way: (n + 1)^2", marks=False, of="exact")
+    panel.line(cells, 2 * cells + 1, name="window 2, two passes: 2n + 1", marks=False, of="exact")
+    panel.line(cells, cells + 1, name="window 3: n + 1", marks=False, of="exact")
+    return sheet
+
+
+# %%
+PROOFS.show(one_circulation_is_enough)
+PROOFS.show(price_of_a_move)
+
+
 # %%
 SHOWN = {"increment": on_word(MACHINES["increment"], "10111", 1), "BB4": on_word(MACHINES["BB4"], "000")}
 
@@ -318,7 +415,7 @@ def how_many_rules(results: Results) -> Sheet:
     """Rules of the two tables for each machine, beside the 2,027 of the paper for the universal one."""
     found = results[rule_counts]["rules"]
     sheet = Sheet(width=6.8, height=3.8)
-    panel = sheet.panel("two tables for any machine", x="machine", y="rules", ylim=(0, 2300), legend="upper left")
+    panel = sheet.panel("two tables for any machine", x="machine", y="rules", ylim=(0, 2900), legend="upper left")
     for slot, window in enumerate((2, 3)):
         own = found.sel(case=f"window_{window}")
         rules = {name: [float(own.sel(machine=name))] for name in MACHINES}

@@ -18,8 +18,9 @@
 # machine for as long as one likes. So two things are asked of each training: how many of the 587 rules are wrong, and whether
 # the machine that it drives agrees with the true one, symbol by symbol.
 #
-# A table of rules is arbitrary, so nothing can be guessed: networks that never saw one rule in twenty get most of those
-# wrong, and the machine that they drive goes astray.
+# Is a table of rules arbitrary, so that each must be seen? Not this one: what a first pass writes, for instance, is the second symbol
+# with a mark, whatever the symbol. Networks that never saw one rule in twenty get most of those right all the same. But a machine
+# wants all of them, and a single wrong rule, used once, leads every tape astray.
 
 # %%
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Config:
     architecture: Architecture = Architecture(width=32, layers=1, heads=2, positions="learned", maximum_length=PLACES)
     """vocabulary and read-out are those of the rules"""
     optimisation: Optimisation = Optimisation(
-        steps=150, learning_rate=1e-2, warmup=0.05, schedule="cosine", optimiser="adamw", clip_norm=1.0
+        steps=110, learning_rate=1e-2, warmup=0.05, schedule="cosine", optimiser="adamw", clip_norm=1.0
     )
     left_out: float = 0.05
     """share of the rules that the second arm never sees"""
@@ -68,7 +69,7 @@ class Config:
     """cells of each at the start"""
     rules: int = 10_000
     """rules applied on each tape"""
-    decoded: int = 160
+    decoded: int = 100
     """rules applied on each tape by decoding the network itself"""
     trainings: int = 24
     """independent trainings an arm"""
@@ -196,15 +197,18 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         seeds, lambda seed, step: prompts[seed], config.optimisation, measure=under_way, measure_every=15, name="rules"
     )
     wrong = fitted.ask(prompts, lambda *given: wrong_rules(*given[:2], masks.causal(PLACES)), rule=None).astype(bool)
+    before = study.untrained(seeds).ask(
+        prompts, lambda *given: wrong_rules(*given[:2], masks.causal(PLACES)), arms=[ARMS[1]], rule=None
+    )
     windows = strings.tokens[:, :WINDOW]
-    runs, differs, left, shown = [], [], [], []
+    runs, differs, left, shown, start = [], [], [], [], []
     for seed in seeds:
         queues = start_queues(config, seed)
         true = run_many(table(), queues, config.rules)
         unseen = ~prompts[seed]["kept"].numpy()
         row = []
         for arm in ARMS:
-            (network,) = [fitted.of(seeds=[seed], arms=[arm]).module]
+            network = fitted.of(seeds=[seed], arms=[arm]).module
             answers = decode(network, windows, masks.causal(PLACES), 3, stop_token=len(table().system.alphabet)).tokens[
                 0
             ]
@@ -214,6 +218,7 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         runs.append(row)
         own_wrong = wrong.sel(seed=seed).values
         left.append(own_wrong[:, unseen].mean(-1))
+        start.append(before.sel(seed=seed).values[0, unseen].mean())
         shown.append([own_wrong[0].sum(), own_wrong[1, ~unseen].sum()])
         network = fitted.of(seeds=[seed], arms=[ARMS[0]]).module
         (found,) = decoded_queues(config, network, queues)
@@ -228,6 +233,7 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         "wrong": labelled(wrong.sum("rule").values, **axes),
         "wrong shown": labelled(np.array(shown), **axes),
         "share left out": labelled(np.array(left), **axes),
+        "share before": labelled(start, seed=seeds),
         "runs": labelled(np.array(runs), **axes),
         "decoded wrong": labelled(differs, seed=seeds),
     }
@@ -237,11 +243,11 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     "computational-universality/T1",
     where="derived; the paper's model is prompted with the rules instead",
     kind="training",
-    statement="Trained on the 587 rules (one layer of width 32, 150 updates on all rules at once), a transformer has "
+    statement="Trained on the 587 rules (one layer of width 32, 110 updates on all rules at once), a transformer has "
     "no wrong rule, and then runs the universal "
     "machine: its table does for 10,000 rules on each of 16 tapes what the true one does, and so does the network "
     "itself, decoded greedily "
-    "through a window of two tokens, for 160 rules on each; all that in more than half of all trainings.",
+    "through a window of two tokens, for 100 rules on each; all that in more than half of all trainings.",
     controls=[control("trained without one rule in twenty", arm=ARMS[1])],
 )
 def trained_networks_run_the_machine(results: Results, arm: str = ARMS[0]) -> Evidence:
@@ -256,13 +262,21 @@ def trained_networks_run_the_machine(results: Results, arm: str = ARMS[0]) -> Ev
     "computational-universality/T1.left-out",
     where="derived",
     kind="training",
-    statement="Rules do not generalise: of one rule in twenty that a network never saw it has more than half wrong, "
-    "on average over trainings.",
-    controls=[control("the same rules, seen", arm=ARMS[0])],
+    statement="The table has structure that is learnt: of one rule in twenty that a network never saw it has fewer than half wrong, on "
+    "average over trainings; but in fewer than half of all trainings has it none of the 587 wrong.",
+    controls=[
+        control("networks before training", network="before"),
+        control("networks that saw all rules", arm=ARMS[0]),
+    ],
 )
-def unseen_rules_stay_wrong(results: Results, arm: str = ARMS[1]) -> Evidence:
-    share = results[trained]["share left out"].sel(arm=arm)
-    return Evidence.over_seeds(share, ">", 0.5, PILOTS)
+def most_unseen_rules_are_right(results: Results, network: str = "trained", arm: str = ARMS[1]) -> Evidence:
+    found = results[trained]
+    share = found["share left out"].sel(arm=arm) if network == "trained" else found["share before"]
+    whole = found["wrong"].sel(arm=arm) == 0
+    return Evidence.all(
+        Evidence.over_seeds(share, "<", 0.5, f"share of the rules left out that are wrong; {PILOTS}"),
+        Evidence.proportion(int(whole.sum()), whole.size, "<", 0.5, f"{PILOTS}; most"),
+    )
 
 
 @TASK.figure
@@ -285,7 +299,7 @@ def learning_the_rules(results: Results) -> Sheet:
 # %%
 TASK.show(learning_the_rules)
 TASK.show(trained_networks_run_the_machine)
-TASK.show(unseen_rules_stay_wrong)
+TASK.show(most_unseen_rules_are_right)
 
 # %% [markdown]
 # ## All verdicts

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from lab.domains.machines.lag import LagSystem, Symbol, Word, lag_system
@@ -33,7 +34,8 @@ LEAST_CELLS: Mapping[int, int] = {2: 2, 3: 3}
 Rule = tuple[Word, Word]
 
 
-class Annotated(NamedTuple):
+@dataclass(frozen=True)
+class Annotated:
     """A cell with its news from the left: ``#`` (it is the first), ``.`` (none), or the state that enters it."""
 
     cell: Symbol
