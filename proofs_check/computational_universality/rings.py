@@ -335,7 +335,7 @@ def price_of_a_move(results: Results) -> Sheet:
     known = found.dropna("cells")
     sheet = Sheet(width=6.4, height=3.8)
     panel = sheet.panel(
-        "three prices of one move",
+        "the price of one move to the right",
         x="cells",
         y="symbols",
         scale=("log", "log"),
