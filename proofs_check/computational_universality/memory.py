@@ -139,9 +139,10 @@ def repeats(config: object, *, second: bool = False) -> LabelledArrays:
         for place in range(40):
             rng = stream(place, "table", letters).rng()
             windows = [(one, other) for one in alphabet for other in alphabet]
-            rules = [(left, (alphabet[rng.integers(letters)],)) for left in windows]
-            if second:
-                rules = [(left, (*right, right[0])) for left, right in rules]
+            rights = [alphabet[rng.integers(letters)] for _ in windows]
+            rules: list[tuple[Word, Word]] = [
+                (left, (right, right) if second else (right,)) for left, right in zip(windows, rights, strict=True)
+            ]
             queue = tuple(alphabet[one] for one in rng.integers(letters, size=length))
             longest = max(longest, before_repeat(lag_system(2, alphabet, rules), queue, letters**length + 1))
         found.append(longest)

@@ -44,7 +44,15 @@ import numpy as np
 
 from lab import Evidence, Task, control
 from lab.domains.machines.lag import LagSystem, Word, run
-from lab.domains.machines.lag_compilers import compare, compiled, completed_steps, encode, rule_count, symbols_per_step
+from lab.domains.machines.lag_compilers import (
+    Agreement,
+    compare,
+    compiled,
+    completed_steps,
+    encode,
+    rule_count,
+    symbols_per_step,
+)
 from lab.domains.machines.one_way_ring import one_way, steps, symbols_of_a_move
 from lab.domains.machines.turing import (
     LEFT,
@@ -165,7 +173,7 @@ def corrupted(system: LagSystem, queue: Word, source: RandomStream) -> LagSystem
 def ring_runs(config: object, *, window: int = 2, fault: str = "") -> LabelledArrays:
     """Runs of each machine, how many of them went as they should, their steps, and the largest difference of a step's symbols
     from the law."""
-    numbers: dict[str, list[tuple[int, bool, int]]] = {name: [] for name in NAMES}
+    numbers: dict[str, list[Agreement]] = {name: [] for name in NAMES}
     for place, (name, machine, start) in enumerate(starts(INPUTS, OTHERS)):
         if fault == "short":
             start = Configuration(start.state, start.tape[: window - 1], min(start.head, window - 2))
@@ -176,12 +184,12 @@ def ring_runs(config: object, *, window: int = 2, fault: str = "") -> LabelledAr
             system = corrupted(system, queue, stream(place, "fault"))
         if fault == "turned":
             queue = (*queue[1:], queue[0])
-        numbers[name].append(tuple(compare(machine, start, system, queue, STEPS)))
+        numbers[name].append(compare(machine, start, system, queue, STEPS))
     return {
         "runs": labelled([len(own) for own in numbers.values()], machine=NAMES),
-        "right": labelled([sum(one[1] for one in own) for own in numbers.values()], machine=NAMES),
-        "steps": labelled([sum(one[0] for one in own) for own in numbers.values()], machine=NAMES),
-        "cost": labelled([max((one[2] for one in own), default=0) for own in numbers.values()], machine=NAMES),
+        "right": labelled([sum(one.right for one in own) for own in numbers.values()], machine=NAMES),
+        "steps": labelled([sum(one.steps for one in own) for own in numbers.values()], machine=NAMES),
+        "cost": labelled([max((one.cost for one in own), default=0) for own in numbers.values()], machine=NAMES),
     }
 
 
@@ -373,8 +381,8 @@ def space_time(config: object, *, name: str = "increment") -> LabelledArrays:
         added.append(added[-1] + left)
     width = 16
     cells, heads = np.full((rows, width), np.nan), np.full(rows, np.nan)
-    for row, ((found, _), left) in enumerate(zip(history, added, strict=True)):
-        offset = added[-1] - left
+    for row, ((found, _), cells_before) in enumerate(zip(history, added, strict=True)):
+        offset = added[-1] - cells_before
         cells[row, :] = 0
         for place, symbol in enumerate(found.tape):
             cells[row, offset + place] = machine.symbols.index(symbol)

@@ -126,6 +126,11 @@ def wrong_rules(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
     return wrong
 
 
+def wrong_of(module: Transformer, batch: Batch, arms: tuple[str, ...]) -> Tensor:
+    """[model, rule] whether a rule is wrong, shown to the arm or not."""
+    return wrong_rules(module, batch, masks.causal(PLACES))
+
+
 def counted(batch: Batch, arms: tuple[str, ...]) -> Tensor:
     """[model, rule] whether a rule is shown to the arm of each model."""
     return batch["kept"] | torch.tensor([arm == ARMS[0] for arm in arms])[:, None]
@@ -213,10 +218,8 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         stop=all_right,
         name="rules",
     )
-    wrong = fitted.ask(prompts, lambda *given: wrong_rules(*given[:2], masks.causal(PLACES)), rule=None).astype(bool)
-    before = study.untrained(seeds).ask(
-        prompts, lambda *given: wrong_rules(*given[:2], masks.causal(PLACES)), arms=[ARMS[1]], rule=None
-    )
+    wrong = fitted.ask(prompts, wrong_of, rule=None).astype(bool)
+    before = study.untrained(seeds).ask(prompts, wrong_of, arms=[ARMS[1]], rule=None)
     windows, end = strings.tokens[:, :WINDOW], len(table().system.alphabet)
     runs, differs, left, start = [], [], [], []
     for seed in seeds:
@@ -240,14 +243,13 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         strings_there = zip(found, expected.queues, expected.rules.tolist(), strict=True)
         differs.append(sum(one[at : at + len(queue)] != queue.tolist() for one, queue, at in strings_there))
     updates = sorted({*range(EVERY, config.optimisation.steps + 1, EVERY), config.optimisation.steps})
-    axes = {"seed": seeds, "arm": ARMS}
     return {
         # Where a training has ended no rule is wrong.
         "progress": fitted.history["wrong"].reindex(update=updates).fillna(0.0),
-        "wrong": labelled(wrong.sum("rule").values, **axes),
-        "share left out": labelled(np.array(left), **axes),
+        "wrong": labelled(wrong.sum("rule").values, seed=seeds, arm=ARMS),
+        "share left out": labelled(np.array(left), seed=seeds, arm=ARMS),
         "share before": labelled(start, seed=seeds),
-        "runs": labelled(np.array(runs), **axes),
+        "runs": labelled(np.array(runs), seed=seeds, arm=ARMS),
         "decoded wrong": labelled(differs, seed=seeds),
     }
 
