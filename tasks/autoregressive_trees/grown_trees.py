@@ -133,12 +133,13 @@ def grown(config: Config, seed: int) -> LabelledArrays:
     return {"exact": labelled(exact, **axes), "leaves": labelled(leaves, **axes)}
 
 
-WAYS = ("look-ahead", "look-ahead without ties", "greedy, many words")
+WAYS = ("look-ahead", "look-ahead without ties", "greedy, many words", "greedy, few words")
 
 
 @TASK.measurement(seeds=lambda config: config.trees)
 def parity(config: Config, seed: int) -> LabelledArrays:
-    """Whether the tree of parity is exact: with look-ahead from few words, the same without its rule for ties, and greedy from many."""
+    """Whether the tree of parity is exact: with look-ahead from few words, the same without its rule for ties, greedy from many
+    and from few."""
     automaton, exact = AUTOMATA["parity"], []
     for way in WAYS:
         number = config.many_words if way.endswith("many words") else config.few_words
@@ -187,7 +188,10 @@ def greed_misses_parity(results: Results, automaton: str = "parity") -> Evidence
     kind="training",
     statement="One step of look-ahead, with ties broken by the impurity at once, finds parity from 5 words of 12 letters in more than "
     "half of all samples; greed finds it from 640.",
-    controls=[control("look-ahead without the rule for ties", ways=("look-ahead without ties",))],
+    controls=[
+        control("look-ahead without the rule for ties", ways=("look-ahead without ties",)),
+        control("greed from 5 words", ways=("greedy, few words",)),
+    ],
 )
 def look_ahead_finds_parity(results: Results, ways: tuple[str, ...] = ("look-ahead", "greedy, many words")) -> Evidence:
     exact = results[parity]["exact"]

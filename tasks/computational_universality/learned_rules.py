@@ -19,8 +19,8 @@
 # the machine that it drives agrees with the true one, symbol by symbol.
 #
 # Is a table of rules arbitrary, so that each must be seen? Not this one: what a first pass writes, for instance, is the second symbol
-# with a mark, whatever the symbol. Networks that never saw one rule in twenty get most of those right all the same. But a machine
-# wants all of them, and a single wrong rule, used once, leads every tape astray.
+# with a mark, whatever the symbol. Networks that never saw one rule in five get most of those right all the same. But a machine
+# wants all of them, and a single wrong rule, once it is used, leads the run astray.
 
 # %%
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Config:
     architecture: Architecture = Architecture(width=32, layers=1, heads=2, positions="learned", maximum_length=PLACES)
     """vocabulary and read-out are those of the rules"""
     optimisation: Optimisation = Optimisation(steps=500, learning_rate=1e-2, warmup=0.03)
-    left_out: float = 0.05
+    left_out: float = 0.2
     """share of the rules that the second arm never sees"""
     tapes: int = 16
     """tapes on which the learnt table is run"""
@@ -93,7 +93,7 @@ TASK = Task(
     },
     root=2032,
 )
-ARMS = ("all rules", "one in twenty left out")
+ARMS = ("all rules", "one in five left out")
 PILOTS = "trainings; bound chosen on pilot seeds (root 0), judged on fresh ones"
 
 
@@ -263,7 +263,7 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     "machine: its table does for 10,000 rules on each of 16 tapes what the true one does, and so does the network "
     "itself, decoded greedily "
     "through a window of two tokens, for 100 rules on each; all that in more than half of all trainings.",
-    controls=[control("trained without one rule in twenty", arm=ARMS[1])],
+    controls=[control("trained without one rule in five", arm=ARMS[1])],
 )
 def trained_networks_run_the_machine(results: Results, arm: str = ARMS[0]) -> Evidence:
     found = results[trained]
@@ -277,7 +277,7 @@ def trained_networks_run_the_machine(results: Results, arm: str = ARMS[0]) -> Ev
     "computational-universality/T1.left-out",
     where="derived",
     kind="training",
-    statement="The table has structure that is learnt: of one rule in twenty that a network never saw it has fewer than half wrong, on "
+    statement="The table has structure that is learnt: of one rule in five that a network never saw it has fewer than half wrong, on "
     "average over trainings; but in fewer than half of all trainings has it none of the 587 wrong.",
     controls=[
         control("networks before training", network="before"),
@@ -296,14 +296,14 @@ def most_unseen_rules_are_right(results: Results, network: str = "trained", arm:
 
 @TASK.figure
 def learning_the_rules(results: Results) -> Sheet:
-    """Wrong rules among the 587 in training: of networks that see all of them, and of networks that never see one in twenty (29)."""
+    """Wrong rules among the 587 in training: of networks that see all of them, and of networks that never see one in five."""
     found = results[trained]
     sheet = Sheet(columns=2, width=5.0, height=3.8)
     panel = sheet.panel("no rule is wrong in the end", x="updates", y="wrong rules of 587", legend="upper right")
     for arm in ARMS:
         panel.curve(found["progress"].sel(arm=arm), over="update", name=arm, within=(0, 587))
     panel = sheet.panel(
-        "one wrong rule is enough to go astray", x="trained on", y="share of tapes that run right", ylim=(-0.05, 1.1)
+        "most rules are not enough", x="trained on", y="share of tapes that run right", ylim=(-0.05, 1.1)
     )
     panel.bars(
         {arm.replace(" left", "\nleft"): found["runs"].sel(arm=arm).values for arm in ARMS}, name="networks", dots=True

@@ -95,7 +95,8 @@ def _rules(machine: TuringMachine, waiting: Sequence[Waiting]) -> Iterator[tuple
 
 
 def symbols_of_a_move(cells: int, move: int, grows: bool) -> int:
-    r"""$\ell^2$ to the right and $\ell - 1$ to the left on a ring of $\ell$ = ``cells`` + 1 places; off the tape $\ell + 2$ and $\ell + 1$."""
+    r"""$\ell^2$ to the right and $\ell - 1$ to the left on a ring of $\ell$ = ``cells`` + 1 places; off the tape
+    $\ell + 2$ and $\ell + 1$."""
     places = cells + 1
     if grows:
         return places + 2 if move == RIGHT else places + 1

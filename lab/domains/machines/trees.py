@@ -95,25 +95,28 @@ def chain(offset: int, cases: Sequence[tuple[Token, Tree]]) -> Tree:
 def many(tree: Tree, strings: Int[np.ndarray, "string place"], tokens: int) -> Int[np.ndarray, "string token"]:
     """`generate` for many strings of one length at once; tokens are integers."""
     order = [node for node, _ in nodes(tree)]
-    place = {id(node): number for number, node in enumerate(order)}
-    asked, wanted, yes, no = (np.zeros(len(order), dtype=np.int64) for _ in range(4))
-    for number, node in enumerate(order):
+    place = {id(node): 2 * number for number, node in enumerate(order)}
+    # Two entries a node: it is found at the first of them, and below it at the first (no) or the second (yes).
+    asked, wanted, below = (np.zeros(2 * len(order), dtype=np.int64) for _ in range(3))
+    for at, node in zip(range(0, len(asked), 2), order, strict=True):
         if isinstance(node, Node):
-            asked[number], wanted[number] = node.offset, int(str(node.token))
-            yes[number], no[number] = place[id(node.yes)], place[id(node.no)]
+            asked[at], wanted[at] = node.offset, int(str(node.token))
+            below[at : at + 2] = place[id(node.no)], place[id(node.yes)]
         else:
-            wanted[number], yes[number], no[number] = int(str(node.token)), number, number
+            wanted[at], below[at : at + 2] = int(str(node.token)), at
     batch, length = strings.shape
     widest = max(int(asked.max()), 1)
-    found = np.full((batch, widest + length + tokens), -1, dtype=np.int64)  # -1 before the string: no token
-    found[:, widest : widest + length] = strings
-    rows, levels = np.arange(batch), depth(tree)
-    for end in range(widest + length, widest + length + tokens):
-        at = np.zeros(batch, dtype=np.int64)
-        for _ in range(levels):
-            at = np.where(found[rows, end - asked[at]] == wanted[at], yes[at], no[at])
-        found[:, end] = wanted[at]
-    return found[:, widest + length :]
+    # Places first, so that one place of all strings is one row; -1 before the string is no token.
+    found = np.full((widest + length + tokens, batch), -1, dtype=np.int64)
+    found[widest : widest + length] = strings.T
+    flat, back, columns, levels = found.reshape(-1), asked * batch, np.arange(batch), depth(tree)
+    for end in range(widest + length, len(found)):
+        at = below.take((found[end - asked[0]] == wanted[0]) + 0)
+        here = columns + end * batch
+        for _ in range(levels - 1):
+            at = below.take(at + (flat.take(here - back.take(at)) == wanted.take(at)))
+        found[end] = wanted.take(at)
+    return found[widest + length :].T
 
 
 def automaton_tree(automaton: Automaton, state_offset: int, letter_offset: int) -> Tree:
