@@ -219,7 +219,8 @@ def turing_machines(config: object, *, swap: bool = False) -> LabelledArrays:
     kind="construction",
     statement="A tree of $H + 1 + k(L + 1)$ leaves with a window of $M + 2$ tokens writes the configurations of a "
     "Turing machine on $M$ cells, $M + 1$ "
-    "tokens a step: 91 leaves for the universal machine (seven machines, every token of up to 25 steps of 4 runs).",
+    "tokens a step ($k$ symbols, $H$ heads, $L$ that go on): 91 leaves for the universal machine (seven machines, "
+    "every token of up to 25 steps of 4 runs).",
     controls=[control("left and right neighbour exchanged", case="mirrored")],
 )
 def trees_run_turing_machines(results: Results, case: str = "claimed") -> Evidence:

@@ -112,7 +112,8 @@ def counted(results: Results, case: str, universal: int) -> Evidence:
     where="derived",
     kind="construction",
     statement="A lag system that sees three symbols carries out any Turing machine with $k^3 + 3k^2 + 3Hk^2 + 6Hk - 2h(k^2 + 2k)$ "
-    "rules: 724 for the universal machine (seven machines and sixty random ones counted).",
+    "rules ($k$ symbols, $H$ heads, $h$ of them halting): 724 for the universal machine (seven machines and sixty random ones "
+    "counted).",
     controls=[control("the formula for machines in which no head halts", case="alike_3")],
 )
 def rules_of_window_three(results: Results, case: str = "window_3") -> Evidence:
@@ -123,8 +124,10 @@ def rules_of_window_three(results: Results, case: str = "window_3") -> Evidence:
     "computational-universality/C2",
     where="derived; the paper has 2,027 rules for this machine",
     kind="construction",
-    statement="A lag system that sees two symbols carries out any Turing machine with the sum of three passes' rules given above: 587 "
-    "for the universal machine, less than a third of the paper's 2,027 (seven machines and sixty random ones counted).",
+    statement=r"A lag system that sees two symbols carries out any Turing machine with $2k + H + 4k^2 + kH + 7kL + "
+    r"\rho k^2 + \rho k + L$ "
+    "rules ($k$ symbols, $H$ heads, $L$ that go on, $\\rho$ states entered by a right move): 587 for the universal machine, less than a "
+    "third of the paper's 2,027 (seven machines and sixty random ones counted).",
     controls=[control("the formula for machines in which no head halts", case="alike_2")],
 )
 def rules_of_window_two(results: Results, case: str = "window_2") -> Evidence:

@@ -132,6 +132,7 @@ def from_table(table: str, symbols: str) -> TuringMachine:
 
 
 # The universal machine of 15 states and 2 symbols (Neary and Woods 2009, table of U_{15,2}; its one halting pair is J on 1).
+# Of the two tables released with Schuurmans, Dai and Zanini (2024) one moves right from G on 0, the other left, as here.
 UNIVERSAL = from_table(
     "A:0RB,1RA B:1RC,1RA C:0LG,0LE D:0LF,1LE E:1RA,1LD F:1LD,1LD G:0LH,1LG H:1LI,1LG I:0RA,1LJ J:1LK,--- K:0RL,1RN "
     "L:0RM,1RL M:0LB,1RL N:0LC,0RO O:0RN,1RN",
