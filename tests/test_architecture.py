@@ -34,6 +34,7 @@ def _room(holds: str, imports: str = "") -> Room:
 
 WINGS = ("addition", "attention", "chains", "copying", "dynamics", "graphs", "regression")
 WINGS = ("addition", "attention", "chains", "derivations", "dynamics", "graphs", "regression")
+WINGS = ("addition", "attention", "chains", "dynamics", "graphs", "machines", "regression")
 SHEET = " ".join(
     ("lab", "ground", "models", "training", *WINGS, "evaluation", "figures", "declarations", "measurements")
 )
