@@ -32,9 +32,7 @@ def _room(holds: str, imports: str = "") -> Room:
     return Room(tuple(holds.split()), tuple(imports.split()))
 
 
-WINGS = ("addition", "attention", "chains", "copying", "dynamics", "graphs", "regression")
-WINGS = ("addition", "attention", "chains", "derivations", "dynamics", "graphs", "regression")
-WINGS = ("addition", "attention", "chains", "dynamics", "graphs", "machines", "regression")
+WINGS = ("addition", "attention", "chains", "copying", "derivations", "dynamics", "graphs", "machines", "regression")
 SHEET = " ".join(
     ("lab", "ground", "models", "training", *WINGS, "evaluation", "figures", "declarations", "measurements")
 )

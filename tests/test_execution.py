@@ -240,7 +240,8 @@ def test_threads_that_overlap_give_the_settings_of_the_process_back(tmp_path: Pa
     file = tmp_path / "overlapping.py"
     file.write_text(
         "import threading\nimport numpy as np\nfrom lab import Task\nfrom dataclasses import dataclass\n\n\n"
-        "@dataclass(frozen=True)\nclass Config:\n    pass\n\n\nTASK = Task('overlapping', 'bachmann-2024-pitfalls', {name: Config() for name in ('smoke', 'ci', 'paper')})\n"
+        "@dataclass(frozen=True)\nclass Config:\n    pass\n\n\nTASK = Task('overlapping', 'bachmann-2024-pitfalls', "
+        "{name: Config() for name in ('smoke', 'ci', 'paper')})\n"
         "BOTH_INSIDE, FIRST_GONE = threading.Event(), threading.Event()\n\n\n"
         "@TASK.measurement(seeds=lambda config: 2)\ndef wait(config, seed):\n"
         "    if seed % 2:\n        BOTH_INSIDE.set()\n        assert FIRST_GONE.wait(20)\n"
