@@ -153,23 +153,6 @@ def tokens_alone_do_not_help(results: Results, filler: bool = True) -> Evidence:
 
 
 @TASK.claim(
-    "chain-of-thought/T1.thinned",
-    where="derived, on section 4",
-    kind="ordering",
-    statement="Fewer steps are learnt less well by the same network in as many updates: with every fourth "
-    "state of 12 written, the share of right answers to held-out words is lower than with all of them by more than $0.2$.",
-    controls=[control("all states in both, other trainings", every=1)],
-)
-def fewer_steps_are_learnt_less(results: Results, every: int = 4) -> Evidence:
-    accuracy = results[thinned]["accuracy"]
-    everything = accuracy.sel(every=1).values
-    # The control compares trainings of one kind with one another, shifted by a seed.
-    other = accuracy.sel(every=every).values
-    other = np.roll(other, 1) if every == 1 else other
-    return Evidence.over_seeds(everything - other, ">", 0.2, f"half of what two pilots lost; {PILOTS}")
-
-
-@TASK.claim(
     "chain-of-thought/T1.wrong",
     where="derived",
     kind="phenomenon",
@@ -188,7 +171,6 @@ def wrong_steps_are_followed(results: Results, network: str = "true states") -> 
 # %%
 TASK.show(fewer_steps_and_wrong_steps)
 TASK.show(tokens_alone_do_not_help)
-TASK.show(fewer_steps_are_learnt_less)
 TASK.show(wrong_steps_are_followed)
 
 # %% [markdown]
