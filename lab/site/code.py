@@ -18,4 +18,4 @@ def code_page(file: Path, name: str) -> str:
         PythonLexer(),
         HtmlFormatter(linenos="inline", lineanchors="L", anchorlinenos=True, cssclass="highlight source-file"),
     )
-    return f"---\norphan: true\nhide-toc: true\n---\n\n# {name}\n\n{html(shown)}\n"
+    return f"---\norphan: true\nhide-toc: true\nnosearch: true\n---\n\n# {name}\n\n{html(shown)}\n"

@@ -30,7 +30,8 @@ def _link_names(app: Any, doctree: Any, page: str) -> None:
         if isinstance(literal.parent, nodes.reference | nodes.title):
             continue
         place = app.config.lab_claims.get(name)
-        found = [parts[full] for full in (name, f"{module}.{name}") if full in parts]
+        # (`lab` alone is the command.)
+        found = [parts[full] for full in (name, f"{module}.{name}") if "." in full and full in parts]
         if place is None and found:
             place = found[0].docname, found[0].node_id
         if place is not None:
@@ -38,10 +39,12 @@ def _link_names(app: Any, doctree: Any, page: str) -> None:
 
 
 def _fetch_later(app: Any, doctree: Any, page: str) -> None:
+    """Pictures on cards wait until they are seen; others, whose height is not fixed, would move the text below them."""
     from docutils import nodes
 
-    for picture in doctree.findall(nodes.image):
-        picture["loading"] = "lazy"
+    for card in doctree.findall(lambda node: isinstance(node, nodes.container) and "card" in node["classes"]):
+        for picture in card.findall(nodes.image):
+            picture["loading"] = "lazy"
 
 
 def _inline(translator: Any, node: Any) -> None:
