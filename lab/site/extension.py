@@ -35,7 +35,8 @@ def _link_names(app: Any, doctree: Any, page: str) -> None:
         if place is None and found:
             place = found[0].docname, found[0].node_id
         if place is not None:
-            literal.replace_self(make_refnode(app.builder, page, *place, literal.deepcopy()))
+            target, spot = place
+            literal.replace_self(make_refnode(app.builder, page, target, spot, literal.deepcopy()))
 
 
 def _fetch_later(app: Any, doctree: Any, page: str) -> None:

@@ -51,3 +51,6 @@ if (form) {
 for (const picture of document.querySelectorAll("article img")) {
   if (!picture.closest("a")) picture.addEventListener("click", () => window.open(picture.src, "_blank"));
 }
+
+// Pictures above the place that a link leads to may have moved it.
+window.addEventListener("load", () => document.querySelector(":target")?.scrollIntoView());
