@@ -19,15 +19,15 @@ def setup(app: Any) -> dict[str, bool]:
 
 
 def _link_names(app: Any, doctree: Any, page: str) -> None:
-    """The id of a claim, or the name of a part of the lab, leads to where it is explained wherever it stands as code."""
+    """The id of a claim, or the name of a part of the lab, leads to where it is explained wherever it is set apart."""
     from docutils import nodes
     from sphinx.util.nodes import make_refnode
 
     module = page.removeprefix("api/") if page.startswith("api/") else ""
     parts = app.env.domains.python_domain.objects
-    for literal in list(doctree.findall(nodes.literal)):
-        name = literal.astext()
-        if isinstance(literal.parent, nodes.reference | nodes.title):
+    for word in list(doctree.findall(lambda node: isinstance(node, nodes.literal | nodes.strong))):
+        name = word.astext()
+        if isinstance(word.parent, nodes.reference | nodes.title):
             continue
         place = app.config.lab_claims.get(name)
         # (`lab` alone is the command.)
@@ -36,7 +36,7 @@ def _link_names(app: Any, doctree: Any, page: str) -> None:
             place = found[0].docname, found[0].node_id
         if place is not None:
             target, spot = place
-            literal.replace_self(make_refnode(app.builder, page, target, spot, literal.deepcopy()))
+            word.replace_self(make_refnode(app.builder, page, target, spot, word.deepcopy()))
 
 
 def _fetch_later(app: Any, doctree: Any, page: str) -> None:

@@ -108,7 +108,9 @@ def test_the_site_shows_what_is_stored(site: Path) -> None:
     assert {name for name in pictures if f"{name}.png" in gallery and f"{name}.csv" in gallery} == pictures
     notebook = (site / "tasks" / "mesa_optimization" / "exact_descent.html").read_text(encoding="utf-8")
     assert '<details class="admonition hide above-input">' in notebook  # the plumbing is folded
-    assert "holds" in notebook
+    assert f'href="../../figures/{SHEET}/index.html#claim-T1"' in notebook  # a claim leads to its sheet
+    dictionary = (site / "figures" / "dictionary.html").read_text(encoding="utf-8")
+    assert f'href="{SHEET}/index.html#claim-C1"' in dictionary
 
 
 VISIBLE = "[...document.querySelectorAll('table.claims tbody tr')].filter(row => row.offsetHeight > 0)"
