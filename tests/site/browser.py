@@ -72,7 +72,7 @@ class Browser:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
 
-    def open(self, url: str) -> None:
+    def go_to(self, url: str) -> None:
         """Go to an address and wait until everything on it has loaded."""
         self._seen.clear()
         self._ask("Page.navigate", url="about:blank")  # so that another anchor of the same page loads it anew

@@ -49,7 +49,7 @@ def visit(site: Path, browser: Browser) -> Iterator[Callable[[str], Browser]]:
     """Opens a page of the site; at the end no page may have complained."""
 
     def visit(page: str) -> Browser:
-        browser.open(f"{site.as_uri()}/{page}")
+        browser.go_to(f"{site.as_uri()}/{page}")
         return browser
 
     browser.resize(1280, 900)
@@ -148,9 +148,9 @@ def test_claims_are_filtered_and_searched(visit: Callable[[str], Browser]) -> No
 def test_a_reader_goes_from_the_front_page_to_a_claim(visit: Callable[[str], Browser]) -> None:
     browser = visit("index.html")
     number = browser.value("document.querySelector('.numbers a[href*=\"verdict=holds\"]').href")
-    browser.open(number)
+    browser.go_to(number)
     assert browser.value(f"new Set({VISIBLE}.map(row => row.dataset.verdict)).size") == 1
-    browser.open(browser.value("document.querySelector('table.claims td a').href"))
+    browser.go_to(browser.value("document.querySelector('table.claims td a').href"))
     seen = "Math.abs(document.querySelector('tr:target').getBoundingClientRect().top) < innerHeight"
     assert browser.value(f"new Promise(done => setTimeout(() => done({seen}), 100))")
     assert browser.value("document.querySelector('tr:target math') !== null")
