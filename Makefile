@@ -6,7 +6,7 @@ export PYTHONUNBUFFERED := 1
 # A file stays in one process, which shares what its tests measure; files are taken in the order of tests/conftest.py.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-fast faults verify reproduce notebooks architecture bench constraints clean
+.PHONY: run test test-fast faults verify reproduce notebooks site architecture bench constraints clean
 
 # Trainings of the headline task that `make run` takes from what comes with the lab, so that it ends within three minutes.
 LONG := trained_transformers few_prompts more_prompts longer_training classes
@@ -35,6 +35,9 @@ reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tabl
 
 notebooks: .venv/ready      ## make and execute the notebooks
 	$(BIN)/lab notebooks
+
+site: .venv/ready           ## everything to browse, without server or network: build/site/index.html
+	$(BIN)/lab site
 
 architecture: .venv/ready   ## the page of rooms and what they may import, and that of the diagnosis
 	$(BIN)/python -m tests.test_architecture

@@ -1,4 +1,4 @@
-"""``lab``: list, show, run, check, diagnose, notebooks, reproduce; ``lab --version``; ``--debug`` shows where an error is from."""
+"""``lab``: list, show, run, check, diagnose, notebooks, site, reproduce; ``lab --version``; ``--debug`` shows where an error is from."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from lab.options import (
     Reproduce,
     Run,
     Show,
+    Site,
     Stored,
     Where,
     parse,
@@ -109,6 +110,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _power(command)
         case Notebooks():
             return _notebooks(command)
+        case Site():
+            return _site(command)
         case Reproduce():
             return _reproduce(command)
         case Stored():
@@ -680,6 +683,16 @@ def _notebooks(options: Notebooks) -> int:
         ensure(part.jobs(list(task.measurements.values())), session)
         print(f"executed {execute(task, session)}", flush=True)
     return 0
+
+
+def _site(options: Site) -> int:
+    from lab.site.build import build
+
+    built = build(options.out, options.sheets)
+    for fault in built.faults:
+        print(fault, file=sys.stderr)
+    print(f"wrote {built.pages} pages; open {built.out / 'index.html'}")
+    return 1 if built.faults else 0
 
 
 def _write_pages() -> None:

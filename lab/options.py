@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from lab.errors import LabError
-from lab.files import results_folder
+from lab.files import PROJECT, results_folder
 
 if TYPE_CHECKING:
     from lab.execution import Session
 
 ABOUT = (
-    "lab: list, show, run, check, compare, results, data, diagnose, cite, notebooks, reproduce; lab --version; "
+    "lab: list, show, run, check, compare, results, data, diagnose, cite, notebooks, site, reproduce; lab --version; "
     "--debug shows where an error is from."
 )
 
@@ -254,6 +254,16 @@ class Cite:
     """names of tasks, ids of claims (shell wildcards), or keys of papers"""
 
 
+@dataclass(frozen=True)
+class Site:
+    """Build the static site: sheets, claims, pictures, notebooks, papers, API; no server and no network are needed."""
+
+    sheets: tyro.conf.Positional[tuple[str, ...]] = ()
+    """names of sheets to show; all if left out"""
+    out: Path = PROJECT / "build" / "site"
+    """folder of the site; one that is there is replaced"""
+
+
 COMMANDS = {
     "list": List,
     "show": Show,
@@ -266,6 +276,7 @@ COMMANDS = {
     "diagnose": Diagnose,
     "cite": Cite,
     "notebooks": Notebooks,
+    "site": Site,
     "reproduce": Reproduce,
 }
 

@@ -61,8 +61,10 @@ def introduction(file: Path) -> tuple[str, str]:
     raise LabError(f"{file} has no title; begin its first Markdown cell with a line '# Title'")
 
 
-def sheet_page(name: str, parts: Sequence[Task]) -> str:
-    """The page of a sheet in Markdown, to be written to ``figures/<name>/README.md``."""
+def sheet_page(
+    name: str, parts: Sequence[Task], table: Callable[[Sequence[Record], Task], str] = markdown_table
+) -> str:
+    """The page of a sheet in Markdown, to be written to ``figures/<name>/README.md``; ``table`` shows the claims of a part."""
     records = {task.key: stored_records(task) for task in parts}
     every = [record for found in records.values() for record in found]
     refuted = sum(record["verdict"] == "refuted" for record in every)
@@ -82,7 +84,7 @@ def sheet_page(name: str, parts: Sequence[Task]) -> str:
         for figure in task.figures:
             lines += [f"![{figure.replace('_', ' ')}]({figure}.png)", "", f"*{portable(caption(task, figure))}*", ""]
         if records[task.key]:
-            lines += [markdown_table(records[task.key], task), ""]
+            lines += [table(records[task.key], task), ""]
     lines += changes(name)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -158,6 +160,20 @@ def findings(folder: str = "figures") -> str:
 
 
 def _finding(finding: Finding, known: Mapping[str, Record], folder: str) -> str:
+    sheet, _, identity = finding.claim.partition("/")
+    page = f"{folder}/{sheet}"
+    return (
+        f"{finding_sentence(finding, known)} ([`{identity}`]({page}/README.md))\n\n"
+        f'<img src="{page}/{finding.picture}.png" width="620" alt="{finding.picture.replace("_", " ")}">'
+    )
+
+
+def finding_sentence(finding: Finding, known: Mapping[str, Record]) -> str:
+    """A finding in Markdown with its numbers filled in from the records of all claims by id.
+
+    Raises:
+        LabError: its claim has no record.
+    """
     if finding.claim not in known:
         raise LabError(f"the finding about {finding.claim} has no stored verdict; run `lab reproduce` to write it")
     record = known[finding.claim]
@@ -166,12 +182,7 @@ def _finding(finding: Finding, known: Mapping[str, Record], folder: str) -> str:
     sentence = portable(finding.sentence)
     for name, value in numbers.items():
         sentence = sentence.replace("{" + name + "}", number(value))
-    sheet, _, identity = finding.claim.partition("/")
-    page = f"{folder}/{sheet}"
-    return (
-        f"{sentence} ([`{identity}`]({page}/README.md))\n\n"
-        f'<img src="{page}/{finding.picture}.png" width="620" alt="{finding.picture.replace("_", " ")}">'
-    )
+    return sentence
 
 
 def with_findings(readme: str) -> str:

@@ -77,8 +77,8 @@ def terminal_table(
         table.add_row(
             record["id"].split("/", 1)[1],
             escape(statements[record["id"]]),
-            "\n".join([number(record["measured"]), *_notes(record)]),
-            f"{_requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
+            "\n".join([number(record["measured"]), *notes(record)]),
+            f"{requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
             "\n".join(_controls(record)),
             _verdict(record),
         )
@@ -93,8 +93,8 @@ def _stacked(records: Sequence[Record], statements: Mapping[str, str], title: st
             "",
             f"[bold]{record['id'].split('/', 1)[1]}[/bold]  {_verdict(record).replace(chr(10), ' ')}",
             f"  {escape(statements[record['id']])}",
-            f"  measured {'; '.join([number(record['measured']), *_notes(record)])}",
-            f"  required {_requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
+            f"  measured {'; '.join([number(record['measured']), *notes(record)])}",
+            f"  required {requirement(record)} [dim]{escape(record['bound_origin'])}[/dim]",
             *(f"  control, {line}" for line in _controls(record)),
         ]
     return Text.from_markup("\n".join(lines))
@@ -108,7 +108,7 @@ def _controls(record: Record) -> list[str]:
     ]
 
 
-def _notes(record: Record) -> list[str]:
+def notes(record: Record) -> list[str]:
     """What stands below a measured number: its interval, the number of samples, and of how many parts it is the weakest."""
     notes = []
     if record["interval"] is not None:
@@ -120,7 +120,8 @@ def _notes(record: Record) -> list[str]:
     return notes
 
 
-def _requirement(record: Record) -> str:
+def requirement(record: Record) -> str:
+    """What the number was required to be: the relation and the bound, with the tolerance of an equality."""
     tolerance = f" ± {number(record['tolerance'])}" if record["relation"] == "=" else ""
     return f"{record['relation']} {number(record['bound'])}{tolerance}"
 
@@ -154,8 +155,8 @@ def markdown_table(records: Sequence[Record], task: Task) -> str:
         cells = (
             f"`{record['id'].split('/', 1)[1]}` ({claim.where})",
             claim.statement + condition,
-            number(record["measured"]) + (f" ({'; '.join(_notes(record))})" if _notes(record) else ""),
-            f"{_requirement(record)} ({record['bound_origin']})",
+            number(record["measured"]) + (f" ({'; '.join(notes(record))})" if notes(record) else ""),
+            f"{requirement(record)} ({record['bound_origin']})",
             controls,
             _worded(record),
         )

@@ -59,8 +59,10 @@ ROOMS: dict[str, Room] = {
     "diagnosis": _room("diagnosis", f"ground models {' '.join(WINGS)} evaluation figures measurements"),
     # Exact answers are those of the wings whose prompts it writes.
     "data": _room("data", f"ground {' '.join(WINGS)} measurements"),
+    # Pages of what is stored; the modules it documents are read, not imported.
+    "site": _room("site", "ground declarations measurements reports"),
     "command line": _room(
-        "cli options listing __main__", "ground declarations measurements reports dictionary data diagnosis"
+        "cli options listing __main__", "ground declarations measurements reports dictionary data diagnosis site"
     ),
     "benchmarks": _room("benchmarks", f"ground models training {' '.join(WINGS)} measurements diagnosis"),
     # A task may offer its prompts to the diagnosis.
