@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from lab.models.transformer import Transformer
 
-Maps = list[Float[Tensor, "prompt head token token"]]
-"""One tensor a layer, in the order in which they attend; a row holds the weights with which a token sees the others."""
+Maps = list[Float[Tensor, "prompt _ token token"]]
+"""One tensor a layer, in the order in which they attend, whose heads may differ in number; a row holds the weights with which a
+token sees the others."""
 SOFTMAXES = frozenset({F.softmax, torch.softmax, Tensor.softmax})
 
 

@@ -34,6 +34,9 @@ from lab.streams import RandomStream, stream
 Kind = Literal["identical", "closest", "none"]
 Part = TypeVar("Part")
 FEWEST_PROMPTS = 40
+DERIVED = (
+    12  # algorithms whose derivatives are taken: each costs ten times what its answers do, and says little of far ones
+)
 WATCHED = 64  # prompts on which attention is watched
 MOST_SPREAD = 300.0  # of a logarithm, beyond which its exponential is no number
 
@@ -78,7 +81,8 @@ class Row:
         freedom: how many numbers were fitted.
         error: of the algorithm, against the truth.
         distance: of the predictor's answers from the algorithm's: 0 identical, 1 as far as no answer at all.
-        cosines: of their derivatives with respect to the query and to the context; none where one of them is 0.
+        cosines: of their derivatives with respect to the query and to the context; none where one of them is 0, or where the
+            algorithm is far.
     """
 
     algorithm: str
@@ -254,11 +258,12 @@ def with_cosines(
     prompts: Any,
     source: RandomStream,
 ) -> Match:
-    """The match with the agreement of derivatives in every row."""
+    """The match with the agreement of derivatives in the rows of the nearest, `DERIVED` of them and all that are tied."""
+    near = {row.algorithm for row in match.rows[:DERIVED]} | set(match.tied)
     own = setting.sensitivities(subject, prompts, source)
     cosines: dict[str, dict[str, Estimate]] = {}
     for one in algorithms:
-        if not match.has(one.name):
+        if one.name not in near:
             continue
         theirs = setting.sensitivities(one.predictor, prompts, source)
         both = {part: cosine(own[part], theirs[part]) for part in own}

@@ -171,7 +171,10 @@ def test_the_induction_head_is_the_construction_beside_chains() -> None:
     setting = Chains(length=10)
     architecture = Architecture(width=WIDTH, layers=1, heads=HEADS, vocabulary=3, output_size=3)
     made = StoredModel(Transformer(architecture, [0]), "causal")
-    found = {one.relation: one for one in attention(made, None, setting, setting.sample(stream(0, "maps"), 8))}  # type: ignore[arg-type]
+    found = {
+        one.relation: one
+        for one in attention(made, setting.stored(made), setting, setting.sample(stream(0, "maps"), 8))
+    }
     assert found["previous token"].construction == pytest.approx(1, abs=1e-6)
     assert found["after the same symbol"].construction is not None
     assert found["after the same symbol"].construction > 0.9
@@ -190,7 +193,7 @@ def test_every_setting_knows_its_tokens(name: str) -> None:
     if not sizes:
         sizes = {"vocabulary": setting.vocabulary, "output_size": setting.vocabulary}  # type: ignore[attr-defined]
     made = StoredModel(Transformer(Architecture(width=WIDTH, layers=1, heads=HEADS, **sizes), [0]), "prefix")
-    found = attention(made, None, setting, prompts)  # type: ignore[arg-type]
+    found = attention(made, setting.stored(made), setting, prompts)
     assert {one.head for one in found} == {1, 2}
     assert all(0 <= one.share.mean <= 1 and 0 < one.uniform <= 1 for one in found)
 
