@@ -116,7 +116,7 @@ def execute(
     config = config_from_dict(task.config_type, job.config)
     # What a measurement prints is no part of what the command prints, which a program may read.
     with (
-        _numerics(),
+        numerics(),
         redirect_stdout(sys.stderr),
         context.job(context.JobContext(job.device, scratch, networks, listener)),
     ):
@@ -148,7 +148,7 @@ def _check_same_code(job: Job, source: str) -> None:
 
 
 @contextmanager
-def _numerics() -> Iterator[None]:
+def numerics() -> Iterator[None]:
     """One thread and numbers of the usual size inside, as they change the last digits; the user's own choice after it.
 
     ``lab`` asks for one thread in the environment, which is too late for libraries that a notebook loaded before it.

@@ -48,9 +48,9 @@ ROOMS: dict[str, Room] = {
     "evaluation": _room("evaluation study", "ground models training regression"),
     "figures": _room("figures", "ground"),
     "declarations": _room("evidence power claims tasks", "ground figures"),
-    "measurements": _room("catalogue runs shipped execution results checks", "ground declarations"),
+    "measurements": _room("catalogue runs shipped execution results checks repeat", "ground declarations"),
     "reports": _room(
-        "report coverage findings pages reproduction replication notebooks stored citations sweeps comparing",
+        "report coverage findings pages reproduction replication notebooks stored citations sweeps comparing planning",
         "ground figures declarations measurements",
     ),
     "lab": _room("", "ground declarations reports"),
@@ -58,9 +58,15 @@ ROOMS: dict[str, Room] = {
     "diagnosis": _room("diagnosis", f"ground models {' '.join(WINGS)} evaluation figures measurements"),
     # Exact answers are those of the wings whose prompts it writes.
     "data": _room("data", f"ground {' '.join(WINGS)} measurements"),
+    # The file that `lab new` writes is a task like any other; the page runs what it shows through the command line.
+    "template": _room("own.new own.template", SHEET),
+    # A script is written from the source of what a claim depends on.
+    "export": _room("export", "ground declarations measurements reports"),
     "command line": _room(
-        "cli options listing __main__", "ground declarations measurements reports dictionary data diagnosis"
+        "cli options listing __main__",
+        "ground declarations measurements reports dictionary data diagnosis template export",
     ),
+    "tutorial": Room(("own",), ("ground", "template", "command line")),
     "benchmarks": _room("benchmarks", f"ground models training {' '.join(WINGS)} measurements diagnosis"),
     # A task may offer its prompts to the diagnosis.
     "tasks": _room("", f"{SHEET} diagnosis"),
