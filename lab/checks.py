@@ -198,11 +198,12 @@ def regression_predictor_checks(
         _close(first, predictor(x, y, queries), "it keeps state between calls: the same prompts got other predictions")
 
     def prompts_apart() -> None:
-        changed = x.clone()
+        changed, labels = x.clone(), y.clone()
         changed[2:] += 1
+        labels[2:] += 1
         _close(
             predictor(x, y, queries)[:2],
-            predictor(changed, y, queries)[:2],
+            predictor(changed, labels, queries)[:2],
             "the prediction for one prompt depends on another prompt",
         )
 

@@ -344,17 +344,17 @@ def _status(verdicts: Verdicts) -> int:
 
 def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     session = options.where.session(options.fresh)
+    if options.sweep:
+        return _sweep(parts, options, configs, session)
     seeds = options.seeds or None
-    if seeds and options.fresh is not None and not options.sweep:
+    if seeds and options.fresh is not None:
         raise LabError(
             f"--seeds {' '.join(map(str, seeds))} and --fresh {options.fresh} both say which seeds to measure; name one of them"
         )
-    if options.sweep and (options.only or options.dry_run):
-        raise LabError("--sweep measures everything at every value; leave out --only and --dry-run")
     # The proofs of a paper are judged with its task.
     proofs = [
         task
-        for task in (discover() if parts[0].place == "tasks" and not options.sweep else [])
+        for task in (discover() if parts[0].place == "tasks" else [])
         if task.name == parts[0].name and task.place == "proofs_check" and not (len(parts) == 1 and parts[0].part)
     ]
     chosen = choose([*parts, *proofs], options.only)
@@ -362,14 +362,12 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     results += [Results(task, task.config(options.preset), session) for task in proofs]
     if options.dry_run:
         return _dry_run(results, chosen, options.where.workers)
-    for part in parts:
-        _check_own(part, chosen[part.key].measurements, session)
-    if options.sweep:
-        return _sweep(parts, options, configs, session)
     _check_again(session, results)
     for one in results:
         _check_sizes(one)
         warn_of_few_seeds(one, chosen[one.task.key].claims, options.preset)
+    for part in parts:
+        _check_own(part, chosen[part.key].measurements, session)
     verdicts = measure_and_draw(results, options.preset, chosen)
     if options.only and not any(one.claims for one in chosen.values()):
         return _status(verdicts)
@@ -397,6 +395,10 @@ def _dry_run(results: Sequence[Results], chosen: Mapping[str, Chosen], workers: 
 def _sweep(parts: Sequence[Task], options: Run, configs: Sequence[Any], session: Session) -> int:
     from lab import sweeps
 
+    if options.only or options.dry_run:
+        raise LabError("--sweep measures everything at every value; leave out --only and --dry-run")
+    for part in parts:
+        _check_own(part, list(part.measurements.values()), session)
     found = sweeps.sweep(parts, configs, options.sweep, session, options.preset, options.seeds or None)
     _console().print(sweeps.table(found))
     for error in found.errors:
@@ -581,15 +583,15 @@ def _new(options: New) -> int:
 def _export(options: Export) -> int:
     from lab.export import export
 
-    session = options.where.session()
     found = find_claims([options.claim])
     if len(found) > 1:
         raise LabError(f"{options.claim} names {len(found)} claims, such as {found[0][1].id}; name one")
-    verdicts = _judged([options.claim], options.preset, session)
-    (judgement,) = verdicts.require()
-    path = export.write(*found[0], judgement, session, options.out)
+    (task, claim), session = found[0], options.where.session()
+    path = export.place(claim, options.out)
+    (judgement,) = _judged([options.claim], options.preset, session).require()
+    write(path, export.script(task, claim, judgement, session).encode())
     print(
-        f"wrote {path}: `python {path}` prints {judgement.record()['measured']} and {judgement.verdict}, without the lab"
+        f"wrote {path}: it runs without the lab, and found here {judgement.evidence.measured:.6g}, {judgement.verdict}"
     )
     return 0
 

@@ -14,8 +14,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -50,41 +51,48 @@ def require_repeatable(task: Task, measurements: Sequence[Measurement], session:
     if not jobs:
         return
     begun = time.monotonic()
-    again: Task | None = None
-    agreed = []
-    for job in jobs:
-        started = time.monotonic()
-        try:
-            first = _take(task, job)
-            if time.monotonic() - started > LONGEST_SECONDS:
-                logger.warning(
-                    "%s takes more than %.0f s at the preset smoke, so that it was not taken twice; make its smoke sizes smaller",
-                    job.label,
-                    LONGEST_SECONDS,
-                )
-                continue
-            again = again or _fresh(task)
-            second = _take(again, job)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # at the sizes that were asked for it may be right, and if not, it is told there
-            logger.warning("%s was not taken twice, because the preset smoke fails: %s", job.label, _one_line(error))
-            continue
-        if digest(first) != digest(second):
-            raise LabError(_difference(task, job, first, second))
-        agreed.append(job.key)
+    with ExitStack() as stack:
+        fresh = cache(lambda: stack.enter_context(_fresh(task)))  # imported when the first one has been taken
+        agreed = [job.key for job in jobs if _agrees(task, fresh, job)]
     if agreed:
         if not session.quiet:
             print(
-                f"{len(agreed)} measurements of {task.file.name} agree bit for bit when one seed is taken twice "
-                f"({time.monotonic() - begun:.1f} s at the preset smoke)",
+                f"one seed of {', '.join(job.measurement for job in jobs if job.key in agreed)} was taken twice at the preset smoke, "
+                f"the same bit for bit ({time.monotonic() - begun:.1f} s)",
                 file=sys.stderr,
             )
         try:
             write(note, json.dumps([*known, *agreed][-1000:]).encode())
         except NotWritten:
             pass  # it is taken twice again next time; that results cannot be written is said where they are
+
+
+def _agrees(task: Task, fresh: Callable[[], Task], job: Job) -> bool:
+    """Whether a call gives the same twice; False where it could not be taken twice, which is said.
+
+    Raises:
+        LabError: it does not.
+    """
+    begun = time.monotonic()
+    try:
+        first = _take(task, job)
+        if time.monotonic() - begun > LONGEST_SECONDS:
+            logger.warning(
+                "%s takes more than %.0f s at the preset smoke, so that it was not taken twice; make its smoke sizes smaller",
+                job.label,
+                LONGEST_SECONDS,
+            )
+            return False
+        second = _take(fresh(), job)
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # at the sizes that were asked for it may be right, and if not, it is told there
+        logger.warning("%s was not taken twice, because the preset smoke fails: %s", job.label, _one_line(error))
+        return False
+    if digest(first) != digest(second):
+        raise LabError(_difference(task, job, first, second))
+    return True
 
 
 def _first(task: Task, measurement: Measurement) -> Job:
@@ -99,7 +107,8 @@ def _take(task: Task, job: Job) -> Measured:
         return task.measurements[job.measurement].measure(config, job.seeds, job.case)
 
 
-def _fresh(task: Task) -> Task:
+@contextmanager
+def _fresh(task: Task) -> Iterator[Task]:
     """The task of a second import of the file, and of the modules beside it that the first one imported."""
     beside = _beside(task)
     name = f"{task.module}_again"
@@ -113,11 +122,11 @@ def _fresh(task: Task) -> Task:
     try:
         with redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
+        yield next(value for value in vars(module).values() if isinstance(value, Task) and value.file == task.file)
     finally:
         for one in [name, *_beside(task)]:
-            del sys.modules[one]
+            sys.modules.pop(one, None)
         sys.modules.update(beside)
-    return next(value for value in vars(module).values() if isinstance(value, Task) and value.file == task.file)
 
 
 def _beside(task: Task) -> dict[str, ModuleType]:
