@@ -1,4 +1,4 @@
-"""``lab``: list, show, run, check, diagnose, notebooks, reproduce; ``lab --version``; ``--debug`` shows where an error is from."""
+"""``lab``: new, list, show, run, check, diagnose, notebooks, reproduce; ``lab --version``; ``--debug`` shows where an error is from."""
 
 from __future__ import annotations
 

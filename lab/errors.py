@@ -65,7 +65,7 @@ def _no_label(error: BaseException) -> str:
             trace.tb_frame.f_locals.get("labels"),
             getattr(trace.tb_frame.f_locals.get("self"), "index", None),
         )
-        if isinstance(asked, dict) and len(asked) == 1 and hasattr(index, "tolist"):
+        if isinstance(asked, dict) and len(asked) == 1 and index is not None and hasattr(index, "tolist"):
             ((axis, label),) = asked.items()
             names = [str(one) for one in index.tolist()]
             shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

@@ -61,7 +61,7 @@ ROOMS: dict[str, Room] = {
     # The file that `lab new` writes is a task like any other; the page runs what it shows through the command line.
     "template": _room("own.new own.template", SHEET),
     # A script is written from the source of what a claim depends on.
-    "export": _room("export", "ground declarations measurements reports"),
+    "export": _room("export", "lab ground declarations measurements reports"),
     "command line": _room(
         "cli options listing __main__",
         "ground declarations measurements reports dictionary data diagnosis template export",
@@ -204,7 +204,9 @@ def test_no_file_is_too_long() -> None:
 
 
 def _first_line(file: Path) -> str:
-    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    source = file.read_text(encoding="utf-8")
+    titles = [line.removeprefix("# # ") for line in source.splitlines() if line.startswith("# # ")]  # of a task
+    text = ast.get_docstring(ast.parse(source)) or "".join(titles[:1])
     return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
 
 

@@ -96,8 +96,8 @@ def _walk(node: ast.AST, local: frozenset[str], annotation: bool, later: bool) -
         if node.id not in local:
             yield Use(node, None, local, annotation, later)
     elif not isinstance(node, ast.Import | ast.ImportFrom):
-        for part in ast.iter_child_nodes(node):
-            yield from _walk(part, local, annotation, later)
+        for child in ast.iter_child_nodes(node):
+            yield from _walk(child, local, annotation, later)
 
 
 def _function(node: Function, local: frozenset[str], annotation: bool, later: bool) -> Iterator[Use]:
