@@ -190,10 +190,8 @@ def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
         if colon or pattern.endswith(".py"):
             task = load(Path(file + ".py" if colon else pattern))
             chosen = [(task, claim) for claim in task.claims.values() if not colon or is_called(claim, wanted)]
-            known, where = (
-                [claim.id for claim in task.claims.values()],
-                f"`lab show {task.file}` names those of the file",
-            )
+            known = [one for claim in task.claims.values() for one in (claim.id, claim.id.partition("/")[2])]
+            where = f"`lab show {task.file}` names those of the file"
         else:
             everything = [(task, claim) for task in discover() for claim in task.claims.values()]
             chosen = [

@@ -438,9 +438,9 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
     jobs = []
     for key, (task, claims) in tasks.items():
         needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
-        _check_own(task, list(needed.values()), session)
         jobs += results[key].jobs(list(needed.values()))
         warn_of_few_seeds(results[key], claims, preset)
+        _check_own(task, list(needed.values()), session)
     verdicts = Verdicts()
     with redirect_stdout(sys.stderr):  # what a check prints is no verdict
         ensure(jobs, session)

@@ -83,7 +83,7 @@ def summary(planned: Sequence[Planned], workers: int) -> str:
         return f"all {calls} calls are stored; nothing would be measured"
     took = f"they took {age_text(seconds)} of computing the last time" if seconds else "none of them was taken before"
     rest = f", not counting {unknown} that were never taken at these sizes" if unknown and seconds else ""
-    return f"{missing} of {calls} calls would be made, by {workers} processes; {took}{rest}"
+    return f"{missing} of {calls} calls would be made, by {workers} process{'es' * (workers > 1)}; {took}{rest}"
 
 
 def _took(one: Planned) -> str:
