@@ -424,7 +424,8 @@ class Task:
                 found = results[measurement].sel(case=case)
                 return Evidence.within(found["deviation"].values, found["bound"].values, origin)
 
-            check.__name__ = function.__name__  # by which `needs` finds the measurement
+            # By this name `needs` finds the measurement; where shapes are checked, `check` is a wrapper of the function.
+            check.__name__ = inspect.unwrap(check).__name__ = function.__name__
             renamed = [control(wrong.name, case=case) for case, wrong in cases.items()]
             return self.claim(id, kind=kind, controls=renamed, **about)(check)
 

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from lab.cli import main
+from lab.files import PROJECT
 
+PROOFS = PROJECT / "proofs_check" / "causallm_icl" / "depth_is_descent.py"
 TINY = Path(__file__).parent.parent / "examples" / "tiny.py"
 WITHOUT = """
 import runpy, sys
@@ -109,7 +111,7 @@ def _numbers(printed: str) -> list[tuple[str, str]]:
     ("claim", "missing"),
     [
         (f"{TINY}:A1", ("xarray", "torch", "pandas")),  # sampled, of plain arrays
-        ("causallm-icl/T1", ("xarray", "pandas", "scipy")),  # exact, of a network written by hand
+        (f"{PROOFS}:T1", ("xarray", "pandas", "scipy")),  # exact, of a network written by hand
     ],
 )
 def test_a_claim_is_the_same_without_the_lab(claim: str, missing: tuple[str, ...], tmp_path: Path, capsys: Any) -> None:
@@ -161,11 +163,11 @@ def test_another_number_is_seen(own: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere/T1"], "no claim matches 'nowhere/T1'"),
-        (["causallm-icl/T*"], "name one"),
-        (["causallm-icl/T1", "--out", "claim.txt"], "give it a name that ends in .py"),
-        (["causallm-icl/T1", "--out", "there.py"], "there.py is there already and is left as it is"),
-        (["causallm-icl/T1", "--out", "nowhere/claim.py"], "there is no folder nowhere"),
+        ([f"{PROOFS}:T111"], "T111'"),
+        ([f"{PROOFS}:T*"], "name one"),
+        ([f"{PROOFS}:T1", "--out", "claim.txt"], "give it a name that ends in .py"),
+        ([f"{PROOFS}:T1", "--out", "there.py"], "there.py is there already and is left as it is"),
+        ([f"{PROOFS}:T1", "--out", "nowhere/claim.py"], "there is no folder nowhere"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_anything_is_measured(
