@@ -67,8 +67,11 @@ def script(task: Task, claim: Claim, judgement: Judgement, session: Session) -> 
         if not source_of(entity.module, task.file if entity.module == task.module else None).defined.get(entity.name):
             raise LabError(f"{claim.id} depends on {entity.name}, which is not defined by itself in {entity.module}")
     gathered.methods |= {"within"} if of_identity else set()
-    gathered.take([*roots, *own])
-    made = Script(gathered, task.module)
+    try:
+        gathered.take([*roots, *own])
+        made = Script(gathered, task.module)
+    except LabError as error:
+        raise LabError(f"{claim.id} cannot be exported: {error}") from error
     name = {entity.name: made.name(entity) for entity in (*roots, *own)}
     body = [*made.sections(), _ending(task, claim, judgement, results, measurements, made, name, of_identity)]
     text = "\n\n".join([_head(claim, judgement, made, task), made.imports(), *body])

@@ -129,8 +129,8 @@ def resolve(source: Source, name: str) -> Entity | None:
         return Entity(source.name, name)
     if name in source.tasks:
         raise LabError(
-            f"{source.file.name} uses the task {name} itself, or another part's, in what the claim depends on; such a claim "
-            "cannot be exported alone"
+            f"the task {name} of {source.file.name} stands in what it depends on, as where the results of another part are asked for, "
+            "and a script holds the measurements of one part alone; export a claim of that part"
         )
     if name not in source.imported:
         return None

@@ -13,7 +13,12 @@ from typing import Any
 
 import pytest
 
+from lab import Evidence, LabError
+from lab.catalogue import load
+from lab.claims import Judgement
 from lab.cli import main
+from lab.execution import Session
+from lab.export import export
 from lab.files import PROJECT
 
 PROOFS = PROJECT / "proofs_check" / "causallm_icl" / "depth_is_descent.py"
@@ -178,3 +183,13 @@ def test_what_cannot_be_written_is_refused_before_anything_is_measured(
     assert main(["export", *arguments, "--results", str(tmp_path / "results")]) == 2
     assert sentence in capsys.readouterr().err
     assert sorted(one.name for one in tmp_path.iterdir()) == ["there.py"]
+
+
+def test_a_claim_on_the_results_of_another_part_is_refused() -> None:
+    task = load(PROJECT / "tasks" / "addition_length_generalization" / "unseen_sums.py")
+    claim = task.claims["addition-length-generalization/T2"]
+    judgement = Judgement(claim, Evidence.exact(0, "<=", 1, "no matter"), (), "ci")
+    with pytest.raises(
+        LabError, match="T2 cannot be exported: the task TASK of every_window.py stands in what it depends on"
+    ):
+        export.script(task, claim, judgement, Session())

@@ -16,7 +16,7 @@ from lab.own import new
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_what_is_written_runs(tmp_path: Path, capsys: Any, folder: bool) -> None:
-    """At the smallest sizes; that its verdicts hold at `ci` is seen where the template is judged."""
+    """At the smallest sizes: at `ci`, where its verdicts hold, it takes ten seconds."""
     name = "of-one-file" if not folder else "of-two-files"
     assert main(["new", str(tmp_path / name), *(["--folder"] if folder else [])]) == 0
     stem = name.replace("-", "_")
