@@ -32,6 +32,7 @@ reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tabl
 	$(BIN)/lab reproduce
 	$(BIN)/python -m tests.test_architecture
 	$(BIN)/python -m lab.diagnosis.guide
+	$(BIN)/python -m lab.own.tutorial
 
 notebooks: .venv/ready      ## make and execute the notebooks
 	$(BIN)/lab notebooks
@@ -42,6 +43,7 @@ site: .venv/ready           ## everything to browse, without server or network: 
 architecture: .venv/ready   ## the page of rooms and what they may import, and that of the diagnosis
 	$(BIN)/python -m tests.test_architecture
 	$(BIN)/python -m lab.diagnosis.guide
+	$(BIN)/python -m lab.own.tutorial
 
 bench: .venv/ready          ## every speed claim as a ratio measured in one run
 	$(BIN)/python -m lab.benchmarks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import importlib
 import importlib.util
@@ -58,6 +59,8 @@ def _import(file: Path, name: str) -> ModuleType:
         sys.path.append(
             str(file.parent)
         )  # a file of one's own may import what lies beside it, as `python FILE` lets it
+    if name.startswith("external_"):
+        _check_beside(file)
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -74,6 +77,31 @@ def _import(file: Path, name: str) -> ModuleType:
         line = _line_in(file, error)
         raise LabError(f"{file}{line} cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def _check_beside(file: Path) -> None:
+    """Refuse a file whose import of what lies beside it would be answered by another module of that name."""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, OSError):
+        return  # importing it says so
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {
+        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
+    for name in sorted({one.split(".")[0] for one in names}):
+        beside = [file.with_name(f"{name}.py"), file.with_name(name) / "__init__.py"]
+        there = next((one for one in beside if one.is_file()), None)
+        if there is None:
+            continue
+        known = sys.modules.get(name)
+        spec = getattr(known, "__spec__", None) if known is not None else importlib.util.find_spec(name)
+        origin = getattr(spec, "origin", None)
+        if origin is None or Path(origin).resolve() != there:
+            raise LabError(
+                f"{file.name} imports {name}, which lies beside it, and {origin or 'a module of Python'} has the same name; "
+                "give the one beside it another name"
+            )
 
 
 def _line_in(file: Path, error: BaseException) -> str:
@@ -137,6 +165,8 @@ def find_parts(name: str) -> list[Task]:
     """
     if name.endswith(".py"):
         return [load(Path(name))]
+    if ".py:" in name:
+        raise LabError(f"{name} names a claim of a file; name the file alone, and the claim with --only")
     known = discover()
     found = [task for task in known if name and name in (task.key, task.key.rpartition("/")[0])]
     if not found:
@@ -149,23 +179,38 @@ def find_parts(name: str) -> list[Task]:
 def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
     """The claims whose ids match any of ``patterns`` (shell wildcards), or of the tasks and files named.
 
+    ``FILE.py:CLAIM`` names claims of a file of one's own, by their ids or by what stands after the slash in them.
+
     Raises:
         LabError: a pattern matches nothing.
     """
-    everything = [(task, claim) for task in discover() for claim in task.claims.values()]
     found: list[tuple[Task, Claim]] = []
     for pattern in patterns or ["*"]:
-        if pattern.endswith(".py"):
-            task = load(Path(pattern))
-            chosen = [(task, claim) for claim in task.claims.values()]
+        file, colon, wanted = pattern.partition(".py:")
+        if colon or pattern.endswith(".py"):
+            task = load(Path(file + ".py" if colon else pattern))
+            chosen = [(task, claim) for claim in task.claims.values() if not colon or is_called(claim, wanted)]
+            known = [one for claim in task.claims.values() for one in (claim.id, claim.id.partition("/")[2])]
+            where = f"`lab show {task.file}` names those of the file"
         else:
+            everything = [(task, claim) for task in discover() for claim in task.claims.values()]
             chosen = [
                 (task, claim)
                 for task, claim in everything
                 if fnmatch.fnmatchcase(claim.id, pattern) or pattern in (task.key, task.name)
             ]
+            known, where = [claim.id for _, claim in everything], "`lab list` names all claims"
         if not chosen:
-            ids = [claim.id for _, claim in everything]
-            raise LabError(f"no claim matches {pattern!r}{nearest(pattern, ids)}; `lab list` names all claims")
+            raise LabError(f"no claim matches {pattern!r}{nearest(wanted or pattern, known)}; {where}")
         found += [one for one in chosen if one not in found]
     return found
+
+
+def is_called(claim: Claim, name: str) -> bool:
+    """Whether ``name`` (shell wildcards) is a claim's id, or what stands after the slash in it.
+
+    >>> from types import SimpleNamespace
+    >>> is_called(SimpleNamespace(id="my-paper/O1"), "O*")
+    True
+    """
+    return any(fnmatch.fnmatchcase(one, name) for one in (claim.id, claim.id.partition("/")[2]))

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -57,12 +59,12 @@ def checks(registered: Registered) -> Iterator[Check]:
 
 
 def require_contracts(task: Task) -> None:
-    """Run all checks of what the file of ``task`` registers.
+    """Run all checks of what the file of ``task`` registers, and of what modules beside it register that it imports.
 
     Raises:
         LabError: one of them does not hold, or what it checks raises.
     """
-    for part in registered(sys.modules[task.module]):
+    for part in [one for module in _modules_of(task) for one in registered(module)]:
         try:
             for check in checks(part):
                 about = f"{task.file.name}: {part.part.__name__} does not keep its contract ({check.name})"
@@ -75,6 +77,22 @@ def require_contracts(task: Task) -> None:
         except Exception as error:
             name = part.part.__name__
             raise LabError(f"{name} cannot be checked on the sizes it registered: {told(error, task.file)}") from error
+
+
+def _modules_of(task: Task) -> list[ModuleType]:
+    """The module of ``task``, and those beside its file whose names stand in it."""
+    own = sys.modules[task.module]
+    named = [
+        value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+        for value in vars(own).values()
+    ]
+    beside = [one for one in named if one is not None and _folder(one) == task.file.parent]
+    return list(dict.fromkeys([own, *beside]))
+
+
+def _folder(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve().parent if file else None
 
 
 def fields(prompts: Any) -> dict[str, Tensor]:
@@ -184,11 +202,12 @@ def regression_predictor_checks(
         _close(first, predictor(x, y, queries), "it keeps state between calls: the same prompts got other predictions")
 
     def prompts_apart() -> None:
-        changed = x.clone()
+        changed, labels = x.clone(), y.clone()
         changed[2:] += 1
+        labels[2:] += 1
         _close(
             predictor(x, y, queries)[:2],
-            predictor(changed, y, queries)[:2],
+            predictor(changed, labels, queries)[:2],
             "the prediction for one prompt depends on another prompt",
         )
 

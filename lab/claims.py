@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lab import statistics
 from lab.errors import LabError, nearest, told
 from lab.evidence import Evidence, Verdict
 from lab.evidence import Relation as Relation
@@ -58,6 +59,7 @@ class Claim:
         condition: for a refuted claim, the condition under which it holds; for one that is not reproduced, the sizes at
             which the paper states it. It begins with one of ``OPENINGS``.
         paper: key of the paper that says so; empty for one that is not in ``papers.toml``.
+        allowance: the share of a false-alarm budget that its verdict, and each control, may spend.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Claim:
     expected: Verdict = "holds"
     condition: str = ""
     paper: str = ""
+    allowance: float = statistics.SHARE
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9-]+/[A-Za-z0-9.-]+", self.id):
@@ -132,9 +135,19 @@ class Judgement:
         return self.verdict == self.claim.expected and all(outcome.rejected for outcome in self.controls)
 
     @property
+    def lone(self) -> bool:
+        """Whether one seed is all there is, so that there are values and no verdict."""
+        return self.evidence.lone
+
+    @property
+    def sampled(self) -> int:
+        """Over how many numbers a false-alarm budget is divided: the claim's own and its controls', where they are sampled."""
+        return self.evidence.sampled + sum(one.evidence.sampled for one in self.controls)
+
+    @property
     def chance(self) -> float | None:
         """The chance that fresh seeds give this outcome again (`lab.power`); None where nothing is sampled."""
-        if not (self.evidence.sampled or any(one.evidence.sampled for one in self.controls)):
+        if not self.sampled:
             return None
         opposite: Verdict = "refuted" if self.claim.expected == "holds" else "holds"
         rejected = (chance_of_verdict(one.evidence, opposite) for one in self.controls)
@@ -210,4 +223,4 @@ def _evidence(claim: Claim, results: Any, setting: Mapping[str, Any]) -> Evidenc
         raise LabError(f"{claim.id}{_under(setting)} cannot be judged: {where}") from error
     if not isinstance(found, Evidence):
         raise LabError(f"the check of {claim.id} returned {type(found).__name__}, not Evidence")
-    return found
+    return found if found.allowance == claim.allowance else replace(found, allowance=claim.allowance)

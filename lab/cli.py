@@ -1,4 +1,4 @@
-"""``lab``: list, show, run, check, diagnose, notebooks, site, reproduce; ``lab --version``; ``--debug`` shows where an error is from."""
+"""``lab``: new, list, show, run, check, diagnose, notebooks, site, reproduce; ``lab --version``; ``--debug`` shows where an error is from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from lab import checks, coverage, dictionary, listing, pages, replication
+from lab import checks, coverage, dictionary, listing, pages, repeat, replication
 from lab.catalogue import discover, find, find_claims, find_parts
 from lab.claims import Claim
 from lab.configuration import smaller_sizes
@@ -35,7 +35,9 @@ from lab.options import (
     Compare,
     Data,
     Diagnose,
+    Export,
     List,
+    New,
     Notebooks,
     Power,
     Reproduce,
@@ -48,9 +50,9 @@ from lab.options import (
 )
 from lab.power import ENOUGH
 from lab.report import terminal_table
-from lab.reproduction import Verdicts, judge_all, measure_and_draw, reproduce, warn_of_few_seeds
+from lab.reproduction import Chosen, Verdicts, choose, judge_all, measure_and_draw, reproduce, warn_of_few_seeds
 from lab.results import Results, ensure
-from lab.tasks import Task
+from lab.tasks import Measurement, Task
 
 # How the one argument of a command looks that is no option.
 TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
@@ -120,6 +122,10 @@ def _dispatch(arguments: list[str]) -> int:
             return _compare(command)
         case Cite():
             return _cite(command)
+        case New():
+            return _new(command)
+        case Export():
+            return _export(command)
     if isinstance(command, Diagnose):
         raise LabError(
             "name the predictor to diagnose: MODULE:FUNCTION, FILE.py:FUNCTION, a checkpoint, the folder of a released network, "
@@ -196,11 +202,13 @@ def _parse_and_run(arguments: list[str]) -> int:
     return _run(parts, options, chosen)
 
 
-def _check_contracts(tasks: Sequence[Task]) -> None:
-    """Refuse files of one's own whose generators or predictors are not what they say; the suite checks the project's."""
-    for task in tasks:
-        if task.place not in FOLDERS:
-            checks.require_contracts(task)
+def _check_own(task: Task, measurements: Sequence[Measurement], session: Session) -> None:
+    """Refuse a file of one's own whose generators, predictors or measurements are not what they say; the suite checks the
+    project's.
+    """
+    if task.place not in FOLDERS:
+        checks.require_contracts(task)
+        repeat.require_repeatable(task, measurements, session)
 
 
 def _together(configs: Mapping[str, Any]) -> Any:
@@ -335,8 +343,11 @@ def _print_table(verdicts: Verdicts, title: str) -> int:
     statements = {judgement.claim.id: judgement.claim.statement for judgement in judgements}
     records = [judgement.record() for judgement in judgements]
     console.print(terminal_table(records, statements, title, console.width))
-    good = sum(judgement.as_expected for judgement in judgements)
-    console.print(f"{good} of {len(judgements)} verdicts are the expected ones, with every control rejected.")
+    judged = [one for one in judgements if not one.lone]
+    good = sum(one.as_expected for one in judged)
+    console.print(f"{good} of {len(judged)} verdicts are the expected ones, with every control rejected.")
+    if len(judged) < len(judgements):
+        console.print("One seed shows values and decides nothing; measure at least 2 for verdicts.")
     return _status(verdicts)
 
 
@@ -355,30 +366,54 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
         raise LabError(
             f"--seeds {' '.join(map(str, seeds))} and --fresh {options.fresh} both say which seeds to measure; name one of them"
         )
-    _check_contracts(parts)
-    results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]
     # The proofs of a paper are judged with its task.
     proofs = [
         task
         for task in (discover() if parts[0].place == "tasks" else [])
         if task.name == parts[0].name and task.place == "proofs_check" and not (len(parts) == 1 and parts[0].part)
     ]
+    chosen = choose([*parts, *proofs], options.only)
+    results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]
     results += [Results(task, task.config(options.preset), session) for task in proofs]
+    if options.dry_run:
+        return _dry_run(results, chosen, options.where.workers)
     _check_again(session, results)
-    for part in results:
-        _check_sizes(part)
-        warn_of_few_seeds(part, list(part.task.claims.values()), options.preset)
-    verdicts = measure_and_draw(results, options.preset)
+    for one in results:
+        _check_sizes(one)
+        warn_of_few_seeds(one, chosen[one.task.key].claims, options.preset)
+    for part in parts:
+        _check_own(part, chosen[part.key].measurements, session)
+    verdicts = measure_and_draw(results, options.preset, chosen)
+    if options.only and not any(one.claims for one in chosen.values()):
+        return _status(verdicts)
     status = _print_table(verdicts, f"{parts[0].paper.citation}, preset {options.preset}")
+    if parts[0].judgements is not None:
+        print(
+            f"Each verdict may be wrong by chance with probability {parts[0].allowance:.2g}: the budget of this file."
+        )
     if options.preset == "smoke":
         print("The smoke preset shows that everything runs; it is too small for verdicts to count.")
         return 2 if verdicts.errors else 0
-    return status
+    lone = status == 1 and all(judgement.as_expected or judgement.lone for judgement in verdicts.judgements)
+    return 0 if lone else status
+
+
+def _dry_run(results: Sequence[Results], chosen: Mapping[str, Chosen], workers: int) -> int:
+    from lab import planning
+
+    planned = planning.plan(results, chosen)
+    _console().print(planning.table(planned))
+    print(planning.summary(planned, workers))
+    return 0
 
 
 def _sweep(parts: Sequence[Task], options: Run, configs: Sequence[Any], session: Session) -> int:
     from lab import sweeps
 
+    if options.only or options.dry_run:
+        raise LabError("--sweep measures everything at every value; leave out --only and --dry-run")
+    for part in parts:
+        _check_own(part, list(part.measurements.values()), session)
     found = sweeps.sweep(parts, configs, options.sweep, session, options.preset, options.seeds or None)
     _console().print(sweeps.table(found))
     for error in found.errors:
@@ -414,13 +449,13 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
     for task, claim in find_claims(patterns):
         tasks.setdefault(task.key, (task, []))[1].append(claim)
     results = {key: Results(task, task.config(preset), session) for key, (task, _) in tasks.items()}
-    _check_contracts([task for task, _ in tasks.values()])
     _check_again(session, list(results.values()))
     jobs = []
     for key, (task, claims) in tasks.items():
         needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
         jobs += results[key].jobs(list(needed.values()))
         warn_of_few_seeds(results[key], claims, preset)
+        _check_own(task, list(needed.values()), session)
     verdicts = Verdicts()
     with redirect_stdout(sys.stderr):  # what a check prints is no verdict
         ensure(jobs, session)
@@ -553,6 +588,32 @@ def _cite(options: Cite) -> int:
     return 0
 
 
+def _new(options: New) -> int:
+    from lab.own.new import new
+
+    files = new(options.name, options.folder)
+    for file in files:
+        print(f"wrote {file}")
+    print(f"`lab run {files[0]} --preset smoke` runs it in seconds, without `--preset smoke` in about ten")
+    return 0
+
+
+def _export(options: Export) -> int:
+    from lab.export import export
+
+    found = find_claims([options.claim])
+    if len(found) > 1:
+        raise LabError(f"{options.claim} names {len(found)} claims, such as {found[0][1].id}; name one")
+    (task, claim), session = found[0], options.where.session()
+    path = export.place(claim, options.out)
+    (judgement,) = _judged([options.claim], options.preset, session).require()
+    write(path, export.script(task, claim, judgement, session).encode())
+    print(
+        f"wrote {path}: it runs without the lab, and found here {judgement.evidence.measured:.6g}, {judgement.verdict}"
+    )
+    return 0
+
+
 def _claim_record(claim: Claim) -> dict[str, str]:
     return {
         "id": claim.id,
@@ -616,7 +677,11 @@ def _show(name: str) -> int:
     if name == "dictionary":
         console.print(dictionary.terminal_table())
         return 0
-    tasks = discover()
+    if ".py:" in name:
+        for task, claim in find_claims([name]):
+            _show_claim(console, task, claim)
+        return 0
+    tasks = [find(name)] if name.endswith(".py") else discover()
     claims = [(task, claim) for task in tasks for claim in task.claims.values() if claim.id == name]
     if claims:
         _show_claim(console, *claims[0])
@@ -624,9 +689,9 @@ def _show(name: str) -> int:
     alike = [claim.id for task in tasks for claim in task.claims.values() if claim.id.endswith(f"/{name}")]
     if alike:
         raise LabError(f"{name} alone names no claim; there is {' and '.join(alike[:5])}; write one of these")
-    shown = [task for task in tasks if name in (task.key, task.name)]
+    shown = tasks if name.endswith(".py") else [task for task in tasks if name in (task.key, task.name)]
     if not shown:
-        shown = [find(name)] if "/" not in name or name.endswith(".py") else []
+        shown = [find(name)] if "/" not in name else []
     if not shown:
         for task, claim in find_claims([name]):  # or names the nearest claim in its error
             _show_claim(console, task, claim)
@@ -656,7 +721,7 @@ def _show_claim(console: Console, task: Task, claim: Claim) -> None:
 
 def _chosen(names: Sequence[str]) -> list[Task]:
     """The tasks called ``names``, all if none is: the name of a paper means its parts and its proofs."""
-    known = discover()
+    known = [] if names and all(name.endswith(".py") for name in names) else discover()
     found = [] if names else known
     for name in names:
         found += [task for task in known if task.name == name] or find_parts(name)
@@ -680,6 +745,7 @@ def _notebooks(options: Notebooks) -> int:
     require_writable(*{part.task.file.parent for part in lectures})
     for part in lectures:  # proofs are code to be read
         task = part.task
+        _check_own(task, list(task.measurements.values()), session)
         ensure(part.jobs(list(task.measurements.values())), session)
         print(f"executed {execute(task, session)}", flush=True)
     return 0

@@ -33,7 +33,7 @@ def told(error: BaseException, file: Path) -> str:
     frame, line = _last_in(error.__traceback__, file)
     place = "" if frame is None else f"{Path(frame.f_code.co_filename).name}, line {line}, "
     message = " ".join(str(error).split()) or "without a message"
-    return f"{place}{type(error).__name__}: {message[:500]}{_meant(error, frame)}"
+    return f"{place}{type(error).__name__}: {message[:500]}{_meant(error, frame)}{_no_label(error)}"
 
 
 def _last_in(trace: TracebackType | None, file: Path) -> tuple[FrameType | None, int]:
@@ -54,6 +54,24 @@ def _meant(error: BaseException, frame: FrameType | None) -> str:
     elif isinstance(error, AttributeError):
         known = dir(getattr(error, "obj", None))
     return nearest(name, known) if isinstance(name, str) and "Did you mean" not in str(error) else ""
+
+
+def _no_label(error: BaseException) -> str:
+    """Of an array asked for a label that it does not have, the label and those there are; xarray's own error names none."""
+    trace = error.__traceback__ if isinstance(error, KeyError) else None
+    found = ""
+    while trace is not None:
+        asked, index = (
+            trace.tb_frame.f_locals.get("labels"),
+            getattr(trace.tb_frame.f_locals.get("self"), "index", None),
+        )
+        if isinstance(asked, dict) and len(asked) == 1 and index is not None and hasattr(index, "tolist"):
+            ((axis, label),) = asked.items()
+            names = [str(one) for one in index.tolist()]
+            shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+            found = f"; along {axis!r} there is no {label!r}{nearest(str(label), names)}, but {shown}"
+        trace = trace.tb_next
+    return found
 
 
 @contextmanager

@@ -22,12 +22,11 @@ Verdict = Literal["holds", "refuted", "inconclusive", "not reproduced"]
 Relation = Literal["<=", ">=", "<", ">", "="]
 Number = SupportsFloat  # a number, or an array of one
 
-# Without so many seeds no evidence of this kind is there, or it decides nothing at the project's share.
-LEAST_SEEDS: Mapping[str, int] = {
-    "over_seeds": 2,
-    "equals": 2,
-    "median": math.ceil(-math.log2(statistics.SHARE)),  # all samples on one side of the bound: 2^-n
-}
+
+def least_seeds(share: float) -> Mapping[str, int]:
+    """Without so many seeds evidence of each kind decides nothing at ``share`` of the budget."""
+    return {"over_seeds": 2, "equals": 2, "median": math.ceil(-math.log2(share))}  # all on one side of the bound: 2^-n
+
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -110,6 +109,8 @@ class Part:
         distance = abs(self.room(self.measured))
         if not isinstance(self.spread, statistics.Student | statistics.Binomial) or not 0 < distance < math.inf:
             return None
+        if isinstance(self.spread, statistics.Student) and math.isnan(self.spread.deviation):
+            return None  # one seed, or one that is infinite: nothing is known of the spread
         return statistics.seeds_wanted(self.spread, distance, share)
 
     def _satisfies(self, value: float) -> bool:
@@ -137,9 +138,11 @@ class Evidence:
 
     Attributes:
         parts: at least one.
+        allowance: the share that the verdict may spend, $\alpha$ above where a file has a budget of its own.
     """
 
     parts: tuple[Part, ...]
+    allowance: float = statistics.SHARE
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -169,10 +172,10 @@ class Evidence:
             origin: where the bound comes from, in words.
 
         Raises:
-            LabError: another axis than the seed, or fewer than two seeds.
+            LabError: another axis than the seed, or no seed. One seed is a value that decides nothing.
         """
         _inequality(relation)
-        spread = statistics.Student.of(_per_seed(samples))
+        spread = _student(samples)
         return cls((Part(spread.mean, relation, float(bound), origin, spread, spread.samples),))
 
     @classmethod
@@ -226,7 +229,7 @@ class Evidence:
                 f"within={within:g} of the law {float(law):g} is a tolerance of {tolerance:g}, which must be positive and "
                 "finite; name another one, with absolute=True if the law is 0"
             )
-        spread = statistics.Student.of(_per_seed(samples))
+        spread = _student(samples)
         return cls((Part(spread.mean, "=", float(law), origin, spread, spread.samples, tolerance),))
 
     @classmethod
@@ -244,7 +247,7 @@ class Evidence:
     @cached_property
     def verdict(self) -> Verdict:
         """``holds``, ``refuted``, or ``inconclusive`` where neither is shown."""
-        return self.verdict_at(statistics.SHARE)
+        return self.verdict_at(self.allowance)
 
     @property
     def ways(self) -> int:
@@ -254,14 +257,14 @@ class Evidence:
     @property
     def share(self) -> float:
         """The share at which the verdict was taken: the full one if it holds, else what each way to miss gets of it."""
-        return statistics.SHARE if self.verdict == "holds" else statistics.SHARE / self.ways
+        return self.allowance if self.verdict == "holds" else self.allowance / self.ways
 
     @cached_property
     def weakest_part(self) -> Part:
         """The part furthest from holding; it stands for all in records and tables."""
 
         def strength(part: Part) -> tuple[int, float, str, str, float, float]:
-            rank = 2 if part.clears(statistics.SHARE) else 0 if part.misses(statistics.SHARE / self.ways) else 1
+            rank = 2 if part.clears(self.allowance) else 0 if part.misses(self.allowance / self.ways) else 1
             return rank, part.margin(self.share), part.bound_origin, part.relation, part.bound, part.measured
 
         return min(self.parts, key=strength)
@@ -304,6 +307,13 @@ class Evidence:
         return f"{part.relation} {part.bound:.4g}" + (f" ± {part.tolerance:.4g}" if part.relation == "=" else "")
 
     @property
+    def lone(self) -> bool:
+        """Whether a part rests on one seed, which shows a value and decides nothing."""
+        return any(
+            isinstance(one.spread, statistics.Student | statistics.Median) and one.samples == 1 for one in self.parts
+        )
+
+    @property
     def sampled(self) -> bool:
         """Whether the verdict could be wrong by chance, and so takes a share of the false-alarm budget."""
         return any(part.spread is not None for part in self.parts)
@@ -319,9 +329,9 @@ class Evidence:
             return None
         wrong = [part for part in self.parts if part.room(part.measured) < 0]
         if wrong:
-            known = [found for part in wrong if (found := part.seeds_wanted(statistics.SHARE / self.ways)) is not None]
+            known = [found for part in wrong if (found := part.seeds_wanted(self.allowance / self.ways)) is not None]
             return min(known, default=None)
-        open_ones = [part.seeds_wanted(statistics.SHARE) for part in self.parts if not part.clears(statistics.SHARE)]
+        open_ones = [part.seeds_wanted(self.allowance) for part in self.parts if not part.clears(self.allowance)]
         return None if None in open_ones else max(found for found in open_ones if found is not None)
 
 
@@ -335,6 +345,12 @@ def _middle(ordered: Sequence[float]) -> float:
     return low if low == high else (low + high) / 2
 
 
+def _student(samples: Any) -> statistics.Student:
+    """What is known of a mean; of one seed nothing but its value, so that the interval is the whole line."""
+    array = _per_seed(samples)
+    return statistics.Student(float(array[0]), math.nan, 1) if array.size == 1 else statistics.Student.of(array)
+
+
 def _per_seed(samples: Any) -> np.ndarray:
     """One number a seed, as an array of shape [seeds]."""
     dims = getattr(samples, "dims", ("seed",))
@@ -344,10 +360,9 @@ def _per_seed(samples: Any) -> np.ndarray:
             "select one label of every other axis, or reduce it"
         )
     array = np.asarray(samples, dtype=float)
-    if array.ndim != 1 or array.size < 2:
+    if array.ndim != 1 or not array.size:
         raise LabError(
-            f"sampled evidence needs one number for each of at least 2 seeds, not an array of shape {array.shape}; "
-            "name more seeds"
+            f"sampled evidence needs one number for each seed, not an array of shape {array.shape}; name at least 2 seeds"
         )
     if np.isnan(array).any():
         raise LabError("a sample of this evidence is not a number; the measurement failed")

@@ -114,7 +114,7 @@ def execute(
     task = load(job.file)
     _check_same_code(job, task.measurements[job.measurement].fingerprint)
     config = config_from_dict(task.config_type, job.config)
-    with _MEASURING, context.job(context.JobContext(job.device, scratch, networks, listener)):
+    with MEASURING, context.job(context.JobContext(job.device, scratch, networks, listener)):
         try:
             return task.measurements[job.measurement].measure(config, job.seeds, job.case), provenance()
         except (LabError, KeyboardInterrupt):
@@ -186,7 +186,7 @@ class _SharedByThreads:
                 self._entered = None
 
 
-_MEASURING = _SharedByThreads(_settings_of_measurements)
+MEASURING = _SharedByThreads(_settings_of_measurements)
 
 
 class SerialExecutor(Executor):

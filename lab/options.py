@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lab.execution import Session
 
 ABOUT = (
-    "lab: list, show, run, check, compare, results, data, diagnose, cite, notebooks, site, reproduce; lab --version; "
+    "lab: new, list, show, run, check, export, compare, results, data, diagnose, cite, notebooks, site, reproduce; lab --version; "
     "--debug shows where an error is from."
 )
 
@@ -78,12 +78,17 @@ class Show:
     """Show a task, a claim, a paper, or the dictionary of attention and optimisation."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """name of a task, id of a claim (or of several, with shell wildcards), slug of a paper, or 'dictionary'"""
+    """name of a task, id of a claim (or of several, with shell wildcards), slug of a paper, FILE.py, FILE.py:CLAIM, or
+    'dictionary'"""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Measure one task, draw its figures beside the results and judge its paper's claims."""
+    """Measure one task, draw its figures beside the results and judge its paper's claims.
+
+    Of a file of your own, what it registers is checked first, and one seed of every measurement is taken twice (at the
+    preset smoke, until its code changes): both must agree bit for bit.
+    """
 
     task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
     """name of a task, or path of a file that defines one"""
@@ -95,6 +100,10 @@ class Run:
     """draw the seeds below this root (1, 2, …) instead of the one that the evidence was drawn below"""
     sweep: str = ""
     """FIELD=A,B,C: measure and judge at each of these values of a field of the configuration, as a table and a curve"""
+    only: tuple[str, ...] = ()
+    """names of figures, claims or measurements: these alone, with what they need"""
+    dry_run: bool = False
+    """list what would be measured and how long it took the last time, and end"""
     where: Located = Where()
 
 
@@ -103,7 +112,7 @@ class Check:
     """Judge claims. Exit status 0 only if every verdict is the expected one and every control was rejected."""
 
     patterns: tyro.conf.Positional[tuple[str, ...]] = ()
-    """claim ids with shell wildcards, names of tasks, or paths of files with claims; all claims if left out"""
+    """claim ids with shell wildcards, names of tasks, paths of files with claims, or FILE.py:CLAIM; all if left out"""
     preset: str = "ci"
     """smoke, ci or paper"""
     fresh: int | None = None
@@ -174,7 +183,30 @@ class Notebooks:
     """Make and execute the notebooks of tasks."""
 
     tasks: tyro.conf.Positional[tuple[str, ...]] = ()
-    """names of tasks; all if left out"""
+    """names of tasks, or paths of files of your own; all tasks if left out"""
+    where: Located = Where()
+
+
+@dataclass(frozen=True)
+class New:
+    """Write a complete task to begin with: a file that runs, to be changed line by line."""
+
+    name: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """its name, such as my-paper, or the folder to write it to and its name; nothing there is overwritten"""
+    folder: bool = False
+    """write a folder, with the generator and the closed form in a module beside the task"""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write one claim as a script that runs without the lab: generator, model, measurement, check and controls."""
+
+    claim: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CLAIM")]
+    """id of a claim, or FILE.py:CLAIM"""
+    out: Path | None = None
+    """the script; named after the claim, in the working directory, if left out"""
+    preset: str = "ci"
+    """smoke, ci or paper"""
     where: Located = Where()
 
 
@@ -265,6 +297,7 @@ class Site:
 
 
 COMMANDS = {
+    "new": New,
     "list": List,
     "show": Show,
     "run": Run,
@@ -275,6 +308,7 @@ COMMANDS = {
     "data": Data,
     "diagnose": Diagnose,
     "cite": Cite,
+    "export": Export,
     "notebooks": Notebooks,
     "site": Site,
     "reproduce": Reproduce,

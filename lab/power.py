@@ -27,8 +27,8 @@ ENOUGH = 0.99
 def chance_of_verdict(evidence: Evidence, verdict: Verdict) -> float:
     """The chance that samples like those of ``evidence`` give ``verdict`` ("holds", or anything else: refuted)."""
     if verdict == "holds":
-        return math.prod(chance_to_clear(part, statistics.SHARE) for part in evidence.parts)
-    return max(chance_to_miss(part, statistics.SHARE / evidence.ways) for part in evidence.parts)
+        return math.prod(chance_to_clear(part, evidence.allowance) for part in evidence.parts)
+    return max(chance_to_miss(part, evidence.allowance / evidence.ways) for part in evidence.parts)
 
 
 def chance_to_clear(part: Part, share: float) -> float:

@@ -101,17 +101,17 @@ def _stacked(records: Sequence[Record], statements: Mapping[str, str], title: st
 
 
 def _controls(record: Record) -> list[str]:
-    return [
-        f"{escape(one['name'])}: {number(one['measured'])} "
-        + ("[green]rejected[/green]" if one["rejected"] else "[bold red]NOT REJECTED[/bold red]")
-        for one in record["controls"]
-    ]
+    def said(rejected: bool) -> str:
+        unknown = "" if _lone(record) else " [bold red]NOT REJECTED[/bold red]"
+        return " [green]rejected[/green]" if rejected else unknown
+
+    return [f"{escape(one['name'])}: {number(one['measured'])}{said(one['rejected'])}" for one in record["controls"]]
 
 
 def notes(record: Record) -> list[str]:
     """What stands below a measured number: its interval, the number of samples, and of how many parts it is the weakest."""
     notes = []
-    if record["interval"] is not None:
+    if record["interval"] is not None and not _lone(record):
         notes.append(" to ".join(number(end) for end in record["interval"]))
     if record["samples"] > 1:
         notes.append(f"n = {record['samples']:,}")
@@ -128,11 +128,19 @@ def requirement(record: Record) -> str:
 
 def _verdict(record: Record) -> str:
     good = record["verdict"] == record["expected"] and all(one["rejected"] for one in record["controls"])
+    if _lone(record):
+        return "[dim]no verdict\n(one seed)[/dim]"
     color = "green" if good else "bold red"
     note = "" if record["verdict"] == record["expected"] else f"\n(expected {record['expected']})"
     if record["verdict"] == "inconclusive" and record.get("seeds_wanted"):
-        note += f"\n(about {record['seeds_wanted']:,}\nsamples would\ndecide)"
+        more = max(1, record["seeds_wanted"] - record["samples"])
+        note += f"\n(about {more:,} more\nsamples would\ndecide)"
     return f"[{color}]{_worded(record)}{note}[/{color}]"
+
+
+def _lone(record: Record) -> bool:
+    """Whether one seed is all there is: a sampled number whose interval is the whole line."""
+    return record["samples"] == 1 and record["interval"] == ["-inf", "inf"]
 
 
 def _worded(record: Record) -> str:

@@ -6,11 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from lab import shipped
+from lab.catalogue import is_called
 from lab.claims import Claim, Judgement, judge, timed
-from lab.errors import LabError, told
+from lab.errors import LabError, nearest, told
 from lab.execution import Session
 from lab.figures import Sheet, save
 from lab.files import FOLDERS, require_writable, write
@@ -18,7 +21,7 @@ from lab.pages import figure_folder
 from lab.report import records_file, records_text
 from lab.results import Results, ensure
 from lab.runs import Job
-from lab.tasks import Task
+from lab.tasks import Measurement, Task
 
 logger = logging.getLogger("lab")
 
@@ -41,6 +44,62 @@ class Verdicts:
         return self.judgements
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What of a task is measured, drawn and judged.
+
+    Attributes:
+        measurements: those asked for, and those that the figures and claims need, in the order of the file.
+        figures: their names.
+        claims: those to judge.
+    """
+
+    measurements: list[Measurement]
+    figures: list[str]
+    claims: list[Claim]
+
+    @classmethod
+    def everything(cls, task: Task) -> Chosen:
+        """All of ``task``."""
+        return cls(list(task.measurements.values()), list(task.figures), list(task.claims.values()))
+
+    @classmethod
+    def named(cls, task: Task, names: Sequence[str]) -> Chosen:
+        """What is called one of ``names`` (shell wildcards): a figure, a measurement, or a claim by its id, by what
+        stands after the slash in it, or by its function."""
+
+        def called(one: str) -> bool:
+            return any(fnmatchcase(one, name) for name in names)
+
+        figures = [one for one in task.figures if called(one)]
+        claims = [
+            claim
+            for claim in task.claims.values()
+            if called(claim.check.__name__) or any(is_called(claim, name) for name in names)
+        ]
+        behind: list[Callable[..., Any]] = [*(task.figures[one] for one in figures), *(claim.check for claim in claims)]
+        needed = {one.name for function in behind for one in task.needs(function)}
+        own = [one for one in task.measurements.values() if one.name in needed or called(one.name)]
+        return cls(own, figures, claims)
+
+
+def choose(tasks: Sequence[Task], names: Sequence[str]) -> dict[str, Chosen]:
+    """What ``names`` call among ``tasks``, by their keys; everything where there is no name.
+
+    Raises:
+        LabError: a name calls nothing.
+    """
+    for name in names:
+        if not any(Chosen.named(task, [name]) != Chosen([], [], []) for task in tasks):
+            known = [one for task in tasks for one in (*task.figures, *task.measurements)]
+            known += [claim.id.partition("/")[2] for task in tasks for claim in task.claims.values()]
+            raise LabError(
+                f"--only {name} names no figure, claim or measurement of {tasks[0].name}{nearest(name, known)}; "
+                f"the names are {', '.join(known)}"
+            )
+    return {task.key: Chosen.named(task, names) if names else Chosen.everything(task) for task in tasks}
+
+
 def warn_of_few_seeds(results: Results, claims: Sequence[Claim], preset: str) -> None:
     """Say before the work which claims the seeds asked for cannot decide; at ``smoke``, where none counts, cannot judge."""
     few: dict[tuple[int, int], list[str]] = {}
@@ -56,6 +115,7 @@ def warn_of_few_seeds(results: Results, claims: Sequence[Claim], preset: str) ->
 
 def judge_all(results: Results, claims: Sequence[Claim], preset: str, verdicts: Verdicts) -> None:
     """Judge every claim on ``results``, with what that took; one that cannot be judged does not keep the others from it."""
+    sampled = 0
     for claim in claims:
         begun = time.perf_counter()
         try:
@@ -64,19 +124,32 @@ def judge_all(results: Results, claims: Sequence[Claim], preset: str, verdicts: 
             verdicts.errors.append(error)
         else:
             verdicts.judgements.append(timed(judgement, time.perf_counter() - begun))
+            sampled += judgement.sampled
+    budget = results.task.judgements
+    if budget is not None and sampled > budget:
+        verdicts.errors.append(
+            LabError(
+                f"{results.task.file.name} judges {sampled} sampled numbers, and judgements={budget} divides its false-alarm "
+                f"budget over fewer; write judgements={sampled} or more"
+            )
+        )
 
 
-def measure_and_draw(parts: Sequence[Results], preset: str) -> Verdicts:
-    """Take all measurements of ``parts``, draw their figures beside the results as soon as each can be, judge all claims.
+def measure_and_draw(parts: Sequence[Results], preset: str, chosen: Mapping[str, Chosen] | None = None) -> Verdicts:
+    """Take measurements of ``parts``, draw their figures beside the results as soon as each can be, judge their claims.
 
     Nothing that belongs to the project is written.
+
+    Args:
+        chosen: by key of a part, what of it is wanted; everything of all if left out.
     """
+    wanted = {part.task.key: Chosen.everything(part.task) for part in parts} if chosen is None else chosen
     folders = {part.task.key: part.session.results / part.task.key / "figures" for part in parts}
     verdicts = Verdicts()
-    require_writable(*(folders[part.task.key] for part in parts if part.task.figures))
-    _measure_and_draw(parts, folders, verdicts)
+    require_writable(*(folders[part.task.key] for part in parts if wanted[part.task.key].figures))
+    _measure_and_draw(parts, folders, verdicts, wanted)
     for part in parts:
-        judge_all(part, list(part.task.claims.values()), preset, verdicts)
+        judge_all(part, wanted[part.task.key].claims, preset, verdicts)
     return verdicts
 
 
@@ -94,7 +167,8 @@ def reproduce(tasks: Sequence[Task], session: Session) -> list[Judgement]:
     parts = [Results(task, task.config("ci"), session) for task in tasks]
     require_writable(*(folder for task in tasks for folder in (figure_folder(task.name), records_file(task).parent)))
     verdicts = Verdicts()
-    _measure_and_draw(parts, {task.key: figure_folder(task.name) for task in tasks}, verdicts)
+    everything = {task.key: Chosen.everything(task) for task in tasks}
+    _measure_and_draw(parts, {task.key: figure_folder(task.name) for task in tasks}, verdicts, everything)
     judgements = verdicts.require()
     for part in parts:
         shipped.ship(part.jobs(list(part.task.measurements.values())), session.store, shipped.FOLDER)
@@ -106,13 +180,15 @@ def reproduce(tasks: Sequence[Task], session: Session) -> list[Judgement]:
     return judgements
 
 
-def _measure_and_draw(parts: Sequence[Results], folders: Mapping[str, Path], verdicts: Verdicts) -> None:
+def _measure_and_draw(
+    parts: Sequence[Results], folders: Mapping[str, Path], verdicts: Verdicts, chosen: Mapping[str, Chosen]
+) -> None:
     """Measure in the order of the parts; a figure is drawn when the last of its measurements has come in."""
-    jobs = [job for part in parts for job in part.jobs(list(part.task.measurements.values()))]
+    jobs = [job for part in parts for job in part.jobs(chosen[part.task.key].measurements)]
     waiting: list[tuple[set[Path], Callable[[], None]]] = []
     for part in parts:
-        for name, function in part.task.figures.items():
-            needed = {job.path for job in part.jobs(part.task.needs(function))}
+        for name in chosen[part.task.key].figures:
+            needed = {job.path for job in part.jobs(part.task.needs(part.task.figures[name]))}
             waiting.append((needed, _drawing(part, name, folders[part.task.key], verdicts)))
 
     def arrived(job: Job) -> None:

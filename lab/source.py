@@ -135,9 +135,9 @@ def _survey(file: Path) -> _Survey:
     definitions: dict[str, list[ast.stmt]] = {}
     effects: list[str] = []
     body = _parse(file).body
-    tasks = {target.id for one in body for target in _targets(one) if isinstance(target, ast.Name) and _makes_task(one)}
+    tasks = {target.id for one in body for target in targets(one) if isinstance(target, ast.Name) and makes_task(one)}
     for statement in body:
-        names, counts = _defines(statement, tasks)
+        names, counts = defines(statement, tasks)
         if counts:  # it goes by a name that no other statement can have
             effects.append(f"statement {len(effects)}")
             definitions[effects[-1]] = [statement]
@@ -147,19 +147,19 @@ def _survey(file: Path) -> _Survey:
     return _Survey({name: found for name, found in definitions.items() if name not in tasks}, effects, tasks, inside)
 
 
-def _defines(statement: ast.stmt, tasks: set[str]) -> tuple[set[str], bool]:
+def defines(statement: ast.stmt, tasks: set[str]) -> tuple[set[str], bool]:
     """The names that a top-level statement defines, and whether it counts though none of them may be used."""
     if isinstance(statement, Definition):
-        ours = [one for one in statement.decorator_list if _root(one) not in tasks]
-        registered = len(ours) < len(statement.decorator_list)
-        return {statement.name}, not registered and any(_last(one) not in HARMLESS_DECORATORS for one in ours)
+        others = [one for one in statement.decorator_list if root_name(one) not in tasks]
+        registered = len(others) < len(statement.decorator_list)
+        return {statement.name}, not registered and any(last_name(one) not in HARMLESS_DECORATORS for one in others)
     if isinstance(statement, ast.Import | ast.ImportFrom):
         star = any(alias.name == "*" for alias in statement.names)
         return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}, star
-    targets = _targets(statement)
-    if targets and all(isinstance(target, ast.Name) for target in targets):
-        return {target.id for target in targets if isinstance(target, ast.Name)}, False
-    if isinstance(statement, ast.Expr) and _last(statement.value) == "show" and _root(statement.value) in tasks:
+    assigned = targets(statement)
+    if assigned and all(isinstance(target, ast.Name) for target in assigned):
+        return {target.id for target in assigned if isinstance(target, ast.Name)}, False
+    if isinstance(statement, ast.Expr) and last_name(statement.value) == "show" and root_name(statement.value) in tasks:
         return set(), False
     if isinstance(statement, ast.If) and any(
         name in ast.unparse(statement.test) for name in ("TYPE_CHECKING", "__main__")
@@ -176,7 +176,7 @@ def _defines(statement: ast.stmt, tasks: set[str]) -> tuple[set[str], bool]:
     return inside, not isinstance(statement, ast.Pass)
 
 
-def _targets(statement: ast.stmt) -> list[ast.expr]:
+def targets(statement: ast.stmt) -> list[ast.expr]:
     """What a statement assigns to, tuples taken apart; empty for other statements."""
     pending: list[ast.expr] = []
     if isinstance(statement, ast.Assign):
@@ -193,22 +193,22 @@ def _targets(statement: ast.stmt) -> list[ast.expr]:
     return flat
 
 
-def _root(node: ast.expr) -> str:
+def root_name(node: ast.expr) -> str:
     """The first name of ``a.b(…).c``."""
     while isinstance(node, ast.Call | ast.Attribute):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _last(node: ast.expr) -> str:
+def last_name(node: ast.expr) -> str:
     """The last name of ``a.b`` or ``a.b(…)``."""
     node = node.func if isinstance(node, ast.Call) else node
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _makes_task(statement: ast.stmt) -> bool:
+def makes_task(statement: ast.stmt) -> bool:
     value = getattr(statement, "value", None)
-    return isinstance(value, ast.Call) and _last(value) == "Task"
+    return isinstance(value, ast.Call) and last_name(value) == "Task"
 
 
 def _reach(survey: _Survey, roots: Iterable[str], refuse: str = "") -> tuple[set[str], list[str], set[str]]:
@@ -250,7 +250,7 @@ def _reach(survey: _Survey, roots: Iterable[str], refuse: str = "") -> tuple[set
 
 def _registers(decorator: ast.expr, survey: _Survey) -> bool:
     """Whether a decorator is a method of a task of the file."""
-    return _root(decorator) in survey.tasks
+    return root_name(decorator) in survey.tasks
 
 
 @cache
@@ -275,9 +275,9 @@ def _check_followable(statement: ast.AST, whose: str) -> None:
                 f"{whose} uses {name} in line {getattr(node, 'lineno', '?')}, so what it depends on cannot be told; "
                 "import what it needs by name, and write code as code"
             )
-        if isinstance(node, ast.Call) and _last(node) in READS_FILES:
+        if isinstance(node, ast.Call) and last_name(node) in READS_FILES:
             raise LabError(
-                f"{whose} calls {_last(node)} in line {node.lineno}, and a data file is no part of what its results are "
+                f"{whose} calls {last_name(node)} in line {node.lineno}, and a data file is no part of what its results are "
                 "kept under; write the numbers into the Python file, or into a Python file that it imports"
             )
 
@@ -285,16 +285,16 @@ def _check_followable(statement: ast.AST, whose: str) -> None:
 def _imported(statement: ast.Import | ast.ImportFrom, package: str = "") -> set[str]:
     """The modules that an import statement names and that count: of the project, or not installed."""
     if isinstance(statement, ast.Import):
-        return {alias.name for alias in statement.names if _ours(alias.name)}
+        return {alias.name for alias in statement.names if ours(alias.name)}
     base = statement.module or ""
     if statement.level:
         above = package.split(".")
         above = above[: len(above) - statement.level + 1]
         base = ".".join([*above, *([base] if base else [])])
-    if not base or not _ours(base):
+    if not base or not ours(base):
         return set()
     inner = {f"{base}.{alias.name}" for alias in statement.names if alias.name != "*"}
-    modules = {module for module in inner if _module_file(module) is not None}
+    modules = {module for module in inner if module_file(module) is not None}
     return modules | ({base} if modules != inner or not inner else set())
 
 
@@ -305,7 +305,7 @@ def _name_in_project(file: Path) -> str:
 
 
 @cache
-def _ours(module: str) -> bool:
+def ours(module: str) -> bool:
     """Whether a module's code counts: the project's, or one that comes neither with Python nor from an installed package."""
     root = module.split(".")[0]
     if root in PROJECT_PACKAGES:
@@ -323,7 +323,7 @@ def _ours(module: str) -> bool:
 
 
 @cache
-def _module_file(module: str) -> Path | None:
+def module_file(module: str) -> Path | None:
     root = Path(__file__).resolve().parent.parent
     path = root.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
@@ -340,7 +340,7 @@ def _module_closure(modules: set[str]) -> set[str]:
     pending, closed = list(modules), set[str]()
     while pending:
         module = pending.pop()
-        file = _module_file(module)
+        file = module_file(module)
         if module in closed or module in INERT or file is None:
             continue
         closed.add(module)
@@ -352,7 +352,7 @@ def _module_closure(modules: set[str]) -> set[str]:
 
 @cache
 def _imports_of(module: str) -> frozenset[str]:
-    file = _module_file(module)
+    file = module_file(module)
     assert file is not None
     if file.suffix != ".py":
         return frozenset()
@@ -370,7 +370,7 @@ def _imports_of(module: str) -> frozenset[str]:
 
 @cache
 def _module_text(module: str) -> bytes:
-    file = _module_file(module)
+    file = module_file(module)
     assert file is not None
     if file.suffix != ".py":
         return file.read_bytes()
@@ -380,4 +380,4 @@ def _module_text(module: str) -> bytes:
 
 def _names_parts(statement: ast.stmt) -> bool:
     """Whether it is the list of a sheet's parts, which is an order of reading."""
-    return any(isinstance(target, ast.Name) and target.id == "PARTS" for target in _targets(statement))
+    return any(isinstance(target, ast.Name) and target.id == "PARTS" for target in targets(statement))

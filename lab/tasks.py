@@ -31,11 +31,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from lab import papers
+from lab import papers, statistics
 from lab.claims import Claim, Control, Evidence, Expected, Kind, control
 from lab.configuration import check_config
 from lab.errors import LabError, nearest
-from lab.evidence import LEAST_SEEDS
+from lab.evidence import least_seeds
 from lab.files import FOLDERS, PROJECT
 from lab.labels import NUMERIC, LabelledArrays, Measured, is_labelled, measured
 from lab.papers import Paper
@@ -127,6 +127,20 @@ class Measurement:
         return Measured(data)
 
 
+def _check_judgements(judgements: int | None, shared: bool) -> None:
+    if judgements is None:
+        return
+    if shared:
+        raise LabError(
+            f"judgements={judgements} would give a sheet of the lab a budget of its own, and the lab has one for all; leave it out"
+        )
+    if not isinstance(judgements, int) or isinstance(judgements, bool) or not 1 <= judgements <= statistics.JUDGEMENTS:
+        raise LabError(
+            f"judgements={judgements!r} must say over how many sampled claims and controls the budget of 5 % is divided: a whole "
+            f"number from 1 to {statistics.JUDGEMENTS:,}"
+        )
+
+
 def _check_returned(name: str, found: Any) -> None:
     """Refuse what is no mapping of names to arrays."""
     if not isinstance(found, Mapping) and not hasattr(found, "data_vars"):
@@ -184,12 +198,21 @@ class Task:
             paper's own sizes); all instances of one frozen dataclass. Leave out for a file without configuration.
         root: below which root the evidence draws its seeds (``seeds_below``). Sizes and bounds are chosen below other
             roots; where one of them changes after its evidence was seen, the evidence moves to a root nobody has used.
+        judgements: of a file of one's own that is judged by itself: over how many sampled claims and controls its own
+            false-alarm budget of 5 % is divided. Left out, its verdicts are as strict as the lab's.
     """
 
     # How a notebook shows a part; set by `lab.notebooks`, which stands above this file.
     display: typing.ClassVar[Callable[[Any, Any], None] | None] = None
 
-    def __init__(self, name: str, paper: Paper | str, presets: Mapping[str, Any] | None = None, root: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        paper: Paper | str,
+        presets: Mapping[str, Any] | None = None,
+        root: int = 0,
+        judgements: int | None = None,
+    ) -> None:
         self.name = name
         self.root = root
         self.paper: Paper = papers.paper(paper) if isinstance(paper, str) else paper
@@ -219,10 +242,17 @@ class Task:
         self.module: str = frame.f_globals["__name__"]
         file = frame.f_globals.get("__file__")
         self.file: Path = Path(file).resolve() if file is not None else _find_file(self.name)
+        self.judgements = judgements
+        _check_judgements(judgements, self.place in FOLDERS)
 
     @functools.cached_property
     def config_type(self) -> type:
         return type(self.presets["ci"])
+
+    @property
+    def allowance(self) -> float:
+        """The share of the false-alarm budget that each judgement may spend."""
+        return statistics.SHARE if self.judgements is None else statistics.FALSE_ALARM_BUDGET / self.judgements
 
     @property
     def place(self) -> str:
@@ -367,7 +397,8 @@ class Task:
                 raise LabError(f"the claim id {id!r} does not begin with {self.name!r}, the name of its file's task")
             if id in self.claims:
                 raise LabError(f"the claim id {id!r} is used twice in {self.file.name}; ids are unique")
-            self.claims[id] = Claim(id, where, kind, statement, check, tuple(controls), expected, condition, source)
+            about = (id, where, kind, statement, check, tuple(controls), expected, condition, source)
+            self.claims[id] = Claim(*about, allowance=self.allowance)
             return check
 
         return register
@@ -393,7 +424,8 @@ class Task:
                 found = results[measurement].sel(case=case)
                 return Evidence.within(found["deviation"].values, found["bound"].values, origin)
 
-            check.__name__ = function.__name__  # by which `needs` finds the measurement
+            # By this name `needs` finds the measurement; where shapes are checked, `check` is a wrapper of the function.
+            check.__name__ = inspect.unwrap(check).__name__ = function.__name__
             renamed = [control(wrong.name, case=case) for case, wrong in cases.items()]
             return self.claim(id, kind=kind, controls=renamed, **about)(check)
 
@@ -407,7 +439,8 @@ class Task:
     def least_seeds(self, check: Callable[..., Any]) -> int:
         """How many seeds a claim of this file needs at least before it can be decided, as far as its source shows."""
         written = code(self.file, inspect.unwrap(check).__name__)
-        return max([least for kind, least in LEAST_SEEDS.items() if f"Evidence.{kind}(" in written], default=1)
+        least = least_seeds(self.allowance)
+        return max([number for kind, number in least.items() if f"Evidence.{kind}(" in written], default=1)
 
     def show(self, part: Any = None) -> None:
         """In a notebook: draw a figure, or state a claim and its verdict. Does nothing when the file is imported.

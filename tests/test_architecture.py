@@ -49,9 +49,9 @@ ROOMS: dict[str, Room] = {
     "figures": _room("figures", "ground"),
     "declarations": _room("evidence power claims tasks", "ground figures"),
     # The contract of a sequence mixer runs it under masks.
-    "measurements": _room("catalogue runs shipped execution results checks", "ground models declarations"),
+    "measurements": _room("catalogue runs shipped execution results checks repeat", "ground models declarations"),
     "reports": _room(
-        "report coverage findings pages reproduction replication notebooks stored citations sweeps comparing",
+        "report coverage findings pages reproduction replication notebooks stored citations sweeps comparing planning",
         "ground figures declarations measurements",
     ),
     "lab": _room("", "ground declarations reports"),
@@ -61,9 +61,15 @@ ROOMS: dict[str, Room] = {
     "data": _room("data", f"ground {' '.join(WINGS)} measurements"),
     # Pages of what is stored; the modules it documents are read, not imported.
     "site": _room("site", "ground declarations measurements reports"),
+    # The file that `lab new` writes is a task like any other; the page runs what it shows through the command line.
+    "template": _room("own.new own.template", SHEET),
+    # A script is written from the source of what a claim depends on.
+    "export": _room("export", "lab ground declarations measurements reports"),
     "command line": _room(
-        "cli options listing __main__", "ground declarations measurements reports dictionary data diagnosis site"
+        "cli options listing __main__",
+        "ground declarations measurements reports dictionary data diagnosis site template export",
     ),
+    "tutorial": Room(("own",), ("ground", "template", "command line")),
     "benchmarks": _room("benchmarks", f"ground models training {' '.join(WINGS)} measurements diagnosis"),
     # A task may offer its prompts to the diagnosis.
     "tasks": _room("", f"{SHEET} diagnosis"),
@@ -201,7 +207,9 @@ def test_no_file_is_too_long() -> None:
 
 
 def _first_line(file: Path) -> str:
-    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    source = file.read_text(encoding="utf-8")
+    titles = [line.removeprefix("# # ") for line in source.splitlines() if line.startswith("# # ")]  # of a task
+    text = ast.get_docstring(ast.parse(source)) or "".join(titles[:1])
     return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
 
 

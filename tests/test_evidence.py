@@ -198,7 +198,7 @@ def test_divergence_of_a_seed_decides_nothing_about_the_mean() -> None:
     ("make", "message"),
     [
         (lambda: Evidence(()), "0 parts"),
-        (lambda: Evidence.over_seeds([1.0], "<", 1.0, ""), "at least 2 seeds"),
+        (lambda: Evidence.over_seeds([], "<", 1.0, ""), "at least 2 seeds"),
         (lambda: Evidence.over_seeds([1.0, math.nan], "<", 1.0, ""), "not a number"),
         (lambda: Evidence.exact(1.0, "=", 1.0, ""), "Evidence.equals"),
         (lambda: Evidence.proportion(3, 2, "<", 1.0, ""), "3 successes in 2 trials"),

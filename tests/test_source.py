@@ -45,7 +45,7 @@ def hashed(folder: Path, body: str, result: str, helper: str = "", monkeypatch=N
     monkeypatch.syspath_prepend(str(here))
     sys.modules.pop(name, None)
     importlib.invalidate_caches()
-    for cached in (source._ours, source._module_file, source._imports_of, source._module_text):
+    for cached in (source.ours, source.module_file, source._imports_of, source._module_text):
         cached.cache_clear()
     return load(file).measurements["measure"].fingerprint
 

@@ -1,0 +1,101 @@
+"""``lab run --dry-run``: what would be measured, and how long it took the last time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lab import shipped
+from lab.reproduction import Chosen
+from lab.results import Results
+from lab.runs import Job, Unusable, read
+from lab.stored import age_text
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One measurement as it would be taken.
+
+    Attributes:
+        task, measurement: whose and which.
+        members: its seeds or cases, in words.
+        calls: how many calls it takes.
+        missing: how many of them are not stored.
+        seconds: what the missing calls took the last time they were taken at this configuration, whatever has changed in
+            the code since; None where that is known of none of them.
+        known: of how many of the missing calls that is known.
+    """
+
+    task: str
+    measurement: str
+    members: str
+    calls: int
+    missing: int
+    seconds: float | None
+    known: int
+
+
+def plan(parts: Sequence[Results], chosen: Mapping[str, Chosen]) -> list[Planned]:
+    """What ``lab run`` would measure, in its order; nothing is written."""
+    found = []
+    for part in parts:
+        for one in chosen[part.task.key].measurements:
+            jobs = part.jobs([one])
+            missing = [job for job in jobs if part.session.store.load(job) is None]
+            seconds = [last for job in missing if (last := last_seconds(part.session.results, job)) is not None]
+            members = ", ".join(one.cases) if one.cases else _seeds(part.seeds(one))
+            total = sum(seconds) if seconds else None
+            found.append(Planned(part.task.key, one.name, members, len(jobs), len(missing), total, len(seconds)))
+    return found
+
+
+def last_seconds(root: Path, job: Job) -> float | None:
+    """Seconds that the call took when it was last taken at its configuration, below ``root`` or for what ships."""
+    found: list[tuple[str, float]] = []
+    for file in (root / job.task / job.measurement).glob(f"*/{job.path.name}"):
+        try:
+            _, manifest = read(file)
+        except Unusable:
+            continue
+        if manifest.get("identity", {}).get("config") == job.common["config"]:
+            found.append((str(manifest.get("finished", "")), float(manifest.get("seconds", 0.0))))
+    return max(found)[1] if found else shipped.duration(shipped.FOLDER, job)
+
+
+def table(planned: Sequence[Planned]) -> Table:
+    """A row for each measurement."""
+    made = Table("task", "measurement", "seeds or cases", "calls", "to be made", "took", box=None)
+    for one in planned:
+        made.add_row(one.task, one.measurement, one.members, str(one.calls), str(one.missing), _took(one))
+    return made
+
+
+def summary(planned: Sequence[Planned], workers: int) -> str:
+    """What all of it comes to."""
+    calls, missing = sum(one.calls for one in planned), sum(one.missing for one in planned)
+    seconds = sum(one.seconds or 0.0 for one in planned)
+    unknown = missing - sum(one.known for one in planned)
+    if not missing:
+        return f"all {calls} calls are stored; nothing would be measured"
+    took = f"they took {age_text(seconds)} of computing the last time" if seconds else "none of them was taken before"
+    rest = f", not counting {unknown} that were never taken at these sizes" if unknown and seconds else ""
+    return f"{missing} of {calls} calls would be made, by {workers} process{'es' * (workers > 1)}; {took}{rest}"
+
+
+def _took(one: Planned) -> str:
+    if not one.missing:
+        return "stored"
+    if one.seconds is None:
+        return "unknown"
+    partly = f" for {one.known} of {one.missing}" if one.known < one.missing else ""
+    return f"{one.seconds:.1f} s{partly}" if one.seconds < 120 else f"{age_text(one.seconds)}{partly}"
+
+
+def _seeds(seeds: Sequence[Any]) -> str:
+    if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ", ".join(map(str, seeds[:6])) + (" …" if len(seeds) > 6 else "")
