@@ -1,4 +1,4 @@
-"""``lab``: new, list, show, run, check, diagnose, notebooks, site, reproduce; ``lab --version``; ``--debug`` shows where an error is from."""
+"""The commands of ``lab`` (`lab.options` lists them); ``lab --version``; ``--debug`` shows where an error is from."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.table import Table
 
-from lab import checks, coverage, dictionary, listing, pages, repeat, replication
-from lab.catalogue import discover, find, find_claims, find_parts
+from lab import checks, coverage, dictionary, listing, pages, repeat, replication, showing
+from lab.catalogue import discover, find_claims, find_parts
 from lab.claims import Claim
 from lab.configuration import smaller_sizes
 from lab.errors import LabError, nearest, told, told_exits
@@ -105,7 +104,7 @@ def _dispatch(arguments: list[str]) -> int:
         case List():
             return _list(command)
         case Show():
-            return _show(command.name)
+            return showing.show(command.name, _console())
         case Check():
             return _check(command)
         case Power():
@@ -670,53 +669,6 @@ def _records() -> list[dict[str, Any]]:
         }
         for name, tasks in papers.items()
     ]
-
-
-def _show(name: str) -> int:
-    console = _console()
-    if name == "dictionary":
-        console.print(dictionary.terminal_table())
-        return 0
-    if ".py:" in name:
-        for task, claim in find_claims([name]):
-            _show_claim(console, task, claim)
-        return 0
-    tasks = [find(name)] if name.endswith(".py") else discover()
-    claims = [(task, claim) for task in tasks for claim in task.claims.values() if claim.id == name]
-    if claims:
-        _show_claim(console, *claims[0])
-        return 0
-    alike = [claim.id for task in tasks for claim in task.claims.values() if claim.id.endswith(f"/{name}")]
-    if alike:
-        raise LabError(f"{name} alone names no claim; there is {' and '.join(alike[:5])}; write one of these")
-    shown = tasks if name.endswith(".py") else [task for task in tasks if name in (task.key, task.name)]
-    if not shown:
-        shown = [find(name)] if "/" not in name else []
-    if not shown:
-        for task, claim in find_claims([name]):  # or names the nearest claim in its error
-            _show_claim(console, task, claim)
-    for task in shown:
-        console.print(f"{task.key} ({task.file})\n{task.paper.citation}", highlight=False, markup=False)
-        for preset, config in task.presets.items():
-            console.print(f"preset {preset}: {config}", highlight=False, markup=False)
-        for measurement in task.measurements.values():
-            console.print(f"measurement {measurement.name}", highlight=False, markup=False)
-        for figure, draw in task.figures.items():
-            caption = " ".join((draw.__doc__ or "without a caption").split("\n\n")[0].split())
-            console.print(f"figure {figure}: {caption}", highlight=False, markup=False)
-        for claim in task.claims.values():
-            console.print(f"claim {claim.id}: {claim.statement}", highlight=False, markup=False)
-    return 0
-
-
-def _show_claim(console: Console, task: Task, claim: Claim) -> None:
-    console.print(f"[bold]{claim.id}[/bold] ({claim.kind}; {escape(claim.where)}; expected: {claim.expected})")
-    console.print(claim.statement, highlight=False, markup=False)
-    if claim.condition:
-        console.print(f"It holds {claim.condition}.", highlight=False, markup=False)
-    for one in claim.controls:
-        console.print(f"control: {one.name} {dict(one.setting)}", highlight=False, markup=False)
-    console.print(f"check: {claim.check.__name__} in {task.file}", highlight=False, markup=False)
 
 
 def _chosen(names: Sequence[str]) -> list[Task]:

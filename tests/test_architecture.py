@@ -66,7 +66,7 @@ ROOMS: dict[str, Room] = {
     # A script is written from the source of what a claim depends on.
     "export": _room("export", "lab ground declarations measurements reports"),
     "command line": _room(
-        "cli options listing __main__",
+        "cli options listing showing __main__",
         "ground declarations measurements reports dictionary data diagnosis site template export",
     ),
     "tutorial": Room(("own",), ("ground", "template", "command line")),
