@@ -129,12 +129,13 @@ from lab import Evidence, Paper, Task, control
 class Config:
     bad: int = -1
     number: int = 6
-TASK = Task("slow", Paper("T", "A", 2024), {preset: Config() for preset in ("smoke", "ci", "paper")})
+    seconds: float = 0.4
+TASK = Task("slow", Paper("T", "A", 2024), {"smoke": Config(seconds=0.0), "ci": Config(), "paper": Config()})
 @TASK.measurement(seeds=lambda config: config.number)
 def wait(config: Config, seed: int):
     if seed == config.bad:
         raise ValueError("seed 2 is bad")
-    time.sleep(0.4 if config.bad < 0 else 0)
+    time.sleep(config.seconds if config.bad < 0 else 0)
     return {"seed": float(seed)}
 """
 
@@ -245,7 +246,8 @@ def test_threads_that_overlap_give_the_settings_of_the_process_back(tmp_path: Pa
         "BOTH_INSIDE, FIRST_GONE = threading.Event(), threading.Event()\n\n\n"
         "@TASK.measurement(seeds=lambda config: 2)\ndef wait(config, seed):\n"
         "    if seed % 2:\n        BOTH_INSIDE.set()\n        assert FIRST_GONE.wait(20)\n"
-        "    assert BOTH_INSIDE.wait(20)\n    print('inside')\n    return {'zero': np.zeros(1)}\n"
+        "    assert BOTH_INSIDE.wait(20)\n    print('inside')\n    return {'zero': np.zeros(1)}\n",
+        encoding="utf-8",
     )
     overlapping = load(file)
     measurement = overlapping.measurements["wait"]

@@ -94,7 +94,7 @@ def test_commands_of_the_readme_work(command: str, tmp_path: Path, capsys, monke
     """Quick commands are run; long ones are run at their smoke preset, into a folder of their own."""
     monkeypatch.chdir(PROJECT)
     words = shlex.split(command.split("#")[0].removeprefix(".venv/bin/"))[1:]
-    if words[0] in ("notebooks", "reproduce"):
+    if words[0] in ("notebooks", "site", "reproduce"):
         with pytest.raises(SystemExit, match="^0$"):
             main([words[0], "--help"])
         return
@@ -102,10 +102,12 @@ def test_commands_of_the_readme_work(command: str, tmp_path: Path, capsys, monke
         if "--preset" in words:
             del words[words.index("--preset") : words.index("--preset") + 2]
         words += ["--preset", "smoke", "--workers", "1", "--results", str(tmp_path)]
+    if words[0] == "new":
+        monkeypatch.chdir(tmp_path)
     if words[0] in ("compare", "results"):
         words += ["--results", str(tmp_path)]
     if "--out" in words:
-        words[words.index("--out") + 1] = str(tmp_path / "prompts.npz")
+        words[words.index("--out") + 1] = str(tmp_path / words[words.index("--out") + 1])
     elif words[0] == "compare":
         words += ["--out", str(tmp_path), "--workers", "1"]
     status = main(words)

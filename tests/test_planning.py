@@ -65,7 +65,8 @@ def test_a_plan_measures_nothing_and_knows_the_last_time(run: Any) -> None:
     assert [line.split()[-1] for line in out.splitlines() if " means " in line] == ["stored"]
     # Of other code the time is known still.
     run.file.write_text(
-        run.file.read_text(encoding="utf-8").replace('"mean": draws.mean(), ', '"mean": draws.mean() + 0, ')
+        run.file.read_text(encoding="utf-8").replace('"mean": draws.mean(), ', '"mean": draws.mean() + 0, '),
+        encoding="utf-8",
     )
     from lab import planning
     from lab.execution import Session
@@ -108,7 +109,10 @@ def test_a_claim_of_a_file_is_shown_and_judged_by_its_name(run: Any) -> None:
 def test_a_file_may_have_a_budget_of_its_own(run: Any) -> None:
     text = run.file.read_text(encoding="utf-8")
     own = run.file.with_name("budget.py")
-    own.write_text(text.replace('"paper": Config(size=1000)},\n', '"paper": Config(size=1000)},\n    judgements=4,\n'))
+    own.write_text(
+        text.replace('"paper": Config(size=1000)},\n', '"paper": Config(size=1000)},\n    judgements=4,\n'),
+        encoding="utf-8",
+    )
     assert load(own).claims["tiny/A1"].allowance == statistics.FALSE_ALARM_BUDGET / 4
     assert main(["run", str(own), "--workers", "1", "--results", str(run.results), "--only", "A*"]) == 0
 
@@ -121,7 +125,8 @@ def test_a_budget_must_be_enough(run: Any, number: str, sentence: str, capsys: A
     text = run.file.read_text(encoding="utf-8")
     own = run.file.with_name(f"budget_{number}.py")
     own.write_text(
-        text.replace('"paper": Config(size=1000)},\n', f'"paper": Config(size=1000)}},\n    judgements={number},\n')
+        text.replace('"paper": Config(size=1000)},\n', f'"paper": Config(size=1000)}},\n    judgements={number},\n'),
+        encoding="utf-8",
     )
     assert main(["check", str(own), "--workers", "1", "--results", str(run.results)]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())

@@ -74,7 +74,7 @@ class Config:
         steps=450, learning_rate=5e-3, warmup=0.1, schedule="cosine", clip_norm=1.0
     )
     test_sequences: int = 4000
-    trainings: int = 8
+    trainings: int = 12
     """independent trainings an arm"""
 
 

@@ -24,7 +24,7 @@ def test_every_module_has_a_page(modules: dict[str, Any]) -> None:
         ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
         for file in (PROJECT / "lab").rglob("[!_]*.py")
     }
-    assert files <= set(modules)
+    assert files - {"lab.own.template"} <= set(modules)  # which is a task to be copied, and begins as one
 
 
 def test_a_page_has_shapes_units_errors_and_the_place_in_the_source(modules: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def test_domains_are_those_that_the_check_computes_with(found: list[Row]) -> Non
     assert domains["causallm-icl/O5"] == ("regression",)
     assert domains["stepwise-graph-navigation/I1"] == ("graphs",)
     assert domains["attention-masks/sym.T1"] == ("attention", "regression")  # through a file that the sheet shares
-    assert Counter(bool(one) for one in domains.values())[True] > 0.95 * len(found)
+    assert Counter(bool(one) for one in domains.values())[True] > 0.8 * len(found)  # others rest on models alone
 
 
 @pytest.mark.parametrize(
