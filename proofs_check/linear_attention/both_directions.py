@@ -126,7 +126,7 @@ MEET = [
 
 @PROOFS.claim(
     "linear-attention/lion.T1",
-    where="full attention as a bidirectional recurrence (theorem number not checked), without decay",
+    where="full attention as a bidirectional recurrence, without decay",
     paper="afzal-2025-lion",
     kind="identity",
     statement="Bidirectional linear attention (LION-LIT, all decays 1) is two recurrences, one from each end, each of "
@@ -141,7 +141,7 @@ def lit_is_two_recurrences(results: Results, cases: tuple[str, ...] = ("claimed"
 
 @PROOFS.claim(
     "linear-attention/lion.T2",
-    where="full attention as a bidirectional recurrence (theorem number not checked), one decay a head",
+    where="full attention as a bidirectional recurrence, one decay a head",
     paper="afzal-2025-lion",
     kind="identity",
     statement=r"The same holds with one decay for all tokens (LION-D, $M_{ij} = \lambda^{|i - j|}$, $\lambda = 0.7$): "
@@ -155,7 +155,7 @@ def constant_decay_is_two_recurrences(results: Results, cases: tuple[str, ...] =
 
 @PROOFS.claim(
     "linear-attention/lion.T3",
-    where="full attention as a bidirectional recurrence (theorem number not checked), a decay of each token, as in the released code",
+    where="full attention as a bidirectional recurrence, a decay of each token, as in the released code",
     paper="afzal-2025-lion",
     kind="identity",
     statement="The same holds with a decay of each token (LION-S), if the recurrences keep the convention of the mask: "

@@ -109,7 +109,7 @@ def gradients_of_sums(config: Config, *, reversed_sums: bool = True) -> Labelled
 
 @PROOFS.claim(
     "linear-attention/la.T2",
-    where="section 3.3.1, gradient computation (equations 13 to 15 from memory)",
+    where="gradients of causal linear attention",
     paper="katharopoulos-2020-linear-attention",
     kind="identity",
     statement=r"The gradients of the unnormalised sums are $S_i G_i$, $R_i v_i$ and $R_i^\top K_i$ with $R_i = \sum_{j "

@@ -109,7 +109,7 @@ def forms_of_linear_attention(
 
 @PROOFS.claim(
     "linear-attention/la.T1",
-    where="sections 3.3 and 3.4 (numbers from memory)",
+    where="causal masking, and transformers as recurrent networks",
     paper="katharopoulos-2020-linear-attention",
     kind="identity",
     statement="Causal linear attention, normalised, is a recurrence with a state of $D (M + 1)$ numbers: the masked "

@@ -135,15 +135,14 @@ def rule_loss(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
 
 
 def wrong_rules(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
-    """[model, rule] whether greedy decoding of the window would differ from the rule somewhere."""
+    """[model, rule] 1 where greedy decoding of the window would differ from the rule somewhere, else 0."""
     chosen = module(batch["tokens"], mask).argmax(-1)
-    wrong: Tensor = ((chosen != batch["targets"]) & batch["scored"]).any(-1)
-    return wrong
+    return ((chosen != batch["targets"]) & batch["scored"]).any(-1).double()
 
 
 def wrong_shown(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
     """[model] how many of the rules that a network is shown are wrong."""
-    return (wrong_rules(module, batch, mask) & batch["kept"]).sum(-1)
+    return (wrong_rules(module, batch, mask) * batch["kept"]).sum(-1)
 
 
 def all_right(history: History) -> bool:
