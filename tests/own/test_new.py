@@ -57,6 +57,7 @@ def test_what_stands_apart_imports_what_it_uses(tmp_path: Path) -> None:
         ("statistics", "the name of one of its modules"),
         ("lambda", "a word of Python"),
         ("tasks", "a part of the lab"),
+        ("causallm-icl", "a sheet of the lab"),
         ("nowhere/my-paper", "there is no folder"),
     ],
 )
