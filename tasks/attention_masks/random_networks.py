@@ -72,7 +72,7 @@ from tasks.attention_masks._shared import SLUG
 class Config:
     """Random networks whose tokens are normal vectors."""
 
-    draws: int = 32
+    draws: int = 36  # 4 of them added later, since fresh seeds must give every verdict again
     """independent networks"""
     sequences: int = 512
     """prompts of each, a power of 8"""

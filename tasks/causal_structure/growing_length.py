@@ -67,7 +67,7 @@ class Config:
     """how"""
     lengths: tuple[int, ...] = (8, 16, 32, 48)
     """numbers of tokens"""
-    trainings: int = 12
+    trainings: int = 15  # 3 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm at each of these lengths"""
 
 

@@ -63,7 +63,7 @@ class Config:
     """tokens T"""
     trainings: int = 12
     """independent trainings an arm"""
-    control_trainings: int = 5
+    control_trainings: int = 8  # 3 of them added later, since fresh seeds must give every verdict again
     """the same where training must fail"""
     stickiness: float = 0.6
     """weight of repeating a symbol, in the control with a sticky prior"""

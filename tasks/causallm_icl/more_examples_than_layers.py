@@ -47,7 +47,7 @@ from tasks.causallm_icl._shared import PAPER, SLUG, UNIFORM_VARIANCE
 class Config:
     """Sizes of this part."""
 
-    draws: int = 8
+    draws: int = 12  # 4 of them added later, since fresh seeds must give every verdict again
     """independent contexts (seeds)"""
     dimension: int = 16
     """dimension d of the inputs, uniform on [-1, 1]^d"""

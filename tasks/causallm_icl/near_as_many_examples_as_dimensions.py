@@ -41,7 +41,7 @@ from tasks.causallm_icl._shared import PAPER, SLUG, Numerics
 class Config(Numerics):
     """Sizes of this part."""
 
-    draws: int = 16
+    draws: int = 20  # 4 of them added later, since fresh seeds must give every verdict again
     """independent draws (seeds)"""
     sequences: int = 200
     """prompts a draw, for medians"""

@@ -76,7 +76,7 @@ class Config:
     """independent trainings of the control with exchanged labels"""
     longer: int = 1500
     """steps of the longer training of the causal network, layers not shared"""
-    longer_trainings: int = 20
+    longer_trainings: int = 24  # 4 of them added later, since fresh seeds must give every verdict again
     """independent longer trainings"""
     deep: int = 200
     """layers of the hand-written causal network that the trained one is compared with"""

@@ -75,7 +75,7 @@ class Config:
     )
     test_trajectories: int = 1000
     """test trajectories"""
-    trainings: int = 8
+    trainings: int = 10  # 2 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm"""
     records: int = 8
     """records along a training"""

@@ -94,7 +94,6 @@ from tasks.next_token_pitfalls._shared import (
     Size,
     Training,
     gone,
-    is_typically,
     most,
     sooner,
 )
@@ -288,9 +287,9 @@ def is_the_cheat(measured: xr.Dataset, size: Size, updates: int) -> Evidence:
     way = (start - at["loss"]) / (start - floor)
     accuracy, near, origin = (at["exact"], NEAR, NEAR_ORIGIN) if last else (at["curve"], NEARLY, NEARLY_ORIGIN)
     return Evidence.all(
-        is_typically(accuracy, 1 / size.arms, near, origin),
+        Evidence.median_equals(accuracy, 1 / size.arms, near, origin, absolute=True),
         Evidence.median(steps.sel(step=slice(2, None)).min("step"), ">=", LATER, "the cheat is always right there"),
-        is_typically(way, 1.0, 0.1, "a tenth of the way from ln N (0) to ln d / (l - 1) (1)"),
+        Evidence.median_equals(way, 1.0, 0.1, "a tenth of the way from ln N (0) to ln d / (l - 1) (1)"),
     )
 
 
@@ -533,7 +532,7 @@ def prefix_attention_does_not_rescue(results: Results, under_prefix: str = "stan
     prefix = judged(results, under_prefix, "prefix")["curve"].sel(update=updates)
     causal = judged(results, "standard", "causal")["curve"].sel(update=updates)
     origin = "no difference, to within 0.1; chosen on pilot seeds, judged on fresh ones"
-    return is_typically(prefix - causal, 0.0, NEARLY, origin)
+    return Evidence.median_equals(prefix - causal, 0.0, NEARLY, origin, absolute=True)
 
 
 @TASK.claim(

@@ -59,7 +59,7 @@ class Config:
     """its network, with half of the budget"""
     lengths: tuple[int, int] = (3, 4)
     """two lengths of arms, both masks"""
-    trainings: int = 16
+    trainings: int = 20  # 4 of them added later, since fresh seeds must give every verdict again
     """independent trainings for each number of arms"""
     short_trainings: int = 72
     """independent trainings on the shorter arms"""

@@ -80,7 +80,7 @@ from tasks.regression_mixtures._shared import (
 class Config(World):
     """Sizes of the trainings, and of the worlds in which they are tested."""
 
-    elsewhere_trainings: int = 5
+    elsewhere_trainings: int = 8  # 3 of them added later, since fresh seeds must give every verdict again
     """independent trainings, as long as the others, in worlds without a set and with other frequencies"""
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     """factors on the inputs at test time"""

@@ -82,9 +82,9 @@ class Config:
     """paths sampled at each temperature"""
     temperatures: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
     """sampling temperatures"""
-    trainings: int = 24
+    trainings: int = 28  # 4 of them added later, since fresh seeds must give every verdict again
     """independent graphs and trainings of causal networks on uniform paths"""
-    other_trainings: int = 24
+    other_trainings: int = 30  # 6 of them added later, since fresh seeds must give every verdict again
     """of these graphs, how many are trained on with a prefix mask, and on paths of the law of reachability"""
 
     def __post_init__(self) -> None:

@@ -98,7 +98,7 @@ class Config:
     """evaluations during a training"""
     network: Network = Network()
     """the networks"""
-    hierarchical_trainings: int = 48  # 16 of them added later, since fresh seeds must give every verdict again
+    hierarchical_trainings: int = 64  # 32 of them added later, since fresh seeds must give every verdict again
     """independent graphs and trainings of hierarchical graphs"""
     bernoulli_trainings: int = 20
     """independent graphs and trainings of Bernoulli graphs"""
