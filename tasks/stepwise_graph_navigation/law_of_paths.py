@@ -84,7 +84,7 @@ class Config:
     """sampling temperatures"""
     trainings: int = 28  # 4 of them added later, since fresh seeds must give every verdict again
     """independent graphs and trainings of causal networks on uniform paths"""
-    other_trainings: int = 30  # 6 of them added later, since fresh seeds must give every verdict again
+    other_trainings: int = 28  # 4 of them added later, since fresh seeds must give every verdict again
     """of these graphs, how many are trained on with a prefix mask, and on paths of the law of reachability"""
 
     def __post_init__(self) -> None:

@@ -61,7 +61,7 @@ class Config:
     """questions a network is asked for each answer, yes and no"""
     network: Network = Network(steps=600)
     """the networks"""
-    graphs: int = 28  # 4 of them added later, since fresh seeds must give every verdict again
+    graphs: int = 44  # 20 of them added later, since fresh seeds must give every verdict again
     """graphs whose closed forms are compared"""
     trainings: int = 64
     """independent graphs and trainings at the first and the last limit"""
