@@ -181,7 +181,7 @@ def residuals_are_laguerre(results: Results, law: str = "laguerre", everywhere: 
     "causallm-icl/L5.growth",
     where="derived",
     kind="ordering",
-    statement=r"At 50 layers and $\eta = 1.6$ more examples end up harming the causal network: its noise-free error "
+    statement=r"At 50 layers and $\eta = 1.6$ many more examples harm the causal network: its noise-free error "
     r"with 5000 examples is more than twice that with 200 ($d = 16$, uniform inputs).",
     controls=[control("the prefix network", arm="prefix")],
 )

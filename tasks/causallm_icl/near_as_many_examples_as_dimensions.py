@@ -123,7 +123,7 @@ def advantage_of_causal(results: Results, noise: float | None) -> xr.DataArray:
     kind="ordering",
     statement="The limit of the prefix network is never worse than that of the causal one, at any number of examples.",
     expected="refuted",
-    condition="without label noise, or away from as many examples as dimensions",
+    condition="without label noise, or away from as many examples as dimensions; how far away depends on the noise (L8)",
     controls=[control("labels without noise", noise=0.0)],
 )
 def prefix_is_never_worse(results: Results, noise: float | None = None) -> Evidence:

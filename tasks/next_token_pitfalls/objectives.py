@@ -295,7 +295,7 @@ def is_the_cheat(measured: xr.Dataset, size: Size, updates: int) -> Evidence:
 
 @TASK.claim(
     "next-token-pitfalls/T1",
-    where="Section 6 (standard training), Figure 3",
+    where="Section 6 (standard training), Figure 3; the prefix mask is ours",
     kind="training",
     statement=r"After 10,000 updates under the causal mask, and after 1,000 under the prefix mask, standard next-token training on arms "
     r"that need two hops of look-ahead ($l=4$, $d=2$) is the cheat, in the median training: accuracy $1/d$; later steps right "
@@ -315,7 +315,7 @@ def standard_training_is_the_cheat(
 
 @TASK.claim(
     "next-token-pitfalls/T1.long",
-    where="Section 6 (standard training), Figure 3",
+    where="derived, on Section 6 (standard training)",
     kind="training",
     statement=r"Most standard trainings have not escaped after 10,000 updates under the causal mask.",
     controls=[control("reversed answers", objective="reversed")],
@@ -376,8 +376,9 @@ TASK.show(accuracy_of_each_step)
 #
 # If the cheat's later steps are what starves the first one, leave them out and score the first step alone. The
 # network, its weights and its graphs are the same, the parity of `partial_credit.py` is as hard as before, and
-# nothing else is learnt on the way. Under the prefix mask the first step is now found, in nearly every pair
-# before standard training finds it: **the cheat costs standard training the plan**, as the paper says.
+# nothing else is learnt on the way. Under the prefix mask the first step is now found within 10,000 updates, in nearly every
+# pair before standard training finds it: so long **the cheat costs standard training the plan**, as the paper says of its
+# causal networks.
 #
 # The plateau before it is instructive: without ever having been asked, the network answers most later steps when
 # fed the truth. What it learns first is the one-hop look-up (a child of the start), and a look-up serves other
@@ -442,7 +443,7 @@ TASK.show(the_look_up_transfers)
 
 @TASK.claim(
     "next-token-pitfalls/T2",
-    where="Section 6 (reversed answers)",
+    where="Section 6 (reversed answers); the order of escapes and the prefix mask are ours",
     kind="ordering",
     statement=r"Trained on reversed answers the same network answers nine in ten graphs within 10,000 updates, and standard training later "
     r"or not at all, in most pairs of one seed, under either mask.",
@@ -456,7 +457,7 @@ def reversed_answers_are_learnt(results: Results, objective: str = "reversed", o
 
 @TASK.claim(
     "next-token-pitfalls/T3",
-    where="Section 6 (teacherless training)",
+    where="Section 6 (teacherless training), under a prefix mask, which is ours",
     kind="ordering",
     statement=r"Same network, same initial weights, same graphs, prefix mask: teacherless training answers nine in ten graphs within "
     r"10,000 updates, and standard training later or not at all, in most pairs of one seed.",
