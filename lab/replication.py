@@ -130,20 +130,28 @@ def _least_certain(sheets: Mapping[str, Sequence[Task]], shown: int = 20) -> lis
     """A section on the claims whose outcome fresh seeds are least likely to give again."""
     records = [record for parts in sheets.values() for task in parts for record in stored_records(task)]
     chances = {record["id"]: record["chance"] for record in records if record.get("chance") is not None}
+    elsewhere: dict[str, list[str]] = {}
+    for task in (task for parts in sheets.values() for task in parts):
+        for root, found in outcomes(task).items():
+            for claim, out in found.items():
+                elsewhere.setdefault(claim, []).append(f"{root}: {out}")
     low = sum(chance < ENOUGH for chance in chances.values())
     return [
         "",
         "## The least certain outcomes",
         "",
         "From the samples that were judged one can estimate how likely fresh ones are to give the same verdict, with every",
-        "control rejected (`lab power`). Parts and controls count as independent, and twenty trainings that are all alike as no",
-        "certainty, so that the estimate is low rather than high: where it is small, one training that differs may be enough to",
-        f"leave a claim undecided. Of {len(chances)} sampled claims {low} are below {ENOUGH}; the {min(shown, len(chances))} least",
-        "certain ones:",
+        "control rejected (`lab power`). Mean and deviation are not taken for the truth but averaged over what the samples tell of",
+        "them, parts and controls count as independent, and twenty trainings that are all alike as no certainty, so that the",
+        "estimate is low rather than high. It does not know of tails that were not seen; other roots, where they were measured,",
+        f"stand beside it. Of {len(chances)} sampled claims {low} are below {ENOUGH}; the {min(shown, len(chances))} least certain ones:",
         "",
-        "| claim | chance |",
-        "| --- | --- |",
-        *(f"| `{claim}` | {chance:.3f} |" for claim, chance in sorted(chances.items(), key=lambda one: one[1])[:shown]),
+        "| claim | chance | below other roots |",
+        "| --- | --- | --- |",
+        *(
+            f"| `{claim}` | {chance:.3f} | {'; '.join(sorted(elsewhere.get(claim, [])))} |"
+            for claim, chance in sorted(chances.items(), key=lambda one: one[1])[:shown]
+        ),
     ]
 
 

@@ -69,11 +69,11 @@ def test_the_page_counts_what_is_kept(session: Session, monkeypatch) -> None:
     claim = next(iter(kept["roots"]["2"]))
     kept["roots"]["2"][claim] = "inconclusive"
     file.write_text(json.dumps(kept), encoding="utf-8")
-    records = [{"id": "tiny/A1", "chance": 0.9}, {"id": "tiny/A2", "chance": None}, {"id": "tiny/A3", "chance": 0.5}]
+    records = [{"id": claim, "chance": 0.9}, {"id": "tiny/A2", "chance": None}, {"id": "tiny/none", "chance": 0.5}]
     monkeypatch.setattr(replication, "stored_records", lambda _: records)
     text = replication.page({"tiny": [task]})
     assert "Of 2 sampled claims 2 are below 0.99; the 2 least" in text
-    assert text.endswith("| `tiny/A3` | 0.500 |\n| `tiny/A1` | 0.900 |\n")
+    assert text.endswith(f"| `tiny/none` | 0.500 |  |\n| `{claim}` | 0.900 | 1: as expected; 2: inconclusive |\n")
     number = 2 * len(kept["roots"]["1"])
     assert f"| [tiny](tiny/README.md) | 1, 2 | {number} | {number - 1} | 1 | 0 | 0 |" in text
     assert f"| `{claim}` | 2 | inconclusive |" in text
