@@ -31,7 +31,7 @@ FINDINGS = (
     Finding(
         "causallm-icl/O4",
         "where_causal_wins",
-        "**Refuted: the prefix limit is never worse.** Near $n = d$ with noisy labels least squares explodes and one causal pass "
+        "**The prefix limit can be worse.** Near $n = d$ with noisy labels least squares explodes and one causal pass "
         "does not.",
     ),
     Finding(
@@ -79,7 +79,7 @@ FINDINGS = (
     Finding(
         "stepwise-graph-navigation/P5",
         "path_lengths",
-        "**Refuted: networks find shorter paths than they were shown.** Greedy paths are longer by {measured} edges for uniform "
+        "**Networks find no shorter paths than they were shown.** Greedy paths are longer by {measured} edges for uniform "
         "training paths; the law of the training paths decides.",
     ),
 )
