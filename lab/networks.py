@@ -64,7 +64,7 @@ SHOWN: Mapping[str, tuple[Shown, ...]] = {
     "icl-gradient-descent": (
         Shown(
             "two layers of linear attention that share their weights",
-            _arms("icl-gradient-descent/two-layers", 2030000000),
+            _arms("icl-gradient-descent/two-layers", 2034000000),
             {"context_length": 10, "inputs": "uniform", "half_width": 0.5, "noise": 0.0},
         ),
     ),
