@@ -606,6 +606,7 @@ def _export(options: Export) -> int:
         raise LabError(f"{options.claim} names {len(found)} claims, such as {found[0][1].id}; name one")
     (task, claim), session = found[0], options.where.session()
     path = export.place(claim, options.out)
+    require_writable(path.parent)
     (judgement,) = _judged([options.claim], options.preset, session).require()
     write(path, export.script(task, claim, judgement, session).encode())
     print(
