@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from lab import checks, coverage, dictionary, listing, pages, repeat, replication, showing
+from lab import checks, coverage, dictionary, listing, networks, pages, repeat, replication, showing
 from lab.catalogue import discover, find_claims, find_parts
 from lab.claims import Claim
 from lab.configuration import smaller_sizes
@@ -568,6 +568,7 @@ def _compare(options: Compare) -> int:
     from lab import comparing
 
     require_writable(options.out)
+    comparing.require_one_task(options.first, options.second)
     session = options.where.session()
     first, second = (comparing.side(text, session) for text in (options.first, options.second))
     found = comparing.compare(first, second)
@@ -605,6 +606,7 @@ def _export(options: Export) -> int:
         raise LabError(f"{options.claim} names {len(found)} claims, such as {found[0][1].id}; name one")
     (task, claim), session = found[0], options.where.session()
     path = export.place(claim, options.out)
+    require_writable(path.parent)
     (judgement,) = _judged([options.claim], options.preset, session).require()
     write(path, export.script(task, claim, judgement, session).encode())
     print(
@@ -731,6 +733,24 @@ def _write_pages() -> None:
         print(f"wrote {path}")
 
 
+def _diagnose_kept(sheets: Sequence[str], root: Path) -> None:
+    """Write the diagnosis of the networks that the pages of ``sheets`` show, where they are kept below ``root``."""
+    for sheet in [one for one in sheets if one in networks.SHOWN]:
+        from lab.diagnosis import kept
+        from lab.figures import save
+
+        file, records = networks.stored_file(sheet), []
+        try:
+            for place, group in enumerate(networks.SHOWN[sheet]):
+                found = kept.of_networks(group.names, networks.TASK, group.sizes, networks.PROMPTS, root)
+                print(f"drew {save(kept.drawn(found), file.parent, networks.picture(place))}", flush=True)
+                records.append([kept.record(one) for one in found])
+        except LabError as error:
+            logger.warning("what the page of %s says of its trained networks is left as it is: %s", sheet, error)
+            continue
+        write(file, (json.dumps(records, indent=1, allow_nan=False) + "\n").encode())
+
+
 def _replicate(options: Reproduce, chosen: Sequence[Task], session: Session) -> int:
     contradicted = 0
     for task in chosen:
@@ -753,6 +773,7 @@ def _reproduce(options: Reproduce) -> int:
     lectures = tuple(task.key for task in chosen if task.place != "proofs_check")
     if lectures:
         _notebooks(Notebooks(lectures, dataclasses.replace(options.where, again=())))  # all is measured
+    _diagnose_kept(list(dict.fromkeys(task.name for task in chosen)), session.results)
     _write_pages()
     return status
 

@@ -166,17 +166,38 @@ def _of_any_code(root: Path) -> Callable[[Job], Stored | None]:
     return find
 
 
+def require_one_task(first: str, second: str) -> None:
+    """Refuse two texts that stand for runs of different tasks, before either is measured or judged.
+
+    Raises:
+        LabError: they do, or one of them names no task.
+    """
+    if first.endswith(".json") or second.endswith(".json"):
+        return  # what records are of is known when they are read
+    tasks = [frozenset(part.name for part in find_parts(_task_of(text))) for text in (first, second)]
+    _require_common(first, tasks[0], second, tasks[1])
+
+
+def _task_of(text: str) -> str:
+    name = text.partition("@")[0].split(",")[0]
+    return name.rpartition(":")[0] or name
+
+
+def _require_common(first: str, tasks: frozenset[str], second: str, others: frozenset[str]) -> None:
+    if not tasks & others:
+        raise LabError(
+            f"{first} is a run of {', '.join(sorted(tasks)) or 'nothing'} and {second} one of "
+            f"{', '.join(sorted(others)) or 'nothing'}, which judge different claims; compare two runs of one task"
+        )
+
+
 def compare(first: Side, second: Side) -> Comparison:
     """What differs between two runs.
 
     Raises:
         LabError: they are runs of different tasks, or have no claim in common.
     """
-    if not first.tasks & second.tasks:
-        raise LabError(
-            f"{first.text} is a run of {', '.join(sorted(first.tasks)) or 'nothing'} and {second.text} one of "
-            f"{', '.join(sorted(second.tasks)) or 'nothing'}, which judge different claims; compare two runs of one task"
-        )
+    _require_common(first.text, first.tasks, second.text, second.tasks)
     both = [name for name in first.records if name in second.records]
     missing = [
         f"{name}: {one.missing.get(name, f'not among the claims of {one.text}')}"

@@ -20,6 +20,7 @@ from lab.catalogue import discover
 from lab.errors import LabError
 from lab.files import PROJECT
 from lab.findings import FINDINGS, LAWS, Finding
+from lab.networks import section
 from lab.report import markdown_table, number, portable, stored_records
 from lab.tasks import Task
 
@@ -85,7 +86,7 @@ def sheet_page(
             lines += [f"![{figure.replace('_', ' ')}]({figure}.png)", "", f"*{portable(caption(task, figure))}*", ""]
         if records[task.key]:
             lines += [table(records[task.key], task), ""]
-    lines += changes(name)
+    lines += section(name) + changes(name)
     return "\n".join(lines).rstrip() + "\n"
 
 

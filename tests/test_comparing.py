@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from lab import comparing
 from lab.cli import main
 from lab.comparing import _difference, compare, side, summary
 from lab.errors import LabError
@@ -98,3 +99,10 @@ def test_intervals_are_apart_exactly_where_they_have_no_common_point(one, other)
     assert (_difference(*records) == "apart") == apart == (_difference(*records[::-1]) == "apart")
     assert _difference(records[0], records[0]) == ""
     assert _difference(records[0], {**records[1], "verdict": "refuted"}) == "verdict"
+
+
+def test_runs_of_different_tasks_are_refused_before_they_are_measured(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setattr(comparing, "side", None)  # it would measure and judge
+    arguments = ["compare", "causallm-icl", "icl-gradient-descent:smoke,noise=1", "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "compare two runs of one task" in capsys.readouterr().err

@@ -27,6 +27,7 @@ Answers = Callable[[Predictor, int | None], Float[Tensor, "prompt number"]]
 # Distances below are those of float32 rounding and of fitted parameters, 1e-4 of the answers' size, squared.
 RESOLUTION = 1e-8
 FEW_PROMPTS = 32  # on which all combinations of whole numbers are tried
+CHOOSING_PROMPTS = 64  # on which whole numbers alone are chosen: two that these do not tell apart explain equally well
 STARTS = 3  # points of the grid from which each combination is tried, for each real parameter beyond the first
 REFINED = 3  # combinations, the best so far, that are then fitted on all prompts
 # Relative accuracy of a real parameter, first and at last. Where inputs are large an error is amplified, in GD++ by
@@ -137,6 +138,11 @@ class Searched:
     def __call__(self, target: Float[Tensor, "prompt number"], answers: Answers) -> Algorithm:
         """The closed form with the parameters that bring it nearest to ``target``."""
         residuals = partial(self._residuals, target, answers)
+        if not self.real:
+            choices = list(itertools.product(*self.whole.values()))
+            return self._found(
+                target, answers, min(choices, key=lambda one: _loss(partial(residuals, one, CHOOSING_PROMPTS), ())), ()
+            )
         few = []
         for choice in itertools.product(*self.whole.values()):
             on_few = partial(residuals, choice, FEW_PROMPTS)
@@ -148,6 +154,9 @@ class Searched:
             for _, start, choice in sorted(few)[:REFINED]
         ]
         _, at, chosen = min(every)
+        return self._found(target, answers, chosen, at)
+
+    def _found(self, target: Tensor, answers: Answers, chosen: tuple[int, ...], at: Iterable[float]) -> Algorithm:
         found = self._parameters(chosen, at)
         predictor = self.build(**found)
         if not self.factor:

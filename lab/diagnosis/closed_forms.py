@@ -47,6 +47,7 @@ from lab.streams import stream
 ORDERS_AVERAGED = 16  # orders of the context over which a pass of Kaczmarz steps is averaged
 AROUND = 100.0  # a real parameter of an example is fitted from this part of it to this multiple
 LEAST_NOISE = 0.01  # of a posterior that has none at 0
+CACHED = 2**19  # numbers, 4 MB, of a table of all pairs of examples that a processor has at hand
 
 # Regression: forms that no domain registers. `partial` with the parameters is the predictor.
 
@@ -102,6 +103,27 @@ def fitted_preconditioner(
         {"mean eigenvalue": float(matrix.trace()) / size},
         size**2,
     )
+
+
+def in_parts(form: Callable[..., Predictor]) -> Callable[..., Predictor]:
+    """A closed form whose predictors are asked few prompts at a time: those that make a table of all pairs of examples and
+    coordinates wait for memory where it is of all prompts.
+    """
+
+    def build(*given: Any, **parameters: Any) -> Predictor:
+        predictor = form(*given, **parameters)
+
+        def in_turn(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
+            count, examples, dimension = x_context.shape
+            size = max(1, CACHED // max(1, examples**2 * dimension))
+            if size >= count:
+                return predictor(x_context, y_context, x_query)
+            parts = zip(*(one.split(size) for one in (x_context, y_context, x_query)), strict=True)
+            return torch.cat([predictor(*part) for part in parts])
+
+        return in_turn
+
+    return build
 
 
 class Eigenbasis:
@@ -305,11 +327,13 @@ REGRESSION: Mapping[Callable[..., Any], Callable[[Prompts], Iterable[Candidate]]
         )
     ),
     function_classes.sparse_bayes: _sparse,
-    function_classes.arc_cosine: _one(lambda given: Fixed("arc-cosine kernel", function_classes.arc_cosine())),
+    function_classes.arc_cosine: _one(
+        lambda given: Fixed("arc-cosine kernel", in_parts(function_classes.arc_cosine)())
+    ),
     function_classes.tree_average: _one(
         lambda given: Searched("average of trees, fitted", function_classes.tree_average, {"depth": (1, 2, 3, 4)})
     ),
-    greedy_tree: _one(lambda given: Searched("greedy tree, fitted", greedy_tree, {"depth": (1, 2, 3)})),
+    greedy_tree: _one(lambda given: Searched("greedy tree, fitted", in_parts(greedy_tree), {"depth": (1, 2, 3)})),
     posterior_mean: _mixture("posterior mean over the components", posterior_mean),
     best_component: _mixture("best component", lambda components, noise: best_component(components)),
 }

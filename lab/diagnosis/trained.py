@@ -1,8 +1,8 @@
 """Networks that `lab run` trained and kept, by name: ``SHEET:ARM``, or ``SHEET/PART/MEASUREMENT/FILE:ARM@SEED``.
 
 They lie beside their measurements, one file a training with the networks of all its seeds and arms. Of several files that hold
-the arm the first in the order of the sheet's argument is taken, its latest training, and its first seed; parts of the name choose
-another. A measurement that came with the lab was not taken here, so that its networks are not here either.
+the arm the first in the order of the sheet's argument is taken, its latest training (with the seed that is named), and its first
+seed; parts of the name choose another. A measurement that came with the lab was not taken here, so that its networks are not here either.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def load_trained(spec: str, root: Path | None = None) -> Named:
         raise LabError(
             f"no network of {said['place']} has the arm {arm!r}{nearest(arm, arms)}; the arms are {', '.join(map(repr, arms))}"
         )
-    chosen = holding[0]
+    asked = (int(said["seed"]), arm) if said["seed"] else None
+    chosen = next((one for one in holding if asked in one.members), holding[0])
     seeds = [seed for seed, name in chosen.members if name == arm]
     seed = int(said["seed"] or seeds[0])
     if seed not in seeds:

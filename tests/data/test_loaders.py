@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -66,3 +67,28 @@ def test_without_the_library_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(LabError, match=r"pip install 'theory-lab\[datasets\]'"):
         huggingface_builder(SOURCE, 0, 10, 10)
+
+
+def test_what_is_exported_trains_a_network_elsewhere(tmp_path: Path) -> None:
+    """`lab data` writes a file; numpy and plain PyTorch are enough to learn from it."""
+    file = tmp_path / "prompts.npz"
+    assert main(["data", "linear-regression", "--count", "2000", "--dimension", "2", "--out", str(file)]) == 0
+    with np.load(file) as prompts:
+        x, y, query, answer = (
+            torch.from_numpy(prompts[name]).float() for name in ("x_context", "y_context", "x_query", "y_query")
+        )
+    moment = (x * y[..., None]).mean(1, keepdim=True)
+    seen = torch.cat([query, moment.expand_as(query), query * moment], -1)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(seen.shape[-1], 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
+    torch.set_rng_state(state)
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        loss = (network(seen)[..., 0] - answer).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2

@@ -13,7 +13,7 @@ import torch
 
 from lab import LabError, context
 from lab.cli import main
-from lab.diagnosis import adapt, subject, trained
+from lab.diagnosis import adapt, kept, subject, trained
 from lab.diagnosis.comparison import attention
 from lab.diagnosis.settings import Chains
 from lab.models.checkpoint import StoredModel
@@ -135,3 +135,23 @@ def test_a_released_folder_is_a_predictor_of_its_symbols(tmp_path: Path) -> None
     assert {one.layer for one in attention(adapted, adapted, setting, prompts)} == {1, 2}
     with pytest.raises(LabError, match="the adapter paired has no place"):
         adapt.adapted(stored, "paired")
+
+
+def test_a_seed_that_only_an_older_training_has_is_found(root: Path) -> None:
+    assert "squares:causal@3, of 2 seeds" in trained.load_trained(f"{SHEET}:causal@3").about
+
+
+def test_what_a_page_says_is_what_the_command_finds(root: Path, tmp_path: Path, capsys, unchecked: None) -> None:
+    names = [f"{SHEET}/trained:causal@4", f"{SHEET}/trained:prefix@5"]
+    found = kept.of_networks(names, "linear-regression", {"context_length": 6, "noise": 0.0}, 40, root)
+    records = [kept.record(one) for one in found]
+    options = ["--context-length", "6", "--noise", "0.0", "--prompts", "40", "--out", str(tmp_path / "out")]
+    assert main(["diagnose", *names, *options]) == 0
+    printed = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    for mine, theirs in zip(records, printed, strict=True):
+        assert mine["name"] == theirs["subject"]
+        assert mine["nearest"] == theirs["match"]["name"]
+        assert mine["distance"]["mean"] == pytest.approx(theirs["match"]["rows"][0]["distance"]["mean"], rel=1e-5)
+        assert mine["error"]["high"] == pytest.approx(theirs["match"]["error"]["high"], rel=1e-5)
+    with pytest.raises(LabError, match="has no seed 9"):
+        kept.of_networks([f"{SHEET}/trained:causal@9"], "linear-regression", {}, 40, root)

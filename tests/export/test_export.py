@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import re
 import subprocess
@@ -193,3 +194,16 @@ def test_a_claim_on_the_results_of_another_part_is_refused() -> None:
         LabError, match="T2 cannot be exported: the task TASK of every_window.py stands in what it depends on"
     ):
         export.script(task, claim, judgement, Session())
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, monkeypatch, capsys) -> None:
+    def judged(*_: object) -> None:
+        raise AssertionError("it was judged although the script cannot be written")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lab.cli._judged", judged)
+    monkeypatch.setattr("lab.files.tempfile.TemporaryFile", full)
+    assert main(["export", f"{TINY}:A1", "--out", str(tmp_path / "claim.py")]) == 2
+    assert "cannot be written: the disk is full" in capsys.readouterr().err
