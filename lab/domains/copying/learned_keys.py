@@ -82,7 +82,7 @@ def sum_error_of(
     own = np.einsum("...qq->...q", answers)
     others = (answers**2).sum(-1) - own**2
     chance = (pairs - 1) / (keys - 1) if keys > 1 else 0.0
-    found: np.ndarray = ((1 - own) ** 2 + chance * others).mean(-1)
+    found = np.asarray(((1 - own) ** 2 + chance * others).mean(-1))
     return found
 
 

@@ -9,9 +9,9 @@ import torch
 
 from lab.domains.copying.bits_given_back import bits_lost, copied_at_least
 from lab.domains.copying.copy_prompts import FIRST, all_strings, copied_whole, copy_prompts, free_running, written
+from lab.domains.copying.position_copier import position_copier
 from lab.models import masks
 from lab.streams import stream
-from proofs_check.copying.position_copier import position_copier
 
 
 def test_a_uniform_law_loses_every_bit() -> None:
