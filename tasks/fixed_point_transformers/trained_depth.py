@@ -54,6 +54,8 @@ class Config:
     """n"""
     deepest: int = 4
     """depth of the groves of training"""
+    draws: int = 3
+    """a node hangs below the latest of so many earlier nodes, so that deep ones are not rare"""
     steps: int = 4
     """steps of the layer in training"""
     most: int = 8
@@ -122,7 +124,12 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     fitted = study.fit(
         seeds,
         lambda seed, number, count: groves(
-            stream(seed, "train", number), count, nodes=config.nodes, roots=2, deepest=config.deepest
+            stream(seed, "train", number),
+            count,
+            nodes=config.nodes,
+            roots=2,
+            deepest=config.deepest,
+            draws=config.draws,
         ),
         config.optimisation,
         blocks=(config.batch, 50),

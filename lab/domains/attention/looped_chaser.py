@@ -28,27 +28,32 @@ from lab.streams import RandomStream
 
 
 @generator(nodes=6, roots=2)
-def groves(stream: RandomStream, batch: int, *, nodes: int, roots: int, deepest: int | None = None) -> Forests:
-    """Random groves: nodes 1 to r are roots, each further node hangs below any node before it, and all are numbered anew.
+def groves(
+    stream: RandomStream, batch: int, *, nodes: int, roots: int, deepest: int | None = None, draws: int = 1
+) -> Forests:
+    """Random groves: nodes 1 to r are roots, each further node hangs below one before it, and all are numbered anew.
 
     Args:
+        draws: the node it hangs below is the latest of so many draws among those before it; more draws make deeper trees.
         deepest: a node that would be deeper hangs below the root of its tree instead; None lets all be.
 
     Raises:
-        LabError: no root, fewer nodes than roots, or a depth below 1.
+        LabError: no root, fewer nodes than roots, a depth or a number of draws below 1.
     """
+    if draws < 1:
+        raise LabError(f"draws = {draws} of a parent must be at least 1; please raise it.")
     if not 1 <= roots <= nodes:
         raise LabError(f"roots = {roots} of a grove must be at least 1 and at most nodes = {nodes}; please change one.")
     if deepest is not None and deepest < 1:
         raise LabError(f"deepest = {deepest} of a grove must be at least 1; please raise it.")
-    draws = stream.rng().random((batch, 2, nodes))
-    parents = (draws[:, 0] * np.maximum(np.arange(nodes), 1)).astype(np.int64)
+    drawn = stream.rng().random((batch, draws + 1, nodes))
+    parents = (drawn[:, 1:].max(1) * np.maximum(np.arange(nodes), 1)).astype(np.int64)
     parents[:, :roots] = np.arange(roots)
     found = torch.from_numpy(parents)
     if deepest is not None:
         grown = forest(found)
         found = torch.where(grown.depth > deepest, grown.targets, found)
-    return renumbered(found, torch.from_numpy(draws[:, 1].argsort(1)))
+    return renumbered(found, torch.from_numpy(drawn[:, 0].argsort(1)))
 
 
 @generator(nodes=6)

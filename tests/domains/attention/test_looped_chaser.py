@@ -20,6 +20,8 @@ def test_groves_have_their_roots_and_no_more_depth() -> None:
     assert int(free.depth.max()) > 3
     shallow = free.depth.amax(1) <= 3
     assert torch.equal(free.tokens[shallow], found.tokens[shallow])
+    deep = groves(stream(0, "groves"), 200, nodes=7, roots=2, draws=3)
+    assert float(deep.depth.double().mean()) > float(free.depth.double().mean()) + 0.5
 
 
 def test_chains_have_every_depth_once_below_one_root() -> None:
@@ -33,7 +35,7 @@ def test_with_the_weights_of_the_chaser_it_climbs_edge_by_edge() -> None:
     layer, network = frozen_chaser(nodes, SHARP), LoopedChaser([0, 1], nodes=nodes).double()
     with torch.no_grad():
         for name in ("query", "key", "value", "output"):
-            getattr(network, name).copy_(getattr(layer, name)[0])
+            getattr(network, name).copy_(getattr(layer, name)[0, 0])
         network.read_out.zero_()[:, 2 * nodes :] = torch.eye(nodes)
         said = network(found.tokens.expand(2, -1, -1), masks.full(nodes), 6).argmax(-1)
     for step in range(1, 7):
@@ -56,6 +58,8 @@ def test_models_do_not_depend_on_their_company() -> None:
 def test_bad_input_ends_in_one_sentence() -> None:
     with pytest.raises(LabError, match="roots = 4 of a grove"):
         groves(stream(0, "groves"), 1, nodes=3, roots=4)
+    with pytest.raises(LabError, match="draws = 0 of a parent"):
+        groves(stream(0, "groves"), 1, nodes=3, roots=1, draws=0)
     with pytest.raises(LabError, match="deepest = 0 of a grove"):
         groves(stream(0, "groves"), 1, nodes=3, roots=1, deepest=0)
     with pytest.raises(LabError, match="nodes = 2 of a chain"):
