@@ -87,6 +87,12 @@ class LoopedChaser(nn.Module):
         LabError: no seeds or no nodes.
     """
 
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    read_out: Tensor
+
     def __init__(self, seeds: Sequence[int], *, nodes: int) -> None:
         super().__init__()
         if not seeds or nodes < 1:

@@ -21,7 +21,7 @@ def test_groves_have_their_roots_and_no_more_depth() -> None:
     shallow = free.depth.amax(1) <= 3
     assert torch.equal(free.tokens[shallow], found.tokens[shallow])
     deep = groves(stream(0, "groves"), 200, nodes=7, roots=2, draws=3)
-    assert float(deep.depth.double().mean()) > float(free.depth.double().mean()) + 0.5
+    assert float(deep.depth.double().mean()) > float(free.depth.double().mean()) + 0.3
 
 
 def test_chains_have_every_depth_once_below_one_root() -> None:
