@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -226,7 +227,7 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         [one_length(config, name, length, seeds) for length in config.lengths] for name in MIXERS
     ]  # by mixer and length
     updates = sorted({*range(config.every, config.optimisation.steps, config.every), config.optimisation.steps})
-    axes = {"seed": seeds, "arm": ARMS, "length": config.lengths}
+    axes: dict[str, Any] = {"seed": seeds, "arm": ARMS, "length": config.lengths}
 
     def gathered(quantity: str) -> np.ndarray:
         return np.concatenate([np.stack([one[quantity] for one in row], 2) for row in found], 1)
@@ -409,7 +410,7 @@ def bits_of_strings_and_states(results: Results) -> Sheet:
         x="update",
         y="bits given back",
         ylim=(-2, whole + 4),
-        legend="below",
+        legend="auto",
     )
     for arm in ARMS:
         panel.curve(whole - measured["on the way"].sel(arm=arm, length=longest), "update", name=arm)
@@ -419,7 +420,7 @@ def bits_of_strings_and_states(results: Results) -> Sheet:
         x="bits of the string",
         y="bits given back",
         ylim=(0, whole + 4),
-        legend="below",
+        legend="auto",
     )
     strings = [string_bits(config.letters, length) for length in config.lengths]
     for arm in ARMS:
@@ -439,7 +440,7 @@ def bits_of_strings_and_states(results: Results) -> Sheet:
         y="bits given back",
         scale=("log", "linear"),
         ylim=(0, whole + 4),
-        legend="below",
+        legend="auto",
     )
     for arm in ARMS:
         panel.points(given_back(results, arm).values, x=float_bits(int(numbers.sel(arm=arm))), name=arm)
@@ -458,10 +459,10 @@ def strings_copied_whole(results: Results) -> Sheet:
         x="letters of the string",
         y="share, reading its own answer",
         ylim=(-0.03, 1.08),
-        legend="below",
+        legend="auto",
     )
     for arm in ARMS:
-        panel.points(measured["whole"].sel(arm=arm, reading="own"), "length", name=arm, join=True)
+        panel.points(measured["whole"].sel(arm=arm, reading="own"), "length", name=arm, join=True, within=(0, 1))
     return sheet
 
 
