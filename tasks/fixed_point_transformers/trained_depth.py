@@ -241,7 +241,7 @@ def steps_and_depth_of_nodes(results: Results) -> Sheet:
         x="steps of the layer",
         y="share of nodes with their root",
         ylim=(0, 1.05),
-        legend="lower right",
+        legend="upper left",
     )
     for arm in ARMS:
         panel.curve(
