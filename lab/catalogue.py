@@ -72,7 +72,10 @@ def _import(file: Path, name: str) -> ModuleType:
         del sys.modules[name]
         line = _line_in(file, error)
         raise LabError(f"{file.name}{line} {error}" if line else str(error)) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        del sys.modules[name]
+        raise
+    except BaseException as error:
         del sys.modules[name]
         line = _line_in(file, error)
         raise LabError(f"{file}{line} cannot be imported: {type(error).__name__}: {error}") from error

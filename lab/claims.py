@@ -214,11 +214,13 @@ def _under(setting: Mapping[str, Any]) -> str:
 def _evidence(claim: Claim, results: Any, setting: Mapping[str, Any]) -> Evidence:
     try:
         found = claim.check(results, **setting)
+    except KeyboardInterrupt:
+        raise
     except LabError as error:
         raise LabError(f"{claim.id}{_under(setting)}: {error}") from error
     except SystemExit as error:
         raise LabError(f"the check of {claim.id} called sys.exit({error.code!r}); return Evidence") from error
-    except Exception as error:
+    except BaseException as error:
         where = told(error, Path(inspect.unwrap(claim.check).__code__.co_filename))
         raise LabError(f"{claim.id}{_under(setting)} cannot be judged: {where}") from error
     if not isinstance(found, Evidence):

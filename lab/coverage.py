@@ -18,6 +18,7 @@ from lab.papers import COLLECTIONS, COMPANIONS, Entry, entries
 from lab.report import stored_records
 
 PAGE = PROJECT / "figures" / "papers.md"
+VERDICTS = ("holds", "refuted", "not reproduced", "inconclusive")
 HEADINGS: Mapping[str, str] = {
     "none": "Without a family",
     COMPANIONS: "Companions: papers outside the census",
@@ -31,7 +32,8 @@ class Coverage:
 
     Attributes:
         entry: its line of ``papers.toml``.
-        verdicts: the stored verdict of each of its claims: claim id -> ``holds``, ``refuted`` or ``inconclusive``.
+        verdicts: the stored verdict of each of its claims: claim id -> ``holds``, ``refuted``, ``not reproduced`` or
+            ``inconclusive``.
     """
 
     entry: Entry
@@ -73,16 +75,17 @@ class Coverage:
             "state": self.state,
             "reason": self.entry.reason,
             "sheets": self.sheets,
-            "claims": {verdict: self.counts[verdict] for verdict in ("holds", "refuted", "inconclusive")},
+            "claims": {verdict: self.counts[verdict] for verdict in VERDICTS},
         }
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     """``12 claims hold, 1 is refuted``, without the verdicts that there are none of."""
-    holds, refuted, open_ = (counts.get(verdict, 0) for verdict in ("holds", "refuted", "inconclusive"))
+    holds, refuted, other, open_ = (counts.get(verdict, 0) for verdict in VERDICTS)
     parts = [
         f"{holds} {'claim holds' if holds == 1 else 'claims hold'}",
         f"{refuted} {'is' if refuted == 1 else 'are'} refuted" if refuted else "",
+        f"{other} {'is' if other == 1 else 'are'} not reproduced at these sizes" if other else "",
         f"{open_} {'is' if open_ == 1 else 'are'} inconclusive" if open_ else "",
     ]
     return ", ".join(filter(None, parts))
@@ -132,7 +135,8 @@ def page() -> str:
         summary(found),
         "",
         "A paper is verified where claims of a sheet test it; a refuted claim is a sentence that is false as stated and stands",
-        "with the condition under which it holds. Written by `lab reproduce` from `papers.toml` and the verdicts.",
+        "with the condition under which it holds; one that is not reproduced could not be tried at its paper's sizes. Written by",
+        "`lab reproduce` from `papers.toml` and the verdicts.",
     ]
     for heading, group in by_family(found):
         verified = sum(one.state == "verified" for one in group)

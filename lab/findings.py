@@ -83,3 +83,46 @@ FINDINGS = (
         "training paths; the law of the training paths decides.",
     ),
 )
+
+LAWS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "more examples at a fixed causal depth: Laguerre polynomials",
+        ("causallm-icl/L5", "causallm-icl/L5.depth", "causallm-icl/L5.limit"),
+    ),
+    (
+        "the network that divides by the visible length, and where it wins",
+        ("causallm-icl/L6", "causallm-icl/L6.crossing"),
+    ),
+    ("a noise-free context that one pass never learns", ("causallm-icl/L2",)),
+    ("the noise from which one pass beats least squares", ("causallm-icl/L8", "causallm-icl/L8.window")),
+    ("the typical against the mean error of one pass", ("causallm-icl/L9", "causallm-icl/L9.prompts")),
+    ("blocks between causal and full", ("causallm-icl/O6", "causallm-icl/O6.limit")),
+    ("depth as early stopping under label noise", ("causallm-icl/L10", "causallm-icl/L10.size")),
+    ("the best two causal gradient steps", ("icl-gradient-descent/T6.steps", "icl-gradient-descent/T6.causal")),
+    (
+        "the excess error of any layer of linear attention",
+        ("icl-gradient-descent/T2.isotropic", "icl-gradient-descent/T3b"),
+    ),
+    ("hops of pointers by causal depth", ("attention-masks/mas.hops", "attention-masks/mas.pointers.hard")),
+    ("stacked running means", ("attention-masks/near.L3.rate",)),
+    (
+        "two regressions: how often the likelier one is wrong",
+        ("regression-mixtures/S1", "regression-mixtures/S2", "regression-mixtures/S3"),
+    ),
+    ("the worth of a stationary start", ("induction-heads-markov/B1-start-limit", "causal-structure/B5")),
+    ("relatives at even distances are invisible", ("causal-structure/G2.binary", "causal-structure/G2.even")),
+    ("the lead of the parent over the child is irreversibility", ("causal-structure/P1.schur",)),
+    ("a start of opposite sign is a mirror image", ("causal-structure/G4",)),
+    (
+        "the basin of the trap above one, and no other critical points",
+        ("induction-heads-markov/L4-basin-above", "induction-heads-markov/L1-critical"),
+    ),
+    ("lengths of paths under temperature", ("stepwise-graph-navigation/I9", "stepwise-graph-navigation/I9.steps")),
+    ("coverage by suffixes is hypergeometric", ("stepwise-graph-navigation/I10",)),
+    ("no partial credit for the first step, for any number of arms", ("next-token-pitfalls/T5.parity",)),
+    (
+        "how fast an imperfect table loses accuracy, and the law of the longest carry chain",
+        ("addition-length-generalization/I2-rate", "addition-length-generalization/R2-law"),
+    ),
+)
+"""Laws derived in the lab, in a few words, with the claims that check them."""

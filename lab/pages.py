@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from lab.catalogue import discover
 from lab.errors import LabError
 from lab.files import PROJECT
-from lab.findings import FINDINGS, Finding
+from lab.findings import FINDINGS, LAWS, Finding
 from lab.report import markdown_table, number, portable, stored_records
 from lab.tasks import Task
 
@@ -67,13 +68,12 @@ def sheet_page(
     """The page of a sheet in Markdown, to be written to ``figures/<name>/README.md``; ``table`` shows the claims of a part."""
     records = {task.key: stored_records(task) for task in parts}
     every = [record for found in records.values() for record in found]
-    refuted = sum(record["verdict"] == "refuted" for record in every)
     paper = parts[0].paper
     link = f" ([arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}))" if paper.arxiv else ""
     lines = [
         f"# {paper.title}",
         "",
-        f"{paper.authors}, {paper.year}{link}. {len(every)} claims: {len(every) - refuted} hold, {refuted} refuted. "
+        f"{paper.authors}, {paper.year}{link}. {len(every)} claims: {_outcomes(every)}. "
         f"`lab check '{name}/*'` judges them, `lab run {name}` measures them and draws the pictures. "
         "[All sheets](../README.md)",
         "",
@@ -121,6 +121,17 @@ def changes(name: str) -> list[str]:
     return [*lines, ""]
 
 
+def _outcomes(records: Sequence[Record]) -> str:
+    """``30 hold, 1 refuted, 2 not reproduced at these sizes``; the first two are always named."""
+    counts = Counter(record["verdict"] for record in records)
+    parts = [f"{counts['holds']} hold", f"{counts['refuted']} refuted"]
+    if counts["not reproduced"]:
+        parts.append(f"{counts['not reproduced']} not reproduced at these sizes")
+    if counts["inconclusive"]:
+        parts.append(f"{counts['inconclusive']} inconclusive")
+    return ", ".join(parts)
+
+
 def _code_links(task: Task) -> str:
     file = task.file.relative_to(PROJECT)
     links = [f"[code](../../{file})"]
@@ -136,13 +147,19 @@ def _demoted(prose: str) -> str:
 
 def index_page() -> str:
     """The list of all sheets in Markdown, to be written to ``figures/README.md``."""
-    lines = ["# Sheets", "", "| sheet | paper | claims | refuted | pictures |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "# Sheets",
+        "",
+        "| sheet | paper | claims | refuted | not reproduced | pictures |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for name, parts in sheets().items():
         records = [record for task in parts for record in stored_records(task)]
-        refuted = sum(record["verdict"] == "refuted" for record in records)
+        counts = Counter(record["verdict"] for record in records)
         pictures = sum(len(task.figures) for task in parts)
         lines.append(
-            f"| [{name}]({name}/README.md) | {parts[0].paper.title} | {len(records)} | {refuted} | {pictures} |"
+            f"| [{name}]({name}/README.md) | {parts[0].paper.title} | {len(records)} | {counts['refuted']} | "
+            f"{counts['not reproduced']} | {pictures} |"
         )
     lines += [
         "",
@@ -150,6 +167,17 @@ def index_page() -> str:
         "[verification](verification.md) counts how often verdicts came out again on other seeds; "
         "[diagnosis](diagnosis.md) says how a model of one's own is brought to `lab diagnose`.",
     ]
+    lines += [
+        "",
+        "## Laws derived here",
+        "",
+        "Each is derived in the notebook or the proofs of its sheet and checked by claims with controls. We know of no publication of them",
+        "in this setting, but have not searched the literature, and claim no priority.",
+        "",
+    ]
+    for law, claims in LAWS:
+        links = (f"[`{claim}`]({claim.partition('/')[0]}/README.md)" for claim in claims)
+        lines.append(f"- {law}: {', '.join(links)}")
     return "\n".join(lines) + "\n"
 
 

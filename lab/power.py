@@ -1,13 +1,17 @@
 r"""How likely fresh seeds are to give the same verdict, told from the samples that were judged.
 
-A verdict that one draw of seeds gives and the next does not is no result. The chance below takes the samples for the truth:
-a mean and a standard deviation for those of a normal law, a rate for the probability. So it is an estimate, and optimistic
-where samples have long tails; the replications of ``lab.replication`` measure what it estimates.
+A verdict that one draw of seeds gives and the next does not is no result. Few samples know their own spread badly: the
+deviation of eight trainings can be half of what eight others show. So mean and deviation are not taken for the truth but for
+what they tell of it. With the usual flat prior (Jeffreys) the variance is $(n - 1) s^2 / \chi^2_{n-1}$ and the mean is normal
+around the one that was measured, and the chance is that of fresh samples averaged over both: a *predictive* probability. It
+remains optimistic where samples have tails that were not seen; the replications of ``lab.replication`` measure what it
+estimates.
 
-Means are judged on a Student interval, so that the chance to clear a bound is a tail of the noncentral $t$ law. Of a rate of
-$k$ in $n$ the probability is taken to be $(k + 1/2) / (n + 1)$ (Jeffreys), which is never 0 or 1: twenty of twenty is no
-certainty. A median clears a bound where enough samples do, again a rate. Parts and controls are taken to be independent. They
-come from the same trainings, as a rule, and go well together, so that the product of their chances is low rather than high.
+Means are judged on a Student interval, so that for a given deviation the chance to clear a bound is a tail of the noncentral
+$t$ law. Of a rate of $k$ in $n$ the probability is taken to be $(k + 1/2) / (n + 1)$ (Jeffreys), which is never 0 or 1: twenty
+of twenty is no certainty. A median clears a bound where enough samples do, again a rate. Parts and controls are taken to be
+independent. They come from the same trainings, as a rule, and go well together, so that the product of their chances is low
+rather than high.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import scipy
 
 from lab import statistics
@@ -22,6 +27,8 @@ from lab.evidence import Evidence, Part, Verdict
 
 ENOUGH = 0.99
 """A claim whose verdict fresh seeds give again with less than this chance needs more samples or a narrower sentence."""
+DEVIATIONS = 32
+"""Points of the Gauss-Legendre rule that averages over the unknown deviation."""
 
 
 def chance_of_verdict(evidence: Evidence, verdict: Verdict) -> float:
@@ -68,13 +75,17 @@ def _beyond(part: Part, end: float, right: bool) -> bool:
 
 
 def _above(part: Part, level: float, share: float) -> float:
-    """The chance that the lower end of a Student interval lies above ``level``."""
+    """The chance that the lower end of the interval of a mean or a median lies above ``level``."""
+    if isinstance(part.spread, statistics.Median):
+        return _enough(part.spread, sum(value > level for value in part.spread.ordered), share)
     return _student(part.spread, level, share)
 
 
 def _below(part: Part, level: float, share: float) -> float:
-    """The chance that the upper end of a Student interval lies below ``level``."""
+    """The chance that the upper end of the interval of a mean or a median lies below ``level``."""
     spread = part.spread
+    if isinstance(spread, statistics.Median):
+        return _enough(spread, sum(value < level for value in spread.ordered), share)
     if not isinstance(spread, statistics.Student):
         return 0.0
     return _student(statistics.Student(-spread.mean, spread.deviation, spread.samples), -level, share)
@@ -85,11 +96,20 @@ def _student(spread: statistics.Spread | None, level: float, share: float) -> fl
         return 0.0
     if spread.deviation == 0:
         return float(spread.mean >= level)
-    shift = (spread.mean - level) * math.sqrt(spread.samples) / spread.deviation
-    limit = float(scipy.stats.t.isf(share, spread.samples - 1))
+    freedom = spread.samples - 1
+    limit = float(scipy.stats.t.isf(share, freedom)) / math.sqrt(2)
+    quantiles, weights = np.polynomial.legendre.leggauss(DEVIATIONS)
+    deviations = spread.deviation * np.sqrt(freedom / scipy.stats.chi2.ppf((quantiles + 1) / 2, freedom))
+    # Around the measured mean the true one scatters as much as the fresh mean around the true one, hence twice the variance.
+    shifts = (spread.mean - level) / (deviations * math.sqrt(2 / spread.samples))
+    return float(weights @ np.array([_beyond_limit(limit, freedom, float(shift)) for shift in shifts])) / 2
+
+
+def _beyond_limit(limit: float, freedom: int, shift: float) -> float:
+    """The chance that a noncentral t variable exceeds ``limit``."""
     if shift > 30 + 2 * limit:  # the tail is 1 to all digits, and the series of the noncentral law gives out
         return 1.0
-    found = float(scipy.stats.nct.sf(limit, spread.samples - 1, shift))
+    found = float(scipy.stats.nct.sf(limit, freedom, shift))
     return min(1.0, found) if math.isfinite(found) else float(shift > limit)
 
 
@@ -111,8 +131,11 @@ def _of_rates(spread: statistics.Binomial, share: float, decided: Callable[[floa
 
 
 def _of_medians(part: Part, spread: statistics.Median, share: float, right: bool) -> float:
+    return _enough(spread, sum(_beyond(part, value, right) for value in spread.ordered), share)
+
+
+def _enough(spread: statistics.Median, beyond: int, share: float) -> float:
     """The interval ends at the r-th sample from either side, so that it is decided where at most r - 1 samples are not."""
     samples = len(spread.ordered)
     rank = int(scipy.stats.binom.ppf(share, samples, 0.5))
-    beyond = sum(_beyond(part, value, right) for value in spread.ordered)
     return float(scipy.stats.binom.sf(samples - rank, samples, (beyond + 0.5) / (samples + 1))) if rank else 0.0

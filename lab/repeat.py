@@ -84,10 +84,9 @@ def _agrees(task: Task, fresh: Callable[[], Task], job: Job) -> bool:
             )
             return False
         second = _take(fresh(), job)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # at the sizes that were asked for it may be right, and if not, it is told there
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # at the sizes that were asked for it may be right, and if not, it is told there
         logger.warning("%s was not taken twice, because the preset smoke fails: %s", job.label, _one_line(error))
         return False
     if digest(first) != digest(second):

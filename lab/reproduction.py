@@ -120,6 +120,7 @@ def judge_all(results: Results, claims: Sequence[Claim], preset: str, verdicts: 
         begun = time.perf_counter()
         try:
             judgement = judge(claim, results, preset)
+            _require_samples(judgement, results)
         except LabError as error:
             verdicts.errors.append(error)
         else:
@@ -132,6 +133,18 @@ def judge_all(results: Results, claims: Sequence[Claim], preset: str, verdicts: 
                 f"{results.task.file.name} judges {sampled} sampled numbers, and judgements={budget} divides its false-alarm "
                 f"budget over fewer; write judgements={sampled} or more"
             )
+        )
+
+
+def _require_samples(judgement: Judgement, results: Results) -> None:
+    """One seed shows a value; one sample of several seeds is a mistake of the check."""
+    number = max(
+        (len(results.seeds(one)) for one in results.task.needs(judgement.claim.check) if not one.cases), default=1
+    )
+    if judgement.lone and number > 1:
+        raise LabError(
+            f"{judgement.claim.id}: its evidence rests on one sample, although {number} seeds were measured; give Evidence a "
+            "number for each seed"
         )
 
 

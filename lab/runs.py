@@ -101,8 +101,9 @@ class Job:
 
 
 def _seeds_text(seeds: tuple[int, ...]) -> str:
-    if len(seeds) > 1 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]}-{seeds[-1]}"
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 1 and last - first == len(seeds) - 1 and seeds == tuple(range(first, last + 1)):
+        return f"{first}-{last}"
     text = "+".join(map(str, seeds))
     return text if len(text) < 80 else hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -46,7 +46,7 @@ class Pack:
         return sum(call["seconds"] for call in self.calls)
 
     def differs(self, job: Job) -> str:
-        """Why ``job`` cannot be answered although it asks for the same configuration; empty if it can."""
+        """Why ``job`` cannot be answered although it asks for the same configuration; empty if it can, seeds aside."""
         mine, asked = self.identity["versions"], job.common["versions"]
         for name in asked:
             if mine.get(name) != asked[name]:
@@ -58,11 +58,14 @@ class Pack:
             if job.case not in there:
                 return f"it has no case {job.case}"
             return "" if there[job.case] == job.settings else f"its case {job.case} has other settings"
-        missing = sorted(set(job.seeds) - set(self.members.get("seeds", ())))
-        return f"it does not hold the seed {missing[0]}" if missing else ""
+        return ""
+
+    def holds(self, seeds: Sequence[int]) -> bool:
+        """Whether it has all of these seeds."""
+        return set(seeds) <= set(self.members.get("seeds", ()))
 
     def of(self, job: Job) -> Stored:
-        """The part of it that ``job`` asks for; ``differs`` must be empty."""
+        """The part of it that ``job`` asks for, which it must hold and not differ from."""
         if job.case:
             calls = [call for call in self.calls if call["case"] == job.case]
             places = [list(self.members["cases"]).index(job.case)]
@@ -109,7 +112,7 @@ def find(folder: Path, job: Job) -> Stored | None:
     if reason := pack.differs(job):
         _say(path, stamp, job.task, reason)
         return None
-    return pack.of(job)
+    return pack.of(job) if pack.holds(job.seeds) else None  # other seeds were asked for: nothing is wrong
 
 
 def duration(folder: Path, job: Job) -> float | None:

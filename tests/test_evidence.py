@@ -25,7 +25,7 @@ RANK = {"refuted": 0, "inconclusive": 1, "holds": 2}
 def recipes(draw) -> Callable[[], Evidence]:
     """Evidence of every sort, made in the test: run-time type checks draw at random, which a strategy must not."""
     relation, bound = draw(some.sampled_from(["<=", ">=", "<", ">"])), draw(VALUES)
-    kind = draw(some.sampled_from(["exact", "over_seeds", "median", "equals", "proportion"]))
+    kind = draw(some.sampled_from(["exact", "over_seeds", "median", "equals", "median_equals", "proportion"]))
     if kind == "exact":
         return partial(Evidence.exact, draw(VALUES), relation, bound, "")
     if kind == "proportion":
@@ -36,6 +36,10 @@ def recipes(draw) -> Callable[[], Evidence]:
     samples = np.array(draw(SAMPLES)) / draw(some.sampled_from([1, 100]))
     if kind == "median":
         return partial(Evidence.median, np.repeat(samples, 4), relation, bound, "")
+    if kind == "median_equals":
+        return partial(
+            Evidence.median_equals, np.repeat(samples, 4), bound, draw(some.floats(0.1, 5)), "", absolute=True
+        )
     if kind == "equals":
         return partial(Evidence.equals, samples, bound, draw(some.floats(0.1, 5)), "", absolute=True)
     return partial(Evidence.over_seeds, samples, relation, bound, "")
@@ -49,11 +53,12 @@ def test_an_easier_bound_never_makes_the_verdict_worse(samples: list, bound: flo
         assert RANK[hard] <= RANK[easy]
 
 
-@given(SAMPLES, VALUES, some.floats(0.1, 5), some.floats(1, 3))
+@given(SAMPLES, VALUES, some.floats(0.1, 5), some.floats(1, 3), some.sampled_from(["equals", "median_equals"]))
 def test_a_wider_tolerance_never_makes_the_verdict_worse(
-    samples: list, law: float, within: float, wider: float
+    samples: list, law: float, within: float, wider: float, kind: str
 ) -> None:
-    narrow, wide = (Evidence.equals(samples, law, width, "", True).verdict for width in (within, wider * within))
+    make = getattr(Evidence, kind)
+    narrow, wide = (make(samples, law, width, "", True).verdict for width in (within, wider * within))
     assert RANK[narrow] <= RANK[wide]
 
 
@@ -171,6 +176,16 @@ def test_equality_is_shown_and_not_merely_not_disproved() -> None:
 def test_a_tolerance_must_be_one(law: float, within: float) -> None:
     with pytest.raises(LabError, match="absolute=True"):
         Evidence.equals([1.0, 2.0], law, within, "")
+    with pytest.raises(LabError, match="absolute=True"):
+        Evidence.median_equals([1.0, 2.0], law, within, "")
+
+
+def test_a_training_that_ends_elsewhere_leaves_the_median_at_its_law() -> None:
+    samples = np.r_[np.linspace(0.99, 1.01, 23), 40.0]
+    assert Evidence.median_equals(samples, 1.0, 0.02, "").verdict == "holds"
+    assert Evidence.equals(samples, 1.0, 0.02, "").verdict == "inconclusive"
+    assert Evidence.median_equals(samples, 2.0, 0.02, "").verdict == "refuted"
+    assert Evidence.median_equals(np.r_[samples, 40.0, 40.0, 40.0, 40.0], 1.0, 0.02, "").verdict == "inconclusive"
 
 
 def test_a_median_ignores_the_far_hump() -> None:

@@ -231,6 +231,22 @@ def test_a_file_cannot_end_the_command(own: Own, end: str, place: str) -> None:
     assert (status, "exit" in errors.lower()) == (2, True)
 
 
+@pytest.mark.parametrize("place", ["measurement", "claim", "file"])
+def test_what_is_raised_may_be_no_exception(own: Own, place: str) -> None:
+    inside = "    raise GeneratorExit\n    return"
+    measurement = MEASUREMENT.replace("    return", inside) if place == "measurement" else MEASUREMENT
+    claim = CLAIM.replace("    return", inside) if place == "claim" else CLAIM
+    status, _, errors = own.run(HEAD, measurement, claim, "raise GeneratorExit\n" if place == "file" else "")
+    assert (status, "GeneratorExit" in errors, "Traceback" in errors) == (2, True, False)
+
+
+def test_one_sample_of_several_seeds_is_a_mistake(own: Own) -> None:
+    claim = CLAIM.replace("return Evidence", "return Evidence.over_seeds([1.0], '<=', 2.0, 'b') or Evidence")
+    status, _, errors = own.run(HEAD, MEASUREMENT, claim)
+    assert (status, "own/A: its evidence rests on one sample, although" in errors) == (2, True)
+    assert own.run(HEAD, MEASUREMENT, claim, options=("--seeds", "1"))[0] == 0
+
+
 def test_numbers_in_another_order_of_bytes_are_kept(own: Own) -> None:
     big = MEASUREMENT.replace("float(seed)", 'np.array([1.5, 2.5], ">f8")')
     for _ in range(2):

@@ -13,7 +13,7 @@ import pytest
 from lab import LabError, cli, pages, report
 from lab.catalogue import discover
 from lab.files import PROJECT
-from lab.findings import FINDINGS
+from lab.findings import FINDINGS, LAWS
 from lab.report import FORMULA
 
 LONGEST_README = 12_288
@@ -22,6 +22,14 @@ LONGEST_README = 12_288
 def test_every_page_is_what_the_stored_verdicts_say() -> None:
     for path, text in pages.pages().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is not current; run `lab reproduce`"
+
+
+def test_the_head_of_a_page_counts_every_claim_once() -> None:
+    for name, parts in pages.sheets().items():
+        text = (pages.figure_folder(name) / "README.md").read_text(encoding="utf-8")
+        head = re.search(r"(\d+) claims: (.*?)\. `lab", text)
+        assert head
+        assert sum(map(int, re.findall(r"\d+", head[2]))) == int(head[1]) == sum(len(part.claims) for part in parts)
 
 
 def test_the_front_page_is_short() -> None:
@@ -43,6 +51,13 @@ def test_findings_name_claims_and_pictures_that_exist() -> None:
     for finding in FINDINGS:
         assert finding.claim in claims
         assert (claims[finding.claim], finding.picture) in pictures
+
+
+def test_laws_name_claims_that_exist() -> None:
+    claims = {claim for task in discover() for claim in task.claims}
+    named = [claim for _, law in LAWS for claim in law]
+    assert len(named) == len(set(named))
+    assert set(named) <= claims
 
 
 def test_pictures_of_a_sheet_have_names_of_their_own() -> None:

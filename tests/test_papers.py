@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_a_sheet_stands_where_claims_test_the_paper_and_only_there() -> None:
     for one in coverage.coverage():
         assert bool(one.verdicts) == bool(one.entry.sheet), one.entry.paper.key
         assert not one.verdicts or one.entry.sheet in one.sheets
+
+
+def test_every_claim_is_counted_once() -> None:
+    """A sentence that was not reproduced is neither held nor refuted."""
+    for one in coverage.coverage():
+        counted = [int(number) for number in re.findall(r"(\d+) ", one.sentence.partition(": ")[2])]
+        assert not one.verdicts or sum(counted) == len(one.verdicts), one.sentence
+        assert sum(one.record()["claims"].values()) == len(one.verdicts)
 
 
 def test_the_page_is_generated() -> None:

@@ -24,8 +24,14 @@ def frequencies(draw: Callable[[np.random.Generator], Evidence]) -> tuple[float,
     return np.mean([part.clears(SHARE) for part in parts]), np.mean([part.misses(SHARE) for part in parts])
 
 
+def fresh(rng: np.random.Generator, mean: float, samples: int = 12) -> np.ndarray:
+    """Fresh samples of a law of which ``samples`` had this mean and the deviation 1."""
+    deviation = np.sqrt((samples - 1) / rng.chisquare(samples - 1))
+    return rng.normal(rng.normal(mean, deviation / np.sqrt(samples)), deviation, samples)
+
+
 def unit(samples: int, mean: float) -> np.ndarray:
-    """Samples whose mean is ``mean`` and whose standard deviation is 1, as those are that the draws below come from."""
+    """Samples whose mean is ``mean`` and whose standard deviation is 1, as those are that ``fresh`` goes by."""
     values = np.linspace(-1, 1, samples)
     return mean + values / values.std(ddof=1)
 
@@ -34,7 +40,7 @@ def unit(samples: int, mean: float) -> np.ndarray:
 @pytest.mark.parametrize("mean", [1.5, 0.8, -0.8])
 def test_means_clear_and_miss_as_often_as_told(relation: str, mean: float) -> None:
     (part,) = Evidence.over_seeds(unit(12, mean), relation, 0.0, "").parts
-    cleared, missed = frequencies(lambda rng: Evidence.over_seeds(rng.normal(mean, 1, 12), relation, 0.0, ""))
+    cleared, missed = frequencies(lambda rng: Evidence.over_seeds(fresh(rng, mean), relation, 0.0, ""))
     assert chance_to_clear(part, SHARE) == pytest.approx(cleared, abs=0.07)
     assert chance_to_miss(part, SHARE) == pytest.approx(missed, abs=0.07)
 
@@ -42,9 +48,18 @@ def test_means_clear_and_miss_as_often_as_told(relation: str, mean: float) -> No
 @pytest.mark.parametrize("mean", [0.0, 0.6, 4.0, -4.0])
 def test_means_near_a_law(mean: float) -> None:
     (part,) = Evidence.equals(unit(12, mean), 0.0, 2.0, "", absolute=True).parts
-    cleared, missed = frequencies(lambda rng: Evidence.equals(rng.normal(mean, 1, 12), 0.0, 2.0, "", absolute=True))
+    cleared, missed = frequencies(lambda rng: Evidence.equals(fresh(rng, mean), 0.0, 2.0, "", absolute=True))
     assert cleared - 0.07 - 1 / 3 <= chance_to_clear(part, SHARE) <= cleared + 0.07  # Bonferroni: at most the truth
     assert chance_to_miss(part, SHARE) == pytest.approx(missed, abs=0.07)
+
+
+def test_few_samples_promise_less_than_many_of_the_same_room() -> None:
+    few, many = (Evidence.over_seeds(unit(samples, 3.0), ">", 0.0, "") for samples in (8, 64))
+    room = [one.parts[0].clears(statistics.SHARE) for one in (few, many)]
+    assert room == [False, True]
+    few = Evidence.over_seeds(unit(8, 6.0), ">", 0.0, "")  # the interval clears the bound, and eight others may not
+    assert few.parts[0].clears(statistics.SHARE)
+    assert 0.5 < chance_of_verdict(few, "holds") < 0.99 < chance_of_verdict(many, "holds")
 
 
 @pytest.mark.parametrize(("successes", "relation"), [(30, ">"), (25, ">="), (16, "<"), (4, "<"), (1, "<=")])
@@ -72,6 +87,17 @@ def test_medians(relation: str, shift: float) -> None:
     assert chance_to_miss(part, SHARE) == pytest.approx(missed, abs=0.12)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.3, 0.9, 3.0])
+def test_medians_near_a_law(shift: float) -> None:
+    samples = shift + np.linspace(-1, 1, 40)
+    (part,) = Evidence.median_equals(samples, 0.0, 0.7, "", absolute=True).parts
+    cleared, missed = frequencies(
+        lambda rng: Evidence.median_equals(shift + rng.uniform(-1, 1, 40), 0.0, 0.7, "", absolute=True)
+    )
+    assert chance_to_clear(part, SHARE) == pytest.approx(cleared, abs=0.15)
+    assert chance_to_miss(part, SHARE) == pytest.approx(missed, abs=0.15)
+
+
 @given(st.floats(-3, 3), st.sampled_from(["<", "<=", ">", ">="]))
 def test_exact_numbers_are_certain(value: float, relation: str) -> None:
     evidence = Evidence.exact(value, relation, 0.5, "")
@@ -80,10 +106,10 @@ def test_exact_numbers_are_certain(value: float, relation: str) -> None:
 
 
 def test_parts_count_as_independent() -> None:
-    weak, strong = (Evidence.over_seeds(unit(12, mean), ">", 0.0, "") for mean in (1.8, 5.0))
+    weak, strong = (Evidence.over_seeds(unit(12, mean), ">", 0.0, "") for mean in (1.8, 9.0))
     missing = 1 - chance_to_clear(weak.parts[0], statistics.SHARE)
     assert 0.01 < missing < 0.9
-    assert chance_of_verdict(Evidence.all(weak, strong), "holds") == pytest.approx(1 - missing)
+    assert chance_of_verdict(Evidence.all(weak, strong), "holds") == pytest.approx(1 - missing, abs=1e-5)
     assert chance_of_verdict(Evidence.all(weak, weak), "holds") == pytest.approx((1 - missing) ** 2)
     against = Evidence.all(weak, Evidence.over_seeds(unit(12, -5.0), ">", 0.0, ""))
     assert chance_of_verdict(against, "refuted") > 0.99

@@ -54,6 +54,13 @@ def test_no_seed_is_refused_in_a_sentence(tmp_path: Path) -> None:
         results(tmp_path, draws=0)[means]
 
 
+@pytest.mark.parametrize("far", [-(10**30), 10**30, 10**400], ids=["below", "above", "of 400 digits"])
+def test_seeds_of_any_size_have_a_file(tmp_path: Path, far: int) -> None:
+    session = Session(tmp_path, quiet=True)
+    assert Results(task, task.config("ci"), session, (2, far))[means]["mean"].shape == (2,)
+    assert len(files(tmp_path)) == 2
+
+
 def test_another_configuration_is_another_result(tmp_path: Path) -> None:
     assert not np.array_equal(results(tmp_path)[means]["mean"], results(tmp_path, size=11)[means]["mean"])
     assert len(files(tmp_path)) == 12

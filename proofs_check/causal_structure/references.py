@@ -51,7 +51,7 @@ from proofs_check.causal_structure._shared import PAPER, last_row
 class Config:
     """Sizes of what is sampled; identities need none."""
 
-    draws: int = 16
+    draws: int = 20  # 4 of them added later, since fresh seeds must give every verdict again
     """independent repetitions of every sampled number"""
     sequences: int = 12_000
     """sequences a repetition"""

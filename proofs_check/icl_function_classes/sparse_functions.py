@@ -41,7 +41,7 @@ from proofs_check.icl_function_classes._shared import PAPER, SLUG, squared_error
 class Config:
     """How much is sampled."""
 
-    draws: int = 16
+    draws: int = 20  # 4 of them added later, since fresh seeds must give every verdict again
     """independent draws"""
     prompts: int = 250
     """prompts a draw"""

@@ -60,7 +60,7 @@ from proofs_check.regression_mixtures._shared import BOTH_ROUND, PAPER, SLUG, at
 class Config:
     """How much is sampled."""
 
-    draws: int = 48
+    draws: int = 100  # 52 of them added later, since fresh seeds must give every verdict again
     """independent draws of the set and of the prompts"""
     prompts: int = 20_000
     """prompts a draw"""

@@ -55,7 +55,7 @@ TASK = Task(
     where="derived: the same joint training under a mask that is bidirectional over the context",
     kind="phenomenon",
     statement=r"Trained together at one rate for all rows, the prefix arm is the slower one, as gradients divided by the "
-    r"number of visible tokens make it: on average over the first half of the updates it has less attention on the "
+    r"number of visible tokens make it: on average over the first half of 1,200 updates it has less attention on the "
     r"parents than the causal arm, on chain and on pairs.",
     controls=[control("staged training, with rates that make up for the tokens a node sees", staged=True)],
 )

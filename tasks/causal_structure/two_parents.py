@@ -113,7 +113,7 @@ class TwoQuestions:
 class TwoParents:
     """Joint training on nodes with two parents each, (i - 1) // 2 and i - 1."""
 
-    trainings: int = 8
+    trainings: int = 12  # 4 of them added later, since fresh seeds must give every verdict again
     """independent trainings"""
     states: int = 3
     """symbols S"""

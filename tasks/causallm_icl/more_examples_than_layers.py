@@ -47,7 +47,7 @@ from tasks.causallm_icl._shared import PAPER, SLUG, UNIFORM_VARIANCE
 class Config:
     """Sizes of this part."""
 
-    draws: int = 8
+    draws: int = 12  # 4 of them added later, since fresh seeds must give every verdict again
     """independent contexts (seeds)"""
     dimension: int = 16
     """dimension d of the inputs, uniform on [-1, 1]^d"""
@@ -181,7 +181,7 @@ def residuals_are_laguerre(results: Results, law: str = "laguerre", everywhere: 
     "causallm-icl/L5.growth",
     where="derived",
     kind="ordering",
-    statement=r"At 50 layers and $\eta = 1.6$ more examples end up harming the causal network: its noise-free error "
+    statement=r"At 50 layers and $\eta = 1.6$ many more examples harm the causal network: its noise-free error "
     r"with 5000 examples is more than twice that with 200 ($d = 16$, uniform inputs).",
     controls=[control("the prefix network", arm="prefix")],
 )

@@ -103,7 +103,7 @@ CI = Config(
     batch=35,
     optimisation=replace(Config.optimisation, steps=1500),
     test_prompts=2000,
-    trainings=12,
+    trainings=15,  # 3 of them added later, since fresh seeds must give every verdict again
 )
 TASK = Task(
     SLUG,
@@ -421,10 +421,9 @@ def smaller_inputs_hurt(results: Results, law: str = "inputs / 3") -> Evidence:
     "icl-function-classes/P1.doubled",
     where="our reading of the paper's prompts with scaled inputs",
     kind="phenomenon",
-    statement="With more than $d$ examples doubled inputs do more harm than inputs divided by three.",
+    statement="With more than $d$ examples doubled inputs do more harm than inputs divided by three (after 1 500 updates, $d = 2$).",
     expected="not reproduced",
-    condition="at twenty dimensions and after half a million updates; here, at two dimensions and after 1 500 updates, inputs divided by "
-    "three do more harm",
+    condition="at twenty dimensions and after half a million updates; here inputs divided by three do more harm",
     controls=[control("doubled inputs beside the training law instead", against="training law")],
 )
 def doubled_inputs_hurt_most(results: Results, law: str = "inputs x 2", against: str = "inputs / 3") -> Evidence:

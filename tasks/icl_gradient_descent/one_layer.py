@@ -120,7 +120,7 @@ class Config(Experiment):
     """numbers of examples at which one layer is trained, `context_length` among them"""
 
 
-CI = Config(trainings=10, test_prompts=8000)
+CI = Config(trainings=20, test_prompts=8000)  # 10 of them added later, since fresh seeds must give every verdict again
 TASK = Task(
     "icl-gradient-descent",
     PAPER,

@@ -56,7 +56,7 @@ from tasks.icl_gradient_descent._shared import PAPER, ROOT, Regression
 class Config(Regression):
     """Sizes of the draws of contexts."""
 
-    spectra: int = 20
+    spectra: int = 28  # 8 of them added later, since fresh seeds must give every verdict again
     """independent draws of contexts"""
     contexts: int = 60_000
     """contexts a draw"""

@@ -257,8 +257,9 @@ def copying_is_learned(results: Results, loss: str = "loss") -> Evidence:
     where="Figure 5, under the other mask (derived)",
     kind="training",
     statement=(
-        "They also learn to answer under the causal mask, where only the label's token can fetch its input: after 2,500 updates "
-        "most trainings are past half of the way from the loss of predicting 0 to that of one gradient step."
+        "Two layers on alternating tokens, softmax in the first, also learn to answer under the causal mask, where only the label's token "
+        "can fetch its input: after 2,500 updates most trainings are past half of the way from the loss of predicting 0 to that of one "
+        "gradient step ($d = 2$, $N = 4$, one-hot positions)."
     ),
     controls=[control("judged on the labels of other prompts", loss="loss on strangers")],
 )
@@ -271,8 +272,8 @@ def copying_is_learned_causally(results: Results, loss: str = "loss") -> Evidenc
     where="Appendix A.6",
     kind="training",
     statement=(
-        "With linear attention in the first layer as well, alternating tokens are not learned: most trainings do not get half of "
-        "the way from predicting 0 to one gradient step."
+        "With linear attention in the first layer as well, alternating tokens are not learned: within 2,500 updates most trainings do not "
+        "get half of the way from predicting 0 to one gradient step."
     ),
     expected="not reproduced",
     condition=(

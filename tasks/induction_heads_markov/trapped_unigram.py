@@ -472,8 +472,8 @@ def trapped_if_tied_and_alternating(results: Results, rule: str = "both") -> Evi
     "induction-heads-markov/L5-adamw",
     where="derived; Makkuva et al. train with AdamW",
     kind="training",
-    statement=r"From the same weights of standard deviation 0.02 and in as many updates AdamW takes the tied model at $p + q > 1$ out "
-    r"of the trap: with one layer and with two, most trainings are nearer to the entropy rate.",
+    statement=r"From weights of standard deviation 0.02 AdamW takes the tied model at $p + q > 1$ out of the trap: after 600 updates, with "
+    r"one layer and with two, most trainings are nearer to the entropy rate.",
     controls=[control("gradient descent", optimiser="SGD")],
 )
 def adamw_opens_the_trap(results: Results, optimiser: str = "AdamW") -> Evidence:

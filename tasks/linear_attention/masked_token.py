@@ -74,7 +74,7 @@ class Config:
         steps=450, learning_rate=5e-3, warmup=0.1, schedule="cosine", clip_norm=1.0
     )
     test_sequences: int = 4000
-    trainings: int = 12
+    trainings: int = 16  # 4 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm"""
 
 

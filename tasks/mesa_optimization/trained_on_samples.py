@@ -90,7 +90,7 @@ class Config:
 
     dimension: int = 5
     """d coordinates of a state"""
-    trainings: int = 40
+    trainings: int = 46  # 6 of them added later, since fresh seeds must give every verdict again
     """independent trainings on short sequences"""
     short: Sizes = Sizes()
     """short sequences"""
@@ -252,18 +252,16 @@ def long_curves_settle(results: Results, short: bool = False, part: float = 1.0)
     config = results.config
     product = results[long_training]["product"].sel(scored="all").pipe(after, part).mean("beginning")
     exact = limit_of(config, config.short if short else config.long, "gaussian")
-    return Evidence.all(
-        Evidence.median(product, ">=", 0.95 * exact, f"{STEP}, less 5 %"),
-        Evidence.median(product, "<=", 1.05 * exact, f"{STEP}, and 5 %"),
-    )
+    return Evidence.median_equals(product, exact, within=0.05, origin=STEP)
 
 
 @TASK.claim(
     "mesa-optimization/P1.prefix",
     where="derived (the simulations scored as a prefix arm is)",
     kind="ordering",
-    statement=r"Scored from $P = 10$ on, as a prefix arm is, the layer ends at a longer step than scored at all positions of the same "
-    r"Gaussian sequences ($d = 5$, $T = 20$), by the difference of the closed forms within $25\,\%$ of it.",
+    statement=r"Scored from $P = 10$ on, as a prefix arm is, the layer ends (200 updates, rate falling to zero) at a longer step than "
+    r"scored at all positions of the same Gaussian sequences ($d = 5$, $T = 20$), by the difference of the closed forms within "
+    r"$25\,\%$ of it.",
     controls=[control("sparse starts, whose best step is 1 at every position", start="sparse")],
 )
 def later_positions_ask_for_a_longer_step(results: Results, start: str = "gaussian") -> Evidence:
@@ -278,8 +276,8 @@ def later_positions_ask_for_a_longer_step(results: Results, start: str = "gaussi
     "mesa-optimization/P1.missed",
     where="Simulations (what the trained layer predicts); the share derived",
     kind="phenomenon",
-    statement=r"The layer trained on Gaussian sequences ($d = 5$, $T = 20$) misses of the mean square of the last state of new ones what "
-    r"$c^*$ misses of it by the closed form, $0.431$, within $5\,\%$; it does not recover $W$.",
+    statement=r"The layer trained on Gaussian sequences ($d = 5$, $T = 20$, 200 updates) misses of the mean square of the last state "
+    r"of new ones what $c^*$ misses of it by the closed form, $0.431$, within $5\,\%$; it does not recover $W$.",
     controls=[
         control("trained on sparse sequences", start="sparse"),
         control("the share missed of long sequences, 2/5, as the law", limit=True),

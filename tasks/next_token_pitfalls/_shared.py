@@ -497,13 +497,6 @@ def most(happened: xr.DataArray) -> Evidence:
     return Evidence.proportion(int(happened.sum()), happened.size, ">", 0.5, MOST)
 
 
-def is_typically(samples: xr.DataArray, value: float, within: float, origin: str) -> Evidence:
-    """The median [seed] lies within a tolerance of a value: two one-sided statements on its exact interval."""
-    return Evidence.all(
-        Evidence.median(samples, ">=", value - within, origin), Evidence.median(samples, "<=", value + within, origin)
-    )
-
-
 def gone(trainings: xr.Dataset, checks: Sequence[int]) -> xr.DataArray:
     """Which trainings have escaped by each check [seed, update], as numbers."""
     updates = xr.DataArray(list(checks), dims="update", coords={"update": list(checks)})

@@ -94,7 +94,6 @@ from tasks.next_token_pitfalls._shared import (
     Size,
     Training,
     gone,
-    is_typically,
     most,
     sooner,
 )
@@ -288,15 +287,15 @@ def is_the_cheat(measured: xr.Dataset, size: Size, updates: int) -> Evidence:
     way = (start - at["loss"]) / (start - floor)
     accuracy, near, origin = (at["exact"], NEAR, NEAR_ORIGIN) if last else (at["curve"], NEARLY, NEARLY_ORIGIN)
     return Evidence.all(
-        is_typically(accuracy, 1 / size.arms, near, origin),
+        Evidence.median_equals(accuracy, 1 / size.arms, near, origin, absolute=True),
         Evidence.median(steps.sel(step=slice(2, None)).min("step"), ">=", LATER, "the cheat is always right there"),
-        is_typically(way, 1.0, 0.1, "a tenth of the way from ln N (0) to ln d / (l - 1) (1)"),
+        Evidence.median_equals(way, 1.0, 0.1, "a tenth of the way from ln N (0) to ln d / (l - 1) (1)"),
     )
 
 
 @TASK.claim(
     "next-token-pitfalls/T1",
-    where="Section 6 (standard training), Figure 3",
+    where="Section 6 (standard training), Figure 3; the prefix mask is ours",
     kind="training",
     statement=r"After 10,000 updates under the causal mask, and after 1,000 under the prefix mask, standard next-token training on arms "
     r"that need two hops of look-ahead ($l=4$, $d=2$) is the cheat, in the median training: accuracy $1/d$; later steps right "
@@ -316,7 +315,7 @@ def standard_training_is_the_cheat(
 
 @TASK.claim(
     "next-token-pitfalls/T1.long",
-    where="Section 6 (standard training), Figure 3",
+    where="derived, on Section 6 (standard training)",
     kind="training",
     statement=r"Most standard trainings have not escaped after 10,000 updates under the causal mask.",
     controls=[control("reversed answers", objective="reversed")],
@@ -377,8 +376,9 @@ TASK.show(accuracy_of_each_step)
 #
 # If the cheat's later steps are what starves the first one, leave them out and score the first step alone. The
 # network, its weights and its graphs are the same, the parity of `partial_credit.py` is as hard as before, and
-# nothing else is learnt on the way. Under the prefix mask the first step is now found, in nearly every pair
-# before standard training finds it: **the cheat costs standard training the plan**, as the paper says.
+# nothing else is learnt on the way. Under the prefix mask the first step is now found within 10,000 updates, in nearly every
+# pair before standard training finds it: so long **the cheat costs standard training the plan**, as the paper says of its
+# causal networks.
 #
 # The plateau before it is instructive: without ever having been asked, the network answers most later steps when
 # fed the truth. What it learns first is the one-hop look-up (a child of the start), and a look-up serves other
@@ -443,7 +443,7 @@ TASK.show(the_look_up_transfers)
 
 @TASK.claim(
     "next-token-pitfalls/T2",
-    where="Section 6 (reversed answers)",
+    where="Section 6 (reversed answers); the order of escapes and the prefix mask are ours",
     kind="ordering",
     statement=r"Trained on reversed answers the same network answers nine in ten graphs within 10,000 updates, and standard training later "
     r"or not at all, in most pairs of one seed, under either mask.",
@@ -457,7 +457,7 @@ def reversed_answers_are_learnt(results: Results, objective: str = "reversed", o
 
 @TASK.claim(
     "next-token-pitfalls/T3",
-    where="Section 6 (teacherless training)",
+    where="Section 6 (teacherless training), under a prefix mask, which is ours",
     kind="ordering",
     statement=r"Same network, same initial weights, same graphs, prefix mask: teacherless training answers nine in ten graphs within "
     r"10,000 updates, and standard training later or not at all, in most pairs of one seed.",
@@ -533,7 +533,7 @@ def prefix_attention_does_not_rescue(results: Results, under_prefix: str = "stan
     prefix = judged(results, under_prefix, "prefix")["curve"].sel(update=updates)
     causal = judged(results, "standard", "causal")["curve"].sel(update=updates)
     origin = "no difference, to within 0.1; chosen on pilot seeds, judged on fresh ones"
-    return is_typically(prefix - causal, 0.0, NEARLY, origin)
+    return Evidence.median_equals(prefix - causal, 0.0, NEARLY, origin, absolute=True)
 
 
 @TASK.claim(

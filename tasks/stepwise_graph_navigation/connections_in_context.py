@@ -90,7 +90,7 @@ class Config:
     """contexts with two conflicting chains"""
     trainings: int = 32
     """independent sets of motifs and trainings with ordered exemplars"""
-    crossed_trainings: int = 42  # 6 of them added later, since fresh seeds must give every verdict again
+    crossed_trainings: int = 48  # 12 of them added later, since fresh seeds must give every verdict again
     """the same where order and positions are varied"""
 
 
