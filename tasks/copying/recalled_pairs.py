@@ -67,7 +67,7 @@ class Config:
     """prompts an update"""
     optimisation: Optimisation = Optimisation(steps=400, learning_rate=2e-2, schedule="cosine")
     test_prompts: int = 256
-    trainings: int = 8
+    trainings: int = 12
     """independent trainings an arm"""
 
 
@@ -114,7 +114,7 @@ def exact_sum_error(networks: Networks[LearnedKeys], pairs: int) -> np.ndarray:
     return sum_error_of(query.numpy(), (key / key.norm(dim=-1, keepdim=True)).numpy(), pairs)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
 def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Errors by memory and number of pairs: on fresh prompts, and of the sum exactly, after training and before."""
     errors = np.zeros((len(seeds), len(MIXERS), len(config.pairs)))
