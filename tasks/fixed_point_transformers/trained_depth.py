@@ -67,7 +67,7 @@ class Config:
         steps=700, learning_rate=1e-2, warmup=0.02, schedule="cosine", clip_norm=1.0
     )
     test_groves: int = 200
-    trainings: int = 24
+    trainings: int = 48  # 24 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm"""
 
 
