@@ -737,13 +737,12 @@ def _diagnose_kept(sheets: Sequence[str], root: Path) -> None:
     """Write the diagnosis of the networks that the pages of ``sheets`` show, where they are kept below ``root``."""
     for sheet in [one for one in sheets if one in networks.SHOWN]:
         from lab.diagnosis import kept
-        from lab.figures import save
 
         file, records = networks.stored_file(sheet), []
         try:
             for place, group in enumerate(networks.SHOWN[sheet]):
                 found = kept.of_networks(group.names, networks.TASK, group.sizes, networks.PROMPTS, root)
-                print(f"drew {save(kept.drawn(found), file.parent, networks.picture(place))}", flush=True)
+                print(f"drew {kept.draw(found, file.parent, networks.picture(place))}", flush=True)
                 records.append([kept.record(one) for one in found])
         except LabError as error:
             logger.warning("what the page of %s says of its trained networks is left as it is: %s", sheet, error)

@@ -12,7 +12,7 @@ from lab.diagnosis.comparison import Diagnosis, diagnose
 from lab.diagnosis.presentation import plain, plot_all
 from lab.diagnosis.settings import find_setting
 from lab.errors import LabError
-from lab.figures import Sheet
+from lab.figures import save
 
 DIGITS = 6  # of a stored number; what a second processor makes of the same network may differ further on
 
@@ -63,9 +63,11 @@ def record(found: Diagnosis) -> dict[str, Any]:
     )
 
 
-def drawn(found: Sequence[Diagnosis]) -> Sheet:
-    """Distances and errors side by side, each network by its arm and seed."""
-    return plot_all([dataclasses.replace(one, subject=one.subject.rpartition(":")[2]) for one in found])
+def draw(found: Sequence[Diagnosis], folder: Path, name: str) -> Path:
+    """Write the picture ``name`` of distances and errors side by side, each network by its arm and seed, with its numbers."""
+    return save(
+        plot_all([dataclasses.replace(one, subject=one.subject.rpartition(":")[2]) for one in found]), folder, name
+    )
 
 
 def _rounded(value: Any) -> Any:
