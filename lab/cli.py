@@ -738,15 +738,18 @@ def _diagnose_kept(sheets: Sequence[str], root: Path) -> None:
     for sheet in [one for one in sheets if one in networks.SHOWN]:
         from lab.diagnosis import kept
 
-        file, records = networks.stored_file(sheet), []
+        file = networks.stored_file(sheet)
         try:
-            for place, group in enumerate(networks.SHOWN[sheet]):
-                found = kept.of_networks(group.names, networks.TASK, group.sizes, networks.PROMPTS, root)
-                print(f"drew {kept.draw(found, file.parent, networks.picture(place))}", flush=True)
-                records.append([kept.record(one) for one in found])
+            found = [
+                kept.of_networks(group.names, networks.TASK, group.sizes, networks.PROMPTS, root)
+                for group in networks.SHOWN[sheet]
+            ]
         except LabError as error:
             logger.warning("what the page of %s says of its trained networks is left as it is: %s", sheet, error)
             continue
+        for place, group in enumerate(found):
+            print(f"drew {kept.draw(group, file.parent, networks.picture(place))}", flush=True)
+        records = [[kept.record(one) for one in group] for group in found]
         write(file, (json.dumps(records, indent=1, allow_nan=False) + "\n").encode())
 
 

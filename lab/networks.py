@@ -18,7 +18,7 @@ from lab.errors import LabError
 from lab.files import PROJECT
 from lab.report import number
 
-TITLE = "Which algorithm its trained networks carry out"
+TITLE = "What its kept networks answer most like"
 TASK = "linear-regression"  # the prompts of all networks below, at the sizes that they were trained at
 PROMPTS = 512
 
@@ -137,8 +137,9 @@ def _row(found: Mapping[str, Any]) -> str:
     nearest = f"{found['nearest']} ({fitted})" if fitted else found["nearest"]
     words = {"identical": f"identical to {nearest}", "closest": nearest, "none": f"none; the nearest is {nearest}"}
     numbers = [_interval(found[part]) for part in ("distance", "error", "error_of_nearest")]
-    tied = "; ".join(found["tied"])
-    return f"| `{found['name']}` | {words[found['kind']]} | {numbers[0]} | {tied} | {numbers[1]} | {numbers[2]} |"
+    tied = "; ".join([nearest, *found["tied"]]) if found["tied"] else ""
+    told = "not identified" if found["tied"] else words[found["kind"]]
+    return f"| `{found['name']}` | {told} | {numbers[0]} | {tied} | {numbers[1]} | {numbers[2]} |"
 
 
 def _interval(ends: Mapping[str, float]) -> str:

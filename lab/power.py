@@ -9,9 +9,9 @@ estimates.
 
 Means are judged on a Student interval, so that for a given deviation the chance to clear a bound is a tail of the noncentral
 $t$ law. Of a rate of $k$ in $n$ the probability is taken to be $(k + 1/2) / (n + 1)$ (Jeffreys), which is never 0 or 1: twenty
-of twenty is no certainty. A median clears a bound where enough samples do, again a rate. Parts and controls are taken to be
-independent. They come from the same trainings, as a rule, and go well together, so that the product of their chances is low
-rather than high.
+of twenty is no certainty; it is not averaged over, so that the chance of a rate or a median is that of a good guess and not a
+predictive one. A median clears a bound where enough samples do, again a rate. Parts and controls are taken to be independent.
+They come from the same trainings, as a rule, and go well together, which makes the product of their chances low.
 """
 
 from __future__ import annotations

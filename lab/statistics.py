@@ -1,9 +1,9 @@
 """From samples to decisions: intervals, slopes and rounding bounds.
 
 Every judgement on sampled numbers in this project draws on one false-alarm budget: the probability that
-*any* verdict of a full run is wrong by chance is at most ``FALSE_ALARM_BUDGET``. For counts and medians the
-promise is exact; for means it supposes samples that are nearly normal, which replications on other seeds try
-(``lab.replication``). The budget is divided evenly
+*any* verdict of a full run is wrong by chance is at most ``FALSE_ALARM_BUDGET``. For means it supposes
+samples that are nearly normal, and a claim whose samples were added to after a first look spends its share twice;
+replications on other seeds (``lab.replication``) count what comes out. The budget is divided evenly
 (Bonferroni) over ``JUDGEMENTS`` judgements, a number fixed in advance so that adding a claim never
 moves the threshold of another; a test counts the sampled judgements of a full run against it. Judgements on exact
 numbers (identities, enumerations, quadratures) cannot go wrong by chance and take no share.

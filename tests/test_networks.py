@@ -32,7 +32,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_page_has_the_nearest_of_every_network_and_the_command(file: Path) -> None:
     file.write_text(json.dumps([[found(NAMES[0]), found(NAMES[1], kind="identical", tied=[])]]), encoding="utf-8")
     text = "\n".join(networks.section("small-sheet"))
-    assert f"| `{NAMES[0]}` | ridge (penalty 0.5) | 0.25 [0.2, 0.3] | zero | 0.25" in text
+    assert f"| `{NAMES[0]}` | not identified | 0.25 [0.2, 0.3] | ridge (penalty 0.5); zero | 0.25" in text
     assert "identical to ridge" in text
     assert f"    lab diagnose {NAMES[0]} {NAMES[1]} --context-length 6 --noise 0.0\n" in text
 

@@ -26,7 +26,8 @@
 # So bits given back stand beside bits of the string on one side and bits of the state on the other. Softmax attention and the
 # norm of pairs keep every token; linear attention keeps a matrix in each block; the norm of sides and no norm at all keep one vector.
 # A vector of 16 float32 numbers in each of two blocks has 1,024 bits: the bound says nothing about a string of 24. If such a
-# network fails on it, training is what fails.
+# network loses bits of it all the same, its bound is not the reason: what its layers can express or 300 updates may be, for its loss is
+# still falling then.
 
 
 # %%
@@ -294,22 +295,22 @@ def what_keeps_all_tokens_copies(
     where="experiments on copying: CausalRN with approximate pre-norm and without",
     kind="training",
     statement="With the norm of sides and with none, whose state is one vector a block, it loses more than 4 of the 24 bits after the "
-    "same training, although 32 float32 numbers could hold every string: the bound of their state is not what stops them.",
+    "same 300 updates (the loss still falling), although 32 float32 numbers could hold every string: the bound of their state is not "
+    "the reason.",
     controls=[
         control("the norm of pairs, which keeps every token", arms=("pairs",)),
         control("linear attention, which keeps a matrix", arms=("linear",)),
         control("strings of 2 letters, of 6 bits", length=2),
-        control("a state of 16 bits, which could not hold the string", state_bits=16.0),
     ],
 )
 def vectors_lose_what_they_could_hold(
-    results: Results, arms: tuple[str, ...] = VECTORS, length: int | None = None, state_bits: float | None = None
+    results: Results, arms: tuple[str, ...] = VECTORS, length: int | None = None
 ) -> Evidence:
     config, numbers = results.config, results[memories]["numbers"].sel(case="counted")
     length = max(config.lengths) if length is None else length
     parts = []
     for arm in arms:
-        held = float_bits(int(numbers.sel(arm=arm))) if state_bits is None else state_bits
+        held = float_bits(int(numbers.sel(arm=arm)))
         bits = results[trained]["lost"].sel(arm=arm, length=length)
         parts.append(Evidence.over_seeds(bits, ">", 4, f"{arm}: a sixth of 24 bits; {PILOTS}"))
         string = string_bits(config.letters, length)
@@ -321,8 +322,8 @@ def vectors_lose_what_they_could_hold(
     "copying/T1.matrix",
     where="derived",
     kind="training",
-    statement="Of linear attention the size of the matrix decides: with 544 numbers in its two blocks it loses less than a quarter "
-    "of a bit of 24, with 12 numbers, 384 bits of float32, more than 8 bits.",
+    statement="Linear attention with queries, keys and values of 16 numbers, and so 544 in the states of its two blocks, loses less "
+    "than a quarter of a bit of 24 after 300 updates; with 2 numbers each, and 12 in the states (384 bits), more than 8 bits.",
     controls=[
         control("the large matrix in place of the small one", small="linear"),
         control("the small matrix in place of the large one", large="linear, small"),
@@ -343,7 +344,8 @@ def the_size_of_the_matrix_decides(
     "copying/T1.prefix",
     where="derived",
     kind="training",
-    statement="Seeing all of the string at once changes nothing: softmax attention under a prefix mask over the string loses as few bits "
+    statement="Seeing all of the string at once changes little: after 300 updates softmax attention under a prefix mask over the "
+    "string loses as few bits "
     "as under the causal mask, within a tenth of a bit, at 2, 4 and 8 letters. Read under the causal mask, networks trained under "
     "the prefix mask still lose less than one bit of 24.",
     controls=[
@@ -367,21 +369,6 @@ def the_prefix_changes_nothing(results: Results, arm: str = PREFIX, quantity: st
         ),
         Evidence.over_seeds(causally, "<", 1, f"read causally: one bit of 24; {PILOTS}"),
     )
-
-
-@TASK.claim(
-    "copying/O1",
-    where="experiments on copying: Transformer and quadratic CausalRN before the linear variants",
-    kind="training",
-    statement="Linear attention (elu + 1) falls behind what keeps every token: it loses at least one bit of a string where softmax "
-    "attention copies.",
-    expected="not reproduced",
-    condition="on strings longer than these; here its two matrices of 272 numbers hold 24 bits with ease",
-    controls=[control("linear attention with a smaller matrix in its place", arm="linear, small")],
-)
-def linear_attention_falls_behind(results: Results, arm: str = "linear") -> Evidence:
-    bits = results[trained]["lost"].sel(length=max(results.config.lengths))
-    return Evidence.over_seeds(bits.sel(arm=arm), ">=", 1, "one bit of 24: no string need be copied whole")
 
 
 @TASK.figure
@@ -459,7 +446,6 @@ TASK.show(vectors_lose_what_they_could_hold)
 TASK.show(the_size_of_the_matrix_decides)
 TASK.show(strings_copied_whole)
 TASK.show(the_prefix_changes_nothing)
-TASK.show(linear_attention_falls_behind)
 
 # %% [markdown]
 # ## All verdicts

@@ -24,7 +24,8 @@
 # K counts: up to D symbols have orthogonal keys and no error; many symbols are as bad as random keys, read at their best scale.
 #
 # A rule that corrects what it holds is bound by less. Whatever is written, the answers to n questions are a matrix of rank D at most,
-# and so the error is at least $1 - D / n$. The *delta rule* lies between the two. *Softmax attention* keeps the pairs, and its matrix
+# and so the error is at least $1 - D / n$. The *delta rule* may lie between the two: at 16 pairs,
+# trained, it is within about $1\,\%$ of the best sum. *Softmax attention* keeps the pairs, and its matrix
 # of answers may have full rank with keys of any size.
 
 
@@ -172,7 +173,7 @@ def random_keys(pairs: int, size: int, keys: int) -> float:
     where="derived",
     kind="training",
     statement=r"A sum of outer products with learned keys and queries comes within $3\,\%$ of the least error that any tables "
-    r"allow, $e / (1 + e)$ with $e = (n - 1)(K - D) / (D (K - 1))$, and never below it (24 symbols, 8 numbers each; 4, 8 and 16 "
+    r"allow, $e / (1 + e)$ with $e = (n - 1)(K - D) / (D (K - 1))$ (24 symbols, 8 numbers each; 4, 8 and 16 "
     "pairs; expected errors, exact in the tables).",
     controls=[
         control("the law of random keys, (n - 1) / D", law=random_keys),
@@ -189,8 +190,6 @@ def learned_keys_reach_their_law(
         least, found = law(pairs, config.size, config.keys), error.sel(pairs=pairs)
         origin = f"{pairs} pairs: least error over all tables; tolerance from pilot seeds (roots 0 and 1)"
         parts.append(Evidence.equals(found, least, within=0.03, origin=origin))
-        lowest = "least error over all tables, less the rounding of sums of 24 products in double precision"
-        parts.append(Evidence.exact(found.min().item(), ">=", least * (1 - 1e-12), f"{pairs} pairs: {lowest}"))
     return Evidence.all(*parts)
 
 
@@ -225,20 +224,17 @@ def correcting_is_worth_more_than_keys(results: Results, memory: str = "delta ru
 
 @TASK.claim(
     "copying/R2.trained-softmax",
-    where="Arora et al. 2023, attention against recurrent memories in recall",
+    where="derived",
     kind="training",
     statement="Softmax attention with learned keys of the same 8 numbers answers 16 pairs with an error below 0.15, where no memory of 8 "
-    "columns can be below 0.5.",
+    "columns that is read linearly can be below 0.5.",
     controls=[control("a sum", memory="sum"), control("the delta rule", memory="delta rule")],
 )
 def kept_pairs_are_not_bound(results: Results, memory: str = "softmax") -> Evidence:
     config, most = results.config, max(results.config.pairs)
-    return Evidence.all(
-        Evidence.over_seeds(
-            results[trained]["error"].sel(memory=memory, pairs=most), "<", 0.15, f"three tenths of the floor; {PILOTS}"
-        ),
-        Evidence.exact(least_squares_error(most, config.size), ">=", 0.5, "rank of the answers, 1 - D / n; exact"),
-    )
+    floor = least_squares_error(most, config.size)
+    origin = f"three tenths of the floor {floor:g} by the rank of the answers; {PILOTS}"
+    return Evidence.over_seeds(results[trained]["error"].sel(memory=memory, pairs=most), "<", 0.15, origin)
 
 
 @TASK.figure
