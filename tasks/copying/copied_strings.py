@@ -294,9 +294,9 @@ def what_keeps_all_tokens_copies(
     "copying/T1.vectors",
     where="experiments on copying: CausalRN with approximate pre-norm and without",
     kind="training",
-    statement="With the norm of sides and with none, whose state is one vector a block, it loses more than 4 of the 24 bits after the "
-    "same 300 updates (the loss still falling), although 32 float32 numbers could hold every string: the bound of their state is not "
-    "the reason.",
+    statement="The relation network with the norm of sides, or with none, keeps one vector a block. After 300 updates, its loss still "
+    "falling, it loses more than 4 of the 24 bits of a string, although its 32 float32 numbers could hold every string: the bound of "
+    "its state is not the reason.",
     controls=[
         control("the norm of pairs, which keeps every token", arms=("pairs",)),
         control("linear attention, which keeps a matrix", arms=("linear",)),

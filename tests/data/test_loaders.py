@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lab.cli import main
 from lab.data.identity import fingerprints
 from lab.data.loaders import PromptDataset, huggingface_builder
 from lab.data.sources import BLOCK, Source
