@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from lab import checks, coverage, dictionary, listing, networks, pages, repeat, replication, showing
+from lab import checks, coverage, dictionary, kept_networks, listing, pages, repeat, replication, showing
 from lab.catalogue import discover, find_claims, find_parts
 from lab.claims import Claim
 from lab.configuration import smaller_sizes
@@ -735,20 +735,20 @@ def _write_pages() -> None:
 
 def _diagnose_kept(sheets: Sequence[str], root: Path) -> None:
     """Write the diagnosis of the networks that the pages of ``sheets`` show, where they are kept below ``root``."""
-    for sheet in [one for one in sheets if one in networks.SHOWN]:
+    for sheet in [one for one in sheets if one in kept_networks.SHOWN]:
         from lab.diagnosis import kept
 
-        file = networks.stored_file(sheet)
+        file = kept_networks.stored_file(sheet)
         try:
             found = [
-                kept.of_networks(group.names, networks.TASK, group.sizes, networks.PROMPTS, root)
-                for group in networks.SHOWN[sheet]
+                kept.of_networks(group.names, kept_networks.TASK, group.sizes, kept_networks.PROMPTS, root)
+                for group in kept_networks.SHOWN[sheet]
             ]
         except LabError as error:
             logger.warning("what the page of %s says of its trained networks is left as it is: %s", sheet, error)
             continue
         for place, group in enumerate(found):
-            print(f"drew {kept.draw(group, file.parent, networks.picture(place))}", flush=True)
+            print(f"drew {kept.draw(group, file.parent, kept_networks.picture(place))}", flush=True)
         records = [[kept.record(one) for one in group] for group in found]
         write(file, (json.dumps(records, indent=1, allow_nan=False) + "\n").encode())
 

@@ -20,7 +20,7 @@ from lab.catalogue import discover
 from lab.errors import LabError
 from lab.files import PROJECT
 from lab.findings import FINDINGS, LAWS, Finding
-from lab.networks import section
+from lab.kept_networks import section
 from lab.report import markdown_table, number, portable, stored_records
 from lab.tasks import Task
 

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.domains.attention.looped_chaser import LoopedChaser, chains, groves
+from lab.errors import LabError
 from lab.figures import Sheet
 from lab.labels import LabelledArrays
 from lab.models import masks
@@ -69,6 +70,17 @@ class Config:
     test_groves: int = 200
     trainings: int = 48  # 24 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm"""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.deepest < self.nodes - 2:
+            raise LabError(
+                f"deepest = {self.deepest} must be at least 1 and less than nodes - 2 = {self.nodes - 2}, the depth of a chain of "
+                "nodes, so that a chain is deeper than all of training; change one of them"
+            )
+        if not 1 <= self.steps <= self.most:
+            raise LabError(
+                f"steps = {self.steps} of training must be at least 1 and at most the most = {self.most} afterwards; change one of them"
+            )
 
 
 TASK = Task(

@@ -124,9 +124,11 @@ def _stored(sheet: str, groups: Sequence[Shown]) -> list[list[dict[str, Any]]]:
         names = [tuple(one["name"] for one in group) for group in found]
         if names != [group.names for group in groups]:
             raise LabError(f"{file} is not of the networks that the page shows; {remedy}")
-        for group in found:
+        for group, shown in zip(found, groups, strict=True):
             for one in group:
                 _row(one)
+                if {name: one["setting"][name] for name in shown.sizes} != dict(shown.sizes):
+                    raise LabError(f"{file} is not of the prompts that the page names for {one['name']}; {remedy}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise LabError(f"{file} is damaged ({error!r}); {remedy}") from error
     return found
