@@ -25,8 +25,9 @@ test-fast: .venv/ready      ## the suite without measuring the claims again
 faults: .venv/ready         ## kills, damaged files, mistakes, edits, other places: thousands of trials, a line a group
 	$(BIN)/python -m tests.faults --kills 100 --damages 300 --command-lines 10000 --task-files 300
 
-verify: .venv/ready         ## every shipped measurement taken again and compared with what ships (long)
-	$(BIN)/pytest --verify tests/test_verdicts.py
+verify: .venv/ready         ## every shipped measurement taken again and compared with what ships (long; goes on if stopped)
+	$(BIN)/pytest --verify --capture no tests/test_verdicts.py
+	rm -rf build/verify
 
 reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tables
 	$(BIN)/lab reproduce

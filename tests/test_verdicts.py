@@ -16,6 +16,7 @@ import pytest
 from lab import figures, pages, report, shipped, statistics
 from lab.claims import Claim, Judgement, judge
 from lab.execution import Session
+from lab.files import PROJECT
 from lab.results import Results, ensure
 from lab.tasks import Task
 from tests import again
@@ -53,9 +54,11 @@ def fresh(
         exact |= again.used(one.task, judgements, exact=True)
     seconds = {name: cost for name, cost in again.costs(results).items() if name in use}
     plan = again.plan(seconds, exact, again.commit())
+    folder = tmp_path_factory.mktemp("fresh")
     if request.config.getoption("--verify"):
-        plan = again.Plan(tuple(sorted(seconds)), (), ())
-    session = Session(tmp_path_factory.mktemp("fresh"), workers=2, evidence=None)
+        # A folder that stays where the run is interrupted, so that the next one goes on; `make verify` removes it.
+        plan, folder = again.Plan(tuple(sorted(seconds)), (), ()), PROJECT / "build" / "verify"
+    session = Session(folder, workers=2, evidence=None)
     found = {key: Results(one.task, one.config, session) for key, one in results.items()}
     ensure([job for key, name in plan.again for job in found[key].jobs([found[key].task.measurements[name]])], session)
     tell(request.config, again.summary(plan))

@@ -201,15 +201,22 @@ def two_layers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 
 @TASK.figure
 def two_tied_layers(results: Results) -> Sheet:
-    """Loss of two tied layers along training under both masks, with the exact optima; curvatures by length."""
+    """Loss of two tied layers along training under both masks (medians), with the exact optima; curvatures by length."""
     networks, config = results[two_layers], results.config
     two, curved = (tied_optimum(config, kind).error / 2 for kind in (DESCENT, CURVED))
     sheet = Sheet(columns=2, width=5.0, height=3.8)
     panel = sheet.panel(
-        "each mask reaches the best that it allows", x="update", y=LOSS, ylim=(0.09, 0.25), legend="upper right"
+        "in the median each mask reaches its best", x="update", y=LOSS, ylim=(0.09, 0.25), legend="upper right"
     )
     for arm in MASKS:
-        panel.curve(networks["history"].sel(arm=arm), over="update", arm=arm, name=f"trained, {arm}")
+        panel.curve(
+            networks["history"].sel(arm=arm),
+            over="update",
+            arm=arm,
+            name=f"trained, {arm}",
+            middle="median",
+            band="quartiles",
+        )
     causal = causal_optimum(config)[1] / 2
     panel.level(causal, f"two causal steps, exact {causal:.4f}", arm="causal")
     panel.level(two, f"two steps of GD, exact {two:.4f}")
@@ -228,7 +235,10 @@ def two_tied_layers(results: Results) -> Sheet:
     read_off = (0.179, 0.099, 0.056, 0.029)
     panel.points(read_off, x=(10, 25, 50, 100), across=None, name="read off the paper's networks")
     for arm in MASKS:
-        panel.points(networks["curvature"].sel(arm=arm), x=config.context_length, arm=arm, name=f"trained here, {arm}")
+        curvature = networks["curvature"].sel(arm=arm)
+        panel.points(
+            curvature, x=config.context_length, arm=arm, name=f"trained here, {arm}", middle="median", band="quartiles"
+        )
     return sheet
 
 
