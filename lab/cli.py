@@ -411,6 +411,7 @@ def _sweep(parts: Sequence[Task], options: Run, configs: Sequence[Any], session:
 
     if options.only or options.dry_run:
         raise LabError("--sweep measures everything at every value; leave out --only and --dry-run")
+    sweeps.points_of(parts, configs, options.sweep)  # a mistake in it is told before anything is measured
     for part in parts:
         _check_own(part, list(part.measurements.values()), session)
     found = sweeps.sweep(parts, configs, options.sweep, session, options.preset, options.seeds or None)
@@ -755,8 +756,9 @@ def _diagnose_kept(sheets: Sequence[str], root: Path) -> None:
 
 def _replicate(options: Reproduce, chosen: Sequence[Task], session: Session) -> int:
     contradicted = 0
+    only = set(list(replication.chances_of(chosen))[: options.weakest]) if options.weakest else None
     for task in chosen:
-        for root, outcomes in replication.replicate(task, session, options.roots).items():
+        for root, outcomes in replication.replicate(task, session, options.roots, only).items():
             for claim, outcome in outcomes.items():
                 if outcome != "as expected":
                     print(f"{claim} below the root {root}: {outcome}", flush=True)
@@ -769,6 +771,8 @@ def _reproduce(options: Reproduce) -> int:
     require_clone("lab reproduce")
     chosen, session = _chosen(options.tasks), options.where.session()
     _check_again(session, [Results(task, task.config("ci"), session) for task in chosen])
+    if options.weakest < 0 or (options.weakest and not options.roots):
+        raise LabError(f"--weakest {options.weakest} is a number of claims, 1 or more, and goes with --roots ROOT ...")
     if options.roots:
         return _replicate(options, chosen, session)
     status = _print_table(Verdicts(reproduce(chosen, session)), "claims at preset ci")

@@ -218,6 +218,8 @@ class Reproduce:
     """names of tasks; all if left out"""
     roots: tuple[int, ...] = ()
     """instead, judge the sampled claims on the seeds below these roots and keep what comes out"""
+    weakest: int = 0
+    """of these claims only so many, which fresh seeds are least likely to judge alike; all if left out"""
     where: Located = Where()
 
 

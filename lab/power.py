@@ -8,9 +8,9 @@ remains optimistic where samples have tails that were not seen; the replications
 estimates.
 
 Means are judged on a Student interval, so that for a given deviation the chance to clear a bound is a tail of the noncentral
-$t$ law. Of a rate of $k$ in $n$ the probability is taken to be $(k + 1/2) / (n + 1)$ (Jeffreys), which is never 0 or 1: twenty
-of twenty is no certainty; it is not averaged over, so that the chance of a rate or a median is that of a good guess and not a
-predictive one. A median clears a bound where enough samples do, again a rate. Parts and controls are taken to be independent.
+$t$ law. Of a rate of $k$ in $n$ the posterior (Jeffreys again) is a Beta law, $(k + 1/2, n - k + 1/2)$, and the number in $n$
+fresh samples is beta-binomial: twenty of twenty is no certainty. A median clears a bound where enough samples do, again a rate.
+Parts and controls are taken to be independent.
 They come from the same trainings, as a rule, and go well together, which makes the product of their chances low.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy
@@ -115,7 +116,7 @@ def _beyond_limit(limit: float, freedom: int, shift: float) -> float:
 
 def _of_rates(spread: statistics.Binomial, share: float, decided: Callable[[float, float], bool]) -> float:
     """The more successes the higher the interval, so that it is decided from some number on, or up to some number."""
-    trials, rate = spread.trials, (spread.successes + 0.5) / (spread.trials + 1)
+    trials = spread.trials
 
     def at(successes: int) -> bool:
         return decided(*statistics.Binomial(successes, trials).interval(share))
@@ -127,7 +128,8 @@ def _of_rates(spread: statistics.Binomial, share: float, decided: Callable[[floa
     while many - few > 1:
         half = (few + many) // 2
         few, many = (half, many) if at(half) == none else (few, half)
-    return float(scipy.stats.binom.sf(few, trials, rate) if every else scipy.stats.binom.cdf(few, trials, rate))
+    fresh = _fresh_rate(spread.successes, trials)
+    return float(fresh.sf(few) if every else fresh.cdf(few))
 
 
 def _of_medians(part: Part, spread: statistics.Median, share: float, right: bool) -> float:
@@ -138,4 +140,9 @@ def _enough(spread: statistics.Median, beyond: int, share: float) -> float:
     """The interval ends at the r-th sample from either side, so that it is decided where at most r - 1 samples are not."""
     samples = len(spread.ordered)
     rank = int(scipy.stats.binom.ppf(share, samples, 0.5))
-    return float(scipy.stats.binom.sf(samples - rank, samples, (beyond + 0.5) / (samples + 1))) if rank else 0.0
+    return float(_fresh_rate(beyond, samples).sf(samples - rank)) if rank else 0.0
+
+
+def _fresh_rate(successes: int, trials: int) -> Any:
+    """The predictive law of the number of successes in as many fresh trials."""
+    return scipy.stats.betabinom(trials, successes + 0.5, trials - successes + 0.5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -40,8 +40,13 @@ def replication_file(task: Task) -> Path:
     return PROJECT / "evidence" / task.key / "replication.json"
 
 
-def replicate(task: Task, session: Session, roots: Sequence[int]) -> dict[str, dict[str, Outcome]]:
+def replicate(
+    task: Task, session: Session, roots: Sequence[int], only: Collection[str] | None = None
+) -> dict[str, dict[str, Outcome]]:
     """Judge the sampled claims of ``task`` at its ``ci`` preset below each of ``roots``, and keep the outcomes.
+
+    Args:
+        only: ids of the claims; all if left out.
 
     Returns:
         Outcome of each claim by root; those of other roots that were kept before, with the same code, are among them.
@@ -53,12 +58,15 @@ def replicate(task: Task, session: Session, roots: Sequence[int]) -> dict[str, d
     if used & set(roots):
         raise LabError(f"evidence of {task.key} was drawn below the root {min(used & set(roots))}; name other roots")
     found = outcomes(task)
-    for root in roots:
+    claims = [claim for claim in task.claims.values() if only is None or claim.id in only]
+    for root in roots if claims else ():
         results = Results(task, task.config("ci"), replace(session, root=root))
-        ensure(results.jobs(list(task.measurements.values())), results.session)
+        needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
+        ensure(results.jobs(list(needed.values())), results.session)
         verdicts = Verdicts()
-        judge_all(results, list(task.claims.values()), "ci", verdicts)
-        found[str(root)] = {one.claim.id: outcome(one) for one in verdicts.require() if _sampled(one)}
+        judge_all(results, claims, "ci", verdicts)
+        judged = {one.claim.id: outcome(one) for one in verdicts.require() if _sampled(one)}
+        found[str(root)] = found.get(str(root), {}) | judged
     if any(found.values()):
         kept = {"code": _code(task), "roots": dict(sorted(found.items(), key=lambda entry: int(entry[0])))}
         write(replication_file(task), (json.dumps(kept, indent=1) + "\n").encode())
@@ -127,10 +135,16 @@ def page(sheets: Mapping[str, Sequence[Task]]) -> str:
     return "\n".join([*lines, *_least_certain(sheets)]) + "\n"
 
 
+def chances_of(tasks: Iterable[Task]) -> dict[str, float]:
+    """Of every sampled claim of ``tasks`` the chance that fresh seeds give its outcome again; the least certain comes first."""
+    records = [record for task in tasks for record in stored_records(task)]
+    found = {record["id"]: record["chance"] for record in records if record.get("chance") is not None}
+    return dict(sorted(found.items(), key=lambda one: one[1]))
+
+
 def _least_certain(sheets: Mapping[str, Sequence[Task]], shown: int = 20) -> list[str]:
     """A section on the claims whose outcome fresh seeds are least likely to give again."""
-    records = [record for parts in sheets.values() for task in parts for record in stored_records(task)]
-    chances = {record["id"]: record["chance"] for record in records if record.get("chance") is not None}
+    chances = chances_of(task for parts in sheets.values() for task in parts)
     elsewhere: dict[str, list[str]] = {}
     for task in (task for parts in sheets.values() for task in parts):
         for root, found in outcomes(task).items():
@@ -142,17 +156,18 @@ def _least_certain(sheets: Mapping[str, Sequence[Task]], shown: int = 20) -> lis
         "## The least certain outcomes",
         "",
         "From the samples that were judged one can estimate how likely fresh ones are to give the same verdict, with every",
-        "control rejected (`lab power`). Mean and deviation are averaged over what the samples tell of them; a rate is taken to be",
-        "(k + 1/2) / (n + 1), also for medians; parts and controls count as independent. Where the first samples promised less than",
+        "control rejected (`lab power`). Mean and deviation, and the rate of a count or of a median, are averaged over what the samples",
+        "tell of them; parts and controls count as independent. Where the first samples promised less than",
         f"{ENOUGH}, others were added below the same root, as the code says there, and the claim was judged again: such a claim was",
-        "looked at twice, and may err twice. The estimate does not know of tails that were not seen; other roots, where measured,",
-        f"stand beside it. Of {len(chances)} sampled claims {low} are below {ENOUGH}; the {min(shown, len(chances))} least certain ones:",
+        "looked at twice, and may err twice. The estimate does not know of tails that were not seen; other roots, where measured",
+        f"(`lab reproduce --roots ROOT ... --weakest {shown}`), stand beside it. Of {len(chances)} sampled claims {low} are below",
+        f"{ENOUGH}; the {min(shown, len(chances))} least certain ones:",
         "",
         "| claim | chance | below other roots |",
         "| --- | --- | --- |",
         *(
             f"| `{claim}` | {chance:.3f} | {'; '.join(sorted(elsewhere.get(claim, [])))} |"
-            for claim, chance in sorted(chances.items(), key=lambda one: one[1])[:shown]
+            for claim, chance in list(chances.items())[:shown]
         ),
     ]
 

@@ -68,16 +68,9 @@ def sweep(
     Raises:
         LabError: no such field, no value, a value of another type, the same value twice, or a measurement that fails.
     """
-    field, equals, text = what.partition("=")
-    values = _values(text)
-    if not equals or not values:
-        raise LabError(f"--sweep {what!r} names no values; write FIELD=A,B,C, such as size=10,20,40")
-    twice = next((value for value in values if values.count(value) > 1), None)
-    if twice is not None:
-        raise LabError(f"--sweep names {field}={twice} twice; name each value once")
     known = {part.key: config for part, config in zip(parts, configs, strict=True)}
     # All configurations are made before the first is measured, so that a mistake in the last costs nothing.
-    points = [known | changed(parts, known, f"{field}={value}") for value in values]
+    field, values, points = points_of(parts, configs, what)
     varied = [part for part in parts if any(plain(point[part.key]) != plain(known[part.key]) for point in points)]
     runs = [[Results(part, point[part.key], session, seeds) for part in varied] for point in points]
     ensure([job for run in runs for one in run for job in one.jobs(list(one.task.measurements.values()))], session)
@@ -98,6 +91,23 @@ def sweep(
         {claim: tuple(found) for claim, found in records.items()},
         tuple(errors),
     )
+
+
+def points_of(parts: Sequence[Task], configs: Sequence[Any], what: str) -> tuple[str, list[str], list[dict[str, Any]]]:
+    """The field that ``what`` names, its values as they were written, and the configurations of ``parts`` at each of them.
+
+    Raises:
+        LabError: as `sweep`, of which nothing is measured.
+    """
+    field, equals, text = what.partition("=")
+    values = _values(text)
+    if not equals or not values:
+        raise LabError(f"--sweep {what!r} names no values; write FIELD=A,B,C, such as size=10,20,40")
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise LabError(f"--sweep names {field}={twice} twice; name each value once")
+    known = {part.key: config for part, config in zip(parts, configs, strict=True)}
+    return field, values, [known | changed(parts, known, f"{field}={value}") for value in values]
 
 
 def changed(parts: Sequence[Task], configs: Mapping[str, Any], change: str) -> dict[str, Any]:

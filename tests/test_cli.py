@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import cli
 from lab.catalogue import discover, find_claims
 from lab.cli import PREDICTORS, TASK_NAMES, Diagnose, Run, _name_first, main
 
@@ -66,6 +67,13 @@ def test_a_name_to_measure_again_is_one_of_those_that_there_are(tiny: list[str],
         said = " ".join(capsys.readouterr().err.split())
         assert f"--again {pattern} names no measurement" in said
         assert guess in said
+
+
+@pytest.mark.parametrize("extra", [["--weakest", "5"], ["--weakest", "-1", "--roots", "7"]])
+def test_how_many_of_the_weakest_claims_is_asked_for_with_roots(extra: list[str], monkeypatch, capsys) -> None:
+    monkeypatch.setattr(cli, "_replicate", lambda *_: pytest.fail("it was measured"))
+    assert main(["reproduce", "copying", *extra]) == 2
+    assert "is a number of claims, 1 or more, and goes with --roots" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["notebooks"], ["reproduce"], ["reproduce", "--roots", "1"]])

@@ -37,6 +37,21 @@ def test_sampled_claims_are_judged_below_every_root(session: Session) -> None:
     assert list(replication.replicate(task, session, [2])) == ["1", "3", "2"]
 
 
+def test_named_claims_are_judged_alone_and_kept_beside_the_others(session: Session) -> None:
+    every = replication.replicate(task, session, [1])["1"]
+    first, *_, last = every
+    replication.replication_file(task).unlink()
+    assert replication.replicate(task, session, [1], {last}) == {"1": {last: "as expected"}}
+    assert replication.replicate(task, session, [1], {first})["1"] == dict.fromkeys((last, first), "as expected")
+    assert set(replication.replicate(task, session, [2], set())) == {"1"}
+
+
+def test_the_least_certain_come_first(monkeypatch) -> None:
+    records = [{"id": name, "chance": chance} for name, chance in {"a": 0.999, "b": 0.99, "c": None}.items()]
+    monkeypatch.setattr(replication, "stored_records", lambda _: records)
+    assert replication.chances_of([task]) == {"b": 0.99, "a": 0.999}
+
+
 def test_the_root_of_the_evidence_replicates_nothing(session: Session) -> None:
     with pytest.raises(LabError, match="drawn below the root 0; name other roots"):
         replication.replicate(task, session, [1, 0])
@@ -72,7 +87,7 @@ def test_the_page_counts_what_is_kept(session: Session, monkeypatch) -> None:
     records = [{"id": claim, "chance": 0.9}, {"id": "tiny/A2", "chance": None}, {"id": "tiny/none", "chance": 0.5}]
     monkeypatch.setattr(replication, "stored_records", lambda _: records)
     text = replication.page({"tiny": [task]})
-    assert "Of 2 sampled claims 2 are below 0.99; the 2 least" in text
+    assert "Of 2 sampled claims 2 are below 0.99; the 2 least" in text.replace("\n", " ")
     assert text.endswith(f"| `tiny/none` | 0.500 |  |\n| `{claim}` | 0.900 | 1: as expected; 2: inconclusive |\n")
     number = 2 * len(kept["roots"]["1"])
     assert f"| [tiny](tiny/README.md) | 1, 2 | {number} | {number - 1} | 1 | 0 | 0 |" in text

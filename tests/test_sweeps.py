@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lab import sweeps
+from lab import cli, sweeps
 from lab.catalogue import load
 from lab.cli import main
 from lab.errors import LabError
@@ -60,6 +60,14 @@ def test_mistakes_are_sentences_before_anything_is_measured(what: str, sentence:
     with pytest.raises(LabError, match=sentence):
         sweeps.sweep([TASK], [TASK.config("ci")], what, Session(tmp_path, quiet=True))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_in_a_sweep_is_told_before_the_file_is_tried(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(cli, "_check_own", lambda *_: pytest.fail("the file was tried first"))
+    assert main(["run", str(TINY), "--results", str(tmp_path), "--sweep", "sise=4,8"]) == 2
+    assert "no configuration of tiny has a field 'sise' (did you mean 'size'?)" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
 
 
 def test_places_are_numbers_where_all_values_are() -> None:

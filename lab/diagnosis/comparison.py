@@ -26,7 +26,15 @@ from lab.diagnosis.adapt import Adapted, evaluated
 from lab.diagnosis.algorithms import RESOLUTION, Algorithm, distance, multiple
 from lab.diagnosis.closed_forms import Mine, Mistake
 from lab.diagnosis.setting import Answer, Setting
-from lab.diagnosis.subject import Failed, Finding, Subject, answer_needed, contract_findings, settle_precision
+from lab.diagnosis.subject import (
+    Failed,
+    Finding,
+    Subject,
+    answer_needed,
+    contract_findings,
+    query_read,
+    settle_precision,
+)
 from lab.errors import LabError
 from lab.models.checkpoint import StoredModel
 from lab.streams import RandomStream, stream
@@ -363,6 +371,8 @@ def diagnose(
     if not any(finding.stops for finding in findings):
         findings += settle_precision(subject, setting.given(some))
         findings += contract_findings(subject, setting.checks)
+    if not any(finding.stops for finding in findings):
+        findings += query_read(subject, setting.arguments, setting.given(some))
 
     def report(**parts: Any) -> Diagnosis:
         seconds = time.perf_counter() - begun

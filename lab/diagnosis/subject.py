@@ -220,6 +220,23 @@ def settle_precision(subject: Subject, inputs: Sequence[Tensor]) -> list[Finding
     return []  # the contracts will tell
 
 
+def query_read(subject: Subject, arguments: Sequence[str], inputs: Sequence[Tensor]) -> list[Finding]:
+    """A finding if no answer moves when every prompt gets the query of another, as where an output before the query is read."""
+    if "x_query" not in arguments:
+        return []
+    others = [one.roll(1, 0) if name == "x_query" else one for name, one in zip(arguments, inputs, strict=True)]
+    try:
+        if not torch.equal(subject(*inputs), subject(*others)):
+            return []
+    except Failed:  # the contracts have told, or will
+        return []
+    what = (
+        "its answers stay the same when the queries are others; if it is meant to answer them, its prediction stands at "
+        "another place or coordinate of its output (--place, --read)"
+    )
+    return [Finding("the query", what, False)]
+
+
 def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Finding]:
     """A finding if the callable cannot be called with the arguments of its protocol."""
     try:

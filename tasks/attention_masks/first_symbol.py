@@ -60,7 +60,7 @@ class Config:
         steps=90, learning_rate=5e-3, warmup=0.1, schedule="cosine", clip_norm=1.0
     )
     test_prompts: int = 4000
-    trainings: int = 36  # 4 of them added later, since fresh seeds must give every verdict again
+    trainings: int = 40  # 8 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm"""
 
 

@@ -69,7 +69,7 @@ class Config:
         steps=300, learning_rate=5e-3, warmup=0.1, schedule="cosine", clip_norm=1.0
     )
     test_prompts: int = 2000
-    trainings: int = 32
+    trainings: int = 48  # 16 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm"""
     hard_length: int = 64
     """tokens of the hard attention"""

@@ -60,7 +60,7 @@ class Config:
     """words with their answer"""
     row_counts: tuple[int, ...] = (5, 10, 20, 40, 80, 160, 320, 640)
     """words on the way from few to many, for the picture"""
-    trees: int = 100
+    trees: int = 120  # 20 of them added later, since fresh seeds must give every verdict again
     """independent samples of words"""
     large: int = 30
     """samples for the trees that answer at once, and for the picture"""

@@ -67,7 +67,7 @@ CI = Experiment(
     optimisation=Optimisation(
         steps=2000, learning_rate=1e-2, warmup=0.1, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3
     ),
-    trainings=88,  # 40 of them added later, since fresh seeds must give every verdict again
+    trainings=120,  # 72 of them added later, since fresh seeds must give every verdict again
     test_prompts=2000,
 )
 TASK = Task(

@@ -91,7 +91,7 @@ class Config(Experiment):
 
 
 CI = Config(
-    trainings=48,  # 16 of them added later, since fresh seeds must give every verdict again
+    trainings=56,  # 24 of them added later, since fresh seeds must give every verdict again
     initial_scale=0.05,
     head_ratio=2,
     optimisation=Optimisation(steps=8000, learning_rate=1e-2, schedule="cosine", betas=(0.9, 0.98), clip_norm=1e-3),

@@ -84,7 +84,7 @@ class Config(AttentionSizes):
 
     prompt: int = 16
     """tokens of the prompt, which see each other in the prefix arm"""
-    trainings: int = 32
+    trainings: int = 40  # 8 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm"""
     steps: int = 400
     """updates of the causal and the prefix arm"""

@@ -53,7 +53,7 @@ from tasks.induction_heads_markov._shared import (
 class Config(AttentionSizes):
     """Sizes of the trainings."""
 
-    trainings: int = 32
+    trainings: int = 40  # 8 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm"""
     steps: int = 400
     """updates on Dirichlet chains, of one layer and of two"""

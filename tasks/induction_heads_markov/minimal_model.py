@@ -64,7 +64,7 @@ class Config(Sizes):
     record_every: int = 9
     """three times the number of updates between two evaluations"""
 
-    trainings: int = 32
+    trainings: int = 40  # 8 of them added later, since fresh seeds must give every verdict again
     """independent trainings an arm"""
     steps: int = 160
     """updates"""

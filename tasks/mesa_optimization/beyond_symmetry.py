@@ -48,7 +48,7 @@ class Config:
     """d"""
     length: int = 5
     """states T of the training from ones"""
-    searches: int = 32
+    searches: int = 40  # 8 of them added later, since fresh seeds must give every verdict again
     """random starts of the free minimisation"""
     search_length: int = 4
     """states of its sequences; one fewer keeps the quadrature of the Gaussian small"""

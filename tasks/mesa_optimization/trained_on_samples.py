@@ -94,7 +94,7 @@ class Config:
     """independent trainings on short sequences"""
     short: Sizes = Sizes()
     """short sequences"""
-    long_trainings: int = 36
+    long_trainings: int = 48  # 12 of them added later, since fresh seeds must give every verdict again
     """independent trainings on long sequences"""
     long: Sizes = field(
         default_factory=lambda: Sizes(

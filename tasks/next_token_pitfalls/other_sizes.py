@@ -61,9 +61,9 @@ class Config:
     """two lengths of arms, both masks"""
     trainings: int = 20  # 4 of them added later, since fresh seeds must give every verdict again
     """independent trainings for each number of arms"""
-    short_trainings: int = 72
+    short_trainings: int = 96
     """independent trainings on the shorter arms"""
-    long_trainings: int = 32
+    long_trainings: int = 40
     """independent trainings on the longer arms"""
 
 

@@ -88,9 +88,9 @@ class Config:
     """questions about chains of each kind"""
     conflicts: int = 400
     """contexts with two conflicting chains"""
-    trainings: int = 32
+    trainings: int = 40  # 8 of them added later, since fresh seeds must give every verdict again
     """independent sets of motifs and trainings with ordered exemplars"""
-    crossed_trainings: int = 48  # 12 of them added later, since fresh seeds must give every verdict again
+    crossed_trainings: int = 54  # 18 of them added later, since fresh seeds must give every verdict again
     """the same where order and positions are varied"""
 
 

@@ -112,6 +112,18 @@ def test_an_output_of_the_wrong_place_or_type_is_one_sentence(model: object, opt
     assert found.stopped
 
 
+def test_an_output_before_the_query_is_told_by_answers_that_do_not_read_it() -> None:
+    def running_mean(tokens: Tensor) -> Tensor:  # of labels times the token's first coordinate
+        x, y = tokens[..., 0], tokens[..., -1]
+        return x * (x * y).cumsum(-1) / torch.arange(1, tokens.shape[1] + 1)
+
+    for place, found in ((-1, False), (-2, True)):
+        findings = diagnose(adapt.module(running_mean, "paired", place=place), SETTING, prompts=40).findings
+        assert ["the queries are others" in finding.what for finding in findings if finding.where == "the query"] == [
+            True
+        ] * found
+
+
 @pytest.mark.parametrize(
     ("convention", "options", "sentence"),
     [
