@@ -143,6 +143,6 @@ def _enough(spread: statistics.Median, beyond: int, share: float) -> float:
     return float(_fresh_rate(beyond, samples).sf(samples - rank)) if rank else 0.0
 
 
-def _fresh_rate(successes: int, trials: int) -> Any:
+def _fresh_rate(successes: float, trials: int) -> Any:
     """The predictive law of the number of successes in as many fresh trials."""
     return scipy.stats.betabinom(trials, successes + 0.5, trials - successes + 0.5)

@@ -15,7 +15,7 @@ from lab.cli import main
 from lab.diagnosis import adapt
 from lab.diagnosis.comparison import diagnose
 from lab.diagnosis.settings import Chains, Regression
-from lab.diagnosis.subject import Subject
+from lab.diagnosis.subject import Subject, query_read
 from lab.domains.chains.markov import markov_posterior
 from lab.domains.regression.function_classes import averaging
 from lab.domains.regression.least_squares import least_squares
@@ -118,10 +118,9 @@ def test_an_output_before_the_query_is_told_by_answers_that_do_not_read_it() -> 
         return x * (x * y).cumsum(-1) / torch.arange(1, tokens.shape[1] + 1)
 
     for place, found in ((-1, False), (-2, True)):
-        findings = diagnose(adapt.module(running_mean, "paired", place=place), SETTING, prompts=40).findings
-        assert ["the queries are others" in finding.what for finding in findings if finding.where == "the query"] == [
-            True
-        ] * found
+        asked = Subject("mine", adapt.module(running_mean, "paired", place=place), SETTING.shape, False)
+        findings = query_read(asked, SETTING.arguments, SETTING.given(SETTING.sample(stream(0, "judge"), 4)))
+        assert ["the queries are others" in finding.what for finding in findings] == [True] * found
 
 
 @pytest.mark.parametrize(
