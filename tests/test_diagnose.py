@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -536,7 +537,9 @@ def test_too_few_prompts_are_refused_before_anything_is_asked() -> None:
         diagnose(never, PLAIN, prompts=0)
 
 
-def test_a_module_in_training_is_told_to_stop_it() -> None:
+def test_a_module_in_training_is_told_to_stop_it(monkeypatch) -> None:
+    fixed_forms_only(monkeypatch)
+
     class Dropped(torch.nn.Module):
         def forward(self, x: Tensor, y: Tensor, query: Tensor) -> Tensor:
             return torch.nn.functional.dropout(zero()(x, y, query) + 1, 0.5, self.training)
@@ -563,9 +566,16 @@ def test_the_figure_of_another_predictor_does_not_stay(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["diagnosis.json"]
 
 
+@pytest.fixture(scope="module")
+def of_ridge() -> Diagnosis:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        return diagnose(ridge(0.5), PLAIN, name="mine", prompts=FEW)
+
+
 @pytest.mark.parametrize("width", [50, 80, 120, 180])
-def test_tables_of_a_diagnosis_are_whole_at_every_width(width: int, unchecked: None) -> None:
-    found = diagnose(ridge(0.5), PLAIN, name="mine", prompts=FEW)
+def test_tables_of_a_diagnosis_are_whole_at_every_width(width: int, of_ridge: Diagnosis) -> None:
+    found = of_ridge
     assert found.match is not None
     console = Console(width=width, record=True, file=io.StringIO())
     for table in presentation.tables(found, width):
