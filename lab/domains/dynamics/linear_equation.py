@@ -74,7 +74,8 @@ def prior_mean_propagators(family: Family) -> Complex[Tensor, " mode"]:
 
 def _mean_exponential(ends: Complex[Tensor, "mode 2"]) -> Complex[Tensor, " mode"]:
     low, high = ends.unbind(-1)
-    return (torch.exp(-low) - torch.exp(-high)) / (high - low)
+    width = high - low  # a difference of exponentials would lose the digits that narrow laws have in common
+    return torch.exp(-low) * -torch.expm1(-width) / width
 
 
 def relative_error(

@@ -50,6 +50,14 @@ def test_least_squares_solves_its_normal_equations() -> None:
             torch.testing.assert_close(found[b, k], exact)
 
 
+@pytest.mark.parametrize("spread", [1e-12, 1e-9, 1e-6])
+def test_prior_means_of_narrow_laws_keep_their_digits(spread: float) -> None:
+    family = Family(advection=(0.3, 0.3 + spread), diffusion=(0.05, 0.05 + spread))
+    wave = torch.arange(1, family.modes + 1, dtype=torch.float64)
+    middle = 1j * wave * (0.3 + spread / 2) + wave.square() * (0.05 + spread / 2)
+    torch.testing.assert_close(prior_mean_propagators(family), torch.exp(-family.interval * middle), atol=0, rtol=1e-10)
+
+
 @pytest.mark.parametrize("advection", [(-2.0, 2.0), (0.5, 3.0)])
 def test_prior_means_by_quadrature(advection: tuple[float, float]) -> None:
     family = Family(advection=advection)
