@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -246,7 +247,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
     """
     check_device(session.device)
     check_cluster(session.cluster)
-    store = session.store
+    store, labels = session.store, _labels(jobs)
     done = 0
     failures: list[tuple[Job, BaseException]] = []
     waiting = [(job, 1) for job in reversed(jobs)]
@@ -255,7 +256,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
     serial = session.workers == 1 and not session.cluster
     try:
         with open_progress(
-            {job.label: shipped.duration(shipped.FOLDER, job) for job in jobs}, session.quiet
+            {labels[job.path]: shipped.duration(shipped.FOLDER, job) for job in jobs}, session.quiet
         ) as progress:
             while waiting or suspects:
                 alone = not waiting
@@ -268,16 +269,16 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                         while waiting or under_way:
                             while waiting and len(under_way) < slots:
                                 job, attempt = waiting.pop()
-                                progress.start(job.label)
+                                progress.start(labels[job.path])
                                 scratch = store.scratch(job)
-                                listener = _listener(progress, job, scratch, serial)
+                                listener = _listener(progress, labels[job.path], scratch, serial)
                                 begun = time.monotonic()
                                 future = executor.submit(execute, job, scratch, store.networks(job), listener)
                                 under_way[future] = (job, attempt, begun)
                             ready, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
                             look()
                             for job, _, _ in under_way.values():
-                                progress.update(job.label, _read_share(store.scratch(job)))
+                                progress.update(labels[job.path], _read_share(store.scratch(job)))
                             for future in ready:
                                 job, attempt, begun = under_way[future]
                                 try:
@@ -289,7 +290,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                                     if type(error).__name__ == "KilledWorker":
                                         raise _lost_worker(job) from error
                                     failures.append((job, error))
-                                    progress.fail(job.label)
+                                    progress.fail(labels[job.path])
                                     if isinstance(error, LabError):
                                         # A configuration that cannot be: the other jobs share it.
                                         waiting.clear()
@@ -298,7 +299,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                                     del under_way[future]
                                     store.save(job, data, time.monotonic() - begun, measured_by)
                                     store.discard_scratch(job)
-                                    progress.finish(job.label)
+                                    progress.finish(labels[job.path])
                                     finish(job, data)
                                     done += 1
                     except (BrokenProcessPool, CancelledError):
@@ -307,15 +308,21 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
                         for job, attempt, _ in under_way.values():
                             if alone and attempt >= ATTEMPTS:
                                 failures.append((job, _lost_worker(job)))
-                                progress.fail(job.label)
+                                progress.fail(labels[job.path])
                             else:
                                 suspects.insert(0, (job, attempt + 1))  # after those that have had fewer
-                                progress.again(job.label)
+                                progress.again(labels[job.path])
                         logger.warning("a worker process died; its measurements continue in a new one, each alone")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(interrupted_sentence(done, len(jobs), store.root)) from None
     if failures:
         _raise(failures, done, len(jobs), store.root)
+
+
+def _labels(jobs: Sequence[Job]) -> dict[Path, str]:
+    """What to call each job, by the path of its result; jobs of one measurement at several sizes differ in their key alone."""
+    several = {label for label, number in Counter(job.label for job in jobs).items() if number > 1}
+    return {job.path: f"{job.label} ({job.key[:6]})" if job.label in several else job.label for job in jobs}
 
 
 def interrupted_sentence(done: int, total: int, root: Path) -> str:
@@ -520,9 +527,9 @@ class _ShareFile:
             os.replace(temporary, self.path / "share")
 
 
-def _listener(progress: Progress, job: Job, scratch: Path, serial: bool) -> Callable[[float], None]:
+def _listener(progress: Progress, label: str, scratch: Path, serial: bool) -> Callable[[float], None]:
     if serial:
-        return lambda done: progress.update(job.label, done)
+        return lambda done: progress.update(label, done)
     return _ShareFile(scratch)
 
 

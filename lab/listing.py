@@ -39,9 +39,9 @@ def kept() -> list[Record] | None:
 def keep(records: Sequence[Record], made_from: str) -> None:
     """Keep ``records`` for the next time, with the ``stamp`` of the files that they were made from.
 
-    A folder that is not there, or cannot be written to, costs that, no more: a list makes no folder.
+    A folder that is not there, or cannot be written to, costs that, no more: a list makes no folder but that of a clone.
     """
-    if not _place().parent.is_dir():
+    if not _place().parent.is_dir() and _place().parent != PROJECT / "results":
         return
     try:
         write(_place(), json.dumps({"stamp": made_from, "records": list(records)}).encode())

@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--verify", action="store_true", help="measure everything again, not only a share")
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_testnodedown(node: Any) -> None:
     """Only the process that measured knows what was measured; it hands the lines over when it ends."""
     node.config.stash.setdefault(SUMMARY, []).extend(getattr(node, "workeroutput", {}).get("measured_again", []))

@@ -1,6 +1,6 @@
 """Generators as datasets of other libraries: ``torch.utils.data`` and, where it is installed, Hugging Face ``datasets``.
 
-train = PromptDataset(source_from(generator, sizes, part="train"), seed=0)
+train = PromptDataset(Source("linear_regression", linear_regression, sizes, part="train"), seed=0)
 loader = DataLoader(train, batch_size=64, num_workers=2)
 """
 

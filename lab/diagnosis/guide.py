@@ -79,6 +79,16 @@ def half(x_context, y_context, x_query):
 found = diagnose(half, find_setting("linear-regression"), name="half", prompts=64)
 print(*sentences(found), sep="\\n")
 """
+WITHOUT_FILE = """\
+from torch.utils.data import DataLoader
+from lab.data.loaders import PromptDataset
+from lab.data.sources import Source
+from lab.domains.regression.prompts import linear_regression
+
+sizes = {"dimension": 2, "context_length": 8, "query_length": 4, "noise": 0.1}
+train = PromptDataset(Source("linear_regression", linear_regression, sizes, part="train"), seed=0)
+batch = next(iter(DataLoader(train, batch_size=64)))   # tensors by name, the batch first; without end
+"""
 OF_ONES_OWN = """\
 from lab.contracts import regression_predictor
 
@@ -117,7 +127,8 @@ def page() -> str:
             "",
             f"The adapters are {', '.join(f'`{name}`' for name in CONVENTIONS)}. In Python they are functions of "
             f"`lab.diagnosis.adapt`: `module(model, layout)` with the layouts {', '.join(LAYOUTS)}, `positions`, `causal_lm`, "
-            "`arrays`, and `Embedded` for a Hugging Face backbone over embeddings.",
+            "`arrays`, and `Embedded` for a Hugging Face backbone over embeddings. The examples that import transformers or jax need "
+            "`pip install -e '.[diagnose]'`.",
             "",
             *_examples(),
             "## A small GPT, trained and diagnosed",
@@ -125,6 +136,16 @@ def page() -> str:
             _docstring(EXAMPLES / "small_gpt.py"),
             "",
             "The file is [tests/examples/small_gpt.py](../tests/examples/small_gpt.py).",
+            "",
+            "## Prompts to train on elsewhere",
+            "",
+            _docstring(EXAMPLES / "trained_elsewhere.py"),
+            "",
+            "The file is [tests/examples/trained_elsewhere.py](../tests/examples/trained_elsewhere.py). `lab data` without a name lists "
+            "the generators; `--part train` and `--part held-out` share no question. In Python the same prompts come without a file:",
+            "",
+            "```python",
+            f"{WITHOUT_FILE}```",
             "",
             "## From Python",
             "",
@@ -147,8 +168,9 @@ def page() -> str:
             "",
             "## Candidates",
             "",
-            "Parameters are fitted on one half of the prompts and judged on the other. Where it lowers the distance by a tenth at "
-            "least, a multiple of a regression candidate is a candidate as well.",
+            "Parameters are fitted on one half of the prompts and judged on the other. Candidates whose distances differ by no more "
+            "than their paired intervals are *not told apart*; where the nearest has such company, the pages of the sheets say *not "
+            "identified*. Where it lowers the distance by a tenth at least, a multiple of a regression candidate is a candidate as well.",
             "",
             *(f"* **{name}**: {'; '.join(names(setting))}." for name, setting in SETTINGS.items()),
             "",

@@ -119,7 +119,11 @@ class Subject:
             raise Failed(str(error)) from error
         except BaseException as error:  # also what is meant to end a program or a generator
             text = (str(error).strip().splitlines() or ["no message"])[0]
-            raise Failed(f"it raises {type(error).__name__} on inputs {_shapes(inputs)}: {text}") from error
+            hint = "; if its ids are others than 0, 1, ..., say which stand for the symbols, with --symbols"
+            ids = isinstance(error, IndexError) and self.log_answers
+            raise Failed(
+                f"it raises {type(error).__name__} on inputs {_shapes(inputs)}: {text}{hint if ids else ''}"
+            ) from error
         if isinstance(found, Tensor) and found.dtype == torch.bool:
             raise Failed("it returned truth values, but an answer is real numbers")
         if isinstance(found, Tensor) and found.is_complex():

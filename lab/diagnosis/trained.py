@@ -1,8 +1,9 @@
 """Networks that `lab run` trained and kept, by name: ``SHEET:ARM``, or ``SHEET/PART/MEASUREMENT/FILE:ARM@SEED``.
 
 They lie beside their measurements, one file a training with the networks of all its seeds and arms. Of several files that hold
-the arm the first in the order of the sheet's argument is taken, its latest training (with the seed that is named), and its first
-seed; parts of the name choose another. A measurement that came with the lab was not taken here, so that its networks are not here either.
+the arm the first in the order of the sheet's argument is taken, of that the training at the sizes of the pages (``ci``) or else the
+latest (with the seed that is named), and its first seed; parts of the name choose another. A measurement that came with the lab was
+not taken here, so that its networks are not here either.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +21,10 @@ import safetensors
 from lab.catalogue import find_parts
 from lab.diagnosis.setting import Setting
 from lab.errors import LabError, nearest
+from lab.execution import Session
 from lab.files import results_folder
 from lab.models.checkpoint import MASKS, StoredModel, load_model
+from lab.results import Results
 
 # No module and no file of Python is called so: a sheet's name has a hyphen.
 NAME = re.compile(r"(?P<place>[a-z][a-z0-9]*(?:-[a-z0-9]+)+(?:/[^:]+)?):(?P<arm>[^:@]+)(?:@(?P<seed>\d+))?")
@@ -86,7 +89,8 @@ def load_trained(spec: str, root: Path | None = None) -> Named:
     if said is None:
         raise LabError(f"{spec!r} names no trained network; write SHEET:ARM or SHEET/PART:ARM@SEED")
     folder, segments, arm = root or results_folder(), said["place"].split("/"), said["arm"]
-    every = _in_order(segments[0], kept(folder / segments[0]))
+    presets = _presets(segments[0])
+    every = _in_order(segments[0], kept(folder / segments[0]), presets)
     there = [one for one in every if _within(segments, one.place)]
     if not there:
         known = sorted({"/".join(one.place[:-1]) for one in every})
@@ -111,7 +115,9 @@ def load_trained(spec: str, root: Path | None = None) -> Named:
     stored = _loaded(chosen.path, seed, arm)
     places = list(dict.fromkeys("/".join(one.place) for one in holding))
     more = f"; {len(places) - 1} more trainings have this arm, such as {places[1]}:{arm}" if len(places) > 1 else ""
-    return Named(stored, f"{spec} is {'/'.join(chosen.place)}:{arm}@{seed}, of {len(seeds)} seeds{more}")
+    preset = presets.get(_key(chosen))
+    sizes = f"at preset {preset}" if preset else "at sizes of no preset"
+    return Named(stored, f"{spec} is {'/'.join(chosen.place)}:{arm}@{seed}, of {len(seeds)} seeds, {sizes}{more}")
 
 
 def for_its_size(setting: Setting, model: StoredModel) -> Setting:
@@ -138,17 +144,32 @@ def kept(folder: Path) -> list[Kept]:
     return [one for _, one in sorted(found, key=lambda pair: (-pair[0], pair[1].path))]
 
 
-def _in_order(sheet: str, files: Sequence[Kept]) -> list[Kept]:
-    """In the order of the sheet's argument; of one measurement the latest first, of one training by name."""
+def _key(one: Kept) -> tuple[str, ...]:
+    """Its measurement and the key of its sizes and code: PLACE/KEY/SEEDS.networks/TRAINING.safetensors."""
+    return (*one.place[:-1], one.path.parents[1].name)
+
+
+def _presets(sheet: str) -> dict[tuple[str, ...], str]:
+    """The presets of a sheet's measurements, by place and key as the code is now."""
+    found = {}
+    for task in find_parts(sheet):
+        for name, config in task.presets.items():
+            for job in Results(task, config, Session(quiet=True)).jobs(list(task.measurements.values())):
+                found[(*task.key.split("/"), job.measurement, job.key)] = name
+    return found
+
+
+def _in_order(sheet: str, files: Sequence[Kept], presets: Mapping[tuple[str, ...], str]) -> list[Kept]:
+    """In the order of the sheet's argument; of one measurement ``ci`` first, then the latest, of one training by name."""
     order = [(*task.key.split("/"), name) for task in find_parts(sheet) for name in task.measurements]
     rank = {place: at for at, place in enumerate(order)}
     latest: dict[tuple[str, ...], int] = {}
     for at, one in enumerate(files):
-        latest.setdefault((*one.place[:-1], one.path.parents[1].name), at)
+        latest.setdefault(_key(one), at)
 
-    def key(one: Kept) -> tuple[int, int, str]:
-        measurement = one.place[:-1]
-        return rank.get(measurement, len(order)), latest[(*measurement, one.path.parents[1].name)], one.place[-1]
+    def key(one: Kept) -> tuple[int, bool, int, str]:
+        official = presets.get(_key(one)) == "ci"
+        return rank.get(one.place[:-1], len(order)), not official, latest[_key(one)], one.place[-1]
 
     return sorted(files, key=key)
 

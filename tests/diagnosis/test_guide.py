@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
+import runpy
+import shlex
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from lab.cli import main
 from lab.diagnosis import adapt, guide
 from lab.diagnosis.closed_forms import Mine
 from lab.diagnosis.comparison import diagnose
 from lab.diagnosis.settings import SETTINGS, Regression
 from lab.diagnosis.subject import file_module
+from lab.files import PROJECT
+from tests import again
 
 
 def test_the_page_is_current() -> None:
@@ -32,6 +40,54 @@ def test_the_lines_for_python_run(unchecked: None) -> None:
     with redirect_stdout(printed):
         exec(guide.BY_HAND, {})
     assert "half is identical to multiple of least squares (factor 0.5)" in printed.getvalue()
+
+
+def test_the_lines_for_prompts_without_a_file_run() -> None:
+    names: dict[str, Any] = {}
+    exec(guide.WITHOUT_FILE, names)
+    assert names["batch"]["x_context"].shape == (64, 8, 2)
+
+
+def printed_commands(file: Path) -> list[str]:
+    """What the page says to type, a line each."""
+    text = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").replace("\\\n", " ")
+    return [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("    ")]
+
+
+def typed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carry out a printed command in the working folder."""
+    words = shlex.split(command)
+    while "=" in words[0]:
+        monkeypatch.setenv(*words.pop(0).split("=", 1))
+    words = [str(PROJECT / word) if word.startswith("tests/") else word for word in words]
+    if words[0] == "lab":
+        assert main(words[1:]) == 0
+    else:
+        monkeypatch.setattr(sys, "argv", words[1:])
+        runpy.run_path(words[1], run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("trained_elsewhere", "is identical to preconditioned step, fitted"),
+        # A minute of training: for one commit in four.
+        pytest.param(
+            "small_gpt",
+            "is closest to least squares",
+            marks=pytest.mark.skipif(not again.turn("small GPT", 4), reason="trained for another commit"),
+        ),
+    ],
+)
+def test_what_the_page_says_to_type_finds_what_it_says(
+    name: str, found: str, tmp_path: Path, monkeypatch, capsys, unchecked: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = torch.get_rng_state()
+    for command in printed_commands(guide.EXAMPLES / f"{name}.py"):
+        typed(command, monkeypatch)
+    torch.set_rng_state(state)
+    assert found in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_file_of_candidates_is_one(tmp_path: Path) -> None:

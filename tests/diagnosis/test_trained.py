@@ -12,12 +12,15 @@ import pytest
 import torch
 
 from lab import LabError, context
+from lab.catalogue import find_parts
 from lab.cli import main
 from lab.diagnosis import adapt, kept, subject, trained
 from lab.diagnosis.comparison import attention
 from lab.diagnosis.settings import Chains
+from lab.execution import Session
 from lab.models.checkpoint import StoredModel
 from lab.models.transformer import Architecture, Transformer
+from lab.results import Results
 from lab.streams import stream
 from tests.models.test_released import release
 
@@ -49,6 +52,7 @@ def keep(
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(trained, "find_parts", lambda sheet: TASKS)
+    monkeypatch.setattr(trained, "_presets", lambda sheet: {})
     monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
     keep(tmp_path, "second-part/later/again", ("causal", "prefix"), (7,), age=0.0)
     keep(tmp_path, "first-part/trained/squares", ("causal", "prefix", "halved"), (3, 5), age=20.0)
@@ -64,8 +68,8 @@ def same(stored: StoredModel, network: Transformer, place: int) -> bool:
 def test_a_name_means_the_first_of_the_argument_trained_last(root: Path) -> None:
     found = trained.load_trained(f"{SHEET}:prefix")
     assert found.about == (
-        f"{SHEET}:prefix is {SHEET}/first-part/trained/squares:prefix@4, of 2 seeds; 1 more trainings have this arm, such as "
-        f"{SHEET}/second-part/later/again:prefix"
+        f"{SHEET}:prefix is {SHEET}/first-part/trained/squares:prefix@4, of 2 seeds, at sizes of no preset; 1 more trainings have this "
+        f"arm, such as {SHEET}/second-part/later/again:prefix"
     )
     assert found.model.mask == "prefix"
     network = Transformer(ARCHITECTURE, list(range(4)))
@@ -109,6 +113,21 @@ def test_a_name_that_means_nothing_is_one_sentence(root: Path, name: str, senten
 )
 def test_names_of_networks_are_told_from_modules_and_files(spec: str, expected: bool) -> None:
     assert trained.is_name(spec) == expected
+
+
+def test_the_sizes_of_the_pages_come_before_a_later_training(root: Path, monkeypatch) -> None:
+    measurement = (SHEET, "first-part", "trained")
+    presets = {(*measurement, "key20"): "ci", (*measurement, "key10"): "smoke"}
+    monkeypatch.setattr(trained, "_presets", lambda sheet: presets)
+    assert "squares:prefix@3, of 2 seeds, at preset ci" in trained.load_trained(f"{SHEET}:prefix").about
+    assert "squares:prefix@4, of 2 seeds, at preset smoke" in trained.load_trained(f"{SHEET}:prefix@4").about
+
+
+def test_presets_are_told_by_the_keys_of_their_results() -> None:
+    (task,) = (one for one in find_parts("copying") if one.key == "copying/recalled-pairs")
+    measurement = task.measurements["trained"]
+    (job, *_) = Results(task, task.config("smoke"), Session(quiet=True)).jobs([measurement])
+    assert trained._presets("copying")[("copying", "recalled-pairs", "trained", job.key)] == "smoke"
 
 
 def test_the_command_diagnoses_a_network_by_name(root: Path, tmp_path: Path, capsys, unchecked: None) -> None:

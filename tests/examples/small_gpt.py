@@ -1,4 +1,4 @@
-"""A small GPT in plain PyTorch that learns linear regression in context from x_1, y_1, x_2, y_2, ..., x_query.
+r"""A small GPT in plain PyTorch that learns linear regression in context from x_1, y_1, x_2, y_2, ..., x_query.
 
     python tests/examples/small_gpt.py small-gpt.safetensors     # trains it, about a minute on one core
     SMALL_GPT=small-gpt.safetensors lab diagnose tests/examples/small_gpt.py:trained --adapter interleaved --label last \
