@@ -97,7 +97,8 @@ def load_trained(spec: str, root: Path | None = None) -> Named:
         choose = (
             f"choose among {', '.join(known)}"
             if known
-            else f"`lab run {segments[0]} --again '*'` trains and keeps them"
+            else f"`lab run {segments[0]} --again '*'` trains and keeps them, `--again NAME` those of one measurement, `--preset "
+            "smoke` small ones in a minute; with --dry-run it says how long that takes"
         )
         raise LabError(f"{folder} keeps no networks of {said['place']}; {choose}")
     holding = [one for one in there if arm in one.arms]
