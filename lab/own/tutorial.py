@@ -152,11 +152,11 @@ STEPS = (
     ),
     Step(
         "Seeds, and what they decide",
-        "`lab run my_paper.py` judges at `ci`; with `--dry-run` it lists what would be measured and how long it took the last time; "
-        "`--only O1` measures what one claim needs; `--sweep readings=4,8,16` makes a table and a curve. A verdict that the "
-        "interval does not decide is `inconclusive` and says how many more seeds would, at the spread seen. A file that stands alone may divide the 5 % "
-        "budget of false alarms over its own judgements: `Task(..., judgements=4)`. `lab export my_paper.py:O1` writes the claim as "
-        "one script that runs without the lab.",
+        "`lab run my_paper.py` judges at `ci`; with `--dry-run` it lists what would be measured and how long it took the last "
+        "time; `--only O1` measures what one claim needs; `--sweep readings=4,8,16` makes a table and a curve. A verdict that "
+        "the interval does not decide is `inconclusive` and says how many more seeds would, at the spread seen. A file that "
+        "stands alone may divide the 5 % budget of false alarms over its own judgements: `Task(..., judgements=4)`. `lab export "
+        "my_paper.py:O1` writes the claim as one script that runs without the lab.",
         (),
         Break(
             "ask a single seed.",
