@@ -69,6 +69,17 @@ def test_a_name_to_measure_again_is_one_of_those_that_there_are(tiny: list[str],
         assert guess in said
 
 
+@pytest.mark.parametrize("more", [[], ["--sweep", "size=4,8"]])
+def test_a_results_folder_that_cannot_be_written_is_refused_before_the_file_is_tried(
+    more: list[str], tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(cli, "_check_own", lambda *_: pytest.fail("the file was tried first"))
+    (tmp_path / "file").touch()
+    tiny = str(Path(__file__).parent / "examples" / "tiny.py")
+    assert main(["run", tiny, "--results", str(tmp_path / "file" / "results"), *more]) == 2
+    assert "cannot be written" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("extra", [["--weakest", "5"], ["--weakest", "-1", "--roots", "7"]])
 def test_how_many_of_the_weakest_claims_is_asked_for_with_roots(extra: list[str], monkeypatch, capsys) -> None:
     monkeypatch.setattr(cli, "_replicate", lambda *_: pytest.fail("it was measured"))
