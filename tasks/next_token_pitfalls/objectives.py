@@ -129,8 +129,8 @@ TASK = Task(
     SLUG,
     paper=PAPER,
     # 2026 showed that standard training leaves the cheat in 8 of 28 trainings under the prefix mask; T1, T1.long and T4 were
-    # narrowed for it and the pairs raised, and all of this file is drawn anew. Trainings beyond 20 of each objective (pairs: beyond 40) were added
-    # later, since fresh seeds must give every verdict again.
+    # narrowed for it and the pairs raised, and all of this file is drawn anew. Trainings beyond 20 of each objective (pairs:
+    # beyond 64) were added later, since fresh seeds must give every verdict again.
     root=2027,
     presets={
         "smoke": Config(training=SMOKE_TRAINING, early=6, soon=12, look_up=6, trainings=2, pairs=2, shown=2),
