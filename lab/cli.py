@@ -27,7 +27,7 @@ from lab.claims import Claim
 from lab.configuration import smaller_sizes
 from lab.errors import LabError, nearest, told, told_exits
 from lab.execution import Session, check_device, is_named
-from lab.files import FOLDERS, require_clone, require_writable, write
+from lab.files import FOLDERS, require_clone, require_room, require_writable, write
 from lab.options import (
     Check,
     Cite,
@@ -377,7 +377,7 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     if options.dry_run:
         return _dry_run(results, chosen, options.where.workers)
     _check_again(session, results)
-    require_writable(session.results)
+    require_room(session.results)
     for one in results:
         _check_sizes(one)
         warn_of_few_seeds(one, chosen[one.task.key].claims, options.preset)
@@ -413,7 +413,7 @@ def _sweep(parts: Sequence[Task], options: Run, configs: Sequence[Any], session:
     if options.only or options.dry_run:
         raise LabError("--sweep measures everything at every value; leave out --only and --dry-run")
     sweeps.points_of(parts, configs, options.sweep)  # a mistake in it is told before anything is measured
-    require_writable(session.results)
+    require_room(session.results)
     for part in parts:
         _check_own(part, list(part.measurements.values()), session)
     found = sweeps.sweep(parts, configs, options.sweep, session, options.preset, options.seeds or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
@@ -82,6 +83,19 @@ def require_writable(*folders: Path) -> None:
                 pass
         except OSError as error:
             raise NotWritten.because(folder, error) from error
+
+
+def require_room(folder: Path) -> None:
+    """As `require_writable`, of a folder that is to be made only when there is something to write: it leaves none behind.
+
+    Raises:
+        NotWritten: as there.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    require_writable(folder)
+    with contextlib.suppress(OSError):  # another process has begun to write there
+        for one in missing:
+            one.rmdir()
 
 
 def disk_sentence(root: Path, error: OSError) -> str:

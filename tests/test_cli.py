@@ -78,6 +78,9 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_the_file_is_t
     tiny = str(Path(__file__).parent / "examples" / "tiny.py")
     assert main(["run", tiny, "--results", str(tmp_path / "file" / "results"), *more]) == 2
     assert "cannot be written" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(cli, "_check_own", lambda *_: (_ for _ in ()).throw(cli.LabError("refused")))
+    assert main(["run", tiny, "--results", str(tmp_path / "a" / "b"), *more]) == 2
+    assert not (tmp_path / "a").exists()  # a folder is made when there is something to keep
 
 
 @pytest.mark.parametrize("extra", [["--weakest", "5"], ["--weakest", "-1", "--roots", "7"]])
