@@ -74,14 +74,19 @@ def replicate(
 
 
 def outcomes(task: Task) -> dict[str, dict[str, Outcome]]:
-    """The outcomes kept for ``task``, by root; none where its measurements or sizes have changed since."""
+    """The outcomes kept for the claims of ``task``, by root; none where its measurements or sizes have changed since."""
     file = replication_file(task)
     if not file.is_file():
         return {}
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        return kept["roots"] if kept["code"] == _code(task) else {}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        if kept["code"] != _code(task):
+            return {}
+        return {
+            root: {claim: out for claim, out in found.items() if claim in task.claims}
+            for root, found in kept["roots"].items()
+        }
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise LabError(
             f"{file} is damaged ({error!r}); delete it, and `lab reproduce --roots` writes it anew"
         ) from error

@@ -46,6 +46,15 @@ def test_named_claims_are_judged_alone_and_kept_beside_the_others(session: Sessi
     assert set(replication.replicate(task, session, [2], set())) == {"1"}
 
 
+def test_a_claim_that_is_gone_does_not_count(session: Session) -> None:
+    replication.replicate(task, session, [1])
+    file = replication.replication_file(task)
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    kept["roots"]["1"]["tiny/gone"] = "opposite"
+    file.write_text(json.dumps(kept), encoding="utf-8")
+    assert "tiny/gone" not in replication.outcomes(task)["1"]
+
+
 def test_the_least_certain_come_first(monkeypatch) -> None:
     records = [{"id": name, "chance": chance} for name, chance in {"a": 0.999, "b": 0.99, "c": None}.items()]
     monkeypatch.setattr(replication, "stored_records", lambda _: records)

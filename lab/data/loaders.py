@@ -1,7 +1,9 @@
 """Generators as datasets of other libraries: ``torch.utils.data`` and, where it is installed, Hugging Face ``datasets``.
 
-train = PromptDataset(Source("linear_regression", linear_regression, sizes, part="train"), seed=0)
-loader = DataLoader(train, batch_size=64, num_workers=2)
+In a training loop of one's own, with the sizes of the generator:
+
+    train = PromptDataset(Source("linear_regression", linear_regression, sizes, part="train"), seed=0)
+    loader = DataLoader(train, batch_size=64, num_workers=2)
 """
 
 from __future__ import annotations

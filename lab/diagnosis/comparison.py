@@ -32,8 +32,8 @@ from lab.diagnosis.subject import (
     Subject,
     answer_needed,
     contract_findings,
-    query_read,
     settle_precision,
+    unread_query,
 )
 from lab.errors import LabError
 from lab.models.checkpoint import StoredModel
@@ -372,7 +372,7 @@ def diagnose(
         findings += settle_precision(subject, setting.given(some))
         findings += contract_findings(subject, setting.checks)
     if not any(finding.stops for finding in findings):
-        findings += query_read(subject, setting.arguments, setting.given(some))
+        findings += unread_query(subject, setting.arguments, setting.given(some))
 
     def report(**parts: Any) -> Diagnosis:
         seconds = time.perf_counter() - begun

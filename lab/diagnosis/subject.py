@@ -224,7 +224,7 @@ def settle_precision(subject: Subject, inputs: Sequence[Tensor]) -> list[Finding
     return []  # the contracts will tell
 
 
-def query_read(subject: Subject, arguments: Sequence[str], inputs: Sequence[Tensor]) -> list[Finding]:
+def unread_query(subject: Subject, arguments: Sequence[str], inputs: Sequence[Tensor]) -> list[Finding]:
     """A finding if no answer moves when every prompt gets the query of another, as where an output before the query is read."""
     if "x_query" not in arguments:
         return []

@@ -15,7 +15,7 @@ from lab.cli import main
 from lab.diagnosis import adapt
 from lab.diagnosis.comparison import diagnose
 from lab.diagnosis.settings import Chains, Regression
-from lab.diagnosis.subject import Subject, query_read
+from lab.diagnosis.subject import Subject, unread_query
 from lab.domains.chains.markov import markov_posterior
 from lab.domains.regression.function_classes import averaging
 from lab.domains.regression.least_squares import least_squares
@@ -119,7 +119,7 @@ def test_an_output_before_the_query_is_told_by_answers_that_do_not_read_it() -> 
 
     for place, found in ((-1, False), (-2, True)):
         asked = Subject("mine", adapt.module(running_mean, "paired", place=place), SETTING.shape, False)
-        findings = query_read(asked, SETTING.arguments, SETTING.given(SETTING.sample(stream(0, "judge"), 4)))
+        findings = unread_query(asked, SETTING.arguments, SETTING.given(SETTING.sample(stream(0, "judge"), 4)))
         assert ["the queries are others" in finding.what for finding in findings] == [True] * found
 
 
