@@ -242,7 +242,8 @@ def same_findings(one: Record, other: Record) -> bool:
 
     Always the same claim, verdict, relation and rejected controls. Beyond that
 
-    - a number over samples: the intervals overlap, where both records have one;
+    - a number over samples: the intervals overlap, where both records have one; of several parts a record shows the one
+      nearest to its bound, and where that is another one in each record, there are no two numbers to compare;
     - a residue, whose bound covers rounding: nothing more, as the same verdict puts both on the same side of the bound;
     - a p-value, whose bound is its part of the false-alarm share: nothing more, as under the law it lies anywhere above;
     - an extreme over trainings (a least, a largest) that takes no interval: nothing more, as it has no stable digits;
@@ -253,6 +254,8 @@ def same_findings(one: Record, other: Record) -> bool:
     if [(c["name"], c["rejected"]) for c in one["controls"]] != [(c["name"], c["rejected"]) for c in other["controls"]]:
         return False
     if one["interval"] is not None and other["interval"] is not None:
+        if one.get("parts", 1) > 1 and one["bound_origin"] != other["bound_origin"]:
+            return True
         (low, high), (lower, higher) = (map(float, record["interval"]) for record in (one, other))
         return low <= higher and lower <= high
     trained = (one.get("kind") or other.get("kind")) in TRAINED

@@ -75,6 +75,16 @@ def test_sampled_values_may_move_while_their_intervals_overlap() -> None:
     assert report.same_findings(first, record(measured=9.0, interval=["-inf", "inf"]))
 
 
+def test_numbers_of_two_parts_are_not_compared() -> None:
+    first = record(measured=-0.8, interval=[-0.9, -0.7], parts=6, bound_origin="errors at 2 and 1 examples")
+    second = first | {"measured": -2.1, "interval": [-2.4, -1.8]}
+    assert report.same_findings(first, second | {"bound_origin": "errors at 6 and 2 examples"})
+    assert not report.same_findings(first, second)
+    assert not report.same_findings(
+        first, second | {"bound_origin": "errors at 6 and 2 examples", "verdict": "refuted"}
+    )
+
+
 def test_tables_show_the_weakest_part_and_where_its_bound_comes_from() -> None:
     inconclusive = {"verdict": "inconclusive", "seeds_wanted": 1234, "parts": 3, "interval": [0.4, 1.6], "samples": 8}
     law = {"relation": "=", "tolerance": 0.1, "bound_origin": "the law"}
