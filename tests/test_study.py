@@ -175,7 +175,9 @@ def test_what_is_asked_is_labelled_and_may_be_read_under_another_mask() -> None:
         given = {key: values[None] for key, values in encode(TESTS[seed]).items()}
         with torch.no_grad():
             module = fitted.module.select([fitted.place(seed, "prefix")])
-            assert swapped.sel(seed=seed, arm="prefix").item() == error(module, given, PATTERNS["causal"]).item()
+            # One network alone is a matrix product of another shape: kernels may round it otherwise.
+            alone = error(module, given, PATTERNS["causal"]).item()
+            assert swapped.sel(seed=seed, arm="prefix").item() == pytest.approx(alone, rel=1e-5)
     everywhere = fitted.ask(TESTS, error, read="causal")
     assert (everywhere == fitted.ask(TESTS, error, read=PATTERNS["causal"])).all()
     assert (everywhere == swapped).all()
