@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import tempfile
@@ -88,14 +87,20 @@ def require_writable(*folders: Path) -> None:
 def require_room(folder: Path) -> None:
     """As `require_writable`, of a folder that is to be made only when there is something to write: it leaves none behind.
 
+    A missing folder is made below another name, since one that is made and removed again may be gone where another process
+    has just found it.
+
     Raises:
         NotWritten: as there.
     """
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    require_writable(folder)
-    with contextlib.suppress(OSError):  # another process has begun to write there
-        for one in missing:
-            one.rmdir()
+    try:
+        if folder.exists():
+            return require_writable(folder)
+        above = next(one for one in folder.parents if one.exists())
+        with tempfile.TemporaryDirectory(prefix=".lab-", dir=above) as place:
+            Path(place, folder.relative_to(above)).mkdir(parents=True)
+    except OSError as error:
+        raise NotWritten.because(folder, error) from error
 
 
 def disk_sentence(root: Path, error: OSError) -> str:

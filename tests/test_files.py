@@ -1,0 +1,40 @@
+"""Where results go, and whether there is room for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lab.files import NotWritten, require_room, require_writable
+
+
+def test_asking_for_room_leaves_nothing_behind(tmp_path: Path) -> None:
+    require_room(tmp_path / "new" / "results")
+    assert list(tmp_path.iterdir()) == []
+    require_room(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_asked_for_is_never_there_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process that finds it would write into it, and it would be gone."""
+    made: list[Path] = []
+    mkdir = os.mkdir
+    monkeypatch.setattr(
+        os, "mkdir", lambda path, *rest, **named: (made.append(Path(path)), mkdir(path, *rest, **named))
+    )
+    require_room(tmp_path / "new" / "results")
+    assert made
+    assert tmp_path / "new" not in made
+    assert tmp_path / "new" / "results" not in made
+
+
+@pytest.mark.parametrize("name", ["file/results", "x" * 300], ids=["below a file", "too long a name"])
+def test_no_room_is_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for ask in (require_room, require_writable):
+        with pytest.raises(NotWritten, match="cannot be written: .*--results"):
+            ask(tmp_path / name)
