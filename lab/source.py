@@ -7,6 +7,9 @@ installed), counts as a whole, with what that module imports in turn. Comments, 
 
 What cannot be followed is refused: code made from text, modules imported by a name that is text, and data files. Only what
 is reached through ``getattr`` with a name made at run time escapes.
+
+The text of a module is that of its file, and a process goes on with what it imported when the file is edited. So a module
+whose file changed between its import and its hash is refused, in whichever order they come.
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ import hashlib
 import importlib.util
 import inspect
 import symtable
+import sys
 import sysconfig
+import time
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +47,11 @@ HARMLESS_DECORATORS = frozenset(
 MADE_FROM_TEXT = frozenset("exec eval compile globals __import__ import_module".split())
 MADE_FROM_TEXT_BY = frozenset({"import_module", "__doc__"})  # as attributes: `module.eval()` makes no code
 READS_FILES = frozenset(
-    "open read_text read_bytes load loadtxt genfromtxt fromfile memmap read_csv read_json read_parquet read_table".split()
+    "loadtxt genfromtxt fromfile memmap loadmat imread read_text read_bytes read_csv read_json read_parquet read_table read_excel "
+    "read_feather read_pickle open_dataset load_dataset load_file safe_open load_model load_released getline".split()
 )
+READS_FILES_IF_CALLED = frozenset({"load", "open"})  # as attributes these may be anything
+MODULES_THAT_READ = frozenset({"linecache", "shelve", "sqlite3", "subprocess"})
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -275,11 +284,24 @@ def _check_followable(statement: ast.AST, whose: str) -> None:
                 f"{whose} uses {name} in line {getattr(node, 'lineno', '?')}, so what it depends on cannot be told; "
                 "import what it needs by name, and write code as code"
             )
-        if isinstance(node, ast.Call) and last_name(node) in READS_FILES:
+        if reads := _reads(node, name):
             raise LabError(
-                f"{whose} calls {last_name(node)} in line {node.lineno}, and a data file is no part of what its results are "
+                f"{whose} uses {reads} in line {getattr(node, 'lineno', '?')}, and a data file is no part of what its results are "
                 "kept under; write the numbers into the Python file, or into a Python file that it imports"
             )
+
+
+def _reads(node: ast.AST, name: str) -> str:
+    """What a node of a tree, of which ``name`` is the name if it has one, may read a file by; empty if nothing."""
+    if name in READS_FILES or (isinstance(node, ast.Name) and name == "open"):
+        return name
+    if isinstance(node, ast.Call) and last_name(node) in READS_FILES_IF_CALLED:
+        return last_name(node)
+    if isinstance(node, ast.alias) and node.name.split(".")[0] in READS_FILES | MODULES_THAT_READ:
+        return node.name
+    if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES_THAT_READ:
+        return node.module or ""
+    return ""
 
 
 def _imported(statement: ast.Import | ast.ImportFrom, package: str = "") -> set[str]:
@@ -372,10 +394,49 @@ def _imports_of(module: str) -> frozenset[str]:
 def _module_text(module: str) -> bytes:
     file = module_file(module)
     assert file is not None
+    changed = file.stat().st_ctime_ns
+    if module in sys.modules and changed > _looked_for.get(module, _BEGUN):
+        raise LabError(_edited(file))
+    _hashed[module] = file, changed
     if file.suffix != ".py":
         return file.read_bytes()
     body = [one for one in _parse(file).body if not _names_parts(one)]
     return "\n".join(ast.unparse(one) for one in body).encode()
+
+
+# When modules were looked for, just before they were read [nanoseconds]; those imported earlier than this one, by now.
+_BEGUN = time.time_ns()
+_looked_for: dict[str, int] = {}
+# Files of modules that were hashed, and when they had been changed last.
+_hashed: dict[str, tuple[Path, int]] = {}
+
+
+class _Imports(MetaPathFinder):
+    """Notes when modules are imported, and lets none be that has been hashed and edited since. It finds nothing itself."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        _looked_for[fullname] = time.time_ns()
+        if fullname in _hashed:
+            file, changed = _hashed[fullname]
+            if file.is_file() and file.stat().st_ctime_ns != changed:
+                raise LabError(_edited(file))
+
+
+sys.meta_path.insert(0, _Imports())
+
+
+def _edited(file: Path) -> str:
+    return (
+        f"{file} was edited after this process read it, so that what is measured would be kept under code that did not "
+        "measure it; start again (the command, the notebook's kernel, or the workers of the cluster)"
+    )
+
+
+def forget() -> None:
+    """Forget what is known of modules, so that those edited and imported anew are hashed anew."""
+    for cached in (ours, module_file, _imports_of, _module_text):
+        cached.cache_clear()
+    _hashed.clear()
 
 
 def _names_parts(statement: ast.stmt) -> bool:

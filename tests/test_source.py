@@ -45,8 +45,7 @@ def hashed(folder: Path, body: str, result: str, helper: str = "", monkeypatch=N
     monkeypatch.syspath_prepend(str(here))
     sys.modules.pop(name, None)
     importlib.invalidate_caches()
-    for cached in (source.ours, source.module_file, source._imports_of, source._module_text):
-        cached.cache_clear()
+    source.forget()
     return load(file).measurements["measure"].fingerprint
 
 
@@ -139,8 +138,18 @@ REFUSED = {
     "globals": ("A = 2.0", "globals()['A']", "uses globals"),
     "module by name": ("import importlib", "importlib.import_module('math').pi", "uses import_module"),
     "docstring as data": ("def f():\n    '2.0'", "float(f.__doc__)", "uses __doc__"),
-    "text file": ("from pathlib import Path", "float(Path('a.txt').read_text())", "calls read_text.*a data file"),
-    "array file": ("import numpy as np", "np.load('a.npy')", "calls load.*a data file"),
+    "text file": ("from pathlib import Path", "float(Path('a.txt').read_text())", "uses read_text.*a data file"),
+    "array file": ("import numpy as np", "np.load('a.npy')", "uses load.*a data file"),
+    "weights": ("from safetensors.numpy import load_file as read", "read('a')", "uses load_file.*a data file"),
+    "weights one by one": ("import safetensors", "safetensors.safe_open('a', 'np')", "uses safe_open.*a data file"),
+    "a line of a file": ("import linecache", "float(linecache.getline('a', 1))", "uses getline.*a data file"),
+    "another command": ("import subprocess", "subprocess.check_output(['cat', 'a'])", "uses subprocess.*a data file"),
+    "open by another name": ("read = open", "float(read('a').read())", "uses open.*a data file"),
+    "a stored network": (
+        "from lab.models.checkpoint import load_model",
+        "load_model('a')",
+        "uses load_model.*a data file",
+    ),
     "its own task": ("", "TASK.paper.year", "uses TASK itself"),
 }
 MADE = {
@@ -196,6 +205,34 @@ def test_what_cannot_be_followed_is_refused(case: str, tmp_path, monkeypatch) ->
     body, result, sentence = REFUSED[case]
     with pytest.raises(LabError, match=sentence):
         hashed(tmp_path, body, result, monkeypatch=monkeypatch)
+
+
+def beside(here: Path, *tasks: str) -> tuple[Path, list[Path]]:
+    """A module of one number F, and files of tasks that import it as MODULE."""
+    module = here / f"edited_helper{next(numbers)}.py"
+    module.write_text("F = 2.0", encoding="utf-8")
+    files = [here / f"edited{next(numbers)}.py" for _ in tasks]
+    for file, body in zip(files, tasks, strict=True):
+        file.write_text(HEAD + body.replace("MODULE", module.stem), encoding="utf-8")
+    return module, files
+
+
+def test_a_module_that_was_edited_after_its_import_is_refused(tmp_path: Path) -> None:
+    bodies = ["import MODULE\n" + MEASURE.replace("RESULT", result) for result in ("1.0", "MODULE.F")]
+    module, (first, second) = beside(tmp_path, *bodies)
+    load(first)  # imports the module, whose text is nothing to what it measures
+    module.write_text("F = 3.0", encoding="utf-8")
+    with pytest.raises(LabError, match=rf"{module.name} was edited after this process read it.*start again"):
+        load(second)
+
+
+def test_a_module_that_was_edited_before_its_import_is_refused(tmp_path: Path) -> None:
+    body = MEASURE.replace("    return", "    import MODULE\n    return").replace("RESULT", "MODULE.F")
+    module, (file,) = beside(tmp_path, body)
+    task = load(file)
+    module.write_text("F = 3.0", encoding="utf-8")
+    with pytest.raises(LabError, match=rf"{module.name} was edited after this process read it"):
+        task.measurements["measure"].measure(task.config("smoke"), (1,))
 
 
 @pytest.mark.parametrize("way", MADE)

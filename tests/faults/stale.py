@@ -119,8 +119,7 @@ def forget() -> None:
     for name in [name for name in sys.modules if "_of_a_user" in name]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    for cached in (source.ours, source.module_file, source._imports_of, source._module_text):
-        cached.cache_clear()
+    source.forget()
 
 
 HEAD, MEASURE = test_source.HEAD, test_source.MEASURE
