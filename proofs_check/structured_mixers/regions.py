@@ -17,11 +17,12 @@
 # upper triangle of exact zeros, and one with full support has none below.
 #
 # 1. **Regions** (here): Combiner, attention as a mixture over regions of the past.
-# 2. **Monarch matrices** (`monarch.py`): from the Fourier transform to causal polynomials.
-# 3. **Transforms** (`transforms.py`): FNet, and its causal relative as a convolution between chirps.
-# 4. **Two axes** (`two_axes.py`): axial attention, patches, merged squares, maxima of neighbours.
-# 5. **Time series** (`time_series.py`): Autoformer's lags and Informer's chosen queries, neither of them causal.
-# 6. **Costs** (`costs.py`): multiply-adds, saved numbers and caches as exact laws.
+# 2. **Regions on a grid** (`regions_on_a_grid.py`): its axial variants, of which one covers most of the past twice.
+# 3. **Monarch matrices** (`monarch.py`): from the Fourier transform to causal polynomials.
+# 4. **Transforms** (`transforms.py`): FNet, and its causal relative as a convolution between chirps.
+# 5. **Two axes** (`two_axes.py`): axial attention, patches, merged squares, maxima of neighbours.
+# 6. **Time series** (`time_series.py`): Autoformer's lags and Informer's chosen queries, neither of them causal.
+# 7. **Costs** (`costs.py`): multiply-adds, saved numbers and caches as exact laws.
 #
 # ## Combiner
 #

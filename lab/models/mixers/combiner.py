@@ -6,7 +6,8 @@ expected value is computed once:
 
     p~(j | i) = [j direct] p(j | i) + sum over visible R of p(R | i) p(j | R).
 
-With segments of sqrt(L) tokens that costs about L^{3/2} pairs, with blocks of powers of two about L log L.
+With segments of sqrt(L) tokens that costs about L^{3/2} pairs, with blocks of powers of two about L log L. On a grid of rows the
+axial variants cut the past by rows, or mix summaries of rows and columns that cover most of it twice.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ LOGITS = ("max", "mean", "mean and size", "logsumexp")
 
 
 class Regions(NamedTuple):
-    """Tokens seen one by one [token, token], which tokens each region holds [region, token], and who sees it
-    [token, region]."""
+    """Tokens seen one by one [token, token], which tokens each region holds [region, token], who sees it [token, region], and
+    whose mean query makes the law inside it [region, token]."""
 
     direct: Tensor
     members: Tensor
     visible: Tensor
+    asking: Tensor
 
     def multiplicity(self) -> Tensor:
         """How often each token is covered for each query [token, token]; the causal mask where it is a partition."""
@@ -43,6 +45,10 @@ class Regions(NamedTuple):
     def pairs(self) -> int:
         """Scores computed: direct tokens and regions of every query (and not those inside regions)."""
         return int(self.direct.sum() + self.visible.sum())
+
+    def inside(self) -> int:
+        """Scores computed inside regions, once for all queries."""
+        return int(self.members.sum())
 
 
 def segments(length: int, size: int, shift: int = 0) -> Regions:
@@ -58,7 +64,8 @@ def segments(length: int, size: int, shift: int = 0) -> Regions:
     token = torch.arange(length)
     segment, region = token // size, torch.arange(max(0, (length - 1) // size))
     direct = (segment == segment.unsqueeze(1)) & (token <= token.unsqueeze(1))
-    return Regions(direct, segment.roll(shift) == region.unsqueeze(1), region < segment.unsqueeze(1))
+    members = segment.roll(shift) == region.unsqueeze(1)
+    return Regions(direct, members, region < segment.unsqueeze(1), members)
 
 
 def powers(length: int) -> Regions:
@@ -74,7 +81,52 @@ def powers(length: int) -> Regions:
         members[index, start:end] = True
     for token in range(length):
         visible[token, [position[block] for block in binary_blocks(token)]] = True
-    return Regions(torch.eye(length, dtype=torch.bool), members, visible)
+    return Regions(torch.eye(length, dtype=torch.bool), members, visible, members)
+
+
+def row_major(length: int, columns: int) -> Regions:
+    """The axial variant in row-major order, where tokens fill rows of ``columns`` one by one.
+
+    The own row is seen token by token. Each row before is a region, whose law is that of one query: of the token that stands in
+    the row in the own column. So there is a region for each token of a row that has rows below it.
+
+    Raises:
+        LabError: rows of less than one token.
+    """
+    row, column = _grid(length, columns)
+    asked = torch.arange(int(row[-1]) * columns)
+    own_row = row == row.unsqueeze(1)
+    visible = (row.unsqueeze(1) > row[asked]) & (column.unsqueeze(1) == column[asked])
+    direct = own_row & (column <= column.unsqueeze(1))
+    return _seen(Regions(direct, own_row[asked], visible, torch.eye(length, dtype=torch.bool)[asked]))
+
+
+def axial_mixture(length: int, columns: int) -> Regions:
+    """The axial variant that mixes summaries of columns and of rows, where tokens fill rows of ``columns`` one by one.
+
+    The own row up to the token and the own column above it are seen token by token. Regions are every other column above the
+    own row, and of each row above the part to the left and the part to the right of the own column. So a token of the past that
+    stands neither in the own row nor in the own column is covered twice: once by its column and once by its row.
+
+    Raises:
+        LabError: rows of less than one token.
+    """
+    row, column = _grid(length, columns)
+    last = int(row[-1])
+    line = torch.arange(last).repeat_interleave(columns).unsqueeze(1)  # regions by row and column
+    place = torch.arange(columns).repeat(last).unsqueeze(1)
+    members = torch.cat(
+        (
+            (row <= line) & (column == place),  # columns above the row that follows
+            (row == line) & (column < place),
+            (row == line) & (column > place),
+        )
+    )
+    of_rows = (row > line) & (column == place)
+    visible = torch.cat(((row == line + 1) & (column != place), of_rows, of_rows)).T
+    above = (row < row.unsqueeze(1)) & (column == column.unsqueeze(1))
+    direct = above | ((row == row.unsqueeze(1)) & (column <= column.unsqueeze(1)))
+    return _seen(Regions(direct, members, visible, members))
 
 
 def binary_blocks(token: int) -> list[tuple[int, int]]:
@@ -89,6 +141,20 @@ def binary_blocks(token: int) -> list[tuple[int, int]]:
             found.append((end - (1 << digit), end))
             end -= 1 << digit
     return found
+
+
+def _grid(length: int, columns: int) -> tuple[Tensor, Tensor]:
+    """The row and the column of each token."""
+    if length < 1 or columns < 1:
+        raise LabError(f"length = {length} and columns = {columns} of a grid must be at least 1; please raise them.")
+    token = torch.arange(length)
+    return token // columns, token % columns
+
+
+def _seen(regions: Regions) -> Regions:
+    """Those that hold tokens and are seen by some."""
+    kept = regions.members.any(1) & regions.visible.any(0)
+    return Regions(regions.direct, regions.members[kept], regions.visible[:, kept], regions.asking[kept])
 
 
 class Law(NamedTuple):
@@ -124,7 +190,7 @@ def law(
     members = regions.members
     hidden = ~members.unsqueeze(-1)
     sizes = members.sum(-1).to(query)
-    mean_query = (members.to(query) @ query) / sizes.unsqueeze(-1)
+    mean_query = (regions.asking.to(query) @ query) / regions.asking.sum(-1, keepdim=True).to(query)
     mean_key = (members.to(key) @ key) / sizes.unsqueeze(-1)
     inside = (mean_query @ key.mT).masked_fill(~members, -math.inf).softmax(-1)
     scores = query @ key.mT

@@ -141,6 +141,32 @@ def test_regions_are_partitions_of_the_past(length: int, size: int) -> None:
     assert combiner.segments(length, size).pairs() == int((token % size + 1 + token // size).sum())
 
 
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(length=st.integers(1, 30), columns=st.integers(1, 7))
+def test_axial_variants_cover_a_grid_once_or_twice(length: int, columns: int) -> None:
+    token = torch.arange(length)
+    row, column = token // columns, token % columns
+    off = (row != row.unsqueeze(1)) & (column != column.unsqueeze(1))
+    rows, mixture = combiner.row_major(length, columns), combiner.axial_mixture(length, columns)
+    assert torch.equal(rows.multiplicity(), masks.causal(length).long())
+    assert torch.equal(mixture.multiplicity(), masks.causal(length) * (1 + off.long()))
+    assert rows.pairs() == int((column + 1 + row).sum())
+    for regions in (rows, mixture):
+        assert bool(regions.visible.any(0).all() and regions.members.any(1).all())
+        query, key = normal("axial q", 2, length, 4), normal("axial k", 2, length, 4)
+        found = combiner.law(query, key, regions, "mean and size").weights()
+        torch.testing.assert_close(found.sum(-1), torch.ones(2, length).double())
+        assert torch.equal(found > 0, masks.causal(length).expand(2, -1, -1))
+
+
+def test_a_row_is_asked_by_the_token_of_the_own_column() -> None:
+    regions = combiner.row_major(6, 3)
+    query, key = normal("row q", 6, 4), normal("row k", 6, 4)
+    found = combiner.law(query, key, regions, "mean")
+    torch.testing.assert_close(found.inside[1, :3], (query[1] @ key[:3].mT / 2).softmax(-1))
+    assert regions.visible.nonzero().tolist() == [[3, 0], [4, 1], [5, 2]]
+
+
 @pytest.mark.parametrize("logit", combiner.LOGITS)
 @pytest.mark.parametrize("length", [1, 7, 8, 9])
 def test_a_combiner_is_its_law(logit: str, length: int) -> None:
@@ -211,6 +237,8 @@ BAD = [
     (lambda: axial.Axial(0, 3), "0 x 3"),
     (lambda: axial.AxialStack(STACK, 5).parallel({}, CAUSAL), "no multiple of the 5 columns"),
     (lambda: combiner.segments(5, 0), "size = 0"),
+    (lambda: combiner.row_major(0, 3), "length = 0 and columns = 3"),
+    (lambda: combiner.axial_mixture(4, 0), "length = 4 and columns = 0"),
     (lambda: combiner.Combiner(0), "segment = 0"),
     (lambda: combiner.Combiner(2, "median"), "no region logit 'median'"),
     (lambda: combiner.Combiner(2).parallel({}, masks.full(4)), "one pattern, causal"),
