@@ -297,7 +297,13 @@ def the_mixture_counts_twice(
     ],
 )
 def twice_has_a_price(results: Results, settings: tuple[str, ...] = ("mixture, beside its law",)) -> Evidence:
-    return near(results, settings)
+    measured = results[grid_distances].sel(case="claimed")
+    most, bound = 3 - 2 * math.sqrt(2), float(measured["bound"])
+    largest_found = float(measured["distance"].sel(setting="mixture, plain"))
+    return Evidence.all(
+        near(results, settings),
+        Evidence.exact(largest_found, "<=", most + bound, "the largest a (1 - a) / (1 + a), at a = 0.414, and rounding"),
+    )
 
 
 # %% [markdown]

@@ -21,6 +21,7 @@ from lab.models.mixers.layer import MixerAttention, mixing_transformer
 from lab.models.mixers.linear import DecayedLinearAttention, LinearAttention
 from lab.models.mixers.linear_gradient import causal_sums
 from lab.models.mixers.softmax import SoftmaxAttention
+from lab.models.mixers.unit_keys import UnitDeltaRule
 from lab.models.transformer import Architecture, Transformer
 from lab.streams import stream
 
@@ -83,6 +84,17 @@ def test_the_delta_rule_answers_exactly_what_it_wrote_last() -> None:
     streams["query"] = streams["key"]
     streams["rate"] = 1 / streams["key"].square().sum(-1, keepdim=True)
     assert torch.allclose(DeltaRule().run("recurrent", streams, masks.causal(6)), streams["value"])
+    streams["rate"] = torch.ones_like(streams["rate"])
+    assert torch.allclose(UnitDeltaRule().run("recurrent", streams, masks.causal(6)), streams["value"])
+
+
+def test_the_delta_rule_of_directions_forgets_lengths() -> None:
+    streams = drawn(6, rate=1)
+    streams["rate"] = streams["rate"].sigmoid()
+    longer = {**streams, "key": 7 * streams["key"], "query": 3 * streams["query"]}
+    found = UnitDeltaRule().run("parallel", streams, masks.causal(6))
+    assert torch.allclose(UnitDeltaRule().run("parallel", longer, masks.causal(6)), found)
+    assert float(found.abs().max()) <= 2 * float(streams["value"].norm(dim=-1).sum())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,297 @@
+# ---
+# jupyter:
+#   jupytext:
+#     comment_magics: false
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # Trained to recall from tokens: what does a memory of few columns cost?
+#
+# Multi-query associative recall (Arora et al. 2023): $k_1 v_1 \dots k_n v_n$ and then every key again, in an order that asks soon, with
+# filler between. Small networks are trained from tokens for the same few hundred updates, and differ in nothing but what holds the pairs:
+# softmax attention under a causal mask and under a prefix mask over the pairs, linear attention (elu + 1) and the delta rule with
+# matrices of few and of many columns, and the relation network with the norm of sides, which keeps one vector.
+#
+# Explicit weights answer every question (`recall_circuit`): one layer brings each token to the next, a second one looks it up. The
+# first of these steps is given to all networks here, as a convolution of width two over their keys. So each value can be filed
+# under its key in one block, and what is compared is the memory.
+#
+# **What do the laws of memories say of answers?** Let a memory of D columns be read linearly, as $\sum_i A_{qi} v_i$, and let values be
+# one-hot, less their mean. An answer is wrong only if another value scores as much as the right one, where it should score 1 less: so a
+# wrong answer has a squared error of at least $\frac12$. The mean squared error is $1 - \frac1V$ of that of `memory_laws`, and the
+# share of wrong answers at most twice as much.
+#
+# - With random keys a sum answers at least $1 - 2 (1 - \frac1V) \frac{n - 1}{D}$ of all questions, with the best tables of K keys at
+#   least $1 - 2 (1 - \frac1V) \frac{e}{1 + e}$, $e = \frac{(n - 1)(K - D)}{D (K - 1)}$ (`recalled_pairs`). For few columns both say nothing.
+# - The floor $1 - D / n$ of the squared error is none for answers: a matrix of low rank can have its largest entries in the right
+#   places. And the $n \log_2 V$ bits of a table are few beside the float32 numbers of any state here. What few columns cost is a matter of
+#   measurement.
+
+
+# %%
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import xarray as xr
+from torch import Tensor
+
+from lab import Evidence, Task, control
+from lab.domains.copying.associative_recall import RecallPrompts, recall_prompts
+from lab.domains.copying.learned_keys import least_sum_error
+from lab.domains.copying.memory_capacity import sphere, weights_of
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
+from lab.models import masks
+from lab.models.mixers.interface import Mixer
+from lab.models.mixers.linear import LinearAttention
+from lab.models.mixers.relation_network import RelationNetwork
+from lab.models.mixers.softmax import SoftmaxAttention
+from lab.models.mixers.unit_keys import UnitDeltaRule
+from lab.models.shifted_keys import ShiftedKeys
+from lab.results import Results
+from lab.streams import RandomStream, stream
+from lab.study import Networks, Study
+from lab.training import Batch, Optimisation
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tables of keys and values, and networks of one size around every memory."""
+
+    keys: int = 32
+    """K"""
+    values: int = 16
+    """V"""
+    pairs: tuple[int, ...] = (4, 8, 16)
+    """n, one training for each"""
+    lengths: tuple[int, ...] = (16, 32, 64)
+    """tokens T of a prompt, for each n"""
+    width: int = 32
+    """of the residual stream"""
+    blocks: int = 1
+    size: int = 16
+    """numbers of a value"""
+    columns: int = 16
+    """D: numbers of a query and a key, where a memory is large"""
+    few: int = 4
+    """the same, where it is small"""
+    batch: int = 16
+    """prompts an update"""
+    optimisation: Optimisation = Optimisation(
+        steps=300, learning_rate=1e-2, warmup=0.05, optimiser="adamw", clip_norm=1.0
+    )
+    every: int = 50
+    """updates between two measurements"""
+    test_prompts: int = 128
+    trainings: int = 16
+    """independent trainings an arm"""
+    tables: int = 32
+    """tables a draw of explicit memories"""
+    draws: int = 16
+    """draws of explicit memories"""
+
+
+TASK = Task(
+    "copying",
+    paper="arora-2023-zoology",
+    presets={
+        "smoke": Config(
+            keys=6,
+            values=3,
+            pairs=(1, 2),
+            lengths=(4, 10),
+            width=8,
+            size=4,
+            columns=4,
+            few=2,
+            batch=2,
+            optimisation=Optimisation(steps=4, learning_rate=1e-3),
+            every=2,
+            test_prompts=4,
+            trainings=2,
+            tables=2,
+            draws=2,
+        ),
+        "ci": Config(),
+        "paper": Config(
+            keys=4096,
+            values=4096,
+            pairs=(4, 8, 16, 64),
+            lengths=(64, 128, 256, 512),
+            width=64,
+            blocks=2,
+            size=64,
+            columns=64,
+            few=16,
+            batch=256,
+            optimisation=Optimisation(
+                steps=20_000, learning_rate=1e-3, warmup=0.1, schedule="cosine", optimiser="adamw"
+            ),
+            every=1000,
+            test_prompts=1000,
+            trainings=3,
+        ),
+    },
+    root=2035,
+)
+PREFIX = "softmax, prefix"
+MIXERS: Mapping[str, tuple[Callable[[], Mixer], str]] = {
+    "softmax": (SoftmaxAttention, "columns"),
+    "linear": (LinearAttention, "columns"),
+    "linear, few": (LinearAttention, "few"),
+    "delta rule": (UnitDeltaRule, "columns"),
+    "delta rule, few": (UnitDeltaRule, "few"),
+    "vector": (partial(RelationNetwork, "sides"), "size"),
+}
+ARMS = ("softmax", PREFIX, *tuple(MIXERS)[1:])
+
+
+def logits(module: ShiftedKeys, batch: Batch, mask: Tensor) -> Tensor:
+    """[model, prompt, token, vocabulary]; one mask for all models is handed on as one, for which mixers have fast forms."""
+    return module(batch["tokens"], mask[0] if bool((mask == mask[0]).all()) else mask)
+
+
+def loss(module: ShiftedKeys, batch: Batch, mask: Tensor) -> Tensor:
+    """Nats of surprise at the value of a question."""
+    asked = batch["targets"] >= 0
+    laws = F.log_softmax(logits(module, batch, mask), -1)
+    right = laws.gather(-1, batch["targets"].clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    return -(right * asked).sum((1, 2)) / asked.sum((1, 2))
+
+
+def answered(module: ShiftedKeys, batch: Batch, mask: Tensor) -> Tensor:
+    """Share of questions that are answered rightly."""
+    asked = batch["targets"] >= 0
+    right = logits(module, batch, mask).argmax(-1) == batch["targets"]
+    return (right & asked).sum((1, 2)).double() / asked.sum((1, 2))
+
+
+def of_another(prompts: RecallPrompts) -> RecallPrompts:
+    """The same questions after the pairs of other prompts."""
+    given = int(prompts.prefix_length[0])
+    tokens = torch.cat((prompts.tokens[:, :given].roll(1, 0), prompts.tokens[:, given:]), 1)
+    return RecallPrompts(tokens, prompts.targets, prompts.loss_mask, prompts.prefix_length)
+
+
+def one_number(config: Config, name: str, pairs: int, length: int, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """What the arms of one memory answer at one number of pairs: by quantity [seed, arm, ...]."""
+    mixer, columns = MIXERS[name]
+    causal, prefix = masks.causal(length), masks.prefix_lm(length, 2 * pairs)
+
+    def sample(source: RandomStream, count: int) -> RecallPrompts:
+        return recall_prompts(source, count, pairs=pairs, length=length, keys=config.keys, values=config.values)
+
+    study = Study(
+        build=lambda chosen: ShiftedKeys(
+            mixer(),
+            tuple(chosen),
+            width=config.width,
+            blocks=config.blocks,
+            columns=getattr(config, columns),
+            size=config.size,
+            vocabulary=1 + config.keys + config.values,
+            maximum_length=length,
+        ),
+        arms={"causal": causal, "prefix": prefix} if name == "softmax" else {"causal": causal},
+        encode=None,
+        loss=loss,
+    )
+    tests = {seed: sample(stream(seed, "test", pairs), config.test_prompts) for seed in seeds}
+
+    def measure(networks: Networks[ShiftedKeys]) -> dict[str, Tensor]:
+        return {"answered": networks.numbers(tests, answered)}
+
+    fitted = study.fit(
+        seeds,
+        lambda seed, number, count: sample(stream(seed, "train", pairs, number), count),
+        config.optimisation,
+        blocks=(config.batch, config.every),
+        measure=measure,
+        measure_every=config.every,
+        name=f"{name} {pairs}".replace(", ", "-").replace(" ", "-"),
+    )
+    swapped = {seed: of_another(prompts) for seed, prompts in tests.items()}
+    return {
+        "answered": fitted.ask(tests, answered).values,
+        "on the way": fitted.history["answered"].values,
+        "swapped": fitted.ask(swapped, answered).values,
+        "read causally": fitted.ask(tests, answered, read=causal).values,
+        "before": study.untrained(seeds).ask(tests, answered).values,
+    }
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
+def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Shares of questions answered, by arm and number of pairs."""
+    found = [
+        [
+            one_number(config, name, pairs, length, seeds)
+            for pairs, length in zip(config.pairs, config.lengths, strict=True)
+        ]
+        for name in MIXERS
+    ]  # by memory and number of pairs
+    updates = sorted({*range(config.every, config.optimisation.steps, config.every), config.optimisation.steps})
+    axes: dict[str, Any] = {"seed": seeds, "arm": ARMS, "pairs": config.pairs}
+
+    def gathered(quantity: str) -> np.ndarray:
+        return np.concatenate([np.stack([one[quantity] for one in row], 2) for row in found], 1)
+
+    return {
+        **{name: labelled(gathered(name), **axes) for name in ("answered", "swapped", "read causally", "before")},
+        "on the way": labelled(gathered("on the way"), **axes, update=updates),
+    }
+
+
+RULES = ("sum", "delta rule", "least squares")
+ANSWERS = ("wrong", "right")
+ERRORS = (0.5, 1.0)
+
+
+@TASK.measurement(seeds=lambda config: config.draws)
+def explicit(config: Config, seed: int) -> LabelledArrays:
+    """Memories of random unit keys and one-hot values less their mean: shares of questions answered, and how many answers,
+    wrong and right, have a squared error below 1/2 and below 1."""
+    shares, below = [], []
+    for columns in (config.columns, config.few):
+        for pairs in config.pairs:
+            rng = stream(seed, "explicit", columns, pairs).rng()
+            keys = sphere(rng, config.tables, pairs, columns)
+            values = rng.integers(config.values, size=(config.tables, pairs))
+            wanted = np.eye(config.values)[values] - 1 / config.values
+            for rule in RULES:
+                given = weights_of(rule, keys) @ wanted
+                right = given.argmax(-1) == values
+                error = ((given - wanted) ** 2).sum(-1)
+                shares.append(right.mean())
+                below.append([[int((kind & (error < most)).sum()) for most in ERRORS] for kind in (~right, right)])
+    axes = {"columns": (config.columns, config.few), "pairs": config.pairs, "rule": RULES}
+    shape = tuple(len(one) for one in axes.values())
+    return {
+        "answered": labelled(np.reshape(shares, shape), **axes),
+        "below": labelled(np.reshape(below, (*shape, 2, 2)), **axes, answer=ANSWERS, error=ERRORS),
+    }
+
+
+PILOTS = "bound chosen on pilot seeds (roots 0 and 1), judged on fresh ones"
+
+
+def least_answered(pairs: int, columns: int, config: Config) -> float:
+    """What a sum with the best tables answers at least: 1 - 2 (1 - 1/V) e / (1 + e), or 0."""
+    return max(0.0, 1 - 2 * (1 - 1 / config.values) * least_sum_error(pairs, columns, config.keys))
+
+
+def share(results: Results, arm: str, pairs: int | None = None, quantity: str = "answered") -> xr.DataArray:
+    """Share of questions answered by seed; at the largest number of pairs where none is named."""
+    config = results.config
+    return results[trained][quantity].sel(arm=arm, pairs=max(config.pairs) if pairs is None else pairs)
