@@ -27,6 +27,9 @@ from lab.models.mixers.interface import Mixer
 from lab.models.mixing_network import MixingNetwork
 from lab.streams import RandomStream
 
+PLACES = 0.1
+"""Scale of the table of positions before training, where that of embeddings is 1: recall is by content."""
+
 
 class ShiftedLinear(nn.Module):
     """y_t = x_t W + x_{t-1} W' + b for each model, x_0 = 0."""
@@ -97,6 +100,7 @@ class ShiftedKeys(MixingNetwork):
                 f"takes {', '.join(mixer.streams)}; choose another."
             )
         models = len(seeds)
+        self.positions.data.mul_(PLACES)
         for depth, block in enumerate(self.blocks):
             assert isinstance(block, nn.ModuleDict)
             own: dict[str, nn.Module] = {
