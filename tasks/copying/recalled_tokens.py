@@ -438,7 +438,7 @@ def random_keys_do_better(results: Results, arm: str = "linear, few", rule: str 
     where="derived",
     kind="training",
     statement="With a second block softmax attention under a prefix mask over the pairs answers as many questions as under the causal "
-    "mask, within 2 in a hundred, at 8 pairs after 200 updates, and more than nine of ten where it is read under the causal mask.",
+    "mask, within 2 in a hundred, at 8 pairs after 200 updates, and more than eight of ten where it is read under the causal mask.",
     controls=[
         control("the prefix networks before training", quantity="before"),
         control("one block of linear attention with 4 columns in place of the prefix", arm="linear, few"),
@@ -456,7 +456,7 @@ def the_prefix_changes_no_answers(results: Results, quantity: str = "answered", 
             absolute=True,
             origin=f"{pairs} pairs: 2 in a hundred; {PILOTS}",
         ),
-        Evidence.over_seeds(causally, ">", 0.9, f"read causally; {PILOTS}"),
+        Evidence.over_seeds(causally, ">", 0.8, f"read causally; {PILOTS}"),
     )
 
 
