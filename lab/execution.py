@@ -68,6 +68,7 @@ class Session:
         cluster: ``local``, a scheduler's address, or a batch system (``slurm``, ``pbs`` …); empty for none.
         quiet: no progress lines.
         root: draw all seeds below this root (``lab.tasks.seeds_below``) instead of the one of the task.
+        seeds: measure these instead of the numbers of seeds that configurations ask for.
         again: names of measurements, parts or tasks that are taken here although they ship, with shell wildcards; of
             what a name after a ``!`` fits, none.
     """
@@ -79,6 +80,7 @@ class Session:
     quiet: bool = False
     evidence: Path | None = shipped.FOLDER
     root: int | None = None
+    seeds: tuple[int, ...] | None = None
     again: tuple[str, ...] = ()
 
     @property

@@ -45,7 +45,8 @@ class Results:
         task: whose measurements.
         config: one of its configurations.
         session: how and where they are taken.
-        seeds: the seeds to measure instead of the configuration's number of them; cases are not touched.
+        seeds: the seeds to measure instead of the configuration's number of them; cases are not touched. They belong to the
+            session, so that a claim that asks for another part's measurements in it has them at the same seeds.
 
     Raises:
         LabError: a seed is named twice.
@@ -54,10 +55,10 @@ class Results:
     def __init__(self, task: Task, config: Any, session: Session, seeds: Sequence[int] | None = None) -> None:
         self.task = task
         self.config = config
-        self.session = session
-        self._seeds = None if seeds is None else tuple(seeds)
+        self.session = session if seeds is None else dataclasses.replace(session, seeds=tuple(seeds))
         self._loaded: dict[str, Any] = {}
-        repeated = next((seed for seed in self._seeds or () if (self._seeds or ()).count(seed) > 1), None)
+        named = self.session.seeds or ()
+        repeated = next((seed for seed in named if named.count(seed) > 1), None)
         if repeated is not None:
             raise LabError(
                 f"the seed {repeated} is named more than once, and a repeated seed is no independent sample; "
@@ -88,7 +89,7 @@ class Results:
             raise LabError(
                 f"{type(self.config).__name__} has no field {name!r}{nearest(name, known)}; its fields are {', '.join(known)}"
             )
-        return Results(self.task, dataclasses.replace(self.config, **changes), self.session, self._seeds)
+        return Results(self.task, dataclasses.replace(self.config, **changes), self.session)
 
     def seeds(self, measurement: Measurement) -> tuple[int, ...]:
         """The seeds that stand along the first axis of a measurement's arrays; none where there are cases.
@@ -98,8 +99,8 @@ class Results:
         """
         if measurement.cases:
             return ()
-        if self._seeds is not None:
-            return self._seeds
+        if self.session.seeds is not None:
+            return self.session.seeds
         own = self.task.root if measurement.root is None else measurement.root
         root = own if self.session.root is None else self.session.root
         number = self._number_of_seeds(measurement)

@@ -120,10 +120,13 @@ def used(task: Task, judgements: Iterable[Judgement], *, exact: bool) -> set[Nam
 
 
 class Mixed(Results):
-    """Results in which some measurements are fresh and the others are what the suite judges by."""
+    """Results in which some measurements are fresh and the others are what the suite judges by.
 
-    def __init__(self, judged_by: Results, fresh: Results, names: Iterable[str]) -> None:
-        super().__init__(judged_by.task, judged_by.config, judged_by.session)
+    Where ``everything`` is fresh, so is what a claim asks of another part.
+    """
+
+    def __init__(self, judged_by: Results, fresh: Results, names: Iterable[str], everything: bool = False) -> None:
+        super().__init__(judged_by.task, judged_by.config, (fresh if everything else judged_by).session)
         self._judged_by, self._fresh, self._names = judged_by, fresh, frozenset(names)
 
     def __getitem__(self, measurement: Measurement) -> object:

@@ -66,6 +66,8 @@ def test_fresh_numbers_that_contradict_what_ships_are_seen(tmp_path: Path, evide
     honest = reading(tmp_path / "other", evidence)
     assert report.same_findings(found, judge(claim, honest).record())
     assert again.Mixed(kept, fresh, set())[means]["mean"].tolist() == kept[means]["mean"].tolist()
+    assert again.Mixed(kept, fresh, {"means"}).session is kept.session
+    assert again.Mixed(kept, fresh, {"means"}, everything=True).session is fresh.session
 
 
 @pytest.mark.parametrize(

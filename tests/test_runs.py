@@ -47,6 +47,13 @@ def test_finished_measurements_are_not_taken_again(tmp_path: Path) -> None:
     assert times == [file.stat().st_mtime_ns for file in files(tmp_path)]
 
 
+def test_what_a_claim_asks_of_another_part_is_taken_at_the_seeds_named(tmp_path: Path) -> None:
+    asked = Results(task, task.config("ci"), Session(tmp_path, quiet=True), (2, 5))
+    assert Results(task, task.config("ci"), asked.session)[means]["mean"].tolist() == asked[means]["mean"].tolist()
+    assert Results(task, task.config("ci"), asked.session).seeds(means) == (2, 5)
+    assert asked.vary(draws=7).seeds(means) == (2, 5)
+
+
 def test_no_seed_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         LabError, match=r"tiny measures means at 0 seeds \(draws = 0\), which shows nothing; ask for at least 1"
