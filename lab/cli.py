@@ -48,6 +48,7 @@ from lab.options import (
     parse,
 )
 from lab.power import ENOUGH
+from lab.rehearsal import rehearse
 from lab.report import terminal_table
 from lab.reproduction import Chosen, Verdicts, choose, judge_all, measure_and_draw, reproduce, warn_of_few_seeds
 from lab.results import Results, ensure
@@ -380,6 +381,7 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     require_room(session.results)
     for one in results:
         _check_sizes(one)
+        rehearse(one, chosen[one.task.key])
         warn_of_few_seeds(one, chosen[one.task.key].claims, options.preset)
     for part in parts:
         _check_own(part, chosen[part.key].measurements, session)

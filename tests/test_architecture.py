@@ -51,7 +51,8 @@ ROOMS: dict[str, Room] = {
     # The contract of a sequence mixer runs it under masks.
     "measurements": _room("catalogue runs shipped execution results checks repeat", "ground models declarations"),
     "reports": _room(
-        "report coverage findings kept_networks pages reproduction replication notebooks stored citations sweeps comparing planning",
+        "report coverage findings kept_networks pages reproduction rehearsal replication notebooks stored citations sweeps "
+        "comparing planning",
         "ground figures declarations measurements",
     ),
     "lab": _room("", "ground declarations reports"),
