@@ -15,9 +15,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -104,16 +108,61 @@ def load_model(
             "write the model with lab.models.checkpoint.save_model"
         )
     try:
-        architecture = config_from_dict(Architecture, header["architecture"])
-        members = header.get("members")
-        own = ("", 1) if members else (header["mask"], header.get("sign", 1))
-    except (LabError, TypeError, KeyError, AttributeError) as error:
+        architecture, members, own, sign = _of_header(header)
+    except (LabError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise LabError(f"{path} names an architecture that is not this lab's transformer: {error}") from error
-    if not members:
-        return StoredModel(built(path, architecture, weights), mask or own[0], own[1])
-    place, name = _place(path, members, seed, arm)
-    weights = {key: value[place : place + 1] for key, value in weights.items()}
-    return StoredModel(built(path, architecture, weights), mask or name, own[1])
+    _check_models(path, weights, len(members) or 1)
+    if members:
+        place, own = _place(path, members, seed, arm)
+        weights = {key: value[place : place + 1] for key, value in weights.items()}
+    return StoredModel(built(path, architecture, weights), mask or own, sign)
+
+
+def _of_header(header: Any) -> tuple[Architecture, list[list], str, int]:
+    """Architecture, members (none in a file of one model), mask and sign, each of the type that it must have.
+
+    Raises:
+        LabError, TypeError, KeyError: one of them is missing or of another type, or the architecture cannot be.
+    """
+    hints, values = typing.get_type_hints(Architecture), header["architecture"]
+    for name, value in values.items():
+        if name in hints and not _is_of(hints[name], value):
+            raise LabError(f"its {name} is {str(value)[:80]!r}, and it must be {Architecture.__annotations__[name]}")
+    members = header.get("members")
+    if members is not None and not (_is_of(list[tuple[int, str]], members) and members):
+        raise LabError(
+            f"its members are {str(members)[:80]!r}, and each must be a pair of a seed and the name of an arm"
+        )
+    mask, sign = ("", 1) if members else (header["mask"], header.get("sign", 1))
+    if not (_is_of(str, mask) and _is_of(int, sign)):
+        raise LabError(
+            f"its mask is {str(mask)[:80]!r} and its sign {str(sign)[:80]!r}, and they must be a name and 1 or -1"
+        )
+    return config_from_dict(Architecture, values), members or [], mask, sign
+
+
+def _is_of(hint: Any, value: Any) -> bool:
+    """Whether plain data are of a type: whole numbers that fit 64 bits, finite numbers, and JSON's lists for tuples too."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_is_of(one, value) for one in inner)
+    if origin in (tuple, list):
+        each = origin is list or inner[-1] is Ellipsis
+        hints = [inner[0]] * len(value) if each and isinstance(value, list) else list(inner)
+        return isinstance(value, list) and len(value) == len(hints) and all(map(_is_of, hints, value))
+    if hint in (int, float) and isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, hint) and (hint is not float or math.isfinite(value))
+
+
+def _check_models(path: Path, weights: dict[str, torch.Tensor], models: int) -> None:
+    """Refuse weights that are not those of as many models as the header names, one along the first axis."""
+    for name, value in weights.items():
+        if value.shape[:1] != (models,):
+            raise LabError(
+                f"{path} names {models} network{'s' * (models > 1)} and holds {name!r} of shape {list(value.shape)}, whose "
+                "first number must be that of the networks; save it anew"
+            )
 
 
 def _is_pickle(begin: bytes) -> bool:
@@ -165,7 +214,7 @@ def _check_sizes(path: Path, architecture: Architecture, weights: dict[str, torc
     known = {size for value in weights.values() for size in value.shape}
     layers = sum(name.endswith(".attention.query.weight") for name in weights)
     for name, size in sizes.items():
-        if size is not None and size not in known and weights:
+        if size is not None and size not in known:
             raise LabError(
                 f"{path} is of another architecture than it names: it says {name} {size}, and no tensor has such a size; "
                 "save it anew"
@@ -180,7 +229,8 @@ def _check_sizes(path: Path, architecture: Architecture, weights: dict[str, torc
 def built(path: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> Transformer:
     dtype = next((value.dtype for value in weights.values()), torch.float64)
     _check_sizes(path, architecture, weights)
-    transformer = Transformer(architecture, [0], dtype)
+    with np.errstate(over="ignore"):  # numbers of a beginning that the weights of the file replace
+        transformer = Transformer(architecture, [0], dtype)
     needed = {name for name, _ in transformer.named_parameters()}
     missing, foreign = sorted(needed - weights.keys()), sorted(weights.keys() - needed)
     if missing or foreign:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 import safetensors.torch
@@ -52,7 +53,7 @@ def test_an_infinite_ratio_is_refused(file: Path) -> None:
         "sign": 1,
     }
     with_header(file, header)
-    with pytest.raises(LabError, match="names mlp_ratio = inf"):
+    with pytest.raises(LabError, match="its mlp_ratio is 'inf'"):
         load_model(file)
 
 
@@ -129,6 +130,62 @@ def test_every_length_of_the_header_is_read(file: Path) -> None:
             assert load_model(file).transformer.architecture == architecture
             beginnings.add(file.read_bytes()[0])
     assert 0x80 in beginnings
+
+
+MEMBERS = [3, "ab", {}, [], [[0]], [[0, 1]], [["0", "a"]], [[0, "causal"], [1, "causal"]], [[True, "causal"]], [None]]
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+def test_members_that_are_no_pairs_or_not_as_many_as_the_networks_are_refused(file: Path, members: object) -> None:
+    with_header(file, {"architecture": dataclasses.asdict(ARCHITECTURE), "members": members})
+    with pytest.raises(LabError, match="its members are|names 2 networks and holds"):
+        load_model(file)
+
+
+def test_a_header_of_other_types_is_refused_before_anything_is_built(file: Path) -> None:
+    """Fields of the header, and the header itself, replaced at random by what JSON can hold."""
+    rng = Random(0)
+    odd = [
+        None,
+        True,
+        0,
+        -1,
+        3,
+        8.0,
+        10**400,
+        2**62,
+        1e308,
+        float("nan"),
+        float("inf"),
+        "",
+        "causal",
+        "softmax",
+        [],
+        [[]],
+    ]
+    odd += [[0], [[0]], ["linear", "linear"], [None, 2], [1, "a"], {}, {"width": 8}, [[0, "causal"]], "\N{PARROT}"]
+    fields = [one.name for one in dataclasses.fields(Architecture)]
+    read = 0
+    for _ in range(400):
+        header = {"architecture": dataclasses.asdict(ARCHITECTURE), "mask": "causal", "sign": 1}
+        for _ in range(rng.randint(1, 2)):
+            place = (
+                rng.choice([*[header["architecture"]] * 8, header])
+                if isinstance(header["architecture"], dict)
+                else header
+            )
+            names = fields if place is not header else ["architecture", "mask", "sign", "members"]
+            place[rng.choice(names)] = rng.choice(odd)
+        with_header(file, header)
+        try:
+            load_model(file)
+            read += 1
+        except LabError:
+            continue
+    assert 0 < read < 200
+    with_header(file, {"architecture": dataclasses.asdict(ARCHITECTURE) | {"width": 8.0}, "mask": "causal", "sign": 1})
+    with pytest.raises(LabError, match="its width is '8.0', and it must be int"):
+        load_model(file)
 
 
 @pytest.mark.parametrize(
