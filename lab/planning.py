@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -12,7 +11,6 @@ from rich.table import Table
 from lab import shipped
 from lab.reproduction import Chosen
 from lab.results import Results
-from lab.runs import Job, Unusable, read
 from lab.stored import age_text
 
 
@@ -46,24 +44,11 @@ def plan(parts: Sequence[Results], chosen: Mapping[str, Chosen]) -> list[Planned
         for one in chosen[part.task.key].measurements:
             jobs = part.jobs([one])
             missing = [job for job in jobs if part.session.store.load(job) is None]
-            seconds = [last for job in missing if (last := last_seconds(part.session.results, job)) is not None]
+            seconds = [last for job in missing if (last := shipped.last_seconds(part.session.results, job)) is not None]
             members = ", ".join(one.cases) if one.cases else _seeds(part.seeds(one))
             total = sum(seconds) if seconds else None
             found.append(Planned(part.task.key, one.name, members, len(jobs), len(missing), total, len(seconds)))
     return found
-
-
-def last_seconds(root: Path, job: Job) -> float | None:
-    """Seconds that the call took when it was last taken at its configuration, below ``root`` or for what ships."""
-    found: list[tuple[str, float]] = []
-    for file in (root / job.task / job.measurement).glob(f"*/{job.path.name}"):
-        try:
-            _, manifest = read(file)
-        except Unusable:
-            continue
-        if manifest.get("identity", {}).get("config") == job.common["config"]:
-            found.append((str(manifest.get("finished", "")), float(manifest.get("seconds", 0.0))))
-    return max(found)[1] if found else shipped.duration(shipped.FOLDER, job)
 
 
 def table(planned: Sequence[Planned]) -> Table:

@@ -126,6 +126,19 @@ def duration(folder: Path, job: Job) -> float | None:
     return float(members[0]["seconds"]) if members else None
 
 
+def last_seconds(root: Path, job: Job) -> float | None:
+    """Seconds that ``job`` took when it was last measured at its configuration, below ``root`` or for what ships."""
+    found: list[tuple[str, float]] = []
+    for file in (root / job.task / job.measurement).glob(f"*/{job.path.name}"):
+        try:
+            _, manifest = read(file)
+            if manifest["identity"]["config"] == job.common["config"]:
+                found.append((str(manifest["finished"]), float(manifest["seconds"])))
+        except (Unusable, KeyError, TypeError, ValueError):
+            continue
+    return max(found)[1] if found else duration(FOLDER, job)
+
+
 @lru_cache(maxsize=64)
 def _opened(path: Path, _: int) -> Pack | Unusable:
     try:
