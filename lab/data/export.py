@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,8 @@ from lab.errors import LabError
 
 Precision = Literal["float64", "float32"]
 PLAIN_LINE_SECONDS = 10.0
+# A file is never smaller than the numbers by more than this: a number of text takes two characters, what repeats is compressed.
+LEAST = {".npz": 1, ".safetensors": 1, ".jsonl": 4, ".parquet": 16}
 
 
 def export(
@@ -49,12 +52,13 @@ def export(
     """
     check_out(out)
     first = next(source.chunks(seed, 1))
-    added(source, first, also)
+    row = _arrays(first | added(source, first, also), precision)
     twice = {"mask", "answer", "risk"} & set(also) & set(first)
     if twice:
         raise LabError(
             f"{source.name} has a field {min(twice)!r} already, so that a column of that name cannot be added; leave it out of --also"
         )
+    _check_space(out, count, sum(value.nbytes for value in row.values()))
     recurrence = None
     if source.part == "all":
         recurrence = Recurrence(fingerprints(source.block(seed, 0, below="fresh")))
@@ -74,15 +78,31 @@ def export(
             for prompts in source.chunks(seed, count, chunk):
                 if recurrence is not None:
                     recurrence.see(prompts)
-                columns = prompts | added(source, prompts, also)
-                yield {
-                    name: (value.to(getattr(torch, precision)) if value.is_floating_point() else value).numpy()
-                    for name, value in columns.items()
-                }
+                yield _arrays(prompts | added(source, prompts, also), precision)
                 advance(len(next(iter(prompts.values()))))
 
     write_prompts(out, count, arrays(), about)
     return recurrence
+
+
+def _arrays(columns: Mapping[str, torch.Tensor], precision: Precision) -> dict[str, np.ndarray]:
+    """The columns as they are written."""
+    dtype = getattr(torch, precision)
+    return {name: (value.to(dtype) if value.is_floating_point() else value).numpy() for name, value in columns.items()}
+
+
+def _check_space(out: Path, count: int, row: int) -> None:
+    """Refuse a file that cannot fit on its disk, of ``count`` prompts of ``row`` bytes each, before it fills it.
+
+    Raises:
+        LabError: even the least that the format makes of them is more than there is.
+    """
+    needed, free = count * row // LEAST[out.suffix], shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise LabError(
+            f"{count:,} prompts of {row:,} bytes make a file of at least {needed // 10**9:,} GB and {out.parent} has "
+            f"{free // 10**9:,} GB free; choose a smaller --count, or name a file on another disk with --out"
+        )
 
 
 class _progress:
