@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lab import statistics
-from lab.errors import LabError, nearest, told
+from lab.errors import LabError, located, nearest, place_in, told
 from lab.evidence import Evidence, Verdict
 from lab.evidence import Relation as Relation
 from lab.power import chance_of_verdict
@@ -212,17 +212,18 @@ def _under(setting: Mapping[str, Any]) -> str:
 
 
 def _evidence(claim: Claim, results: Any, setting: Mapping[str, Any]) -> Evidence:
+    file = Path(inspect.unwrap(claim.check).__code__.co_filename)
     try:
         found = claim.check(results, **setting)
     except KeyboardInterrupt:
         raise
     except LabError as error:
-        raise LabError(f"{claim.id}{_under(setting)}: {error}") from error
+        raise LabError(f"{claim.id}{_under(setting)}: {located(error, file)}") from error
     except SystemExit as error:
-        raise LabError(f"the check of {claim.id} called sys.exit({error.code!r}); return Evidence") from error
+        where = place_in(error, file)
+        raise LabError(f"{where}the check of {claim.id} called sys.exit({error.code!r}); return Evidence") from error
     except BaseException as error:
-        where = told(error, Path(inspect.unwrap(claim.check).__code__.co_filename))
-        raise LabError(f"{claim.id}{_under(setting)} cannot be judged: {where}") from error
+        raise LabError(f"{claim.id}{_under(setting)} cannot be judged: {told(error, file)}") from error
     if not isinstance(found, Evidence):
         raise LabError(f"the check of {claim.id} returned {type(found).__name__}, not Evidence")
     return found if found.allowance == claim.allowance else replace(found, allowance=claim.allowance)

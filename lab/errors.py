@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
+
+# What lies there is nobody's own file, also where a user's folder holds it, such as one with an environment in it.
+_OTHERS = (Path(__file__).parent, *(Path(sysconfig.get_path(one)) for one in ("stdlib", "purelib", "platlib")))
 
 
 class LabError(Exception):
@@ -28,21 +33,43 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def told(error: BaseException, file: Path) -> str:
     """What went wrong in a user's file, and where: "own.py, line 12, NameError: name 'maen' is not defined (did you …)".
 
-    The line is the last one that ran in the file, or in one that lies beside it.
+    The line is the last one that ran in the file, or in one that lies beside or below it.
     """
-    frame, line = _last_in(error.__traceback__, file)
-    place = "" if frame is None else f"{Path(frame.f_code.co_filename).name}, line {line}, "
+    frame, _ = _last_in(error.__traceback__, file)
     message = " ".join(str(error).split()) or "without a message"
+    place = place_in(error, file)
     return f"{place}{type(error).__name__}: {message[:500]}{_meant(error, frame)}{_no_label(error)}"
+
+
+def place_in(error: BaseException, file: Path) -> str:
+    """Where in a user's files it went wrong, to be put before what did: "own.py, line 12, "; nothing where it did elsewhere."""
+    frame, line = _last_in(error.__traceback__, file)
+    if frame is None:
+        return ""
+    return f"{Path(frame.f_code.co_filename).relative_to(file.parent).as_posix()}, line {line}, "
+
+
+def located(error: LabError, file: Path) -> str:
+    """The sentence of an error that a user's file led to, with the place in it; as it is where it names one already."""
+    place, sentence = place_in(error, file), str(error)
+    named = isinstance(error, OSError) or re.search(r"\.py, line \d", sentence)
+    return sentence if named else f"{place}{sentence}"
 
 
 def _last_in(trace: TracebackType | None, file: Path) -> tuple[FrameType | None, int]:
     found: tuple[FrameType | None, int] = (None, 0)
     while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename).parent == file.parent:
+        if _is_own(Path(trace.tb_frame.f_code.co_filename), file.parent):
             found = trace.tb_frame, trace.tb_lineno
         trace = trace.tb_next
     return found
+
+
+def _is_own(path: Path, folder: Path) -> bool:
+    """Whether code is the user's: beside or below the user's file, and neither this lab's nor installed."""
+    if path.parent == folder:
+        return True
+    return path.is_relative_to(folder) and not any(path.is_relative_to(one) for one in _OTHERS)
 
 
 def _meant(error: BaseException, frame: FrameType | None) -> str:

@@ -17,10 +17,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
@@ -33,8 +33,8 @@ from threadpoolctl import threadpool_limits
 from lab import context, shipped
 from lab.catalogue import load
 from lab.configuration import config_from_dict
-from lab.errors import LabError, nearest, told
-from lab.files import results_folder
+from lab.errors import LabError, located, nearest, place_in, told
+from lab.files import NotWritten, results_folder
 from lab.labels import Measured
 from lab.progress import Progress, open_progress
 from lab.runs import Job, Store, Stored, minor_versions, provenance
@@ -120,11 +120,14 @@ def execute(
     with MEASURING, context.job(context.JobContext(job.device, scratch, networks, listener)):
         try:
             return task.measurements[job.measurement].measure(config, job.seeds, job.case), provenance()
-        except (LabError, KeyboardInterrupt):
+        except (KeyboardInterrupt, NotWritten):
             raise
+        except LabError as error:
+            raise LabError(located(error, job.file)) from error
         except SystemExit as error:
             raise Failed(
-                f"RuntimeError: it called sys.exit or os._exit ({error.code!r}), which ends no measurement"
+                f"{place_in(error, job.file)}SystemExit: it called sys.exit or os._exit ({error.code!r}), "
+                "which ends no measurement"
             ) from error
         except BaseException as error:
             raise Failed(told(error, job.file)) from error
@@ -257,9 +260,7 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
     suspects: list[tuple[Job, int]] = []
     serial = session.workers == 1 and not session.cluster
     try:
-        with open_progress(
-            {labels[job.path]: shipped.duration(shipped.FOLDER, job) for job in jobs}, session.quiet
-        ) as progress:
+        with open_progress(_expected(jobs, labels, session), session.quiet, _slots(session)) as progress:
             while waiting or suspects:
                 alone = not waiting
                 waiting, suspects = (suspects, []) if alone else (waiting, suspects)
@@ -321,6 +322,11 @@ def run(jobs: Sequence[Job], session: Session, finish: Callable[[Job, Measured],
         _raise(failures, done, len(jobs), store.root)
 
 
+def _expected(jobs: Sequence[Job], labels: Mapping[Path, str], session: Session) -> dict[str, float | None]:
+    """By the label of every job, the seconds that it took when it was last measured; None where it never was, or nobody looks."""
+    return {labels[job.path]: None if session.quiet else shipped.last_seconds(session.results, job) for job in jobs}
+
+
 def _labels(jobs: Sequence[Job]) -> dict[Path, str]:
     """What to call each job, by the path of its result; jobs of one measurement at several sizes differ in their key alone."""
     several = {label for label, number in Counter(job.label for job in jobs).items() if number > 1}
@@ -337,8 +343,8 @@ def interrupted_sentence(done: int, total: int, root: Path) -> str:
 
 def _lost_worker(job: Job) -> LabError:
     return LabError(
-        f"the worker measuring {job.label} died {ATTEMPTS} times, probably for want of memory; "
-        "choose a smaller size or fewer --workers, finished measurements are kept"
+        f"the worker measuring {job.label} died {ATTEMPTS} times, probably for want of memory unless "
+        "something else is said above; choose a smaller size or fewer --workers, finished measurements are kept"
     )
 
 
@@ -483,12 +489,7 @@ def _open_cluster(session: Session) -> Iterator[tuple[Executor, int, Callable[[]
     except Exception as error:  # what listens there may answer anything
         if owned is not None:
             owned.close()
-        raise LabError(
-            f"the cluster {session.cluster!r} does not answer within {CONNECT_SECONDS} s "
-            f"({_first_line(error)}); give 'local', "
-            f"the address of a running scheduler (tcp://host:port), or one of {', '.join(BATCH_SYSTEMS)} "
-            "configured for dask-jobqueue"
-        ) from error
+        raise _no_cluster(session.cluster, error) from error
     try:
         slots = max(2 * _workers_of(client), 2 * workers)
         # Dask sends a lost worker's calls to another one by itself.
@@ -497,6 +498,21 @@ def _open_cluster(session: Session) -> Iterator[tuple[Executor, int, Callable[[]
         client.close()
         if owned is not None:
             owned.close()
+
+
+def _no_cluster(cluster: str, error: Exception) -> LabError:
+    """Why no measurement can be sent to a cluster, and what to do."""
+    if cluster in BATCH_SYSTEMS:
+        return LabError(
+            f"the batch system {cluster} cannot be asked for workers ({_first_line(error)}); set it up below "
+            f"`jobqueue: {cluster}:` in ~/.config/dask/jobqueue.yaml (cores and memory at least), or leave --cluster out"
+        )
+    late = isinstance(error, TimeoutError | OSError)
+    what = f"does not answer within {CONNECT_SECONDS} s" if late else "cannot be used"
+    return LabError(
+        f"the cluster {cluster!r} {what} ({_first_line(error)}); give 'local', the address of a running scheduler "
+        f"(tcp://host:port), or one of {', '.join(BATCH_SYSTEMS)} configured for dask-jobqueue"
+    )
 
 
 def _workers_of(client: Any) -> int:
@@ -523,10 +539,11 @@ class _ShareFile:
         now = time.monotonic()
         if now - self.last > 0.5:
             self.last = now
-            self.path.mkdir(parents=True, exist_ok=True)
             temporary = self.path / f".share.{os.getpid()}"
-            temporary.write_text(f"{done:.6f}", encoding="utf-8")
-            os.replace(temporary, self.path / "share")
+            with suppress(OSError):  # a note for a bar on a screen, without which a measurement goes on
+                self.path.mkdir(parents=True, exist_ok=True)
+                temporary.write_text(f"{done:.6f}", encoding="utf-8")
+                os.replace(temporary, self.path / "share")
 
 
 def _listener(progress: Progress, label: str, scratch: Path, serial: bool) -> Callable[[float], None]:

@@ -13,7 +13,7 @@ from typing import Any
 from lab import shipped
 from lab.catalogue import is_called
 from lab.claims import Claim, Judgement, judge, timed
-from lab.errors import LabError, nearest, told
+from lab.errors import LabError, located, nearest, told
 from lab.execution import Session
 from lab.figures import Sheet, save
 from lab.files import FOLDERS, require_writable, write
@@ -238,8 +238,10 @@ def _drawing(part: Results, name: str, folder: Path, verdicts: Verdicts) -> Call
 def _sheet(part: Results, name: str) -> Sheet:
     try:
         sheet = part.task.figures[name](part)
-    except (LabError, KeyboardInterrupt):
+    except KeyboardInterrupt:
         raise
+    except LabError as error:
+        raise LabError(located(error, part.task.file)) from error
     except BaseException as error:
         raise LabError(f"it cannot be drawn: {told(error, part.task.file)}") from error
     if not isinstance(sheet, Sheet):

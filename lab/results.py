@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -156,6 +157,7 @@ def ensure(jobs: Sequence[Job], session: Session, arrived: Callable[[Job], None]
         arrived(job)
 
     if missing:
+        _check_not_begun_by_itself()
         if not session.quiet and len(missing) < len(jobs):
             known = len(jobs) - len(missing)
             print(f"{known} of {len(jobs)} calls are known already, {len(missing)} are made now", file=sys.stderr)
@@ -181,6 +183,19 @@ def ensure(jobs: Sequence[Job], session: Session, arrived: Callable[[Job], None]
             for lock in locks:
                 lock.release()
     return [_present(found[job.path]) for job in jobs]
+
+
+def _check_not_begun_by_itself() -> None:
+    """Refuse to measure for a script that a worker process runs again, as it does to know what the script defines."""
+    if not getattr(
+        multiprocessing.current_process(), "_inheriting", False
+    ):  # by which Python itself knows that it reads
+        return
+    main = getattr(sys.modules.get("__mp_main__") or sys.modules["__main__"], "__file__", None) or "this script"
+    raise LabError(
+        f"{main} measures while a worker process reads it, which would measure everything again in every worker; put what "
+        "it does, after what it defines, below `if __name__ == '__main__':`, or measure with 1 worker"
+    )
 
 
 def _measured_by(lock: filelock.BaseFileLock) -> str:

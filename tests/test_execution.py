@@ -23,7 +23,7 @@ import torch
 from lab import LabError
 from lab.catalogue import load
 from lab.cli import main
-from lab.execution import Session, _open_cluster, _Watch, execute
+from lab.execution import Session, _no_cluster, _open_cluster, _ShareFile, _Watch, execute
 from lab.files import PROJECT
 from lab.results import Results, ensure
 from lab.runs import versions
@@ -62,7 +62,7 @@ def test_neither_the_place_nor_a_killed_worker_changes_a_bit(tmp_path: Path, ser
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://127.0.0.1:9"])
 def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path, address: str, monkeypatch) -> None:
     monkeypatch.setattr("lab.execution.CONNECT_SECONDS", 1)
-    with pytest.raises(LabError, match="does not answer within 1 s"):
+    with pytest.raises(LabError, match="does not answer within 1 s|cannot be used"):
         measured(Session(tmp_path, quiet=True, cluster=address))
 
 
@@ -82,11 +82,44 @@ def test_what_is_no_scheduler_has_as_long_as_it_takes_to_connect(answer: bytes, 
         threading.Thread(target=listen, daemon=True).start()
         session = Session(cluster=f"tcp://127.0.0.1:{server.getsockname()[1]}")
         begun = time.monotonic()
-        with pytest.raises(LabError, match="does not answer within 1 s"), _open_cluster(session):
+        with pytest.raises(LabError, match="does not answer within 1 s|cannot be used"), _open_cluster(session):
             pass
         assert time.monotonic() - begun < 10
     gc.collect()  # a client that was half made would end in a traceback of its destructor
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_batch_system_that_is_not_set_up_is_no_time_out() -> None:
+    said = str(_no_cluster("slurm", ValueError("You must specify how much cores to use per job")))
+    assert "within" not in said
+    assert "set it up below `jobqueue: slurm:` in ~/.config/dask/jobqueue.yaml" in said
+    assert "'tcp://x:1' does not answer within" in str(_no_cluster("tcp://x:1", TimeoutError()))
+    assert "'tcp://x:1' cannot be used (no scheduler)" in str(_no_cluster("tcp://x:1", ValueError("no scheduler")))
+
+
+def test_a_note_of_progress_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    _ShareFile(tmp_path / "file" / "scratch")(0.5)
+
+
+UNGUARDED = """
+from pathlib import Path
+import multiprocessing
+from lab.catalogue import load
+from lab.execution import Session
+from lab.results import Results
+task = load(Path(__file__).with_name("slow.py"))
+multiprocessing.current_process()._inheriting = True  # as while a worker process reads the script that began it
+Results(task, task.config("smoke"), Session(Path(__file__).with_name("results"), quiet=True))[task.measurements["wait"]]
+"""
+
+
+def test_a_script_that_a_worker_reads_does_not_measure_again(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    (tmp_path / "script.py").write_text(UNGUARDED, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True)
+    assert "script.py measures while a worker process reads it" in done.stderr
+    assert "below `if __name__ == '__main__':`" in done.stderr
 
 
 def test_a_cluster_without_workers_is_said_now_and_then(caplog) -> None:
@@ -300,7 +333,9 @@ def test_a_measurement_that_calls_exit_fails(tmp_path: Path) -> None:
     text = SLOW.replace('raise ValueError("seed 2 is bad")', "raise SystemExit(0)")
     (tmp_path / "leaves.py").write_text(text, encoding="utf-8")
     leaving = load(tmp_path / "leaves.py")
-    with pytest.raises(LabError, match=r"seed 2 failed with RuntimeError: it called sys.exit or os._exit \(0\)"):
+    with pytest.raises(
+        LabError, match=r"seed 2 failed with leaves.py, line \d+, SystemExit: it called sys.exit or os._exit \(0\)"
+    ):
         Results(leaving, leaving.config_type(bad=2), Session(tmp_path, quiet=True))[leaving.measurements["wait"]]
     (tmp_path / "exits.py").write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
     with pytest.raises(LabError, match="exits.py, line 2, cannot be imported: SystemExit: 0"):

@@ -18,8 +18,11 @@ from lab import LabError
 from lab.catalogue import load
 from lab.cli import main
 from lab.configuration import check_config, config_from_dict, plain
+from lab.errors import place_in, told
 from lab.execution import Failed, Session, execute
+from lab.files import PROJECT
 from lab.results import Results
+from lab.tasks import seeds_below
 
 HEAD = """
 from dataclasses import dataclass
@@ -120,12 +123,12 @@ def test_a_right_file_runs(own: Own) -> None:
         ),
         (
             (HEAD, MEASUREMENT, FIGURE.replace('["mean"]', '["maen"]')),
-            "the figure picture of own: means returned no array 'maen' (did you mean 'mean'?); it returned mean",
+            "the figure picture of own: own.py, line 19, means returned no array 'maen' (did you mean 'mean'?); it returned mean",
         ),
         ((HEAD, MEASUREMENT, CLAIM.replace(".max()", "[7]")), "own/A cannot be judged: own.py, line 17, IndexError"),
         (
             (HEAD, MEASUREMENT, CLAIM.replace("+ shift", "+ shift + np.nan")),
-            "own/A: the measured value of this evidence is not",
+            "own/A: own.py, line 17, the measured value of this evidence is not",
         ),
         ((HEAD, MEASUREMENT, CLAIM.replace("shift=9", "shfit=9")), "sets ['shfit'] (did you mean 'shift'?)"),
         (
@@ -146,6 +149,52 @@ def test_a_mistake_is_answered_by_what_and_where(own: Own, parts: tuple[str, ...
     last = errors.strip().splitlines()[-1]
     assert (status, last[:5]) == (2, "lab: ")
     assert sentence in last
+
+
+SAYS_SO = MEASUREMENT.replace(
+    "    return", "    from lab import LabError\n    raise LabError('raise batch')\n    return"
+)
+EXITS = MEASUREMENT.replace("    return", "    import sys\n    sys.exit(3)\n    return")
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ((SAYS_SO,), "own means seed 0: own.py, line 14, raise batch"),
+        ((EXITS,), "own means seed 0 (and 1 more) failed with own.py, line 14, SystemExit: it called sys.exit"),
+        (
+            (MEASUREMENT, CLAIM.replace('["mean"]', '["maen"]')),
+            "own/A: own.py, line 17, means returned no array 'maen'",
+        ),
+        ((MEASUREMENT, CLAIM.replace('"<="', '"=<"')), "own.py, line 17, "),
+        (
+            (MEASUREMENT, CLAIM.replace("    return", "    raise SystemExit(3)\n    return")),
+            "own.py, line 17, the check of",
+        ),
+    ],
+)
+def test_a_sentence_of_the_lab_names_the_line_that_led_to_it(own: Own, parts: tuple[str, ...], sentence: str) -> None:
+    status, _, errors = own.run(HEAD, *parts)
+    assert (status, sentence in errors) == (2, True), errors
+
+
+def test_an_error_below_the_folder_of_a_file_names_its_own_line(tmp_path: Path) -> None:
+    """In a package of the user's, with the name that was meant; what is installed below the folder is nobody's own."""
+    inner = tmp_path / "package_of_own" / "inner.py"
+    inner.parent.mkdir()
+    inner.write_text("number = 1\ndef f():\n    return nubmer\n", encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(inner.read_text(encoding="utf-8"), str(inner), "exec"), names)
+    with pytest.raises(NameError) as raised:
+        names["f"]()
+    said = told(raised.value, tmp_path / "own.py")
+    assert said.startswith(
+        "package_of_own/inner.py, line 3, NameError: name 'nubmer' is not defined (did you mean 'number'?)"
+    )
+    assert place_in(raised.value, tmp_path / "other" / "own.py") == ""
+    with pytest.raises(LabError) as refused:
+        seeds_below(0, -1)
+    assert "lab/" not in place_in(refused.value, PROJECT / "own.py")
 
 
 CAUGHT_BY_TYPES = {
