@@ -359,7 +359,7 @@ def _status(verdicts: Verdicts) -> int:
 
 def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     session = options.where.session(options.fresh)
-    if options.sweep:
+    if options.sweep is not None:
         return _sweep(parts, options, configs, session)
     seeds = options.seeds or None
     if seeds and options.fresh is not None:

@@ -21,6 +21,7 @@ from lab.catalogue import discover, find_parts
 from lab.errors import LabError
 from lab.execution import Session
 from lab.figures import Sheet, save
+from lab.files import path_from
 from lab.report import number
 from lab.reproduction import Verdicts, judge_all
 from lab.results import Results, ensure
@@ -85,7 +86,7 @@ def side(text: str, session: Session) -> Side:
     name, *changes = run.split(",")
     file, colon, preset = name.rpartition(":")
     task, preset = (file, preset) if colon else (name, "ci")
-    root = Path(folder).expanduser().absolute() if folder else None
+    root = path_from(folder).absolute() if folder else None
     if root is not None and not root.is_dir():
         raise LabError(f"{text}: there is no results folder {folder}; name one that `lab run --results` wrote to")
     parts = [*find_parts(task)]
@@ -113,7 +114,7 @@ def side(text: str, session: Session) -> Side:
 
 def _from_records(text: str) -> Side:
     try:
-        records = json.loads(Path(text).expanduser().read_text(encoding="utf-8"))
+        records = json.loads(path_from(text).read_text(encoding="utf-8"))
         found = {one["id"]: one for one in records}
         for one in records:
             one["verdict"], one["measured"], one["interval"], one["samples"], one["bound"], one["relation"]

@@ -38,7 +38,22 @@ REMEDY = "free some space, ask for the right to write there, or name another fol
 def results_folder() -> Path:
     """Where finished measurements are kept: $LAB_RESULTS, or ``results`` of the clone or else of the working directory."""
     chosen = os.environ.get("LAB_RESULTS")
-    return Path(chosen) if chosen else (PROJECT if CLONE else Path.cwd()) / "results"
+    return Path(os.path.expanduser(chosen)) if chosen else (PROJECT if CLONE else Path.cwd()) / "results"
+
+
+def path_from(text: str) -> Path:
+    """A path as a user writes it: `~` is the home of its user.
+
+    Raises:
+        LabError: there is no such user, or nothing can be called so.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise LabError(f"{text[:100]!r} cannot be the path of anything ({why.lower()}); name another one") from error
+    return path
 
 
 def require_clone(command: str) -> None:

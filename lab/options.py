@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from lab.errors import LabError
-from lab.files import PROJECT, results_folder
+from lab.files import PROJECT, path_from, results_folder
 
 if TYPE_CHECKING:
     from lab.execution import Session
@@ -27,6 +28,19 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+# The type of every option and argument that is a path.
+AnyPath = Annotated[
+    Path,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: path_from(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Where:
     """Where measurements are taken and kept."""
@@ -38,7 +52,7 @@ class Where:
     cluster: str = ""
     """'local' (Dask on this machine), the address of a Dask scheduler, or a batch system set up for
     dask-jobqueue (slurm, pbs, sge, lsf, htcondor, oar)"""
-    results: Path = dataclasses.field(default_factory=results_folder)
+    results: AnyPath = dataclasses.field(default_factory=results_folder)
     """folder of finished measurements"""
     again: tuple[str, ...] = ()
     """measurements to take again although they come with the lab, by name or part, with shell wildcards: '*' takes all,
@@ -53,11 +67,7 @@ class Where:
             raise LabError(f"--fresh {root} is below 0; name a root: 1, 2 and so on")
         check_device(self.device)
         check_cluster(self.cluster)
-        try:
-            folder = self.results.expanduser().absolute()
-        except RuntimeError as error:  # the home of nobody
-            raise LabError(f"--results {self.results} is no folder ({error}); name another one") from error
-        return Session(folder, self.device, self.workers, self.cluster, root=root, again=self.again)
+        return Session(self.results.absolute(), self.device, self.workers, self.cluster, root=root, again=self.again)
 
 
 Located = Annotated[Where, tyro.conf.arg(name="")]
@@ -98,7 +108,7 @@ class Run:
     """the seeds to measure, instead of the preset's number of them"""
     fresh: int | None = None
     """draw the seeds below this root (1, 2, …) instead of the one that the evidence was drawn below"""
-    sweep: str = ""
+    sweep: str | None = None
     """FIELD=A,B,C: measure and judge at each of these values of a field of the configuration, as a table and a curve"""
     only: tuple[str, ...] = ()
     """names of figures, claims or measurements: these alone, with what they need"""
@@ -152,10 +162,10 @@ class Diagnose:
     """fresh prompts, half of them to fit parameters, half to judge"""
     seed: int = 0
     """root of the prompts"""
-    out: Path | None = None
+    out: AnyPath | None = None
     """folder of diagnosis.json, diagnosis.png and the data behind it, with a folder for each of several predictors;
     results/diagnosis/TASK, with a folder for each, if left out"""
-    candidates: Path | None = None
+    candidates: AnyPath | None = None
     """FILE.py with closed forms of your own: those it registers, and CANDIDATES = {"name": predictor}"""
     device: str = "cpu"
     """where the predictors compute: cpu, cuda or cuda:N"""
@@ -191,7 +201,7 @@ class Notebooks:
 class New:
     """Write a complete task to begin with: a file that runs, to be changed line by line."""
 
-    name: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    name: Annotated[AnyPath, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """its name, such as my-paper, or the folder to write it to and its name; nothing there is overwritten"""
     folder: bool = False
     """write a folder, with the generator and the closed form in a module beside the task"""
@@ -203,7 +213,7 @@ class Export:
 
     claim: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CLAIM")]
     """id of a claim, or FILE.py:CLAIM"""
-    out: Path | None = None
+    out: AnyPath | None = None
     """the script; named after the claim, in the working directory, if left out"""
     preset: str = "ci"
     """smoke, ci or paper"""
@@ -231,7 +241,7 @@ class Data:
     """name of a generator, or FILE.py:NAME"""
     count: int
     """number of prompts"""
-    out: Path
+    out: AnyPath
     """the file: .parquet, .npz, .jsonl or .safetensors"""
     seed: int = 0
     """root of the stream; the first prompts are the same for every count and chunk"""
@@ -257,7 +267,7 @@ class Stored:
     """remove results of older code or other versions, and unfinished work of old keys"""
     json: bool = False
     """machine-readable output"""
-    results: Path = dataclasses.field(default_factory=results_folder)
+    results: AnyPath = dataclasses.field(default_factory=results_folder)
     """folder of finished measurements"""
 
 
@@ -275,7 +285,7 @@ class Compare:
     """the same"""
     everything: bool = False
     """show claims that do not differ, too"""
-    out: Path = dataclasses.field(default_factory=lambda: results_folder() / "comparison")
+    out: AnyPath = dataclasses.field(default_factory=lambda: results_folder() / "comparison")
     """folder of comparison.png and the data behind it"""
     where: Located = Where()
 
@@ -294,7 +304,7 @@ class Site:
 
     sheets: tyro.conf.Positional[tuple[str, ...]] = ()
     """names of sheets to show; all if left out"""
-    out: Path = PROJECT / "build" / "site"
+    out: AnyPath = PROJECT / "build" / "site"
     """folder of the site; one that is there is replaced"""
 
 

@@ -14,6 +14,7 @@ import pytest
 from lab import cli
 from lab.catalogue import discover, find_claims
 from lab.cli import PREDICTORS, TASK_NAMES, Diagnose, Run, _name_first, main
+from lab.options import parse
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 
@@ -51,6 +52,36 @@ def test_a_fresh_root_draws_seeds_that_no_other_root_has(tiny: list[str], tmp_pa
     for claims in (tiny, ["mesa-optimization/T1"]):  # the second has no seeds to draw
         assert main(["check", *claims, "--fresh", "-1"]) == 2
         assert "--fresh -1 is below 0; name a root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["diagnose", "nothing:f"], ["compare", "a", "b"], ["data", "linear-regression", "--count", "1"], ["site"]],
+)
+def test_every_path_begins_at_the_home_that_it_names(arguments: list[str], tmp_path: Path, monkeypatch) -> None:
+    """As an option with its value behind a sign, where no shell says what `~` is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse([*arguments, "--out=~/here"]).out == tmp_path / "here"
+    assert parse(["results", "--results=~/there"]).results == tmp_path / "there"
+    assert parse(["new", "~/my-paper"]).name == tmp_path / "my-paper"
+
+
+def test_a_path_that_is_too_long_is_a_sentence(tiny: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "a" * 300
+    for command in (
+        ["results", "--results", long],
+        ["compare", f"{tiny[0]}@{long}", tiny[0], *tiny[1:]],
+        ["compare", f"{long}.json", tiny[0], *tiny[1:]],
+        ["check", tiny[0], "--results", long],
+    ):
+        assert main(command) == 2
+        assert "cannot be the path of anything (file name too long)" in capsys.readouterr().err
+
+
+def test_a_sweep_over_nothing_is_refused(tiny: list[str], capsys) -> None:
+    assert main(["run", *tiny, "--sweep", ""]) == 2
+    assert "--sweep '' names no values" in capsys.readouterr().err
 
 
 def test_power_says_which_outcomes_are_unlikely_to_come_again(tiny: list[str], capsys) -> None:
@@ -140,7 +171,7 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
         (["run", "/nowhere/task.py"], "there is no file /nowhere/task.py"),
         (["check", "causallm-icl/T11"], "no claim matches 'causallm-icl/T11' (did you mean"),
         (["show", "causallm-icl/T11"], "no claim matches"),
-        (["check", "--results=~nobody_of_this_name"], "--results ~nobody_of_this_name is no folder"),
+        (["check", "--results=~nobody_of_this_name"], "'~nobody_of_this_name' cannot be the path of anything"),
         (["check", "--workers", "0"], "--workers 0 is below 1"),
         (["check", "causallm-icl/T1", "--cluster", "nosuch"], "--cluster 'nosuch' names no cluster"),
         (["check", "causallm-icl/T1", "--cluster", "slrum"], "names no cluster (did you mean 'slurm'?)"),

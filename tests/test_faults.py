@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import runs
+from lab import options, runs
 from lab.errors import LabError
 from tests.faults import __main__ as whole
-from tests.faults import bits, command_lines, kills, stale, task_files
+from tests.faults import bits, command_lines, grammar, kills, stale, task_files
 from tests.faults.answers import TRACEBACK, Answer, fault
 from tests.faults.counts import Counts, Tally, from_record
 from tests.faults.damages import damages
@@ -52,6 +52,10 @@ def test_what_changes_a_number_changes_its_fingerprint(unchecked: None) -> None:
 
 def test_threads_give_the_same_bits(unchecked: None) -> None:
     assert bits.bits(1, 0, {"threads": bits.in_threads}, SLEEPER).failures == {}
+
+
+def test_the_command_lines_are_of_every_command() -> None:
+    assert set(options.COMMANDS) <= set(grammar.COMMANDS) == set(grammar.PIECES)
 
 
 # Each group is shown something broken.

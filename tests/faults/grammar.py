@@ -198,6 +198,9 @@ def _run(rng: Random) -> list[Piece]:
     name = _name(rng, ("own.py",) * 12 + ("./own.py", "drawn.py", "tiny", "sheet", "sheet/one"))
     prefix = "--one." if name.words == ("sheet",) else "--"
     sizes = [
+        _option("--sweep", ("size=3,4",), lambda word: not word.startswith("-"), 0.05)(rng)
+        if prefix == "--"
+        else Piece(()),
         _option(f"{prefix}size", ("3", "10", "4"), _no_whole_number)(rng),
         _option(f"{prefix}draws", ("2", "6", "3"), _no_whole_number)(rng),
         _several(f"{prefix}inner.scales", ("1.0", "2", "0.5"), _no_number, False)(rng),
@@ -269,6 +272,70 @@ def _nothing(rng: Random) -> list[Piece]:
     return [_name(rng, ("tiny", "own.py")) for _ in range(rng.choice((0, 1, 2)))]
 
 
+# Words for paths below the folder of the trial: nothing outside it is written or removed.
+PATHS = tuple(word for word in ODD if not word.startswith((".", "/")))
+
+
+def _path(name: str, good: Sequence[str], chance: float = 0.3) -> Draw:
+    """An option that is a path, now and then an odd one."""
+    return lambda rng: Piece((name, rng.choice(PATHS if rng.random() < 0.2 else good)) if rng.random() < chance else ())
+
+
+def _new(rng: Random) -> list[Piece]:
+    name = rng.choice(PATHS) if rng.random() < 0.4 else f"task-{rng.randrange(10**6)}"
+    return [Piece((name,)), _flag("--folder", 0.3)(rng)]
+
+
+def _side(rng: Random) -> Piece:
+    good = ("own.py", "own.py:smoke", "own.py,size=3", "own.py:smoke,draws=2", "tiny", "sheet/one", "tiny@results")
+    if rng.random() < 0.7:
+        return Piece((rng.choice(good),))
+    wrong = ("own.py:nonsense", "own.py,nothing=3", "own.py,size=x", "nothing.py", "own.py@nowhere", "nothing.json")
+    word = rng.choice((*wrong, f"own.py@{'a' * 300}", f"{'a' * 300}.json", "own.py@~nobody_of_this_name/x"))
+    return Piece((word,), (word,))
+
+
+def _compare(rng: Random) -> list[Piece]:
+    sides = [_side(rng), _side(rng)]
+    return [*sides, _flag("--everything", 0.2)(rng), _path("--out", ("c1", "~/c2"), 0.5)(rng), *_where(rng)]
+
+
+def _results(rng: Random) -> list[Piece]:
+    names = [_name(rng, ("tiny", "sheet", "own.py")) for _ in range(rng.choice((0, 1, 1)))]
+    flags = [_flag("--prune", 0.1)(rng), _flag("--json", 0.3)(rng)]
+    return [*names, *flags, _path("--results", ("results", "~/results", "r1"))(rng)]
+
+
+def _data(rng: Random) -> list[Piece]:
+    sizes = ("--dimension", "2", "--context-length", "3", "--query-length", "1")
+    count, odd = _odd_or(rng, ("1", "20", "300"), 0.3)
+    return [
+        _name(rng, ("linear-regression",), 0.1),
+        Piece(("--count", count), (f"--count {count}",) if odd and _no_whole_number(count) else ()),
+        Piece(("--out", rng.choice(("d.npz", "d.jsonl", "~/d.safetensors", "nowhere/d.npz", *PATHS)))),
+        Piece(sizes if rng.random() < 0.9 else ()),
+        _option("--seed", ("0", "1"), _no_whole_number, 0.2)(rng),
+        _option("--part", ("all", "train", "held-out"), lambda word: not word.startswith("-"), 0.2)(rng),
+        _option("--share", ("0.1", "0.5"), _no_number, 0.2)(rng),
+        _option("--chunk", ("1", "8"), _no_whole_number, 0.2)(rng),
+    ]
+
+
+def _cite(rng: Random) -> list[Piece]:
+    return [_name(rng, ("tiny", "tiny/A1", "sheet", "ding-2024-causallm"), 0.2) for _ in range(rng.choice((1, 1, 2)))]
+
+
+def _export(rng: Random) -> list[Piece]:
+    claim = _name(rng, ("own.py:A1", "tiny/A1", "sheet/A1", "tiny/*"), 0.4)
+    return [claim, PRESET(rng), _path("--out", ("e1.py", "~/e2.py", "nowhere/e.py"), 0.6)(rng), *_where(rng)]
+
+
+def _site(rng: Random) -> list[Piece]:
+    """Mostly names of no sheet: a site takes many seconds."""
+    wrong = Piece((NOTHING,), (NOTHING,))
+    return [wrong, _path("--out", ("s1", "~/s2"), 0.5)(rng)]
+
+
 PIECES: dict[str, Callable[[Random], list[Piece]]] = {
     "run": _run,
     "check": _check,
@@ -278,8 +345,17 @@ PIECES: dict[str, Callable[[Random], list[Piece]]] = {
     "diagnose": _diagnose,
     "notebooks": _makes_files,
     "reproduce": _reproduce,
+    "new": _new,
+    "compare": _compare,
+    "results": _results,
+    "data": _data,
+    "cite": _cite,
+    "export": _export,
+    "site": _site,
     **dict.fromkeys(("lis", "runn", "Run", "help", "check ", "", "--version", "version", "\N{PARROT}"), _nothing),
 }
-COMMANDS = {"run": 45, "check": 14, "power": 5, "list": 4, "show": 9, "diagnose": 8, "notebooks": 4, "reproduce": 4} | (
-    dict.fromkeys(("lis", "runn", "Run", "help", "check ", "", "--version", "version", "\N{PARROT}"), 0.8)
+COMMANDS = (
+    {"run": 45, "check": 14, "power": 5, "list": 4, "show": 9, "diagnose": 8, "notebooks": 4, "reproduce": 4}
+    | ({"new": 3, "compare": 6, "results": 5, "data": 5, "cite": 2, "export": 5, "site": 1})
+    | (dict.fromkeys(("lis", "runn", "Run", "help", "check ", "", "--version", "version", "\N{PARROT}"), 0.8))
 )
