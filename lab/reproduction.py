@@ -219,7 +219,7 @@ def _measure_and_draw(
 
 
 def _drawing(part: Results, name: str, folder: Path, verdicts: Verdicts) -> Callable[[], None]:
-    """Draws a figure; an error of its own is noted, as measurements and other figures do not hang on it."""
+    """Draws a figure; an error of its own is noted, as measurements and other figures do not depend on it."""
 
     def plot() -> None:
         try:

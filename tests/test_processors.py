@@ -1,4 +1,4 @@
-"""Verdicts do not hang on the kind of processor: the same claims judged under several sets of instructions.
+"""Verdicts do not depend on the kind of processor: the same claims judged under several sets of instructions.
 
 Each kind is what a processor without the newer instructions would choose, asked for in the environment of a process.
 """

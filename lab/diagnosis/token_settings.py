@@ -162,7 +162,7 @@ class Chains(Tokens):
     length: int = 48
     """tokens of a sequence"""
     order: int = 1
-    """symbols that the law of the next one hangs on"""
+    """symbols that the law of the next one depends on"""
     concentration: float = 1.0
     """of the Dirichlet law of the rows"""
     prefix_length: int = 0

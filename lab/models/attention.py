@@ -40,7 +40,7 @@ class Visible(NamedTuple):
     fused: Tensor  # True where visible, [token, seen] or [model * batch, 1, token, seen]
     hidden: Tensor  # the opposite, [model, batch, 1, token, seen]
     empty: Tensor | None  # [model, batch, 1, token, 1]: rows that see nothing, None where there are none.
-    # `fused` and `hidden` show such rows everything, lest their softmax be 0 / 0, and their sum is dropped.
+    # `fused` and `hidden` show such rows everything, as their softmax would be 0 / 0, and their sum is dropped.
 
 
 class Attention(nn.Module):

@@ -13,7 +13,7 @@
 #
 # The causal relation network (Cui et al. 2024) replaces the softmax by a sum over pairs of tokens,
 # $o_i = \sum_{j \le i} \exp(z_{ij})$, elementwise over $h$ features, and normalises it: $y_i = N(o_i)$ with
-# $N(x) = (x - \bar x) / \mathrm{std}(x)$. Everything hangs on what stands in $z_{ij}$.
+# $N(x) = (x - \bar x) / \mathrm{std}(x)$. Everything depends on what stands in $z_{ij}$.
 #
 # *Without pre-norm*, $z_{ij} = a_i + b_j$, the exponential factors: $o_i = e^{a_i} \sum_{j \le i} e^{b_j}$. One
 # vector of $h$ numbers is all

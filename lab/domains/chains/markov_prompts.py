@@ -1,4 +1,4 @@
-r"""Markov chains as languages: the law of the next symbol hangs on the last m symbols alone.
+r"""Markov chains as languages: the law of the next symbol depends on the last m symbols alone.
 
 A *table* gives, for each of the S^m contexts (x_{t-m+1}, .., x_t), the law of x_{t+1}; the oldest symbol of a
 context is the most significant digit of its number. Ensembles differ by how the table of a sequence arises:

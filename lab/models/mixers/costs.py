@@ -24,7 +24,7 @@ def saved_numbers(run: Callable[[], Any]) -> int:
     def pack(tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
             storage = tensor.untyped_storage()
-            kept[storage.data_ptr(), storage.nbytes()] = tensor  # held, lest its place be used again
+            kept[storage.data_ptr(), storage.nbytes()] = tensor  # held, so that its place is not used again
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -143,7 +143,7 @@ def test_concentrated_rows_may_start_from_their_stationary_law(concentration: fl
     step = (law.unsqueeze(-2) @ drawn.table)[:, 0]
     torch.testing.assert_close(step, law, rtol=0, atol=1e-12)
     assert_law(drawn.tokens[:, :1], states, torch.full((states,), 1 / states, dtype=torch.float64))
-    # Nothing but the first token hangs on how it is drawn: the tables are the same.
+    # Nothing but the first token depends on how it is drawn: the tables are the same.
     plain = dirichlet_chains(stream(0), DRAWS, **sizes)
     torch.testing.assert_close(drawn.table, plain.table, rtol=0, atol=3e-16)
 
