@@ -22,7 +22,7 @@ from lab.errors import LabError
 from lab.execution import Session
 from lab.figures import Sheet, save
 from lab.files import path_from
-from lab.report import number
+from lab.report import damage, drawn_origins, number, origins, requirement
 from lab.reproduction import Verdicts, judge_all
 from lab.results import Results, ensure
 from lab.runs import Job, Store, Stored, Unusable, digest, read
@@ -115,13 +115,13 @@ def side(text: str, session: Session) -> Side:
 def _from_records(text: str) -> Side:
     try:
         records = json.loads(path_from(text).read_text(encoding="utf-8"))
+        if wrong := next(filter(None, map(damage, records)), ""):
+            raise ValueError(wrong)
         found = {one["id"]: one for one in records}
-        for one in records:
-            one["verdict"], one["measured"], one["interval"], one["samples"], one["bound"], one["relation"]
     except OSError as error:
         raise LabError(f"{text} cannot be read: {(error.strerror or str(error)).lower()}; name another file") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise LabError(f"{text} does not hold what `lab check --json` prints ({error!r}); write it anew") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LabError(f"{text} does not hold what `lab check --json` prints ({error}); write it anew") from error
     return Side(text, frozenset(name.split("/")[0] for name in found), found, {})
 
 
@@ -234,14 +234,29 @@ def tables(found: Comparison, everything: bool = False) -> list[Table]:
     if not shown:
         return []
     made = Table(title=escape(f"A = {found.first.text}, B = {found.second.text}"), title_justify="left", box=None)
-    for name in ("claim", "A measured", "A interval", "B measured", "B interval", "bound", "verdict", "differs"):
+    for name in (
+        "claim",
+        "A measured",
+        "A interval",
+        "B measured",
+        "B interval",
+        "bound",
+        "origin",
+        "verdict",
+        "differs",
+    ):
         made.add_column(name, justify="right" if "measured" in name else "left", overflow="fold")
     for row in shown:
         one, other = row.first, row.second
         verdict = one["verdict"] if one["verdict"] == other["verdict"] else f"{one['verdict']} -> {other['verdict']}"
         made.add_row(
             *(row.id, number(one["measured"]), _interval(one), number(other["measured"]), _interval(other)),
-            *(f"{one['relation']} {number(one['bound'])}", verdict, row.differs),
+            *(
+                " or ".join(dict.fromkeys(map(requirement, (one, other)))),
+                escape(origins([one, other])),
+                verdict,
+                row.differs,
+            ),
             style="bold red" if row.differs == "verdict" else "",
         )
     return [made]
@@ -273,7 +288,9 @@ def draw(found: Comparison, folder: Path) -> Path | None:
     for row in rows:
         ends = [_ends(one) for one in (row.first, row.second)]
         what = "intervals apart" if row.differs == "apart" else f"another {row.differs}"
-        panel = sheet.panel(f"{row.id.split('/', 1)[1]}: {what}", x="run", y="measured")
+        panel = sheet.panel(
+            f"{row.id.split('/', 1)[1]}: {what}", x=f"run{drawn_origins([row.first, row.second])}", y="measured"
+        )
         mean, low, high = (np.array(one) for one in zip(*ends, strict=True))
         samples = [max(int(one["samples"]), 1) for one in (row.first, row.second)]
         panel.intervals(

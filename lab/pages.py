@@ -97,14 +97,14 @@ def changes(name: str) -> list[str]:
     a new claim, or one that is gone) and ``why``.
 
     Raises:
-        LabError: an entry lacks one of the three, or has another one.
+        LabError: the file cannot be read, or an entry lacks one of the three, or has another one.
     """
     file = figure_folder(name) / "changes.toml"
     if not file.is_file():
         return []
     try:
         known = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (OSError, ValueError, RecursionError) as error:  # bytes that are no text, and text that is no TOML
         raise LabError(f"{file} is no TOML ({error}); mend it there") from error
     lines = [
         "## What changed from the first edition",
@@ -113,6 +113,10 @@ def changes(name: str) -> list[str]:
         "| --- | --- | --- | --- |",
     ]
     for claim, entry in known.items():
+        if not isinstance(entry, dict):
+            raise LabError(
+                f"{file} gives {claim} the value {repr(entry)[:100]}; give it a table of before, now and why"
+            )
         if set(entry) != {"before", "now", "why"}:
             raise LabError(f"{file} gives {claim} the entries {', '.join(entry)}; give it before, now and why")
         cells = [portable(" ".join(str(entry[part]).split())).replace("|", "\\|") for part in ("before", "now", "why")]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from lab.claims import Judgement
 from lab.errors import LabError
@@ -80,16 +81,45 @@ def outcomes(task: Task) -> dict[str, dict[str, Outcome]]:
         return {}
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["code"] != _code(task):
-            return {}
-        return {
-            root: {claim: out for claim, out in found.items() if claim in task.claims}
-            for root, found in kept["roots"].items()
-        }
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(
-            f"{file} is damaged ({error!r}); delete it, and `lab reproduce --roots` writes it anew"
-        ) from error
+        wrong = _damage(kept)
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = str(error)
+    if wrong:
+        raise LabError(f"{file} is damaged ({wrong}); delete it, and `lab reproduce --roots` writes it anew")
+    if kept["code"] != _code(task):
+        return {}
+    return {
+        root: {one: out for one, out in found.items() if one in task.claims} for root, found in kept["roots"].items()
+    }
+
+
+def readable(tasks: Iterable[Task], with_records: bool) -> tuple[list[Task], list[LabError]]:
+    """The tasks whose outcomes (and, ``with_records``, verdicts) can be read, and why those of the others cannot."""
+    found, errors = [], []
+    for task in tasks:
+        try:
+            outcomes(task)
+            if with_records:
+                stored_records(task)
+            found.append(task)
+        except LabError as error:
+            errors.append(error)
+    return found, errors
+
+
+def _damage(kept: Any) -> str:
+    """Why these are no outcomes by root; empty if they are."""
+    if not isinstance(kept, dict) or set(kept) != {"code", "roots"} or not isinstance(kept["roots"], dict):
+        return "it does not hold the code and the roots"
+    for root, found in kept["roots"].items():
+        if not re.fullmatch("[0-9]{1,40}", root):
+            return f"{root[:100]!r} is no root"
+        if not isinstance(found, dict):
+            return f"below the root {root} it holds {repr(found)[:100]}"
+        for claim, out in found.items():
+            if out not in get_args(Outcome):
+                return f"the outcome of {claim[:100]} below the root {root} is {repr(out)[:100]}"
+    return ""
 
 
 def _sampled(judgement: Judgement) -> bool:

@@ -6,9 +6,10 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import RenderableType
 from rich.markup import escape
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import LabError
+from lab.evidence import Relation, Verdict
 from lab.files import PROJECT
 from lab.tasks import Task
 
@@ -41,15 +43,56 @@ EXACT = 1e-4
 RESIDUE = 1e-6
 # Below so many characters a line a table has no room for its words, and its rows are stacked.
 TABLE_WIDTH = 110
-# What a record holds; numbers that JSON cannot hold stand by name.
-FIELDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("id", "verdict", "expected", "relation", "bound_origin"), (str,)),
-    **dict.fromkeys(("measured", "bound"), (int, float, str)),
-    "interval": (list, type(None)),
-    "samples": (int,),
-    "controls": (list,),
-}
 TRAINED = ("training", "ordering", "phenomenon")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a record may hold this as a number; those that JSON cannot hold stand by name."""
+    if isinstance(value, str):
+        return value in ("inf", "-inf", "nan")
+    return isinstance(value, float) or (type(value) is int and abs(value) <= sys.float_info.max)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_interval(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)))
+
+
+def _is_chance(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
+
+
+def _are_controls(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) and not _misfit(one, CONTROL) for one in value)
+
+
+Kinds = Mapping[str, Callable[[Any], bool]]
+CONTROL: Kinds = {"name": _is_text, "measured": _is_number, "rejected": lambda value: isinstance(value, bool)}
+# What a record holds, and of what kind each is.
+FIELDS: Kinds = {
+    **dict.fromkeys(("id", "bound_origin"), _is_text),
+    **dict.fromkeys(("verdict", "expected"), lambda value: value in get_args(Verdict)),
+    "relation": lambda value: value in get_args(Relation),
+    **dict.fromkeys(("measured", "bound"), _is_number),
+    "interval": _is_interval,
+    "samples": _is_count,
+    "controls": _are_controls,
+}
+# What older records may lack.
+LATER: Kinds = {
+    "kind": _is_text,
+    "parts": _is_count,
+    "tolerance": _is_number,
+    "chance": _is_chance,
+    "seeds_wanted": lambda value: value is None or _is_count(value),
+}
 
 
 def number(value: float | str) -> str:
@@ -124,6 +167,17 @@ def requirement(record: Record) -> str:
     """What the number was required to be: the relation and the bound, with the tolerance of an equality."""
     tolerance = f" ± {number(record['tolerance'])}" if record["relation"] == "=" else ""
     return f"{record['relation']} {number(record['bound'])}{tolerance}"
+
+
+def origins(records: Sequence[Record]) -> str:
+    """Where the bounds of ``records`` come from, each once: of several parts another one may be the weakest in each."""
+    return "; or ".join(dict.fromkeys(filter(None, (record["bound_origin"] for record in records))))
+
+
+def drawn_origins(records: Sequence[Record]) -> str:
+    """The same behind the name of an axis; formulas stay as they are typed, as one that does not end could not be set."""
+    found = origins(records).replace("$", r"\$")
+    return f" (bound: {found})" if found else ""
 
 
 def _verdict(record: Record) -> str:
@@ -201,7 +255,7 @@ def stored_records(task: Task) -> list[dict[str, Any]]:
     """
     try:
         records = json.loads(records_file(task).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LabError(
             f"{records_file(task)} is missing or damaged ({error}); run `lab reproduce {task.key}` to write it"
         ) from error
@@ -214,21 +268,32 @@ def stored_records(task: Task) -> list[dict[str, Any]]:
 def _wrong_record(records: Sequence[Any], task: Task) -> str:
     """Why these are no records of the claims of ``task``; empty if they are."""
     for one in records:
-        lacks = set(FIELDS) - set(one) if isinstance(one, dict) else set(FIELDS)
-        if lacks:
-            return f"a record lacks {sorted(lacks)[0]!r}"
-        wrong = [name for name, kinds in FIELDS.items() if not isinstance(one[name], kinds)]
-        if wrong:
-            return f"the {wrong[0]} of {one['id']} is {one[wrong[0]]!r}"
-        if one["interval"] is not None and len(one["interval"]) != 2:
-            return f"the interval of {one['id']} has {len(one['interval'])} ends"
-        if any(not isinstance(each, dict) or set(each) != {"name", "measured", "rejected"} for each in one["controls"]):
-            return f"a control of {one['id']} is no record"
+        if wrong := damage(one):
+            return wrong
     ids = [one["id"] for one in records]
     if set(ids) != set(task.claims) or len(ids) != len(set(ids)):
         odd = sorted(set(ids) ^ set(task.claims)) or sorted(one for one in ids if ids.count(one) > 1)
         return f"it and {task.key} do not have the same claims, such as {odd[0]}"
     return ""
+
+
+def damage(record: Any) -> str:
+    """Why this is no record of a verdict; empty if it is one."""
+    found = record if isinstance(record, dict) else {}
+    needed = {**FIELDS, "tolerance": _is_number} if found.get("relation") == "=" else FIELDS
+    wrong = _misfit(found, needed) or _misfit(found, {name: fits for name, fits in LATER.items() if name in found})
+    if not wrong:
+        return ""
+    if wrong not in found:
+        return f"a record lacks {wrong!r}"
+    return f"the {wrong} of {str(found.get('id'))[:100]} is {repr(found[wrong])[:100]}"
+
+
+def _misfit(record: Mapping[str, Any], kinds: Kinds) -> str:
+    """The first name in ``kinds`` whose value is not of its kind, one that is not there before all others; empty if all fit."""
+    lacking = (name for name in sorted(kinds) if name not in record)
+    unfit = (name for name, fits in kinds.items() if name in record and not fits(record[name]))
+    return next(lacking, None) or next(unfit, "")
 
 
 def records_text(records: Sequence[Record]) -> str:
@@ -240,7 +305,7 @@ def records_text(records: Sequence[Record]) -> str:
 def same_findings(one: Record, other: Record) -> bool:
     """Whether two records of one claim say the same; a number is compared as what it is, never to its last digits.
 
-    Always the same claim, verdict, relation and rejected controls. Beyond that
+    Always the same claim, verdict and rejected controls, and the same relation wherever both show the same part. Beyond that
 
     - a number over samples: the intervals overlap, where both records have one; of several parts a record shows the one
       nearest to its bound, and where that is another one in each record, there are no two numbers to compare;
@@ -249,13 +314,16 @@ def same_findings(one: Record, other: Record) -> bool:
     - an extreme over trainings (a least, a largest) that takes no interval: nothing more, as it has no stable digits;
     - any other exact number: equal to ``EXACT``, relative to the largest of both numbers and the bound.
     """
-    if any(one[name] != other[name] for name in ("id", "verdict", "expected", "relation")):
+    if any(one[name] != other[name] for name in ("id", "verdict", "expected")):
         return False
     if [(c["name"], c["rejected"]) for c in one["controls"]] != [(c["name"], c["rejected"]) for c in other["controls"]]:
         return False
-    if one["interval"] is not None and other["interval"] is not None:
-        if one.get("parts", 1) > 1 and one["bound_origin"] != other["bound_origin"]:
-            return True
+    sampled = one["interval"] is not None and other["interval"] is not None
+    if sampled and one.get("parts", 1) > 1 and one["bound_origin"] != other["bound_origin"]:
+        return True
+    if one["relation"] != other["relation"]:
+        return False
+    if sampled:
         (low, high), (lower, higher) = (map(float, record["interval"]) for record in (one, other))
         return low <= higher and lower <= high
     trained = (one.get("kind") or other.get("kind")) in TRAINED

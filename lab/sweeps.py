@@ -22,7 +22,7 @@ from lab.configuration import check_config, config_from_dict, plain
 from lab.errors import LabError, nearest, told
 from lab.execution import Session
 from lab.figures import Sheet, save
-from lab.report import number
+from lab.report import drawn_origins, number, origins, requirement
 from lab.reproduction import Verdicts, judge_all
 from lab.results import Results, ensure
 from lab.tasks import Task
@@ -210,13 +210,14 @@ def _places(values: Sequence[str]) -> tuple[float | str, ...]:
 
 
 def table(found: Sweep) -> Table:
-    """A row a claim, a column a value: what was measured, its interval, its verdict."""
+    """A row a claim, a column a value: what was measured, its interval, its verdict; and the bounds that it was held to."""
     made = Table(title=escape(f"{found.task} over {found.field}"), title_justify="left", show_lines=True)
-    made.add_column("claim", no_wrap=True)
+    made.add_column("claim", overflow="fold")
     for value in found.values:
-        made.add_column(escape(f"{found.field} = {value}"), justify="right")
+        made.add_column(escape(f"{found.field} = {value}"), justify="right", overflow="fold")
+    made.add_column("bound", overflow="fold")
     for claim, records in found.records.items():
-        made.add_row(claim.split("/", 1)[1], *(_cell(record) for record in records))
+        made.add_row(claim.split("/", 1)[1], *map(_cell, records), _bounds([one for one in records if one]))
     return made
 
 
@@ -225,6 +226,11 @@ def _cell(record: Record | None) -> str:
         return "not judged"
     interval = [" to ".join(number(end) for end in record["interval"])] if record["interval"] else []
     return "\n".join([number(record["measured"]), *interval, record["verdict"]])
+
+
+def _bounds(records: Sequence[Record]) -> str:
+    required = " or ".join(dict.fromkeys(map(requirement, records)))
+    return f"{required} [dim]{escape(origins(records))}[/dim]"
 
 
 def draw(found: Sweep, folder: Path) -> Path | None:
@@ -239,7 +245,8 @@ def draw(found: Sweep, folder: Path) -> Path | None:
     columns = min(len(shown), 3)
     sheet = Sheet(-(-len(shown) // columns), columns, 3.6, 2.8)
     for claim, points in shown.items():
-        panel = sheet.panel(f"{claim.split('/', 1)[1]} over {found.field}", x=found.field, y="measured")
+        origin = drawn_origins([one for _, one in points])
+        panel = sheet.panel(f"{claim.split('/', 1)[1]} over {found.field}", x=f"{found.field}{origin}", y="measured")
         ends = [one["interval"] or [one["measured"]] * 2 for _, one in points]
         panel.intervals(
             [place for place, _ in points],

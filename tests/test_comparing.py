@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from rich.console import Console
 
 from lab import comparing
 from lab.cli import main
@@ -29,11 +32,26 @@ def test_presets_side_by_side(session: Session, tmp_path: Path, capsys) -> None:
     assert main(["compare", f"{TINY}:smoke", TINY, *options]) == 1
     output = capsys.readouterr().out
     assert "inconclusive -> holds" in output
+    assert "chosen before the draw" in output
     assert "3 claims on both sides: 2 verdicts differ" in output
     drawn = pd.read_csv(tmp_path / "comparison.csv")
     assert set(drawn["x"].dropna()) >= {"A", "B"}
     assert main(["compare", TINY, TINY, *options]) == 0
     assert "0 verdicts differ" in capsys.readouterr().out
+
+
+def test_the_bounds_of_two_parts_are_both_said_where_they_come_from(session: Session) -> None:
+    measured = side(TINY, session)
+    first = measured.records["tiny/A1"]
+    second = {**first, "relation": ">", "bound": 7.0, "bound_origin": "a floor of $\\frac{$ [5]", "verdict": "refuted"}
+    other = replace(measured, records={"tiny/A1": second})
+    (made,) = comparing.tables(compare(measured, other))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(made)
+    printed = " ".join(console.export_text().split())
+    assert "<= 3 or > 7" in printed
+    assert "chosen before the draw; or a floor of $\\frac{$ [5]" in printed
+    assert comparing.draw(compare(measured, other), session.results / "odd")
 
 
 def test_stores_are_read_whatever_code_measured_them_and_never_written(session: Session, tmp_path: Path) -> None:
@@ -68,9 +86,11 @@ def test_records_of_verdicts_are_a_side(session: Session, tmp_path: Path) -> Non
     (tmp_path / "kept.json").write_text(json.dumps(list(measured.records.values())), encoding="utf-8")
     found = compare(side(str(tmp_path / "kept.json"), session), measured)
     assert "0 verdicts differ" in summary(found)
-    (tmp_path / "bad.json").write_text('[{"id": 3}]', encoding="utf-8")
-    with pytest.raises(LabError, match="does not hold what `lab check --json` prints"):
-        side(str(tmp_path / "bad.json"), session)
+    odd = json.dumps([{**next(iter(measured.records.values())), "interval": ["a", None]}])
+    for text in ('[{"id": 3}]', "[" * 200_000, "3", odd):
+        (tmp_path / "bad.json").write_text(text, encoding="utf-8")
+        with pytest.raises(LabError, match="does not hold what `lab check --json` prints"):
+            side(str(tmp_path / "bad.json"), session)
 
 
 def test_mistakes_are_sentences(session: Session, tmp_path: Path) -> None:

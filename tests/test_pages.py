@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from lab import LabError, cli, pages, report
+from lab import LabError, cli, pages, replication, report
 from lab.catalogue import discover
 from lab.files import PROJECT
 from lab.findings import FINDINGS, LAWS
 from lab.report import FORMULA
+from lab.tasks import Task
 
 LONGEST_README = 12_288
 
@@ -87,8 +88,13 @@ def test_a_page_without_markers_is_named() -> None:
             lambda records: [{**records[0], "measured": None}, *records[1:]],
             "the measured of mesa-optimization/.* is None",
         ),
-        (lambda records: [{**records[0], "interval": [1.0]}, *records[1:]], "has 1 ends"),
-        (lambda records: [{**records[0], "controls": [1]}, *records[1:]], "a control of .* is no record"),
+        (lambda records: [{**records[0], "interval": [1.0]}, *records[1:]], r"the interval of .* is \[1.0\]"),
+        (
+            lambda records: [{**records[0], "interval": ["a", None]}, *records[1:]],
+            r"the interval of .* is \['a', None\]",
+        ),
+        (lambda records: [{**records[0], "controls": [1]}, *records[1:]], r"the controls of .* is \[1\]"),
+        (lambda records: [{**records[0], "parts": "x"}, *records[1:]], "the parts of .* is 'x'"),
         (lambda records: [{}], "a record lacks 'bound'"),
         (lambda records: [1], "a record lacks 'bound'"),
         (lambda records: None, "does not hold a list"),
@@ -112,6 +118,89 @@ def test_a_damaged_record_of_one_paper_leaves_the_pages_of_the_others(
         PROJECT / "README.md",
     }
     assert re.search(sentence, caplog.text)
+
+
+ODD = [None, True, -1, 2.5, "", "x", "inf", [], ["a", None], {}, 10**400, float("nan")]
+CONTROLS = [{"name": "c", "rejected": True}, {"name": "c", "measured": None, "rejected": True}, {}, 1, [], None]
+
+
+def kept_beside(file: Path, monkeypatch) -> Task:
+    """A part whose verdicts are read from ``file``."""
+    victim = next(task for task in discover() if task.name == "mesa-optimization" and task.claims)
+    kept = report.records_file
+    monkeypatch.setattr(report, "records_file", lambda task: file if task is victim else kept(task))
+    return victim
+
+
+def damaged(record: dict) -> Iterator[dict]:
+    """The record with each of its values replaced by each odd one, or left out."""
+    for relation in ("<=", "="):
+        for name in record:
+            yield {key: value for key, value in (record | {"relation": relation}).items() if key != name}
+            yield from (record | {"relation": relation, name: odd} for odd in ODD)
+    yield from (record | {"controls": [one]} for one in CONTROLS)
+
+
+def refused(victim: Task, sentence: str) -> list[dict]:
+    """The records of ``victim``; none where they are refused in that sentence."""
+    try:
+        return report.stored_records(victim)
+    except LabError as error:
+        if not re.fullmatch(sentence, str(error)):
+            raise
+        return []
+
+
+def test_an_odd_record_is_refused_in_one_sentence_or_shown(tmp_path: Path, monkeypatch) -> None:
+    victim = kept_beside(tmp_path / "claims.json", monkeypatch)
+    records = json.loads((PROJECT / "evidence" / victim.key / "claims.json").read_text(encoding="utf-8"))
+    for one in damaged(records[0]):
+        (tmp_path / "claims.json").write_text(json.dumps([one, *records[1:]]), encoding="utf-8")
+        found = refused(victim, r".*claims\.json is of no use \(.*\); run `lab reproduce .*` to write it anew")
+        report.markdown_table(found, victim)
+        assert all(report.same_findings(each, each) for each in found)
+        assert all(type(chance) is float for chance in replication.chances_of([victim]).values())
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 200_000, b"{", b"", b"3"])
+def test_a_file_that_is_none_of_verdicts_outcomes_or_changes_is_named(
+    content: bytes, tmp_path: Path, monkeypatch
+) -> None:
+    victim = kept_beside(tmp_path / "claims.json", monkeypatch)
+    monkeypatch.setattr(replication, "replication_file", lambda _: tmp_path / "replication.json")
+    monkeypatch.setattr(pages, "figure_folder", lambda _: tmp_path)
+    for name, read in (
+        ("claims.json", lambda: report.stored_records(victim)),
+        ("replication.json", lambda: replication.outcomes(victim)),
+        ("changes.toml", lambda: pages.changes("sheet")),
+    ):
+        (tmp_path / name).write_bytes(content or b"a = 3" if name == "changes.toml" else content)
+        with pytest.raises(LabError, match=rf"{name} .*; |{name} .*\); (run|delete|mend)"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["replication.json", "changes.toml"])
+def test_pages_are_written_beside_a_file_that_is_no_text(name: str, tmp_path: Path, monkeypatch, caplog) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xfe")
+    outcomes, folder = replication.replication_file, pages.figure_folder
+    if name == "replication.json":
+        odd = next(task for task in discover() if outcomes(task).is_file())
+        monkeypatch.setattr(
+            replication, "replication_file", lambda task: tmp_path / name if task is odd else outcomes(task)
+        )
+    else:
+        for file in (folder("mesa-optimization")).glob("*.json"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        monkeypatch.setattr(
+            pages, "figure_folder", lambda sheet: tmp_path if sheet == "mesa-optimization" else folder(sheet)
+        )
+    written: list[Path] = []
+    monkeypatch.setattr(cli, "write", lambda path, content: written.append(path))
+    cli._write_pages()
+    lost = replication.PAGE if name == "replication.json" else tmp_path / "README.md"
+    assert {replication.PAGE, *pages.makers()} - set(written) == {lost}
+    (sentence,) = caplog.messages
+    assert str(tmp_path / name) in sentence
 
 
 def test_a_file_without_a_title_is_named(tmp_path) -> None:

@@ -85,6 +85,14 @@ def test_numbers_of_two_parts_are_not_compared() -> None:
     )
 
 
+def test_two_parts_may_have_other_relations() -> None:
+    first = record(measured=-0.8, interval=[-0.9, -0.7], parts=2, bound_origin="from below", relation=">")
+    second = first | {"measured": 2.1, "interval": [1.8, 2.4], "relation": "<"}
+    assert report.same_findings(first, second | {"bound_origin": "from above"})
+    assert not report.same_findings(first, first | {"relation": "<"})
+    assert not report.same_findings(first | {"parts": 1}, second | {"parts": 1, "bound_origin": "from above"})
+
+
 def test_tables_show_the_weakest_part_and_where_its_bound_comes_from() -> None:
     inconclusive = {"verdict": "inconclusive", "seeds_wanted": 1234, "parts": 3, "interval": [0.4, 1.6], "samples": 8}
     law = {"relation": "=", "tolerance": 0.1, "bound_origin": "the law"}
@@ -115,7 +123,7 @@ def test_numbers_and_verdicts_are_whole_at_every_width(width: int) -> None:
         assert "[0, 1]" in " ".join(printed.split())
 
 
-def test_the_markdown_table_words_what_could_not_be_tried() -> None:
+def test_the_markdown_table_words_what_could_not_be_tried(monkeypatch) -> None:
     def check(results, value: float = 2.0) -> Evidence:
         return Evidence.exact(value, "<=", 1.0, "the paper's figure")
 
@@ -130,7 +138,7 @@ def test_the_markdown_table_words_what_could_not_be_tried() -> None:
         "not reproduced",
         "at width 512",
     )
-    task.claims[sentence.id] = sentence
+    monkeypatch.setitem(task.claims, sentence.id, sentence)
     row = report.markdown_table([judge(sentence, None).record()], task).splitlines()[-1]
     assert "Small. The paper states it at width 512. | 2 | <= 1 (the paper's figure) |" in row
     assert row.endswith("| not reproduced at these sizes |")
