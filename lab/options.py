@@ -18,11 +18,6 @@ from lab.files import PROJECT, path_from, results_folder
 if TYPE_CHECKING:
     from lab.execution import Session
 
-ABOUT = (
-    "lab: new, list, show, run, check, export, compare, results, data, diagnose, cite, notebooks, site, reproduce; lab --version; "
-    "--debug shows where an error is from."
-)
-
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -97,7 +92,8 @@ class Run:
     """Measure one task, draw its figures beside the results and judge its paper's claims.
 
     Of a file of your own, what it registers is checked first, and one seed of every measurement is taken twice (at the
-    preset smoke, until its code changes): both must agree bit for bit.
+    preset smoke, until its code changes): both must agree bit for bit. Figures are drawn below results/TASK/figures/; those of
+    a file of your own in a folder there that is named after the path of the file, as two files may name their tasks alike.
     """
 
     task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
@@ -150,7 +146,10 @@ class Power:
 
 @dataclass(frozen=True)
 class Diagnose:
-    """Name the algorithm that predictors carry out: compare them with every closed form on fresh prompts."""
+    """Name the algorithm that predictors carry out: compare them with every closed form on fresh prompts.
+
+    Exit status 0 if every predictor was compared, whatever a FINDING says of it; 1 if a FINDING stopped a comparison.
+    """
 
     predictors: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTOR [PREDICTOR ...]")]
     """MODULE:FUNCTION, FILE.py:FUNCTION, a checkpoint written by lab.models.checkpoint.save_model, the folder of a released GPT-2,
@@ -325,6 +324,9 @@ COMMANDS = {
     "site": Site,
     "reproduce": Reproduce,
 }
+
+
+ABOUT = f"lab: {', '.join(COMMANDS)}; lab --version; --debug shows where an error is from."
 
 
 def parse(arguments: Sequence[str]) -> Any:

@@ -53,7 +53,9 @@ def plan(parts: Sequence[Results], chosen: Mapping[str, Chosen]) -> list[Planned
 
 def table(planned: Sequence[Planned]) -> Table:
     """A row for each measurement."""
-    made = Table("task", "measurement", "seeds or cases", "calls", "to be made", "took", box=None)
+    made = Table(box=None)
+    for name in ("task", "measurement", "seeds or cases", "calls", "to be made", "took"):
+        made.add_column(name, overflow="fold")
     for one in planned:
         made.add_row(one.task, one.measurement, one.members, str(one.calls), str(one.missing), _took(one))
     return made

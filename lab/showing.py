@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 
@@ -9,16 +12,17 @@ from lab import dictionary
 from lab.catalogue import discover, find, find_claims
 from lab.claims import Claim
 from lab.errors import LabError
+from lab.papers import FILE, Entry, entries
 from lab.tasks import Task
 
 
 def show(name: str, console: Console) -> int:
-    """Print what is called ``name``: a claim, a task, a file of one's own, or the dictionary; returns the exit status.
+    """Print what is called ``name``: a claim, a task, a paper, a file of one's own, or the dictionary; returns the exit status.
 
     Raises:
         LabError: nothing is called so.
     """
-    if name == "dictionary":
+    if name.lower() == "dictionary":
         console.print(dictionary.terminal_table())
         return 0
     if ".py:" in name:
@@ -26,6 +30,8 @@ def show(name: str, console: Console) -> int:
             _claim(console, task, claim)
         return 0
     tasks = [find(name)] if name.endswith(".py") else discover()
+    if not name.endswith(".py"):
+        name = _sheet_of(name, tasks) or _same_but_case(name, tasks)
     claims = [(task, claim) for task in tasks for claim in task.claims.values() if claim.id == name]
     if claims:
         _claim(console, *claims[0])
@@ -51,6 +57,47 @@ def show(name: str, console: Console) -> int:
         for claim in task.claims.values():
             console.print(f"claim {claim.id}: {claim.statement}", highlight=False, markup=False)
     return 0
+
+
+def _same_but_case(name: str, tasks: Sequence[Task]) -> str:
+    """The one name of a sheet, a part or a claim that differs from ``name`` in nothing but case; ``name`` if there is none."""
+    known = {one for task in tasks for one in (task.name, task.key, *task.claims)}
+    alike = [one for one in known if one.lower() == name.lower()]
+    return alike[0] if name not in known and len(alike) == 1 else name
+
+
+def _sheet_of(name: str, tasks: Sequence[Task]) -> str:
+    """The sheet of the paper whose key or arXiv number is ``name``; empty where it is neither.
+
+    Raises:
+        LabError: no sheet tests that paper, or no paper has that number.
+    """
+    number = re.sub(r"^arxiv:\s*|v\d+$", "", name.lower())
+    is_number = re.fullmatch(r"\d{4}\.\d{4,5}|[a-z.-]+/\d{7}", number)
+    known = {} if any(name == task.name for task in tasks) else entries()
+    found = [one for key, one in known.items() if name == key or (is_number and one.paper.arxiv == number)]
+    if found:
+        return _testing(found[0], tasks)
+    if is_number:
+        raise LabError(
+            f"no paper of {FILE.name} has the arXiv number {number}; `lab list --papers` names them all with their numbers"
+        )
+    return ""
+
+
+def _testing(entry: Entry, tasks: Sequence[Task]) -> str:
+    """The sheet that tests a paper: its own, or the one sheet of others whose claims name it."""
+    others = dict.fromkeys(
+        task.name for task in tasks if any(one.paper == entry.paper.key for one in task.claims.values())
+    )
+    sheets = [entry.sheet] if entry.sheet else list(others)
+    if len(sheets) == 1:
+        return sheets[0]
+    state = f"{entry.state}: {entry.reason}" if entry.reason else entry.state
+    where = f"claims of {' and '.join(sheets)} test it" if sheets else f"no sheet tests it ({state})"
+    raise LabError(
+        f"{entry.paper.citation} has no sheet of its own, and {where}; `lab list --papers` names those that have one"
+    )
 
 
 def _claim(console: Console, task: Task, claim: Claim) -> None:

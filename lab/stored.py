@@ -233,7 +233,9 @@ def _goes(held: Held) -> bool:
 
 def table(found: Sequence[Held]) -> Table:
     """A row for each measurement and configuration."""
-    made = Table("task", "measurement", "configuration", "seeds or cases", "age", "size", "state", box=None)
+    made = Table(box=None)
+    for name in ("task", "measurement", "configuration", "seeds or cases", "age", "size", "state"):
+        made.add_column(name, overflow="fold")  # a name that is cut names nothing
     for one in found:
         state = one.state + (f", {len(one.unfinished)} unfinished" if one.unfinished and one.members else "")
         made.add_row(

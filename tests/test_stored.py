@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lab.catalogue import load
 from lab.cli import main
 from lab.errors import LabError
 from lab.execution import Session
 from lab.results import Results, ensure
-from lab.stored import CURRENT, DAMAGED, DAY, OLD_CODE, prune, survey
+from lab.stored import CURRENT, DAMAGED, DAY, OLD_CODE, prune, survey, table
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 
@@ -40,6 +42,15 @@ def test_what_is_stored_is_told(root: Path, capsys) -> None:
     assert "3 configurations" in output
     assert main(["results", str(TINY), "--results", str(root), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
+
+
+def test_names_are_whole_on_a_narrow_terminal(root: Path) -> None:
+    long = [dataclasses.replace(one, task="a-sheet-of-a-long-name/" + 60 * "x") for one in survey(root, [str(TINY)])]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table(long))
+    printed = console.export_text()
+    assert "…" not in printed
+    assert printed.count("x") >= 60 * len(long)
 
 
 def test_stale_and_abandoned_work_is_swept_and_nothing_else(root: Path, monkeypatch) -> None:
