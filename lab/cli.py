@@ -50,7 +50,7 @@ from lab.options import (
 from lab.power import ENOUGH
 from lab.rehearsal import rehearse
 from lab.report import terminal_table
-from lab.reproduction import Chosen, Verdicts, choose, judge_all, measure_and_draw, reproduce, warn_of_few_seeds
+from lab.reproduction import Chosen, Verdicts, apart, choose, judge_all, measure_and_draw, reproduce, warn_of_few_seeds
 from lab.results import Results, ensure
 from lab.tasks import Measurement, Task
 
@@ -64,7 +64,9 @@ logger = logging.getLogger("lab")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status (0 good, 1 a verdict is not the expected one, 2 an error of use)."""
+    """Entry point; returns the exit status: 0 good, 1 a verdict is not the expected one or a FINDING stopped a diagnosis, 2 an
+    error of use.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(
         level=logging.WARNING,
@@ -339,15 +341,12 @@ def _console() -> Console:
 
 def _print_table(verdicts: Verdicts, title: str) -> int:
     """Print the verdicts, and below them what kept a claim or a figure from coming out; returns the exit status."""
-    console, judgements = _console(), verdicts.judgements
-    statements = {judgement.claim.id: judgement.claim.statement for judgement in judgements}
-    records = [judgement.record() for judgement in judgements]
-    console.print(terminal_table(records, statements, title, console.width))
-    judged = [one for one in judgements if not one.lone]
-    good = sum(one.as_expected for one in judged)
-    console.print(f"{good} of {len(judged)} verdicts are the expected ones, with every control rejected.")
-    if len(judged) < len(judgements):
-        console.print("One seed shows values and decides nothing; measure at least 2 for verdicts.")
+    console = _console()
+    statements = {one.claim.id: one.claim.statement for one in verdicts.judgements}
+    if records := [one.record() for one in verdicts.judgements]:
+        console.print(terminal_table(records, statements, title, console.width))
+    for sentence in verdicts.sentences:
+        console.print(sentence, highlight=False, markup=False)
     return _status(verdicts)
 
 
@@ -388,6 +387,13 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     verdicts = measure_and_draw(results, options.preset, chosen)
     if options.only and not any(one.claims for one in chosen.values()):
         return _status(verdicts)
+    if options.preset == "smoke" and not options.only:
+        judged = len(verdicts.judgements)
+        print(
+            f"{judged} of {judged + len(verdicts.lost)} claims were judged. The smoke preset shows that everything runs; it is too "
+            "small for verdicts to count, and `lab check --preset smoke` shows them."
+        )
+        return 2 if _status(verdicts) == 2 else 0
     status = _print_table(verdicts, f"{parts[0].paper.citation}, preset {options.preset}")
     if parts[0].judgements is not None:
         print(
@@ -422,7 +428,7 @@ def _sweep(parts: Sequence[Task], options: Run, configs: Sequence[Any], session:
     _console().print(sweeps.table(found))
     for error in found.errors:
         _say(error)
-    if picture := sweeps.draw(found, session.results / found.task / "sweeps"):
+    if picture := sweeps.draw(found, apart(session.results / found.task / "sweeps", parts[0])):
         print(f"wrote {picture}")
     return 2 if found.errors else 0
 
@@ -636,17 +642,7 @@ def _list_papers(options: List) -> int:
     if options.json:
         print(json.dumps([one.record() for one in found], indent=1))
         return 0
-    console = _console()
-    for heading, group in coverage.by_family(found):
-        console.print(f"[bold]{heading}[/bold]")
-        for one in group:
-            where = f" ({', '.join(one.sheets)})" if one.sheets else ""
-            console.print(
-                f"  {one.entry.paper.key}  {one.entry.paper.citation}\n    {one.sentence}{where}",
-                highlight=False,
-                markup=False,
-            )
-    console.print(coverage.summary(found), highlight=False, markup=False)
+    coverage.show(found, _console())
     return 0
 
 
@@ -759,16 +755,18 @@ def _diagnose_kept(sheets: Sequence[str], root: Path) -> None:
 
 
 def _replicate(options: Reproduce, chosen: Sequence[Task], session: Session) -> int:
-    contradicted = 0
-    only = set(list(replication.chances_of(chosen))[: options.weakest]) if options.weakest else None
-    for task in chosen:
+    contradicted, (whole, errors) = 0, replication.readable(chosen, bool(options.weakest))
+    for error in errors:
+        _say(error)
+    only = set(list(replication.chances_of(whole))[: options.weakest]) if options.weakest else None
+    for task in whole:
         for root, outcomes in replication.replicate(task, session, options.roots, only).items():
             for claim, outcome in outcomes.items():
                 if outcome != "as expected":
                     print(f"{claim} below the root {root}: {outcome}", flush=True)
                     contradicted += outcome != "inconclusive"
     _write_pages()
-    return 1 if contradicted else 0
+    return 2 if errors else 1 if contradicted else 0
 
 
 def _reproduce(options: Reproduce) -> int:

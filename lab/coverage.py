@@ -12,6 +12,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
+from rich.console import Console
+
 from lab.catalogue import discover
 from lab.files import PROJECT
 from lab.papers import COLLECTIONS, COMPANIONS, Entry, entries
@@ -124,6 +126,18 @@ def by_family(found: Iterable[Coverage]) -> list[tuple[str, list[Coverage]]]:
     """The papers of each family under its heading, in the order given."""
     families = groupby(found, key=lambda one: one.entry.paper.family)
     return [(HEADINGS.get(family, family.replace("-", " ")), list(group)) for family, group in families]
+
+
+def show(found: Iterable[Coverage], to: Console) -> None:
+    """Print where every paper stands, family by family."""
+    papers = list(found)
+    for heading, group in by_family(papers):
+        to.print(f"[bold]{heading}[/bold]")
+        for one in group:
+            where = f" ({', '.join(one.sheets)})" if one.sheets else ""
+            line = f"  {one.entry.paper.key}  {one.entry.paper.citation}\n    {one.sentence}{where}"
+            to.print(line, highlight=False, markup=False)
+    to.print(summary(papers), highlight=False, markup=False)
 
 
 def page() -> str:

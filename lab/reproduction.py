@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +29,28 @@ logger = logging.getLogger("lab")
 
 @dataclass
 class Verdicts:
-    """What came out: the verdicts, and the errors of the claims and figures of which nothing came out."""
+    """What came out: the verdicts, the errors of the claims and figures of which nothing came out, and ids of those claims."""
 
     judgements: list[Judgement] = field(default_factory=list)
     errors: list[LabError] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def sentences(self) -> list[str]:
+        """How many verdicts are the expected ones, and how many there are none of."""
+        judged = [one for one in self.judgements if not one.lone]
+        good = sum(one.as_expected for one in judged)
+        said = []
+        if judged:
+            said.append(f"{good} of {len(judged)} verdicts are the expected ones, with every control rejected.")
+        if self.lost:
+            said.append(
+                f"{len(self.lost)} of {len(self.lost) + len(self.judgements)} claims could not be judged and have no verdict, "
+                f"for the reasons given: {', '.join(self.lost)}."
+            )
+        if len(judged) < len(self.judgements):
+            said.append("One seed shows values and decides nothing; measure at least 2 for verdicts.")
+        return said or ["There is no claim to judge."]
 
     def require(self) -> list[Judgement]:
         """The verdicts, where all there are to be came out.
@@ -123,6 +142,7 @@ def judge_all(results: Results, claims: Sequence[Claim], preset: str, verdicts: 
             _require_samples(judgement, results)
         except LabError as error:
             verdicts.errors.append(error)
+            verdicts.lost.append(claim.id)
         else:
             verdicts.judgements.append(timed(judgement, time.perf_counter() - begun))
             sampled += judgement.sampled
@@ -148,6 +168,15 @@ def _require_samples(judgement: Judgement, results: Results) -> None:
         )
 
 
+def apart(folder: Path, task: Task) -> Path:
+    """The part of ``folder`` for pictures of ``task``: all of it for the project's own, whose names are all different; for a
+    file of one's own a folder named after the path of the file, as another file may name its task alike.
+    """
+    if task.place in FOLDERS:
+        return folder
+    return folder / hashlib.sha256(str(task.file.resolve()).encode()).hexdigest()[:8]
+
+
 def measure_and_draw(parts: Sequence[Results], preset: str, chosen: Mapping[str, Chosen] | None = None) -> Verdicts:
     """Take measurements of ``parts``, draw their figures beside the results as soon as each can be, judge their claims.
 
@@ -157,7 +186,7 @@ def measure_and_draw(parts: Sequence[Results], preset: str, chosen: Mapping[str,
         chosen: by key of a part, what of it is wanted; everything of all if left out.
     """
     wanted = {part.task.key: Chosen.everything(part.task) for part in parts} if chosen is None else chosen
-    folders = {part.task.key: part.session.results / part.task.key / "figures" for part in parts}
+    folders = {part.task.key: apart(part.session.results / part.task.key / "figures", part.task) for part in parts}
     verdicts = Verdicts()
     require_writable(*(folders[part.task.key] for part in parts if wanted[part.task.key].figures))
     _measure_and_draw(parts, folders, verdicts, wanted)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from lab import cli
-from lab.catalogue import discover, find_claims
+from lab.catalogue import discover, find_claims, load
 from lab.cli import PREDICTORS, TASK_NAMES, Diagnose, Run, _name_first, main
-from lab.options import parse
+from lab.options import ABOUT, COMMANDS, parse
+from lab.reproduction import apart
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 
@@ -30,7 +32,47 @@ def test_a_file_outside_the_repository_runs(tiny: list[str], tmp_path: Path, cap
     output = capsys.readouterr().out
     assert "3 of 3 verdicts are the expected ones" in output
     for name in ("scatter.png", "scatter.csv"):
-        assert (tmp_path / "results" / "tiny" / "figures" / name).stat().st_size > 50
+        (drawn,) = (tmp_path / "results" / "tiny" / "figures").rglob(name)
+        assert drawn.stat().st_size > 50
+
+
+def test_two_files_whose_tasks_are_called_alike_draw_into_folders_of_their_own(tmp_path: Path, capsys) -> None:
+    drawn = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        shutil.copy(TINY, tmp_path / place / "tiny.py")
+        options = ["--only", "scatter", "--workers", "1", "--results", str(tmp_path / "results")]
+        assert main(["run", str(tmp_path / place / "tiny.py"), *options]) == 0
+        drawn += re.findall(r"drew (.*\.png)", capsys.readouterr().out.replace("\n/", "/"))
+    assert len(set(drawn)) == len(drawn) == 2
+    assert all(Path(one).is_file() for one in drawn)
+
+
+def test_pictures_of_the_sheets_of_the_lab_keep_their_place(tmp_path: Path) -> None:
+    task = next(iter(discover()))
+    assert apart(tmp_path, task) == tmp_path
+    assert apart(tmp_path, load(TINY)).parent == tmp_path
+
+
+def test_claims_that_are_lost_are_counted_and_named(tiny: list[str], capsys) -> None:
+    file = Path(tiny[0])
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("-> Evidence:\n", "-> Evidence:\n    return None\n"), encoding="utf-8")
+    assert main(["check", *tiny]) == 2
+    output = " ".join(capsys.readouterr().out.split())
+    assert "0 of 0" not in output
+    assert (
+        "3 of 3 claims could not be judged and have no verdict, for the reasons given: tiny/A1, tiny/A2, tiny/A3."
+        in output
+    )
+
+
+def test_the_smoke_preset_counts_its_verdicts_in_one_line(tiny: list[str], capsys) -> None:
+    assert main(["run", *tiny, "--preset", "smoke"]) == 0
+    output = capsys.readouterr().out
+    (line,) = [one for one in output.splitlines() if not one.startswith(("drew ", "/", " ")) and one.strip()]
+    assert line.startswith("3 of 3 claims were judged. The smoke preset shows that everything runs; it is too small")
+    assert "NOT REJECTED" not in output
 
 
 def test_config_fields_and_seeds_are_options(tiny: list[str], tmp_path: Path, capsys) -> None:
@@ -419,6 +461,42 @@ def test_show_knows_tasks_claims_and_papers(capsys) -> None:
     for name in (task.key, next(iter(task.claims)), task.name):
         assert main(["show", name]) == 0
     assert "control:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Dictionary", "attention as optimisation"),
+        ("CausalLM-ICL/t1", "causallm-icl/T1"),
+        ("Mesa-Optimization", "mesa-optimization"),
+        ("2308.06912", "causallm-icl"),
+        ("arXiv:2308.06912v2", "causallm-icl"),
+        ("ding-2024-causallm", "causallm-icl"),
+    ],
+)
+def test_show_knows_names_in_any_case_and_papers_by_number_and_key(name: str, shown: str, capsys) -> None:
+    assert main(["show", name]) == 0
+    assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("2412.12095", "has no sheet of its own, and no sheet tests it (planned); `lab list --papers` names"),
+        ("9999.99999", "no paper of papers.toml has the arXiv number 9999.99999; `lab list --papers` names them all"),
+    ],
+)
+def test_show_says_where_a_paper_without_a_sheet_stands(name: str, sentence: str, capsys) -> None:
+    assert main(["show", name]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_summary_of_the_help_names_every_command(capsys) -> None:
+    named = ABOUT.removeprefix("lab: ").split(";")[0].split(", ")
+    assert named == list(COMMANDS)
+    with pytest.raises(SystemExit):
+        main(["diagnose", "--help"])
+    assert "1 if a FINDING stopped a comparison" in " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
 
 
 @pytest.mark.parametrize(

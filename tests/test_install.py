@@ -57,7 +57,7 @@ def test_an_installed_lab_measures_into_the_working_directory(site: Path, tmp_pa
     done = run(site, tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "results").rglob("seeds-*.safetensors"))
-    assert (tmp_path / "results" / "tiny" / "figures" / "scatter.png").exists()
+    assert list((tmp_path / "results" / "tiny" / "figures").rglob("scatter.png"))
     assert [path for path in sorted(site.rglob("*")) if path not in before and "__pycache__" not in path.parts] == []
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from lab import LabError, pages, replication
+from lab import LabError, cli, pages, replication
 from lab.catalogue import discover, load
 from lab.claims import judge
 from lab.execution import Session
 from lab.files import PROJECT
+from lab.options import Reproduce
 from lab.results import Results
+from lab.tasks import Task
 
 task = load(Path(__file__).parent / "examples" / "tiny.py")
 
@@ -84,6 +86,43 @@ def test_outcomes_of_other_code_do_not_count(session: Session) -> None:
     file.write_text("{", encoding="utf-8")
     with pytest.raises(LabError, match="is damaged.*writes it anew"):
         replication.outcomes(task)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        [],
+        {"code": "0"},
+        {"code": "0", "roots": []},
+        {"code": "0", "roots": {"x": {}}},
+        {"code": "0", "roots": {"-1": {}}},
+        {"code": "0", "roots": {"1": []}},
+        *({"code": "0", "roots": {"1": {"tiny/A1": odd}}} for odd in ([], {}, None, 3, "holds")),
+    ],
+)
+def test_odd_outcomes_are_refused_in_one_sentence(damage: object, session: Session) -> None:
+    file = replication.replication_file(task)
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(damage), encoding="utf-8")
+    with pytest.raises(LabError, match=r"replication.json is damaged \(.*\); delete it, and .* writes it anew"):
+        replication.outcomes(task)
+
+
+def test_damaged_outcomes_of_one_task_leave_the_others(session: Session, tmp_path: Path, monkeypatch, capsys) -> None:
+    odd = replace_name(task, tmp_path)
+    monkeypatch.setattr(cli, "_write_pages", lambda: None)
+    replication.replication_file(odd).parent.mkdir(parents=True)
+    replication.replication_file(odd).write_bytes(b"\xff\xfe")
+    assert cli._replicate(Reproduce(roots=(1,)), [odd, task], session) == 2
+    assert capsys.readouterr().err.count("replication.json is damaged") == 1
+    assert list(replication.outcomes(task)) == ["1"]
+
+
+def replace_name(one: Task, folder: Path) -> Task:
+    """The same task by another name, in a file below ``folder``."""
+    file = folder / "other.py"
+    file.write_text(one.file.read_text(encoding="utf-8").replace('"tiny', '"other'), encoding="utf-8")
+    return load(file)
 
 
 def test_the_page_counts_what_is_kept(session: Session, monkeypatch) -> None:

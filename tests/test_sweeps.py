@@ -25,9 +25,12 @@ def test_a_sweep_is_a_table_and_a_curve_and_is_cached(tmp_path: Path, capsys) ->
     assert main(arguments) == 0
     said = capsys.readouterr()
     assert "size = 8" in said.out
-    curve = pd.read_csv(tmp_path / "tiny" / "sweeps" / "size.csv")
+    (file,) = (tmp_path / "tiny" / "sweeps").rglob("size.csv")
+    curve = pd.read_csv(file)
     assert set(curve["x"].dropna()) == {4, 8}  # the line of a bound has no place
-    assert (tmp_path / "tiny" / "sweeps" / "size.png").stat().st_size > 1000
+    assert file.with_suffix(".png").stat().st_size > 1000
+    assert "bound" in said.out
+    assert "chosen before the draw" in " ".join(said.out.split())
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("seeds-*.safetensors")}
     assert main([*arguments[:-1], "size=4,8,6"]) == 0
     assert {file: file.stat().st_mtime_ns for file in before} == before

@@ -302,7 +302,9 @@ def twice_has_a_price(results: Results, settings: tuple[str, ...] = ("mixture, b
     largest_found = float(measured["distance"].sel(setting="mixture, plain"))
     return Evidence.all(
         near(results, settings),
-        Evidence.exact(largest_found, "<=", most + bound, "the largest a (1 - a) / (1 + a), at a = 0.414, and rounding"),
+        Evidence.exact(
+            largest_found, "<=", most + bound, "the largest a (1 - a) / (1 + a), at a = 0.414, and rounding"
+        ),
     )
 
 
