@@ -359,7 +359,7 @@ def _status(verdicts: Verdicts) -> int:
 def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     session = options.where.session(options.fresh)
     if options.sweep is not None:
-        return _sweep(parts, options, configs, session)
+        return _sweep(parts, options, options.sweep, configs, session)
     seeds = options.seeds or None
     if seeds and options.fresh is not None:
         raise LabError(
@@ -415,16 +415,16 @@ def _dry_run(results: Sequence[Results], chosen: Mapping[str, Chosen], workers: 
     return 0
 
 
-def _sweep(parts: Sequence[Task], options: Run, configs: Sequence[Any], session: Session) -> int:
+def _sweep(parts: Sequence[Task], options: Run, field: str, configs: Sequence[Any], session: Session) -> int:
     from lab import sweeps
 
     if options.only or options.dry_run:
         raise LabError("--sweep measures everything at every value; leave out --only and --dry-run")
-    sweeps.points_of(parts, configs, options.sweep)  # a mistake in it is told before anything is measured
+    sweeps.points_of(parts, configs, field)  # a mistake in it is told before anything is measured
     require_room(session.results)
     for part in parts:
         _check_own(part, list(part.measurements.values()), session)
-    found = sweeps.sweep(parts, configs, options.sweep, session, options.preset, options.seeds or None)
+    found = sweeps.sweep(parts, configs, field, session, options.preset, options.seeds or None)
     _console().print(sweeps.table(found))
     for error in found.errors:
         _say(error)
