@@ -1,0 +1,489 @@
+# ---
+# jupyter:
+#   jupytext:
+#     comment_magics: false
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # Learning to multiply permutations, with and without writing
+#
+# A word $w_0 \dots w_{n-1}$ over two generators of $S_5$ (a swap and a turn of five), and its product. The exact half
+# of this sheet has the two ends: evaluating such words is as hard as evaluating Boolean formulas (complete for the
+# class NC1, so that no network of constant depth and logarithmic precision is expected to do it *at once* at every
+# length), and a network of *one* layer with explicit weights writes the run $s_1 s_2 \dots s_n$ behind every word. The
+# first says nothing of one length: 65,536 words of 16 letters fit in a table. What it makes plausible, and what is
+# measured here, is that training finds the run long before it finds the product.
+#
+# **Arms.** The same network and the same words, as many updates; what differs is what is written behind the word:
+#
+# * *every state*, or every second, or every fourth, and the last;
+# * *the product at once* (with one, two and three layers);
+# * *misleading states*: as many tokens as all states, drawn at random but for the last, which is right. If the length
+#   of what is written were what helps, this arm would be helped as well.
+#
+# Under the *causal* mask a letter sees the letters before it; under the *prefix* mask the letters see one another both
+# ways, and what is written is causal in both. Every answer is judged on free greedy writing: the network reads its own
+# states, and only the last counts.
+#
+# **What guessing gives.** The law of the product after $n$ uniform letters is exact (claim `T1.law` of the exact half);
+# its largest probability is 0.0205 at $n = 16$. Who counts the swaps, in addition, knows more: the order of the letters
+# is then all that is missing. Both levels are drawn.
+#
+# **Short words are another matter.** There are 16 words of 4 letters and 256 of 8: every one of them is seen in
+# training many times, and can be learnt by heart.
+
+# %%
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lab import Evidence, Task, control
+from lab.domains.derivations import automata
+from lab.domains.derivations.sequences import Derivations
+from lab.figures import Sheet
+from lab.labels import LabelledArrays, labelled
+from lab.models.transformer import Transformer
+from lab.results import Results
+from lab.streams import RandomStream, stream
+from lab.study import Fitted, Networks, Study
+from tasks.chain_of_thought._shared import (
+    CAUSAL,
+    PAPER,
+    PAPER_NETWORK,
+    PILOTS,
+    PREFIX,
+    SLUG,
+    SMOKE_NETWORK,
+    Network,
+    accuracy,
+    as_read,
+    mask_of,
+    next_token_loss,
+    written,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Words, and the networks that read them."""
+
+    lengths: tuple[int, ...] = (4, 8, 16)
+    """letters n of a word, a training for each; the last is what most claims are about"""
+    depths: tuple[int, ...] = (1, 2, 3)
+    """layers of the networks that answer at once"""
+    thinned: tuple[int, ...] = (2, 4)
+    """k, where every k-th state is written; at the longest words"""
+    network: Network = Network()
+    """what all networks have in common"""
+    test_words: int = 200
+    """words a network is asked for"""
+    records: int = 5
+    """measurements on the way, at the longest words"""
+    trainings: int = 6
+    """independent trainings an arm"""
+
+
+TASK = Task(
+    SLUG,
+    paper=PAPER,
+    presets={
+        "smoke": Config(
+            lengths=(2, 4), depths=(1, 2), thinned=(2,), network=SMOKE_NETWORK, test_words=4, records=2, trainings=2
+        ),
+        "ci": Config(),
+        "paper": Config(
+            lengths=(8, 16, 32), depths=(3, 4, 5), network=PAPER_NETWORK, test_words=1000, records=20, trainings=4
+        ),
+    },
+    root=2035,
+)
+TABLE = automata.group_table()
+FIRST_STATE = automata.LETTERS + TABLE.shape[1]
+MISLEADING = 0
+"""In the place of k: states that are no run, but for the last."""
+
+
+def drawn_words(source: RandomStream, count: int, length: int, every: int) -> Derivations:
+    """Uniform words with every k-th state behind them, or with misleading ones."""
+    if every != MISLEADING:
+        return automata.words(source, count, table=TABLE, length=length, every=every)
+    letters = letters_of(automata.words(source, count, table=TABLE, length=length))
+    return automata.write_states(TABLE, letters, automata.misleading_states(source, TABLE, letters))
+
+
+def letters_of(rows: Derivations) -> Tensor:
+    """The words themselves [word, letter]."""
+    return rows.tokens[:, : int(rows.prefix_length[0]) - 1] - automata.LETTERS
+
+
+def tests(config: Config, seeds: Sequence[int], length: int, every: int) -> dict[int, Derivations]:
+    """The words that each seed is asked, the same for all arms."""
+    return {seed: drawn_words(stream(seed, "test", length), config.test_words, length, every) for seed in seeds}
+
+
+def train_words(
+    config: Config, seeds: Sequence[int], length: int, every: int, layers: int, arms: Sequence[str]
+) -> Fitted[Transformer]:
+    """Networks of so many layers that write every k-th state; their accuracy on the way is in the history."""
+    network, read = config.network, automata.row_length(length, max(every, 1)) - 1
+    asked = tests(config, seeds, length, every)
+    study = Study(
+        build=network.build(automata.vocabulary_size(TABLE), read, layers),
+        arms={arm: mask_of(arm, read, length + 1) for arm in arms},
+        encode=as_read,
+        loss=next_token_loss,
+    )
+
+    def under_way(networks: Networks[Transformer]) -> dict[str, Tensor]:
+        return {"accuracy": networks.numbers(asked, accuracy)}
+
+    return study.fit(
+        seeds,
+        lambda seed, number, count: drawn_words(stream(seed, "train", length, number), count, length, every),
+        network.optimisation,
+        blocks=network.blocks,
+        measure=under_way,
+        measure_every=-(-network.updates // config.records),
+        name=f"letters-{length}-every-{every}-layers-{layers}",
+    )
+
+
+def at_the_end(fitted: Fitted[Transformer]) -> np.ndarray:
+    """Accuracy after the training [seed, arm]."""
+    return fitted.history["accuracy"].isel(update=-1).values
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Words with their first states, of which the last one shown may be wrong, and two ways to go on from it."""
+
+    prompts: Tensor
+    """[word, token]"""
+    ways: Tensor
+    """[way, word, step]: the run from the state shown, and the run of the word"""
+
+
+def interrupted(source: RandomStream, letters: Tensor, step: int, wrong: bool) -> Interrupted:
+    """Runs up to ``step``, with another state in its place where ``wrong``.
+
+    Two letters never take two states to one, so that a run from a wrong state is wrong at every step.
+    """
+    states = automata.run(TABLE, letters)
+    shown = states[:, :step].clone()
+    if wrong:
+        drawn = source.child("wrong").rng().integers(1, len(TABLE), len(letters))
+        shown[:, -1] = (shown[:, -1] + torch.from_numpy(drawn)) % len(TABLE)
+    followed, now = [], shown[:, -1]
+    for letter in letters[:, step:].T:
+        now = TABLE[now, letter]
+        followed.append(now)
+    rows = automata.write_states(TABLE, letters, shown)
+    ways = torch.stack([torch.stack(followed, 1), states[:, step:]])
+    return Interrupted(rows.tokens[:, :-1], FIRST_STATE + ways)
+
+
+SHOWN = ("a wrong state", "the right state")
+WAYS = ("follows", "repairs")
+
+
+def after_a_step(config: Config, fitted: Fitted[Transformer], seeds: Sequence[int], length: int) -> xr.DataArray:
+    """Share of words that go on from a state shown halfway as it says, or as the word says, by step."""
+    step, arms, found = length // 2, list(fitted.study.arms), []
+    for seed in seeds:
+        letters = letters_of(drawn_words(stream(seed, "test", length), config.test_words, length, 1))
+        for arm in arms:
+            module, mask = fitted.of(seeds=[seed], arms=[arm]).module, mask_of(arm, 2 * length + 1, length + 1)
+            for shown in SHOWN:
+                case = interrupted(stream(seed, "interrupted"), letters, step, shown == SHOWN[0])
+                own = written(module, case.prompts[None], mask[None], length - step)[0]
+                found.append((own == case.ways).double().mean(1).numpy())
+    shape = (len(seeds), len(arms), len(SHOWN), len(WAYS), length - step)
+    axes = {"seed": seeds, "arm": arms, "shown": SHOWN, "way": WAYS, "step": range(step + 1, length + 1)}
+    return labelled(np.stack(found).reshape(shape), **axes)
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+def every_state(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Networks that write every state: accuracy by length, before training, on the way, and after a wrong step."""
+    arms, longest = (CAUSAL, PREFIX), max(config.lengths)
+    fitted = {n: train_words(config, seeds, n, 1, config.network.layers, arms) for n in config.lengths}
+    last = fitted[longest]
+    before = last.study.untrained(seeds).ask(tests(config, seeds, longest, 1), accuracy)
+    axes = {"seed": seeds, "arm": arms}
+    return {
+        "accuracy": labelled(np.stack([at_the_end(one) for one in fitted.values()], 2), **axes, length=config.lengths),
+        "before": before,
+        "on the way": last.history["accuracy"].drop_vars("learning_rate"),
+        "after": after_a_step(config, last, seeds, longest),
+    }
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+def at_once(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Networks that answer at once: accuracy by depth and length under the causal mask, and at the usual depth under both."""
+    usual = config.network.layers
+    fitted = {
+        (depth, n): train_words(config, seeds, n, n, depth, (CAUSAL, PREFIX) if depth == usual else (CAUSAL,))
+        for depth in {*config.depths, usual}
+        for n in config.lengths
+    }
+    causal = np.stack(
+        [np.stack([at_the_end(fitted[depth, n])[:, 0] for n in config.lengths], 1) for depth in config.depths], 1
+    )
+    both = np.stack([at_the_end(fitted[usual, n]) for n in config.lengths], 2)
+    last = fitted[usual, max(config.lengths)]
+    return {
+        "by depth": labelled(causal, seed=seeds, depth=config.depths, length=config.lengths),
+        "accuracy": labelled(both, seed=seeds, arm=(CAUSAL, PREFIX), length=config.lengths),
+        "on the way": last.history["accuracy"].drop_vars("learning_rate"),
+    }
+
+
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+def fewer_states(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
+    """Networks that write every k-th state of the longest words, and networks trained on misleading states, causal."""
+    longest = max(config.lengths)
+    fitted = {
+        every: train_words(config, seeds, longest, every, config.network.layers, (CAUSAL,))
+        for every in (*config.thinned, MISLEADING)
+    }
+    ways = [one.history["accuracy"].sel(arm=CAUSAL).values for one in fitted.values()]
+    updates = fitted[MISLEADING].history["update"].values.tolist()
+    return {
+        "on the way": labelled(np.stack(ways, 1), seed=seeds, every=list(fitted), update=updates),
+        "after": after_a_step(config, fitted[MISLEADING], seeds, longest),
+    }
+
+
+@TASK.cases(exact={})
+def guesses(config: Config) -> LabelledArrays:
+    """How often the likeliest product is right, by length: knowing nothing of the word, and knowing its number of swaps."""
+    found = []
+    for length in config.lengths:
+        law = torch.zeros(length + 1, len(TABLE), dtype=torch.float64)
+        law[0, 0] = 1.0
+        for _ in range(length):
+            turned = torch.zeros_like(law).index_add_(1, TABLE[:, 1], law / 2)
+            swapped = torch.zeros_like(law).index_add_(1, TABLE[:, 0], law / 2)
+            law = turned + swapped.roll(1, 0)
+        found.append([float(law.sum(0).max()), float(law.amax(1).sum())])
+    knowing = ("nothing", "the number of swaps")
+    return {"accuracy": labelled(found, length=config.lengths, knowing=knowing)}
+
+
+def longest_words(results: Results, every: int, arm: str = CAUSAL) -> xr.DataArray:
+    """Accuracy on the longest words of the networks that write every k-th state [seed]."""
+    longest = max(results.config.lengths)
+    if every in (1, longest):
+        measured = results[every_state if every == 1 else at_once]["accuracy"]
+        return measured.sel(arm=arm, length=longest)
+    return results[fewer_states]["on the way"].sel(every=every).isel(update=-1)
+
+
+@TASK.claim(
+    "chain-of-thought/T1",
+    where="derived, on section 4",
+    kind="training",
+    statement="After 600 updates on 8 words each, networks of two layers that write every state are right about the product of 16 "
+    "letters in more than 0.9 of all words (free greedy writing, mean over trainings), and networks that answer at once in less than "
+    "0.3, under the causal and under the prefix mask.",
+    controls=[
+        control("trained on misleading states, as many tokens", stepwise=MISLEADING),
+        control("networks that write every state, in the place of those that answer at once", direct=1),
+    ],
+)
+def writing_every_state_solves(results: Results, stepwise: int = 1, direct: int = 0) -> Evidence:
+    direct = direct or max(results.config.lengths)
+    return Evidence.all(
+        *(
+            Evidence.over_seeds(longest_words(results, stepwise, arm), ">", 0.9, f"every state, {arm}; {PILOTS}")
+            for arm in ((CAUSAL, PREFIX) if stepwise else (CAUSAL,))
+        ),
+        *(
+            Evidence.over_seeds(longest_words(results, direct, arm), "<", 0.3, f"at once, {arm}; {PILOTS}")
+            for arm in (CAUSAL, PREFIX)
+        ),
+    )
+
+
+@TASK.claim(
+    "chain-of-thought/T1.misleading",
+    where="derived",
+    kind="training",
+    statement="It is the steps that help and not their number: trained as long on as many tokens, of which all states but the last are "
+    "random, a network is no more than 0.05 more often right about 16 letters than one that answers at once.",
+    controls=[control("trained on the true states", written=1)],
+)
+def tokens_alone_do_not_help(results: Results, written: int = MISLEADING) -> Evidence:
+    lead = longest_words(results, written) - longest_words(results, max(results.config.lengths))
+    return Evidence.over_seeds(lead, "<", 0.05, f"accuracy above that at once; {PILOTS}")
+
+
+@TASK.claim(
+    "chain-of-thought/T1.wrong-step",
+    where="derived",
+    kind="phenomenon",
+    statement="A network that has learnt the steps believes them: shown the run of 16 letters up to a wrong eighth state, "
+    "it ends in the state that follows from the wrong one in more than 0.9 of all words, and in the product of the word in less than "
+    "0.02, under both masks.",
+    controls=[
+        control("the right eighth state", shown=SHOWN[1]),
+        control("trained on misleading states", written=MISLEADING),
+    ],
+)
+def wrong_steps_are_followed(results: Results, shown: str = SHOWN[0], written: int = 1) -> Evidence:
+    after = results[every_state if written else fewer_states]["after"].sel(shown=shown).isel(step=-1)
+    return Evidence.all(
+        *(
+            part
+            for arm in after["arm"].values
+            for part in (
+                Evidence.over_seeds(after.sel(arm=arm, way="follows"), ">", 0.9, f"{arm}: follows; {PILOTS}"),
+                Evidence.over_seeds(after.sel(arm=arm, way="repairs"), "<", 0.02, f"{arm}: repairs; {PILOTS}"),
+            )
+        )
+    )
+
+
+@TASK.claim(
+    "chain-of-thought/T1.thinned",
+    where="derived",
+    kind="ordering",
+    statement="The fewer states are written, the less often is the same network right about 16 letters after 600 updates: every state, "
+    "every second, every fourth, the product alone, each by more than 0.02 (causal).",
+    controls=[control("the same order among misleading states and the product at once", steps=(MISLEADING, 16))],
+)
+def fewer_states_are_worse(results: Results, steps: Sequence[int] = ()) -> Evidence:
+    config = results.config
+    order = tuple(steps) or (1, *config.thinned, max(config.lengths))
+    return Evidence.all(
+        *(
+            Evidence.over_seeds(
+                longest_words(results, more) - longest_words(results, fewer),
+                ">",
+                0.02,
+                f"every {more} less every {fewer}; {PILOTS}",
+            )
+            for more, fewer in zip(order[:-1], order[1:], strict=True)
+        )
+    )
+
+
+@TASK.claim(
+    "chain-of-thought/O1",
+    where="section 4, table of accuracies",
+    kind="ordering",
+    statement="Direct accuracy falls with the size of the problem and that of derivations does not: from 4 to 8 letters and from 8 to 16 "
+    "networks that answer at once lose more than 0.1 (one, two and three layers, 600 updates), and networks that write every state are "
+    "right about more than 0.9 of all words at 4, 8 and 16 letters.",
+    controls=[
+        control("networks that write every state, in the place of those that answer at once", falling="every state"),
+        control("networks that answer at once, in the place of those that write every state", staying="at once"),
+    ],
+)
+def longer_words_are_harder_at_once(
+    results: Results, falling: str = "at once", staying: str = "every state"
+) -> Evidence:
+    lengths = results.config.lengths
+    kinds = {"every state": results[every_state]["accuracy"], "at once": results[at_once]["accuracy"]}
+    depths = results[at_once]["by depth"]
+    arms = (
+        {f"{depth} layers": depths.sel(depth=depth) for depth in depths["depth"].values}
+        if falling == "at once"
+        else {"every state": kinds[falling].sel(arm=CAUSAL)}
+    )
+    return Evidence.all(
+        *(
+            Evidence.over_seeds(
+                found.sel(length=short) - found.sel(length=long), ">", 0.1, f"{name}, {short} to {long}; {PILOTS}"
+            )
+            for name, found in arms.items()
+            for short, long in zip(lengths[:-1], lengths[1:], strict=True)
+        ),
+        *(
+            Evidence.over_seeds(kinds[staying].sel(arm=CAUSAL, length=n), ">", 0.9, f"{staying}, {n} letters; {PILOTS}")
+            for n in lengths
+        ),
+    )
+
+
+@TASK.figure
+def words_by_length(results: Results) -> Sheet:
+    """Share of words whose product is right, by length; on the way, by what is written; and after a wrong state has been shown."""
+    config, steps, once = results.config, results[every_state], results[at_once]
+    longest = max(config.lengths)
+    sheet = Sheet(columns=3, width=4.9, height=4.2)
+    panel = sheet.panel(
+        "longer words are harder at once",
+        x="letters of the word",
+        y="share of right products",
+        xticks=config.lengths,
+        ylim=(-0.03, 1.05),
+        legend="lower left",
+    )
+    for arm in (CAUSAL, PREFIX):
+        panel.points(steps["accuracy"].sel(arm=arm), "length", name=f"every state, {arm}", arm=arm, join=True)
+    for depth in config.depths:
+        panel.points(once["by depth"].sel(depth=depth), "length", name=f"at once, {depth} layers", join=True)
+    guessed = results[guesses]["accuracy"].sel(case="exact")
+    for knowing in guessed["knowing"].values:
+        panel.theory(config.lengths, guessed.sel(knowing=knowing).values, name=f"knowing {knowing}")
+    panel = sheet.panel(
+        f"the more is written, the sooner {longest} letters are learnt",
+        x="updates",
+        y="share of right products",
+        ylim=(-0.03, 1.05),
+        legend="upper left",
+    )
+    for arm in (CAUSAL, PREFIX):
+        panel.curve(steps["on the way"].sel(arm=arm), "update", name=f"every state, {arm}", arm=arm)
+    for every in config.thinned:
+        panel.curve(results[fewer_states]["on the way"].sel(every=every), "update", name=f"every {every}th state")
+    panel.curve(once["on the way"].sel(arm=CAUSAL), "update", name="at once")
+    panel.curve(results[fewer_states]["on the way"].sel(every=MISLEADING), "update", name="misleading states")
+    panel = sheet.panel(
+        f"a wrong state after {longest // 2} letters is believed",
+        x="letters read",
+        y="share of words, causal",
+        ylim=(-0.03, 1.05),
+        legend="center left",
+    )
+    for way, name in zip(WAYS, ("goes on from the wrong state", "is back at the run of the word"), strict=True):
+        found = steps["after"].sel(arm=CAUSAL, shown=SHOWN[0], way=way)
+        panel.curve(found, "step", name=name)
+    return sheet
+
+
+# %%
+TASK.show(words_by_length)
+TASK.show(writing_every_state_solves)
+TASK.show(tokens_alone_do_not_help)
+TASK.show(longer_words_are_harder_at_once)
+TASK.show(fewer_states_are_worse)
+
+# %% [markdown]
+# ## A wrong step
+#
+# The product of a word does not depend on what somebody claims its eighth state to be. A network that read the word
+# again would notice; one that has learnt to look up the next state from the last one cannot. Two letters never take two
+# states to one, so the run from a wrong state is wrong at every later step, and "follows" and "repairs" exclude each
+# other.
+
+# %%
+TASK.show(wrong_steps_are_followed)
+
+# %% [markdown]
+# ## All verdicts
+
+# %%
+TASK.show()
