@@ -32,7 +32,7 @@ class Network:
     heads: int = 2
     """attention heads a block"""
     positions: str = "learned"
-    """"learned" or "sinusoidal" """
+    """"learned", "rotary" or "sinusoidal" """
     updates: int = 600
     """updates of every network"""
     batch: int = 8
@@ -122,21 +122,27 @@ def written(module: Transformer, prompts: Tensor, mask: Tensor, steps: int, allo
     return found
 
 
-def answers(tokens: Tensor, size: int) -> Tensor:
-    """The last ``size`` tokens before the first stop token; -1 where there are none.
+def answers(tokens: Tensor) -> Tensor:
+    """The token before the first stop token; -1 where there is none.
 
-    >>> answers(torch.tensor([[7, 8, STOP, 0], [STOP, 9, 9, 9], [7, 8, 9, 9]]), 2).tolist()
-    [[7, 8], [-1, -1], [-1, -1]]
+    >>> answers(torch.tensor([[7, 8, STOP, 0], [STOP, 9, 9, 9], [7, 8, 9, 9]])).tolist()
+    [8, -1, -1]
     """
     stops = tokens == STOP
-    place = stops.int().argmax(-1, keepdim=True) + torch.arange(-size, 0, device=tokens.device)
+    place = stops.int().argmax(-1, keepdim=True) - 1
     there = stops.any(-1, keepdim=True) & (place >= 0)
-    return torch.where(there, tokens.gather(-1, place.clamp(min=0)), -1)
+    return torch.where(there, tokens.gather(-1, place.clamp(min=0)), -1).squeeze(-1)
 
 
-def accuracy(module: Transformer, batch: Batch, mask: Tensor, *, size: int = 1) -> Tensor:
-    """Share of right answers (the last ``size`` tokens), all tokens behind the problem written freely [model]."""
+def answers_written(module: Transformer, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The answers after all tokens behind the problem have been written freely, and the right ones [model, row]."""
     problem = problem_length(batch["targets"])
     truth = batch["targets"][..., problem - 1 :].cpu()
     free = written(module, batch["tokens"][..., :problem], mask, truth.shape[-1])
-    return (answers(free, size) == answers(truth, size)).all(-1).double().mean(-1)
+    return answers(free), answers(truth)
+
+
+def accuracy(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
+    """Share of right answers, all tokens behind the problem written freely [model]."""
+    own, right = answers_written(module, batch, mask)
+    return (own == right).double().mean(-1)

@@ -36,12 +36,11 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-import xarray as xr
 from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.domains.derivations import arithmetic as expressions
-from lab.domains.derivations.sequences import NO_TARGET, PAD, Derivations
+from lab.domains.derivations.sequences import NO_TARGET, PAD, STOP, Derivations
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.models.transformer import Transformer
@@ -58,10 +57,12 @@ from tasks.chain_of_thought._shared import (
     SLUG,
     SMOKE_NETWORK,
     Network,
-    accuracy,
+    answers,
+    answers_written,
     as_read,
     mask_of,
     next_token_loss,
+    problem_length,
     written,
 )
 
@@ -110,6 +111,7 @@ TASK = Task(
 )
 FORMATS = {"steps": "derivation", "at once": "direct"}
 ARMS = (CAUSAL, PREFIX)
+PAIRINGS = ("own problem", "another problem")
 
 
 def aligned(rows: Derivations, problem: int, width: int) -> Derivations:
@@ -171,7 +173,7 @@ def train_expressions(config: Config, seeds: Sequence[int], kind: str) -> Fitted
     )
 
     def under_way(networks: Networks[Transformer]) -> dict[str, Tensor]:
-        return {"accuracy": networks.numbers(asked, accuracy)}
+        return {"right": networks.numbers(asked, right_values)[:, 0]}
 
     return study.fit(
         seeds,
@@ -184,64 +186,65 @@ def train_expressions(config: Config, seeds: Sequence[int], kind: str) -> Fitted
     )
 
 
-def guessed_at_once(module: Transformer, batch: Batch, mask: Tensor, *, modulus: int, problem: int) -> Tensor:
-    """Share of values that stand first where only a number may be written [model]."""
-    truth = batch["targets"].cpu()
-    place = (truth >= 0).int().mul(torch.arange(truth.shape[-1])).amax(-1, keepdim=True) - 1  # before the stop token
+def right_values(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
+    """Share of values that are right, all tokens behind the problem written freely, and the share that would be if
+    every value were written behind the problem of another row, drawn at random [model, 2]."""
+    own, truth = answers_written(module, batch, mask)
+    right = (own == truth).double().mean(-1)
+    values = torch.arange(int(truth.max()) + 1)[:, None, None]
+    by_chance = ((own == values).double().mean(-1) * (truth == values).double().mean(-1)).sum(0)
+    return torch.stack([right, by_chance], -1)
+
+
+def cut_short(module: Transformer, batch: Batch, mask: Tensor, *, modulus: int) -> Tensor:
+    """Share of right values where a number, and nothing else, may stand behind the problem [model]."""
+    problem = problem_length(batch["targets"])
     numbers = torch.arange(expressions.vocabulary_size(modulus)) >= expressions.ZERO
-    own = written(module, batch["tokens"][..., :problem], mask, 1, allowed=numbers)
-    return (own == truth.gather(-1, place)).squeeze(-1).double().mean(-1)
+    own = written(module, batch["tokens"][..., :problem], mask, 1, allowed=numbers)[..., 0]
+    truth = answers(batch["targets"].cpu())
+    return (own == truth).double().mean(-1)
 
 
-def lines_follow(config: Config, module: Transformer, rows: Derivations, mask: Tensor) -> np.ndarray:
+def lines_follow(config: Config, module: Transformer, rows: Derivations, arm: str) -> np.ndarray:
     """Of derivations written freely by one network: whether every line follows, and whether the value is right [2, row]."""
-    problem = 4 * config.operators
+    problem, length = int(rows.prefix_length[0]), rows.tokens.shape[1]
     prompts = rows.tokens[: config.read_expressions, :problem]
-    own = written(module, prompts[None], mask[None], rows.tokens.shape[1] - problem)[0]
+    own = written(module, prompts[None], mask_of(arm, length - 1, problem)[None], length - problem)[0]
     found = []
     for prompt, answer in zip(prompts.tolist(), own.tolist(), strict=True):
-        row = [token for token in prompt + answer if token != PAD]
-        value = expressions.evaluate([token for token in prompt[:-1] if token != PAD], config.modulus)
-        whole = 1 in answer and expressions.first_wrong_step(row, config.modulus) is None
-        found.append((whole, expressions.answer_of(answer) == value if 1 in answer else False))
+        problem_itself = [token for token in prompt if token != PAD]
+        value = expressions.evaluate(problem_itself[:-1], config.modulus)
+        ends, row = STOP in answer, problem_itself + answer
+        follow = ends and PAD not in answer and expressions.first_wrong_step(row, config.modulus) is None
+        found.append((follow, ends and expressions.answer_of(answer) == value))
     return np.array(found).T
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=5)
 def calculated(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Accuracy by what is written, mask and number of operators; on the way; of derivations cut short; and lines that follow."""
+    """By what is written, mask and operators: right values; on the way; of derivations cut short; and lines that follow."""
     sizes = range(1, config.operators + 1)
     fitted = {kind: train_expressions(config, seeds, kind) for kind in FORMATS}
-    measured = [
-        xr.concat([one.ask(tests(config, seeds, number, kind), accuracy) for number in sizes], "operators")
-        for kind, one in fitted.items()
-    ]
+
+    def asked(kind: str, operators: int) -> np.ndarray:
+        given = tests(config, seeds, operators, kind)
+        return fitted[kind].ask(given, right_values, pairing=PAIRINGS).values
+
+    right = np.stack([np.stack([asked(kind, number) for number in sizes], 2) for kind in FORMATS], 2)
     steps, largest = fitted["steps"], tests(config, seeds, config.operators, "steps")
-    cut = partial(guessed_at_once, modulus=config.modulus, problem=4 * config.operators)
-    read = expressions.longest(config.operators, FORMATS["steps"]) - 1
     follow = [
-        [
-            lines_follow(
-                config,
-                steps.of(seeds=[seed], arms=[arm]).module,
-                largest[seed],
-                mask_of(arm, read, 4 * config.operators),
-            )
-            for arm in ARMS
-        ]
+        [lines_follow(config, steps.of(seeds=[seed], arms=[arm]).module, largest[seed], arm) for arm in ARMS]
         for seed in seeds
-    ]
+    ]  # [seed][arm] of [what, row]
+    lines, values = np.moveaxis(np.array(follow), 2, 0)
     axes = {"seed": seeds, "arm": ARMS}
-    values = np.stack([one.transpose("seed", "arm", "operators").values for one in measured], 2)
-    whole = np.array(follow)  # [seed, arm, what, row]
     return {
-        "accuracy": labelled(values, **axes, written=tuple(FORMATS), operators=sizes),
-        "before": steps.study.untrained(seeds).ask(largest, accuracy),
-        "cut short": steps.ask(largest, cut),
-        "lines": labelled(whole.mean(-1), **axes, what=("every line follows", "the value is right")),
-        "wrong lines, right value": labelled((~whole[:, :, 0] & whole[:, :, 1]).mean(-1), **axes),
+        "right": labelled(right, **axes, written=tuple(FORMATS), operators=sizes, pairing=PAIRINGS),
+        "cut short": steps.ask(largest, partial(cut_short, modulus=config.modulus)),
+        "every line follows": labelled(lines.mean(-1), **axes),
+        "right in spite of a line": labelled((values & ~lines).mean(-1), **axes),
         "on the way": labelled(
-            np.stack([one.history["accuracy"].values for one in fitted.values()], 2),
+            np.stack([one.history["right"].values for one in fitted.values()], 2),
             **axes,
             written=tuple(FORMATS),
             update=steps.history["update"].values.tolist(),
@@ -263,14 +266,112 @@ def calculated(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 )
 def steps_are_learnt_sooner(results: Results, first: str = "steps") -> Evidence:
     measured, most = results[calculated], results.config.operators
+    largest = measured["right"].sel(operators=most, pairing=PAIRINGS[0])
+    stepwise = measured["cut short"] if first == "cut short" else largest.sel(written=first)
+    direct = largest.sel(written="at once")
     parts = []
     for arm in ARMS:
-        largest = measured["accuracy"].sel(arm=arm, operators=most)
-        direct = largest.sel(written="at once")
-        stepwise = measured["cut short"].sel(arm=arm) if first == "cut short" else largest.sel(written=first)
+        lead = stepwise.sel(arm=arm) - direct.sel(arm=arm)
         parts += [
-            Evidence.over_seeds(stepwise, ">", 0.5, f"steps, {arm}; {PILOTS}"),
-            Evidence.over_seeds(direct, "<", 0.4, f"at once, {arm}; {PILOTS}"),
-            Evidence.over_seeds(stepwise - direct, ">", 0.2, f"lead of steps, {arm}; {PILOTS}"),
+            Evidence.over_seeds(stepwise.sel(arm=arm), ">", 0.5, f"steps, {arm}; {PILOTS}"),
+            Evidence.over_seeds(direct.sel(arm=arm), "<", 0.4, f"at once, {arm}; {PILOTS}"),
+            Evidence.over_seeds(lead, ">", 0.2, f"lead of steps, {arm}; {PILOTS}"),
         ]
     return Evidence.all(*parts)
+
+
+@TASK.claim(
+    "chain-of-thought/T2.guess",
+    where="derived",
+    kind="training",
+    statement="What is learnt at once is more than nothing: after 1,500 updates networks that answer at once are right about more than "
+    "0.22 of expressions with 3 operators, where a guess is right with probability 1/5 exactly, under both masks.",
+    controls=[control("the same values, behind the problems of other rows", pairing=PAIRINGS[1])],
+)
+def at_once_beats_a_guess(results: Results, pairing: str = PAIRINGS[0]) -> Evidence:
+    config = results.config
+    found = results[calculated]["right"].sel(written="at once", operators=config.operators, pairing=pairing)
+    level = 1 / config.modulus + 0.02
+    return Evidence.all(
+        *(Evidence.over_seeds(found.sel(arm=arm), ">", level, f"{arm}: 1/p + 0.02; {PILOTS}") for arm in ARMS)
+    )
+
+
+@TASK.claim(
+    "chain-of-thought/O1.operators",
+    where="section 4, table of accuracies",
+    kind="ordering",
+    statement="With the number of operators direct accuracy falls: after 1,500 updates networks that answer at once are right about "
+    "expressions with one operator more often than about those with two, and about those more often than about three, by more than "
+    "0.05 each, under both masks.",
+    controls=[control("the same values, behind the problems of other rows", pairing=PAIRINGS[1])],
+)
+def more_operators_are_harder_at_once(results: Results, pairing: str = PAIRINGS[0]) -> Evidence:
+    direct = results[calculated]["right"].sel(written="at once", pairing=pairing)
+    return Evidence.all(
+        *(
+            Evidence.over_seeds(
+                direct.sel(arm=arm, operators=few) - direct.sel(arm=arm, operators=few + 1),
+                ">",
+                0.05,
+                f"{few} to {few + 1}, {arm}; {PILOTS}",
+            )
+            for arm in ARMS
+            for few in range(1, results.config.operators)
+        )
+    )
+
+
+@TASK.claim(
+    "chain-of-thought/T2.lines",
+    where="derived",
+    kind="training",
+    statement="Right values come with right lines: of the derivations with 3 operators that networks write freely after 1,500 updates, "
+    "fewer than 0.1 end in the right value although some line does not follow from the one before, under both masks.",
+    controls=[control("derivations of which every line follows", quantity="every line follows")],
+)
+def right_values_have_right_lines(results: Results, quantity: str = "right in spite of a line") -> Evidence:
+    found = results[calculated][quantity]
+    return Evidence.all(*(Evidence.over_seeds(found.sel(arm=arm), "<", 0.1, f"{arm}; {PILOTS}") for arm in ARMS))
+
+
+@TASK.figure
+def expressions_by_operators(results: Results) -> Sheet:
+    """Share of expressions whose value is right, by the number of operators, and on the way for the largest number of them."""
+    config, measured = results.config, results[calculated]
+    sheet = Sheet(columns=2, width=5.2, height=4.2)
+    panel = sheet.panel(
+        "each operator costs more at once",
+        x="operators",
+        y="share of right values",
+        xticks=range(1, config.operators + 1),
+        ylim=(-0.03, 1.05),
+    )
+    for variant, kind in enumerate(FORMATS):
+        for arm in ARMS:
+            found = measured["right"].sel(written=kind, arm=arm, pairing=PAIRINGS[0])
+            panel.points(found, "operators", name=f"{kind}, {arm}", arm=arm, variant=variant, join=True)
+    panel.level(1 / config.modulus, "a guess, $1/p$")
+    panel = sheet.panel(
+        f"{config.operators} operators on the way", x="updates", y="share of right values", ylim=(-0.03, 1.05)
+    )
+    for variant, kind in enumerate(FORMATS):
+        for arm in ARMS:
+            found = measured["on the way"].sel(written=kind, arm=arm)
+            panel.curve(found, "update", name=f"{kind}, {arm}", arm=arm, variant=variant)
+    panel.level(1 / config.modulus, "a guess, $1/p$")
+    return sheet
+
+
+# %%
+TASK.show(expressions_by_operators)
+TASK.show(steps_are_learnt_sooner)
+TASK.show(at_once_beats_a_guess)
+TASK.show(more_operators_are_harder_at_once)
+TASK.show(right_values_have_right_lines)
+
+# %% [markdown]
+# ## All verdicts
+
+# %%
+TASK.show()

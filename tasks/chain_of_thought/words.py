@@ -158,9 +158,22 @@ def train_words(
     )
 
 
-def at_the_end(fitted: Fitted[Transformer]) -> np.ndarray:
-    """Accuracy after the training [seed, arm]."""
-    return fitted.history["accuracy"].isel(update=-1).values
+def of_all_lengths(config: Config, seeds: Sequence[int], once: bool) -> dict[int, Fitted[Transformer]]:
+    """Networks of the usual depth that write every state, or the product at once; at the longest words under both masks."""
+    longest, usual = max(config.lengths), config.network.layers
+    return {
+        n: train_words(config, seeds, n, n if once else 1, usual, (CAUSAL, PREFIX) if n == longest else (CAUSAL,))
+        for n in config.lengths
+    }
+
+
+def by_length(config: Config, seeds: Sequence[int], fitted: dict[int, Fitted[Transformer]]) -> LabelledArrays:
+    """Accuracy after training by length, causal; and on the way at the longest words, by mask."""
+    ends = [one.history["accuracy"].sel(arm=CAUSAL).isel(update=-1).values for one in fitted.values()]
+    return {
+        "by length": labelled(np.stack(ends, 1), seed=seeds, length=config.lengths),
+        "on the way": fitted[max(config.lengths)].history["accuracy"].drop_vars("learning_rate"),
+    }
 
 
 @dataclass(frozen=True)
@@ -212,44 +225,31 @@ def after_a_step(config: Config, fitted: Fitted[Transformer], seeds: Sequence[in
     return labelled(np.stack(found).reshape(shape), **axes)
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4)
 def every_state(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Networks that write every state: accuracy by length, before training, on the way, and after a wrong step."""
-    arms, longest = (CAUSAL, PREFIX), max(config.lengths)
-    fitted = {n: train_words(config, seeds, n, 1, config.network.layers, arms) for n in config.lengths}
-    last = fitted[longest]
-    before = last.study.untrained(seeds).ask(tests(config, seeds, longest, 1), accuracy)
-    axes = {"seed": seeds, "arm": arms}
-    return {
-        "accuracy": labelled(np.stack([at_the_end(one) for one in fitted.values()], 2), **axes, length=config.lengths),
-        "before": before,
-        "on the way": last.history["accuracy"].drop_vars("learning_rate"),
-        "after": after_a_step(config, last, seeds, longest),
-    }
+    """Networks that write every state: accuracy by length, on the way, and what they do after a wrong step."""
+    fitted, longest = of_all_lengths(config, seeds, once=False), max(config.lengths)
+    return {**by_length(config, seeds, fitted), "after": after_a_step(config, fitted[longest], seeds, longest)}
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4)
 def at_once(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
-    """Networks that answer at once: accuracy by depth and length under the causal mask, and at the usual depth under both."""
-    usual = config.network.layers
-    fitted = {
-        (depth, n): train_words(config, seeds, n, n, depth, (CAUSAL, PREFIX) if depth == usual else (CAUSAL,))
-        for depth in {*config.depths, usual}
-        for n in config.lengths
+    """Networks that answer at once: accuracy by length, on the way, and by depth at the longest words (causal)."""
+    fitted, longest = of_all_lengths(config, seeds, once=True), max(config.lengths)
+    depths = {
+        layers: fitted[longest]
+        if layers == config.network.layers
+        else train_words(config, seeds, longest, longest, layers, (CAUSAL,))
+        for layers in config.depths
     }
-    causal = np.stack(
-        [np.stack([at_the_end(fitted[depth, n])[:, 0] for n in config.lengths], 1) for depth in config.depths], 1
-    )
-    both = np.stack([at_the_end(fitted[usual, n]) for n in config.lengths], 2)
-    last = fitted[usual, max(config.lengths)]
+    ends = [one.history["accuracy"].sel(arm=CAUSAL).isel(update=-1).values for one in depths.values()]
     return {
-        "by depth": labelled(causal, seed=seeds, depth=config.depths, length=config.lengths),
-        "accuracy": labelled(both, seed=seeds, arm=(CAUSAL, PREFIX), length=config.lengths),
-        "on the way": last.history["accuracy"].drop_vars("learning_rate"),
+        **by_length(config, seeds, fitted),
+        "by depth": labelled(np.stack(ends, 1), seed=seeds, depth=config.depths),
     }
 
 
-@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)
+@TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4)
 def fewer_states(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Networks that write every k-th state of the longest words, and networks trained on misleading states, causal."""
     longest = max(config.lengths)
@@ -283,10 +283,8 @@ def guesses(config: Config) -> LabelledArrays:
 
 def longest_words(results: Results, every: int, arm: str = CAUSAL) -> xr.DataArray:
     """Accuracy on the longest words of the networks that write every k-th state [seed]."""
-    longest = max(results.config.lengths)
-    if every in (1, longest):
-        measured = results[every_state if every == 1 else at_once]["accuracy"]
-        return measured.sel(arm=arm, length=longest)
+    if every in (1, max(results.config.lengths)):
+        return results[every_state if every == 1 else at_once]["on the way"].sel(arm=arm).isel(update=-1)
     return results[fewer_states]["on the way"].sel(every=every).isel(update=-1)
 
 
@@ -384,7 +382,7 @@ def fewer_states_are_worse(results: Results, steps: Sequence[int] = ()) -> Evide
     where="section 4, table of accuracies",
     kind="ordering",
     statement="Direct accuracy falls with the size of the problem and that of derivations does not: from 4 to 8 letters and from 8 to 16 "
-    "networks that answer at once lose more than 0.1 (one, two and three layers, 600 updates), and networks that write every state are "
+    "networks of two layers that answer at once lose more than 0.1 (600 updates), and networks that write every state are "
     "right about more than 0.9 of all words at 4, 8 and 16 letters.",
     controls=[
         control("networks that write every state, in the place of those that answer at once", falling="every state"),
@@ -395,23 +393,19 @@ def longer_words_are_harder_at_once(
     results: Results, falling: str = "at once", staying: str = "every state"
 ) -> Evidence:
     lengths = results.config.lengths
-    kinds = {"every state": results[every_state]["accuracy"], "at once": results[at_once]["accuracy"]}
-    depths = results[at_once]["by depth"]
-    arms = (
-        {f"{depth} layers": depths.sel(depth=depth) for depth in depths["depth"].values}
-        if falling == "at once"
-        else {"every state": kinds[falling].sel(arm=CAUSAL)}
-    )
+    found = {"every state": results[every_state]["by length"], "at once": results[at_once]["by length"]}
     return Evidence.all(
         *(
             Evidence.over_seeds(
-                found.sel(length=short) - found.sel(length=long), ">", 0.1, f"{name}, {short} to {long}; {PILOTS}"
+                found[falling].sel(length=short) - found[falling].sel(length=long),
+                ">",
+                0.1,
+                f"{falling}, {short} to {long}; {PILOTS}",
             )
-            for name, found in arms.items()
             for short, long in zip(lengths[:-1], lengths[1:], strict=True)
         ),
         *(
-            Evidence.over_seeds(kinds[staying].sel(arm=CAUSAL, length=n), ">", 0.9, f"{staying}, {n} letters; {PILOTS}")
+            Evidence.over_seeds(found[staying].sel(length=n), ">", 0.9, f"{staying}, {n} letters; {PILOTS}")
             for n in lengths
         ),
     )
@@ -431,10 +425,10 @@ def words_by_length(results: Results) -> Sheet:
         ylim=(-0.03, 1.05),
         legend="lower left",
     )
-    for arm in (CAUSAL, PREFIX):
-        panel.points(steps["accuracy"].sel(arm=arm), "length", name=f"every state, {arm}", arm=arm, join=True)
+    for name, found in (("every state", steps), ("at once", once)):
+        panel.points(found["by length"], "length", name=name, join=True)
     for depth in config.depths:
-        panel.points(once["by depth"].sel(depth=depth), "length", name=f"at once, {depth} layers", join=True)
+        panel.points(once["by depth"].sel(depth=depth), x=longest, name=f"at once, {depth} layers")
     guessed = results[guesses]["accuracy"].sel(case="exact")
     for knowing in guessed["knowing"].values:
         panel.theory(config.lengths, guessed.sel(knowing=knowing).values, name=f"knowing {knowing}")

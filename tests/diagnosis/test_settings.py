@@ -63,7 +63,7 @@ def test_every_task_is_offered_by_name_or_says_what_to_do() -> None:
     offered = {name for name in tasks if name in SETTINGS or name in OF_TASKS}
     named = {"causallm-icl", "induction-heads-markov"}  # their prompts are settings under names of their own
     without = {"attention-masks", "autoregressive-trees", "computational-universality", "copying"}
-    without |= {"fixed-point-transformers", "linear-attention"}
+    without |= {"chain-of-thought", "fixed-point-transformers", "linear-attention"}
     assert offered | named | without == tasks
 
 
