@@ -122,27 +122,29 @@ def written(module: Transformer, prompts: Tensor, mask: Tensor, steps: int, allo
     return found
 
 
-def answers(tokens: Tensor) -> Tensor:
-    """The token before the first stop token; -1 where there is none.
+def answers(tokens: Tensor, places: Sequence[int] = (1,)) -> Tensor:
+    """The tokens that stand so many places before the first stop token [..., place]; -1 where there are none.
 
-    >>> answers(torch.tensor([[7, 8, STOP, 0], [STOP, 9, 9, 9], [7, 8, 9, 9]])).tolist()
-    [8, -1, -1]
+    >>> answers(torch.tensor([[7, 8, STOP, 0], [STOP, 9, 9, 9], [7, 8, 9, 9]]), (2, 1)).tolist()
+    [[7, 8], [-1, -1], [-1, -1]]
     """
     stops = tokens == STOP
-    place = stops.int().argmax(-1, keepdim=True) - 1
+    place = stops.int().argmax(-1, keepdim=True) - torch.tensor(places, device=tokens.device)
     there = stops.any(-1, keepdim=True) & (place >= 0)
-    return torch.where(there, tokens.gather(-1, place.clamp(min=0)), -1).squeeze(-1)
+    return torch.where(there, tokens.gather(-1, place.clamp(min=0)), -1)
 
 
-def answers_written(module: Transformer, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The answers after all tokens behind the problem have been written freely, and the right ones [model, row]."""
+def answers_written(
+    module: Transformer, batch: Batch, mask: Tensor, places: Sequence[int] = (1,)
+) -> tuple[Tensor, Tensor]:
+    """Answers after all tokens behind the problem have been written freely, and the right ones [model, row, place]."""
     problem = problem_length(batch["targets"])
     truth = batch["targets"][..., problem - 1 :].cpu()
     free = written(module, batch["tokens"][..., :problem], mask, truth.shape[-1])
-    return answers(free), answers(truth)
+    return answers(free, places), answers(truth, places)
 
 
-def accuracy(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
-    """Share of right answers, all tokens behind the problem written freely [model]."""
-    own, right = answers_written(module, batch, mask)
-    return (own == right).double().mean(-1)
+def accuracy(module: Transformer, batch: Batch, mask: Tensor, *, places: Sequence[int] = (1,)) -> Tensor:
+    """Share of answers that are right at all places, all tokens behind the problem written freely [model]."""
+    own, right = answers_written(module, batch, mask, places)
+    return (own == right).all(-1).double().mean(-1)

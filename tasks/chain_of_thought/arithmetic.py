@@ -189,7 +189,7 @@ def train_expressions(config: Config, seeds: Sequence[int], kind: str) -> Fitted
 def right_values(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
     """Share of values that are right, all tokens behind the problem written freely, and the share that would be if
     every value were written behind the problem of another row, drawn at random [model, 2]."""
-    own, truth = answers_written(module, batch, mask)
+    own, truth = (one[..., 0] for one in answers_written(module, batch, mask))
     right = (own == truth).double().mean(-1)
     values = torch.arange(int(truth.max()) + 1)[:, None, None]
     by_chance = ((own == values).double().mean(-1) * (truth == values).double().mean(-1)).sum(0)
@@ -201,7 +201,7 @@ def cut_short(module: Transformer, batch: Batch, mask: Tensor, *, modulus: int) 
     problem = problem_length(batch["targets"])
     numbers = torch.arange(expressions.vocabulary_size(modulus)) >= expressions.ZERO
     own = written(module, batch["tokens"][..., :problem], mask, 1, allowed=numbers)[..., 0]
-    truth = answers(batch["targets"].cpu())
+    truth = answers(batch["targets"].cpu())[..., 0]
     return (own == truth).double().mean(-1)
 
 
