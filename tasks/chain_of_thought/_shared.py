@@ -18,7 +18,7 @@ from lab.training import Batch, Optimisation
 
 SLUG, PAPER = "chain-of-thought", "feng-2023-chain-of-thought"
 CAUSAL, PREFIX = "causal", "prefix"
-PILOTS = "bound chosen on pilot seeds (roots 0 and 1), judged on fresh ones"
+PILOTS = "bound chosen on pilot seeds (root 0), judged on fresh ones"
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Network:
 
     layers: int = 2
     """blocks"""
-    width: int = 64
+    width: int = 32
     """size of the residual stream"""
     heads: int = 2
     """attention heads a block"""
-    positions: str = "learned"
+    positions: str = "rotary"
     """"learned", "rotary" or "sinusoidal" """
-    updates: int = 600
+    updates: int = 1000
     """updates of every network"""
-    batch: int = 8
+    batch: int = 4
     """rows an update"""
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     """peak of the schedule"""
     schedule: str = "cosine"
     """from the peak down to 0"""
@@ -75,7 +75,7 @@ class Network:
         return self.batch, min(self.updates, 100)
 
 
-SMOKE_NETWORK = Network(width=16, updates=4, batch=2)
+SMOKE_NETWORK = Network(width=8, updates=4, batch=2)
 PAPER_NETWORK = Network(
     layers=3,
     width=256,
