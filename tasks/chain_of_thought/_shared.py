@@ -18,7 +18,7 @@ from lab.training import Batch, Optimisation
 
 SLUG, PAPER = "chain-of-thought", "feng-2023-chain-of-thought"
 CAUSAL, PREFIX = "causal", "prefix"
-PILOTS = "bound chosen on pilot seeds (root 0), judged on fresh ones"
+PILOTS = "bound chosen on pilot seeds (roots 0 and 1), judged on fresh ones"
 
 
 @dataclass(frozen=True)
