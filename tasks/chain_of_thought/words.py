@@ -37,9 +37,9 @@
 # training many times, and can be learnt by heart. Of the words of 16 letters a training sees at most 11 %.
 #
 # **What it does not show.** The networks are small (width 32) and see 7,200 words. That they answer no better than a
-# guess says what 1,800 updates find, not what a network of two layers could hold, nor what more updates would find. The
-# paper reports that direct answers get better with depth (expressions, a hundred passes through a million of them);
-# here one, two and three layers are alike, since none has begun to learn.
+# guess says what 1,800 updates find, not what a network of two layers could hold, nor what more updates would find. In
+# the paper deeper networks mostly answer better at once (expressions, a hundred passes through a million of them); here
+# one, two and three layers are alike, since none has begun to learn.
 #
 # **Seeds.** Eight trainings of 1,200 updates below root 2035 left three of the five sentences undecided: one training in
 # eight was still learning its steps (0.83 of all words; from a wrong state to the end without a mistake in 0.46). The
@@ -236,7 +236,7 @@ def after_a_step(config: Config, fitted: Fitted[Transformer], seeds: Sequence[in
                 found.append((own == case.ways).double().mean(1).numpy())
     shape = (len(seeds), len(arms), len(SHOWN), len(WAYS), length - step)
     axes = {"seed": seeds, "arm": arms, "shown": SHOWN, "way": WAYS, "step": range(step + 1, length + 1)}
-    return labelled(np.stack(found).reshape(shape), **axes)
+    return labelled(np.stack(found).reshape(shape), **axes)  # type: ignore[arg-type]
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4)
