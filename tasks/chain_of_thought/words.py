@@ -47,8 +47,9 @@
 # one step instead of eight, the bound for thinned runs was raised from 0.1 to 0.15, the loss from 4 letters to 8 became
 # that from 4 to 16, and all trainings were drawn anew below root 2036. There the last sentence had one more part, that
 # networks that write every state are right in more than half of all words of 8 letters, which was not decided: six of
-# eight trainings are right in more than 0.9 of them, two in 0.57 and 0.64. That part is left out; all others stand as
-# they did before these trainings were drawn.
+# eight trainings are right in more than 0.9 of them, two in 0.57 and 0.64. That part is left out. Two of the sentences
+# would have come out again on fresh seeds with a chance of 0.9 only, so that twelve trainings and 1,000 words were drawn
+# in the place of eight and 500, all anew, below root 2037, with the same sentences and bounds.
 
 # %%
 from __future__ import annotations
@@ -99,11 +100,11 @@ class Config:
     """k, where every k-th state is written; at the longest words"""
     network: Network = Network(updates=1800)
     """what all networks have in common"""
-    test_words: int = 500
+    test_words: int = 1000
     """words a network is asked for"""
     records: int = 4
     """measurements on the way, at the longest words"""
-    trainings: int = 8
+    trainings: int = 12
     """independent trainings an arm"""
 
 
@@ -119,7 +120,7 @@ TASK = Task(
             lengths=(8, 16, 32), depths=(3, 4, 5), network=PAPER_NETWORK, test_words=1000, records=20, trainings=4
         ),
     },
-    root=2036,  # below 2035, after 1,200 updates, three claims were left undecided (see the text)
+    root=2037,  # what was seen below 2035 and 2036, and what changed, stands in the text
 )
 TABLE = automata.group_table()
 FIRST_STATE = automata.LETTERS + TABLE.shape[1]
