@@ -57,7 +57,7 @@ def test_not_a_number_is_no_evidence() -> None:
 
 def test_an_error_in_the_evidence_names_the_claim_and_the_control() -> None:
     broken = claim(below_one, controls=(control("broken", value=float("nan")),))
-    with pytest.raises(LabError, match="^paper/T1 with value=nan: the measured value"):
+    with pytest.raises(LabError, match=r"^paper/T1 with value=nan: test_claims\.py, line \d+, the measured value"):
         judge(broken, None)
 
 

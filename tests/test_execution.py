@@ -98,7 +98,7 @@ def test_a_batch_system_that_is_not_set_up_is_no_time_out() -> None:
 
 
 def test_a_note_of_progress_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     _ShareFile(tmp_path / "file" / "scratch")(0.5)
 
 

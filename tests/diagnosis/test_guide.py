@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import io
+import re
 import runpy
 import shlex
 import sys
@@ -71,10 +72,11 @@ def typed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "found"),
     [
         ("trained_elsewhere", "is identical to preconditioned step, fitted"),
+        # Ridge at so little noise is least squares to a thousandth: which of them is nearer, the kind of processor decides.
         # A minute of training: for one commit in four.
         pytest.param(
             "small_gpt",
-            "is closest to least squares",
+            "is closest to (least squares|ridge, Bayes penalty)",
             marks=pytest.mark.skipif(not again.turn("small GPT", 4), reason="trained for another commit"),
         ),
     ],
@@ -87,7 +89,7 @@ def test_what_the_page_says_to_type_finds_what_it_says(
     for command in printed_commands(guide.EXAMPLES / f"{name}.py"):
         typed(command, monkeypatch)
     torch.set_rng_state(state)
-    assert found in " ".join(capsys.readouterr().out.split())
+    assert re.search(found, " ".join(capsys.readouterr().out.split()))
 
 
 def test_the_file_of_candidates_is_one(tmp_path: Path) -> None:
