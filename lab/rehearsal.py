@@ -1,4 +1,4 @@
-"""Sizes whose results could not be drawn or judged, found before the work: figures and claims are tried on what ships.
+"""Sizes that leave out a label which a figure or claim reads, found before the work: both are tried on what ships.
 
 A field of several values (lengths, scales, noises) labels an axis of what is measured, and so may a number of layers or
 steps. A claim that reads one of these labels has nothing to read where it is left out, which would be seen only after the

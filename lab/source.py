@@ -5,11 +5,13 @@ claim does not make a finished training stale. Every other statement at the top 
 plain that it changes no number. What is imported from the project, or from a module of the user's own (one that is not
 installed), counts as a whole, with what that module imports in turn. Comments, docstrings and help texts do not count.
 
-What cannot be followed is refused: code made from text, modules imported by a name that is text, and data files. Only what
-is reached through ``getattr`` with a name made at run time escapes.
+What cannot be followed is refused: code made from text, modules imported by a name that is text, and data files. Files
+are known by the usual names of what reads them, so that a reader of another name escapes, and ``np.load`` under another name,
+as does what is reached through ``getattr`` with a name made at run time.
 
 The text of a module is that of its file, and a process goes on with what it imported when the file is edited. So a module
-whose file changed between its import and its hash is refused, in whichever order they come.
+whose file was touched (edited, written alike, moved, given other rights) between its import and its hash is refused, in
+whichever order they come; of modules imported before this one, what was touched since this one was.
 """
 
 from __future__ import annotations
@@ -299,6 +301,8 @@ def _reads(node: ast.AST, name: str) -> str:
         return last_name(node)
     if isinstance(node, ast.alias) and node.name.split(".")[0] in READS_FILES | MODULES_THAT_READ:
         return node.name
+    if isinstance(node, ast.ImportFrom) and (reader := {one.name for one in node.names} & READS_FILES_IF_CALLED):
+        return min(reader)
     if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES_THAT_READ:
         return node.module or ""
     return ""

@@ -144,6 +144,7 @@ REFUSED = {
     "weights one by one": ("import safetensors", "safetensors.safe_open('a', 'np')", "uses safe_open.*a data file"),
     "a line of a file": ("import linecache", "float(linecache.getline('a', 1))", "uses getline.*a data file"),
     "another command": ("import subprocess", "subprocess.check_output(['cat', 'a'])", "uses subprocess.*a data file"),
+    "load by another name": ("from numpy import load as fetch", "fetch('a.npy')", "uses load.*a data file"),
     "open by another name": ("read = open", "float(read('a').read())", "uses open.*a data file"),
     "a stored network": (
         "from lab.models.checkpoint import load_model",
