@@ -264,7 +264,7 @@ def _members_text(members: Sequence[int | str]) -> str:
     seeds = [one for one in members if isinstance(one, int)]
     if not seeds or len(seeds) < len(members):
         return ", ".join(map(str, members)) or "none"
-    if seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 1:
+    if len(seeds) > 1 and seeds == [seeds[0] + place for place in range(len(seeds))]:
         return f"{seeds[0]}-{seeds[-1]}"
     return f"{len(seeds)} from {seeds[0]} to {seeds[-1]}" if len(seeds) > 4 else ", ".join(map(str, seeds))
 

@@ -15,7 +15,7 @@ from lab.cli import main
 from lab.errors import LabError
 from lab.execution import Session
 from lab.results import Results, ensure
-from lab.stored import CURRENT, DAMAGED, DAY, OLD_CODE, prune, survey, table
+from lab.stored import CURRENT, DAMAGED, DAY, OLD_CODE, _members_text, prune, survey, table
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
 
@@ -97,3 +97,8 @@ def test_mistakes_are_sentences(root: Path, tmp_path: Path) -> None:
         survey(tmp_path / "nowhere")
     with pytest.raises(LabError, match="nothing of 'tinny' is stored in .* .did you mean 'tiny'"):
         survey(root, ["tinny"])
+
+
+def test_seeds_of_any_size_are_told() -> None:
+    assert _members_text([1, 10**30]) == f"1, {10**30}"
+    assert _members_text([4, 5, 6]) == "4-6"

@@ -189,7 +189,7 @@ def _where(rng: Random) -> list[Piece]:
 def _name(rng: Random, good: Sequence[str], share: float = 0.12) -> Piece:
     """The name of a task, a claim or a file."""
     if rng.random() < share:
-        word = rng.choice((NOTHING, "tyni", "nothing.py", "tiny/nothing", "sheet/one/two", "TINY"))
+        word = rng.choice((NOTHING, "tyni", "nothing.py", "tiny/nothing", "sheet/one/two"))
         return Piece((word,), (word,))
     return Piece((rng.choice(list(good)),)) if rng.random() < 0.93 else Piece((rng.choice(ODD),))
 
