@@ -177,9 +177,9 @@ def halved(query: Tensor, key: Tensor, regions: Regions) -> Tensor:
     return (direct + summaries @ found.inside) / total
 
 
-def moved(full: Tensor, covered: Tensor) -> Tensor:
-    """a (1 - a) / (1 + a) of each query, a being the weight in ``full`` of what is covered twice."""
-    off = full.masked_fill(covered < 2, 0.0).sum(-1)
+def moved(full: Tensor, chosen: Tensor) -> Tensor:
+    """a (1 - a) / (1 + a) of each query, a being the weight in ``full`` of the tokens ``chosen``."""
+    off = full.masked_fill(~chosen, 0.0).sum(-1)
     return off * (1 - off) / (1 + off)
 
 
@@ -202,10 +202,10 @@ def grid_distances(config: object) -> LabelledArrays:
     def by_coverage(streams: tuple[Tensor, Tensor]) -> float:
         return largest_distance(law(*streams, mixture, "logsumexp").weights(), covered_attention(*streams, twice))
 
-    def beside_its_law(streams: tuple[Tensor, Tensor]) -> float:
+    def beside_its_law(streams: tuple[Tensor, Tensor], times: int = 2) -> float:
         full = plain[id(streams)]
         apart = (law(*streams, mixture, "logsumexp").weights() - full).abs().sum(-1) / 2
-        return largest(apart - moved(full, twice))
+        return largest(apart - moved(full, twice == times))
 
     found = {
         "rows, separable": of(by_row, rows, "logsumexp"),
@@ -218,7 +218,7 @@ def grid_distances(config: object) -> LabelledArrays:
         "mixture, plain": of(everywhere, mixture, "logsumexp"),
         "mixture, beside its law": beside_its_law(everywhere),
         "mixture, independent, beside its law": beside_its_law(independent),
-        "rows, beside the mixture's law": largest(moved(plain[id(everywhere)], twice)),
+        "mixture, beside the law of the own row and column": beside_its_law(everywhere, times=1),
         "mixture, separable in rows": by_coverage(by_row),
         "mixture, independent": by_coverage(independent),
         "mixture, halved, separable in rows": largest_distance(halved(*by_row, mixture), plain[id(by_row)]),
@@ -294,7 +294,10 @@ def the_mixture_counts_twice(
     r"$3 - 2 \sqrt 2 \approx 0.1716$ (4 rows of 6 tokens, 50 draws).",
     controls=[
         control("independent keys", settings=("mixture, independent, beside its law",)),
-        control("a distance of 0 in the place of the mixture's", settings=("rows, beside the mixture's law",)),
+        control(
+            "the weight on the own row and column in the place of a",
+            settings=("mixture, beside the law of the own row and column",),
+        ),
     ],
 )
 def twice_has_a_price(results: Results, settings: tuple[str, ...] = ("mixture, beside its law",)) -> Evidence:

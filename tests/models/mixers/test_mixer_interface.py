@@ -69,6 +69,12 @@ class Forgetful(LinearAttention):
         return torch.zeros_like(sums)
 
 
+class Unbounded(LinearAttention):
+    """Several forms, and no bound of their difference."""
+
+    rounding = Mixer.rounding
+
+
 def broken(mixer: Mixer) -> set[str]:
     """The first words of the checks that fail."""
     found = set()
@@ -89,6 +95,7 @@ def broken(mixer: Mixer) -> set[str]:
         (Changing, "one finite output"),
         (HeadsMixed, "models, prompts and"),
         (Forgetful, "all forms agree"),
+        (Unbounded, "all forms agree"),
     ],
 )
 def test_a_broken_mixer_is_found(mixer: type[Mixer], violation: str) -> None:
