@@ -57,7 +57,7 @@ import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor
 
-from lab import Evidence, Task, control
+from lab import Evidence, LabError, Task, control
 from lab.domains.copying.associative_recall import RecallPrompts, recall_prompts, table_bits
 from lab.domains.copying.bounded_memory import float_bits
 from lab.domains.copying.learned_keys import least_sum_error
@@ -113,6 +113,13 @@ class Config:
     """tables a draw of explicit memories"""
     draws: int = 16
     """draws of explicit memories"""
+
+    def __post_init__(self) -> None:
+        if len(self.pairs) != len(self.lengths) or len(self.pairs) < 3:
+            raise LabError(
+                f"pairs = {self.pairs} and lengths = {self.lengths} must be as many, a prompt's length for each number of pairs, and "
+                "at least three, over which shares of answers are compared; change one of them"
+            )
 
 
 TASK = Task(
