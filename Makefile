@@ -35,8 +35,8 @@ reproduce: .venv/ready      ## every task at ci: figures, notebooks, claims tabl
 	$(BIN)/python -m lab.diagnosis.guide
 	$(BIN)/python -m lab.own.tutorial
 
-notebooks: .venv/ready      ## make and execute the notebooks
-	$(BIN)/lab notebooks
+notebooks: .venv/ready      ## write the notebooks of the repository, from what ships
+	$(BIN)/python -m lab.notebooks
 
 site: .venv/ready           ## everything to browse, without server or network: build/site/index.html
 	$(BIN)/lab site

@@ -18,26 +18,26 @@ from lab.files import FOLDERS, PROJECT
 from lab.tasks import Task
 
 
-def load(file: Path) -> Task:
+def load(file: Path | str) -> Task:
     """The task defined in ``file`` (of the project or not).
 
     Raises:
         LabError: there is no such file, it fails to import, or it does not hold exactly one task.
     """
     try:
-        file = file.expanduser().resolve()
-        there = file.is_file()
+        file = Path(file).expanduser().resolve()
+        exists = file.is_file()
     except (OSError, RuntimeError) as error:  # a name that is too long, or the home of nobody
         raise LabError(
             f"there can be no file {str(file)[:100]} ({getattr(error, 'strerror', None) or error}); give the path of a Python file"
         ) from error
-    if not there:
+    if not exists:
         raise LabError(f"there is no file {file}; give the path of a Python file that defines a Task")
     module = _module(file)
-    found = [value for value in vars(module).values() if isinstance(value, Task) and value.file == file]
-    if len({id(task) for task in found}) != 1:
-        raise LabError(f"{file} defines {len(found)} tasks; it must define exactly one Task at its top level")
-    return found[0]
+    tasks = [value for value in vars(module).values() if isinstance(value, Task) and value.file == file]
+    if len({id(task) for task in tasks}) != 1:
+        raise LabError(f"{file} defines {len(tasks)} tasks; it must define exactly one Task at its top level")
+    return tasks[0]
 
 
 def _module(file: Path) -> ModuleType:
@@ -92,15 +92,15 @@ def _check_beside(file: Path) -> None:
     names |= {
         node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level
     }
-    for name in sorted({one.split(".")[0] for one in names}):
+    for name in sorted({module.split(".")[0] for module in names}):
         beside = [file.with_name(f"{name}.py"), file.with_name(name) / "__init__.py"]
-        there = next((one for one in beside if one.is_file()), None)
-        if there is None:
+        neighbour = next((path for path in beside if path.is_file()), None)
+        if neighbour is None:
             continue
         known = sys.modules.get(name)
         spec = getattr(known, "__spec__", None) if known is not None else importlib.util.find_spec(name)
         origin = getattr(spec, "origin", None)
-        if origin is None or Path(origin).resolve() != there:
+        if origin is None or Path(origin).resolve() != neighbour:
             raise LabError(
                 f"{file.name} imports {name}, which lies beside it, and {origin or 'a module of Python'} has the same name; "
                 "give the one beside it another name"
@@ -153,11 +153,11 @@ def find(name: str) -> Task:
     Raises:
         LabError: there is none, or ``name`` is a sheet of several parts.
     """
-    found = find_parts(name)
-    if len(found) > 1:
-        parts = ", ".join(task.key for task in found)
-        raise LabError(f"{name} has {len(found)} parts; name one of {parts}")
-    return found[0]
+    parts = find_parts(name)
+    if len(parts) > 1:
+        keys = ", ".join(task.key for task in parts)
+        raise LabError(f"{name} has {len(parts)} parts; name one of {keys}")
+    return parts[0]
 
 
 def find_parts(name: str) -> list[Task]:
@@ -171,12 +171,12 @@ def find_parts(name: str) -> list[Task]:
     if ".py:" in name:
         raise LabError(f"{name} names a claim of a file; name the file alone, and the claim with --only")
     known = discover()
-    found = [task for task in known if name and name in (task.key, task.key.rpartition("/")[0])]
-    if not found:
+    parts = [task for task in known if name and name in (task.key, task.key.rpartition("/")[0])]
+    if not parts:
         names = sorted({task.key for task in known} | {task.key.split("/")[0] for task in known})
         hint = nearest(name, names)
         raise LabError(f"unknown task {name[:100]!r}{hint}; `lab list` names the {len(names)} there are")
-    return found
+    return parts
 
 
 def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
@@ -187,13 +187,15 @@ def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
     Raises:
         LabError: a pattern matches nothing.
     """
-    found: list[tuple[Task, Claim]] = []
+    pairs: list[tuple[Task, Claim]] = []
     for pattern in patterns or ["*"]:
         file, colon, wanted = pattern.partition(".py:")
         if colon or pattern.endswith(".py"):
             task = load(Path(file + ".py" if colon else pattern))
             chosen = [(task, claim) for claim in task.claims.values() if not colon or is_called(claim, wanted)]
-            known = [one for claim in task.claims.values() for one in (claim.id, claim.id.partition("/")[2])]
+            known = [
+                identifier for claim in task.claims.values() for identifier in (claim.id, claim.id.partition("/")[2])
+            ]
             where = f"`lab show {task.file}` names those of the file"
         else:
             everything = [(task, claim) for task in discover() for claim in task.claims.values()]
@@ -205,10 +207,10 @@ def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
             known, where = [claim.id for _, claim in everything], "`lab list` names all claims"
         if not chosen:
             raise LabError(f"no claim matches {pattern!r}{nearest(wanted or pattern, known)}; {where}")
-        found += [one for one in chosen if one not in found]
-    return found
+        pairs += [pair for pair in chosen if pair not in pairs]
+    return pairs
 
 
 def is_called(claim: Claim, name: str) -> bool:
     """Whether ``name`` (shell wildcards) is a claim's id, or what stands after the slash in it."""
-    return any(fnmatch.fnmatchcase(one, name) for one in (claim.id, claim.id.partition("/")[2]))
+    return any(fnmatch.fnmatchcase(identifier, name) for identifier in (claim.id, claim.id.partition("/")[2]))

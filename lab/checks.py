@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from lab.contracts import Registered, registered
-from lab.errors import LabError, told
+from lab.errors import LabError, described
 from lab.models.mask_patterns import mask as pattern_mask
 from lab.models.mixers.interface import FORMS, Mixer, at
 from lab.streams import stream
@@ -64,7 +64,7 @@ def require_contracts(task: Task) -> None:
     Raises:
         LabError: one of them does not hold, or what it checks raises.
     """
-    for part in [one for module in _modules_of(task) for one in registered(module)]:
+    for part in [part for module in _modules_of(task) for part in registered(module)]:
         try:
             for check in checks(part):
                 about = f"{task.file.name}: {part.part.__name__} does not keep its contract ({check.name})"
@@ -76,18 +76,20 @@ def require_contracts(task: Task) -> None:
             raise
         except Exception as error:
             name = part.part.__name__
-            raise LabError(f"{name} cannot be checked on the sizes it registered: {told(error, task.file)}") from error
+            raise LabError(
+                f"{name} cannot be checked on the sizes it registered: {described(error, task.file)}"
+            ) from error
 
 
 def _modules_of(task: Task) -> list[ModuleType]:
     """The module of ``task``, and those beside its file whose names stand in it."""
-    own = sys.modules[task.module]
+    module = sys.modules[task.module]
     named = [
         value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
-        for value in vars(own).values()
+        for value in vars(module).values()
     ]
-    beside = [one for one in named if one is not None and _folder(one) == task.file.parent]
-    return list(dict.fromkeys([own, *beside]))
+    beside = [neighbour for neighbour in named if neighbour is not None and _folder(neighbour) == task.file.parent]
+    return list(dict.fromkeys([module, *beside]))
 
 
 def _folder(module: ModuleType) -> Path | None:
@@ -98,20 +100,20 @@ def _folder(module: ModuleType) -> Path | None:
 def fields(prompts: Any) -> dict[str, Tensor]:
     """The tensors of a batch, by name."""
     if dataclasses.is_dataclass(prompts):
-        items = {one.name: getattr(prompts, one.name) for one in dataclasses.fields(prompts)}
+        items = {field.name: getattr(prompts, field.name) for field in dataclasses.fields(prompts)}
     else:
         items = dict(prompts)
     return {name: value for name, value in items.items() if isinstance(value, Tensor)}
 
 
-def no_tensor(found: Any) -> str:
+def no_tensor(answer: Any) -> str:
     """What to say of an answer that is no tensor."""
-    made = (
+    hint = (
         "; if it makes a predictor, name one that it made, as NAME = function(...) in the file"
-        if callable(found)
+        if callable(answer)
         else ""
     )
-    return f"it returned {type(found).__name__}, not a tensor{made}"
+    return f"it returned {type(answer).__name__}, not a tensor{hint}"
 
 
 def require(holds: bool, message: str) -> None:
@@ -151,14 +153,14 @@ def generator_checks(sample: Callable[..., Any], **sizes: Any) -> Iterator[Check
         require(_global_state() == before, "global random state is used")
 
     def loss_mask() -> None:
-        found = draw()
-        if "loss_mask" in found:
-            mask = found["loss_mask"]
+        tensors = draw()
+        if "loss_mask" in tensors:
+            mask = tensors["loss_mask"]
             require(mask.dtype == torch.bool, f"loss_mask has dtype {mask.dtype}, not bool")
             require(bool(mask.flatten(1).any(1).all()), "a prompt has no scored position")
-            if "targets" in found:
-                require(mask.shape == found["targets"].shape, "loss_mask and targets differ in shape")
-                scored = found["targets"] >= 0
+            if "targets" in tensors:
+                require(mask.shape == tensors["targets"].shape, "loss_mask and targets differ in shape")
+                scored = tensors["targets"] >= 0
                 require(torch.equal(scored, mask), "loss_mask is not exactly the positions with a target")
 
     yield Check("the same stream gives the same batch", same_seed)
@@ -184,16 +186,19 @@ def regression_predictor_checks(
     queries = torch.from_numpy(rng.standard_normal((4, 3, dimension)))
 
     def shape() -> None:
-        found = predictor(x, y, queries)
-        require(isinstance(found, Tensor), no_tensor(found))
-        require(tuple(found.shape) == (4, 3), f"it returned shape {tuple(found.shape)} for 4 prompts of 3 queries")
-        bad = int((~torch.isfinite(found)).sum())
-        require(bad == 0, f"{bad} of {found.numel()} predictions are not finite")
+        predictions = predictor(x, y, queries)
+        require(isinstance(predictions, Tensor), no_tensor(predictions))
+        require(
+            tuple(predictions.shape) == (4, 3),
+            f"it returned shape {tuple(predictions.shape)} for 4 prompts of 3 queries",
+        )
+        bad = int((~torch.isfinite(predictions)).sum())
+        require(bad == 0, f"{bad} of {predictions.numel()} predictions are not finite")
 
     def inputs_kept() -> None:
-        given = copy.deepcopy((x, y, queries))
-        predictor(*given)
-        for name, before, after in zip(("x_context", "y_context", "x_query"), (x, y, queries), given, strict=True):
+        inputs = copy.deepcopy((x, y, queries))
+        predictor(*inputs)
+        for name, before, after in zip(("x_context", "y_context", "x_query"), (x, y, queries), inputs, strict=True):
             require(torch.equal(before, after), f"it changed its input {name}")
 
     def no_state() -> None:
@@ -235,20 +240,23 @@ def token_predictor_checks(
     prefix_length = torch.full((4,), length // 3)
 
     def normalised() -> None:
-        found = predictor(tokens, prefix_length)
-        require(isinstance(found, Tensor), no_tensor(found))
+        log_probabilities = predictor(tokens, prefix_length)
+        require(isinstance(log_probabilities, Tensor), no_tensor(log_probabilities))
         expected = (4, length, vocabulary)
-        require(tuple(found.shape) == expected, f"it returned shape {tuple(found.shape)}, not {expected}")
-        total = torch.logsumexp(found.double(), -1)
+        require(
+            tuple(log_probabilities.shape) == expected,
+            f"it returned shape {tuple(log_probabilities.shape)}, not {expected}",
+        )
+        total = torch.logsumexp(log_probabilities.double(), -1)
         require(
             bool((total.abs() < 1e-4).all()),
             f"its probabilities sum to between {float(total.exp().min()):.6g} and {float(total.exp().max()):.6g}",
         )
 
     def inputs_kept() -> None:
-        given = tokens.clone(), prefix_length.clone()
-        predictor(*given)
-        require(torch.equal(given[0], tokens) and torch.equal(given[1], prefix_length), "it changed its inputs")
+        inputs = tokens.clone(), prefix_length.clone()
+        predictor(*inputs)
+        require(torch.equal(inputs[0], tokens) and torch.equal(inputs[1], prefix_length), "it changed its inputs")
 
     def no_state() -> None:
         first = predictor(tokens, prefix_length)
@@ -326,13 +334,14 @@ def _called(form: str, chunk: int | None) -> str:
 def _runs(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor, runs: Runs) -> None:
     leading = (2, 2, 2, len(mask))
     for form, chunk in runs:
-        given = {name: value.clone() for name, value in streams.items()}
-        found = mixer.run(form, given, mask, chunk)
+        copies = {name: value.clone() for name, value in streams.items()}
+        output = mixer.run(form, copies, mask, chunk)
         require(
-            tuple(found.shape[:4]) == leading and found.ndim == 5, f"{_called(form, chunk)} gave {tuple(found.shape)}"
+            tuple(output.shape[:4]) == leading and output.ndim == 5,
+            f"{_called(form, chunk)} gave {tuple(output.shape)}",
         )
-        require(bool(found.isfinite().all()), f"{_called(form, chunk)} gave numbers that are not finite")
-        changed = [name for name in streams if not torch.equal(given[name], streams[name])]
+        require(bool(output.isfinite().all()), f"{_called(form, chunk)} gave numbers that are not finite")
+        changed = [name for name in streams if not torch.equal(copies[name], streams[name])]
         require(not changed, f"{_called(form, chunk)} changed its stream {', '.join(changed)}")
 
 
@@ -359,15 +368,15 @@ def _refuses(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor) -> None:
 
 
 def _reads(mixer: Mixer, streams: Mapping[str, Tensor], mask: Tensor, runs: Runs) -> None:
-    one = {name: value[:1, :1, :1].clone().requires_grad_() for name, value in streams.items()}
+    leaves = {name: value[:1, :1, :1].clone().requires_grad_() for name, value in streams.items()}
     for form, chunk in runs:
-        output = mixer.run(form, {name: value.clone() for name, value in one.items()}, mask, chunk)[0, 0, 0]
+        output = mixer.run(form, {name: value.clone() for name, value in leaves.items()}, mask, chunk)[0, 0, 0]
         rows = []
         for row in output:
             generic = (row * torch.arange(1.0, len(row) + 1, dtype=row.dtype).sqrt()).sum()
-            parts = torch.autograd.grad(generic, list(one.values()), retain_graph=True, allow_unused=True)
-            each = [gradient[0, 0, 0].abs().amax(-1) for gradient in parts if gradient is not None]
-            rows.append(torch.stack(each).amax(0))
+            parts = torch.autograd.grad(generic, list(leaves.values()), retain_graph=True, allow_unused=True)
+            magnitudes = [gradient[0, 0, 0].abs().amax(-1) for gradient in parts if gradient is not None]
+            rows.append(torch.stack(magnitudes).amax(0))
         flow, declared = torch.stack(rows), mixer.reads(mask)
         # A fast transform mixes all and cancels; only the parallel form must be zero to the last bit.
         largest = 0.0 if form == "parallel" else 1e-12 * float(flow.max())

@@ -27,11 +27,11 @@ def bibtex(names: Sequence[str]) -> str:
     """
     if not names:
         raise LabError("name what to cite: a task, the id of a claim, or the key of a paper (`lab list` names them)")
-    found: dict[str, Paper] = {}
+    papers: dict[str, Paper] = {}
     for name in names:
-        for one in _papers(name):
-            found.setdefault(_key(one), one)
-    return "\n\n".join([*(entry(one) for one in found.values()), software()])
+        for cited in _papers(name):
+            papers.setdefault(_key(cited), cited)
+    return "\n\n".join([*(entry(cited) for cited in papers.values()), software()])
 
 
 def _papers(name: str) -> list[Paper]:
@@ -40,8 +40,8 @@ def _papers(name: str) -> list[Paper]:
         return [paper(name)]
     tasks = [load for load in find_parts(name)] if name.endswith(".py") else [t for t in discover() if _called(t, name)]
     if tasks:
-        said = [claim.paper for task in tasks for claim in task.claims.values()]
-        return [tasks[0].paper, *(paper(key) for key in dict.fromkeys(said) if key)]
+        keys = [claim.paper for task in tasks for claim in task.claims.values()]
+        return [tasks[0].paper, *(paper(key) for key in dict.fromkeys(keys) if key)]
     known = [(task, claim) for task in discover() for claim in task.claims.values()]
     chosen = [(task, claim) for task, claim in known if fnmatch.fnmatchcase(claim.id, name)]
     if not chosen:
@@ -56,13 +56,14 @@ def _called(task: Task, name: str) -> bool:
     return name in (task.key, task.name)
 
 
-def _key(one: Paper) -> str:
+def _key(paper: Paper) -> str:
     return (
-        one.key or re.sub(r"[^a-z0-9]+", "-", f"{one.authors.split(',')[0]} {one.year or ''} {one.title}".lower())[:40]
+        paper.key
+        or re.sub(r"[^a-z0-9]+", "-", f"{paper.authors.split(',')[0]} {paper.year or ''} {paper.title}".lower())[:40]
     )
 
 
-def entry(one: Paper) -> str:
+def entry(paper: Paper) -> str:
     """A paper as an entry of BibTeX: ``@article`` with what is known of it.
 
     "et al." becomes "and others", which styles of bibliographies understand.
@@ -77,19 +78,19 @@ def entry(one: Paper) -> str:
       archiveprefix = {arXiv},
     }
     """
-    names = re.sub(r",?\s*et al\.?$", ", others", one.authors)
+    names = re.sub(r",?\s*et al\.?$", ", others", paper.authors)
     fields = {
-        "title": f"{{{_tex(one.title)}}}",  # a second pair of braces keeps its capital letters
+        "title": f"{{{_tex(paper.title)}}}",  # a second pair of braces keeps its capital letters
         "author": " and ".join(_tex(name) for name in re.split(r",\s*", names) if name),
-        "year": str(one.year or ""),
+        "year": str(paper.year or ""),
         **(
-            {"journal": f"arXiv preprint arXiv:{one.arxiv}", "eprint": one.arxiv, "archiveprefix": "arXiv"}
-            if one.arxiv
+            {"journal": f"arXiv preprint arXiv:{paper.arxiv}", "eprint": paper.arxiv, "archiveprefix": "arXiv"}
+            if paper.arxiv
             else {}
         ),
     }
-    kind = "article" if one.arxiv else "misc"
-    return _entry(kind, _key(one), fields)
+    kind = "article" if paper.arxiv else "misc"
+    return _entry(kind, _key(paper), fields)
 
 
 def software() -> str:

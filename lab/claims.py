@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lab import statistics
-from lab.errors import LabError, located, nearest, place_in, told
+from lab.errors import LabError, described, located, nearest, place_in
 from lab.evidence import Evidence, Verdict
 from lab.evidence import Relation as Relation
 from lab.power import chance_of_verdict
@@ -87,19 +87,19 @@ class Claim:
                 f"{self.id} is expected to be {self.expected}, and {self.condition!r} is no condition under which it holds; "
                 f"name one that begins with {', '.join(OPENINGS[:-1])} or {OPENINGS[-1]}"
             )
-        if not isinstance(self.controls, tuple) or not all(isinstance(one, Control) for one in self.controls):
+        if not isinstance(self.controls, tuple) or not all(isinstance(control, Control) for control in self.controls):
             raise LabError(
                 f"{self.id} has the controls {self.controls!r}; make each with control('its name', setting=value)"
             )
         if not self.controls:
             raise LabError(f"{self.id} has no control; name a setting in which its check must come out the other way")
         settings = set(list(inspect.signature(self.check).parameters)[1:])
-        for one in self.controls:
-            unknown = set(one.setting) - settings
-            if unknown or not one.setting:
+        for control in self.controls:
+            unknown = set(control.setting) - settings
+            if unknown or not control.setting:
                 hint = nearest(sorted(unknown)[0], settings) if unknown else ""
                 raise LabError(
-                    f"{self.id}: the control {one.name!r} sets {sorted(unknown) or 'nothing'}{hint}; "
+                    f"{self.id}: the control {control.name!r} sets {sorted(unknown) or 'nothing'}{hint}; "
                     f"its check can be set by {sorted(settings) or 'nothing'}"
                 )
 
@@ -126,8 +126,8 @@ class Judgement:
     @property
     def verdict(self) -> Verdict:
         """That of the evidence; what would be a refutation is none if the paper's own sizes could not be tried."""
-        found = self.evidence.verdict
-        return "not reproduced" if found == "refuted" and self.claim.expected == "not reproduced" else found
+        verdict = self.evidence.verdict
+        return "not reproduced" if verdict == "refuted" and self.claim.expected == "not reproduced" else verdict
 
     @property
     def as_expected(self) -> bool:
@@ -142,7 +142,7 @@ class Judgement:
     @property
     def sampled(self) -> int:
         """Over how many numbers a false-alarm budget is divided: the claim's own and its controls', where they are sampled."""
-        return self.evidence.sampled + sum(one.evidence.sampled for one in self.controls)
+        return self.evidence.sampled + sum(control.evidence.sampled for control in self.controls)
 
     @property
     def chance(self) -> float | None:
@@ -150,7 +150,7 @@ class Judgement:
         if not self.sampled:
             return None
         opposite: Verdict = "refuted" if self.claim.expected == "holds" else "holds"
-        rejected = (chance_of_verdict(one.evidence, opposite) for one in self.controls)
+        rejected = (chance_of_verdict(control.evidence, opposite) for control in self.controls)
         return chance_of_verdict(self.evidence, self.claim.expected) * math.prod(rejected)
 
     def record(self) -> dict[str, Any]:
@@ -170,8 +170,8 @@ class Judgement:
             "bound_origin": self.evidence.bound_origin,
             "seeds_wanted": self.evidence.seeds_wanted,
             "controls": [
-                {"name": one.name, "measured": _plain(one.evidence.measured), "rejected": one.rejected}
-                for one in self.controls
+                {"name": control.name, "measured": _plain(control.evidence.measured), "rejected": control.rejected}
+                for control in self.controls
             ],
             "chance": None if self.chance is None else round(self.chance, 3),
             "preset": self.preset,
@@ -196,9 +196,9 @@ def judge(claim: Claim, results: Any, preset: str = "ci") -> Judgement:
     evidence = _evidence(claim, results, {})
     opposite = "refuted" if claim.expected == "holds" else "holds"
     outcomes = []
-    for one in claim.controls:
-        found = _evidence(claim, results, one.setting)
-        outcomes.append(ControlOutcome(one.name, found, found.verdict == opposite))
+    for control in claim.controls:
+        control_evidence = _evidence(claim, results, control.setting)
+        outcomes.append(ControlOutcome(control.name, control_evidence, control_evidence.verdict == opposite))
     return Judgement(claim, evidence, tuple(outcomes), preset)
 
 
@@ -214,7 +214,7 @@ def _under(setting: Mapping[str, Any]) -> str:
 def _evidence(claim: Claim, results: Any, setting: Mapping[str, Any]) -> Evidence:
     file = Path(inspect.unwrap(claim.check).__code__.co_filename)
     try:
-        found = claim.check(results, **setting)
+        evidence = claim.check(results, **setting)
     except KeyboardInterrupt:
         raise
     except LabError as error:
@@ -223,7 +223,7 @@ def _evidence(claim: Claim, results: Any, setting: Mapping[str, Any]) -> Evidenc
         where = place_in(error, file)
         raise LabError(f"{where}the check of {claim.id} called sys.exit({error.code!r}); return Evidence") from error
     except BaseException as error:
-        raise LabError(f"{claim.id}{_under(setting)} cannot be judged: {told(error, file)}") from error
-    if not isinstance(found, Evidence):
-        raise LabError(f"the check of {claim.id} returned {type(found).__name__}, not Evidence")
-    return found if found.allowance == claim.allowance else replace(found, allowance=claim.allowance)
+        raise LabError(f"{claim.id}{_under(setting)} cannot be judged: {described(error, file)}") from error
+    if not isinstance(evidence, Evidence):
+        raise LabError(f"the check of {claim.id} returned {type(evidence).__name__}, not Evidence")
+    return evidence if evidence.allowance == claim.allowance else replace(evidence, allowance=claim.allowance)

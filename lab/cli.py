@@ -25,7 +25,7 @@ from lab import checks, coverage, dictionary, kept_networks, listing, pages, rep
 from lab.catalogue import discover, find_claims, find_parts
 from lab.claims import Claim
 from lab.configuration import smaller_sizes
-from lab.errors import LabError, nearest, told, told_exits
+from lab.errors import LabError, described, nearest, told_exits
 from lab.execution import Session, check_device, is_named
 from lab.files import FOLDERS, require_clone, require_room, require_writable, write
 from lab.options import (
@@ -160,7 +160,9 @@ def _name_first(arguments: list[str], options: type, looks: re.Pattern[str]) -> 
 
     A configuration's own options are known only when the name is, so that it is found by where it stands and how it looks.
     """
-    valued = {f"--{one.name}" for kind in (options, Where) for one in dataclasses.fields(kind) if one.type != "bool"}
+    valued = {
+        f"--{field.name}" for kind in (options, Where) for field in dataclasses.fields(kind) if field.type != "bool"
+    }
     places = [
         place
         for place, (argument, option) in enumerate(zip(arguments, ["", *arguments], strict=False))
@@ -174,8 +176,8 @@ def _name_first(arguments: list[str], options: type, looks: re.Pattern[str]) -> 
 
 def _predictors_first(arguments: list[str]) -> list[str]:
     """The command line of ``lab diagnose`` with all predictors in front; empty where there is none."""
-    leading = next((at for at, one in enumerate(arguments) if one.startswith("-")), len(arguments))
-    valued = {f"--{one.name}" for one in dataclasses.fields(Diagnose)}
+    leading = next((at for at, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    valued = {f"--{field.name}" for field in dataclasses.fields(Diagnose)}
     later = [
         at
         for at in range(leading, len(arguments))
@@ -183,7 +185,7 @@ def _predictors_first(arguments: list[str]) -> list[str]:
     ]
     places = [*range(leading), *later]
     return (
-        [*(arguments[at] for at in places), *(one for at, one in enumerate(arguments) if at not in places)]
+        [*(arguments[at] for at in places), *(argument for at, argument in enumerate(arguments) if at not in places)]
         if places
         else []
     )
@@ -199,8 +201,10 @@ def _parse_and_run(arguments: list[str]) -> int:
     configs = {part.part or part.name: part.config(preset) for part in parts}
     default = next(iter(configs.values())) if len(parts) == 1 else _together(configs)
     about = f"Measure {arguments[0]}, draw its figures and judge its paper's claims."
-    options, found = _parse(arguments, Run, default, "run", about)
-    chosen = [found] if len(parts) == 1 else [getattr(found, _field(name), config) for name, config in configs.items()]
+    options, parsed = _parse(arguments, Run, default, "run", about)
+    chosen = (
+        [parsed] if len(parts) == 1 else [getattr(parsed, _field(name), config) for name, config in configs.items()]
+    )
     return _run(parts, options, chosen)
 
 
@@ -233,7 +237,7 @@ def _parse_and_diagnose(arguments: list[str]) -> int:
     from lab.diagnosis.settings import find_setting
 
     by_name = trained.is_name(arguments[0])
-    if by_name and not any(one.partition("=")[0] == "--task" for one in arguments):
+    if by_name and not any(argument.partition("=")[0] == "--task" for argument in arguments):
         with contextlib.suppress(LabError):  # its own sheet's prompts, where that offers some
             find_setting(trained.sheet_of(arguments[0]))
             arguments = [*arguments, "--task", trained.sheet_of(arguments[0])]
@@ -250,8 +254,10 @@ def _parse_and_export(arguments: list[str]) -> int:
     from lab.data.export import export, recurrence_sentence
 
     if not arguments:
-        for one in sources.generators():
-            print(f"{one.part.__name__}  {' '.join((one.part.__doc__ or '').split(chr(10) * 2)[0].split())}")
+        for registered in sources.generators():
+            print(
+                f"{registered.part.__name__}  {' '.join((registered.part.__doc__ or '').split(chr(10) * 2)[0].split())}"
+            )
         return 0
     if arguments[0].startswith("-"):
         raise LabError(f"`lab data {arguments[0]}` names no generator; name it first, `lab data` alone lists them")
@@ -279,13 +285,13 @@ def _value(arguments: Sequence[str], option: str, default: str) -> str:
 def _parse(arguments: list[str], options: type, default: Any, command: str, about: str) -> tuple[Any, Any]:
     """Instances of ``options`` and of the class of ``default``, whose fields stand side by side as options."""
     named = {"task", "predictors", "generator", "where"}
-    own = {one.name for kind in (options, Where) for one in dataclasses.fields(kind)} - named
+    reserved = {field.name for kind in (options, Where) for field in dataclasses.fields(kind)} - named
     file = Path(getattr(sys.modules[type(default).__module__], "__file__", None) or "")
-    for one in dataclasses.fields(default):
-        if one.name in own:
+    for field in dataclasses.fields(default):
+        if field.name in reserved:
             raise LabError(
-                f"{file.name}: the field {one.name!r} of {type(default).__name__} is called like an option of `lab {command}`; "
-                f"give it another name, such as {one.name}_"
+                f"{file.name}: the field {field.name!r} of {type(default).__name__} is called like an option of `lab {command}`; "
+                f"give it another name, such as {field.name}_"
             )
     fields: list[Any] = [("options", Annotated[options, tyro.conf.arg(name="")])]
     if dataclasses.fields(default):
@@ -297,10 +303,10 @@ def _parse(arguments: list[str], options: type, default: Any, command: str, abou
     except LabError:
         raise
     except Exception as error:
-        raise LabError(f"these options make no configuration: {told(error, file)}") from error
-    found = getattr(parsed, "config", default)
-    _check_not_emptied(default, found, "--")
-    return parsed.options, found
+        raise LabError(f"these options make no configuration: {described(error, file)}") from error
+    config = getattr(parsed, "config", default)
+    _check_not_emptied(default, config, "--")
+    return parsed.options, config
 
 
 def _check_sizes(results: Results) -> None:
@@ -323,13 +329,13 @@ def _check_sizes(results: Results) -> None:
         )
 
 
-def _check_not_emptied(default: Any, found: Any, option: str) -> None:
+def _check_not_emptied(default: Any, value: Any, option: str) -> None:
     """Refuse an option that was given no value where the preset has some: nothing would be measured, drawn or judged."""
-    if dataclasses.is_dataclass(found) and type(found) is type(default):
-        for one in dataclasses.fields(found):
-            name = f"{option}.{one.name}" if option != "--" else f"--{one.name}"
-            _check_not_emptied(getattr(default, one.name), getattr(found, one.name), name)
-    elif isinstance(found, tuple | list | dict) and default and not found:
+    if dataclasses.is_dataclass(value) and type(value) is type(default):
+        for field in dataclasses.fields(value):
+            name = f"{option}.{field.name}" if option != "--" else f"--{field.name}"
+            _check_not_emptied(getattr(default, field.name), getattr(value, field.name), name)
+    elif isinstance(value, tuple | list | dict) and default and not value:
         raise LabError(
             f"{option.replace('_', '-')} is given no value, so that nothing could be shown; give at least one"
         )
@@ -342,8 +348,8 @@ def _console() -> Console:
 def _print_table(verdicts: Verdicts, title: str) -> int:
     """Print the verdicts, and below them what kept a claim or a figure from coming out; returns the exit status."""
     console = _console()
-    statements = {one.claim.id: one.claim.statement for one in verdicts.judgements}
-    if records := [one.record() for one in verdicts.judgements]:
+    statements = {judgement.claim.id: judgement.claim.statement for judgement in verdicts.judgements}
+    if records := [judgement.record() for judgement in verdicts.judgements]:
         console.print(terminal_table(records, statements, title, console.width))
     for sentence in verdicts.sentences:
         console.print(sentence, highlight=False, markup=False)
@@ -378,14 +384,14 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
         return _dry_run(results, chosen, options.where.workers)
     _check_again(session, results)
     require_room(session.results)
-    for one in results:
-        _check_sizes(one)
-        rehearse(one, chosen[one.task.key])
-        warn_of_few_seeds(one, chosen[one.task.key].claims, options.preset)
+    for task_results in results:
+        _check_sizes(task_results)
+        rehearse(task_results, chosen[task_results.task.key])
+        warn_of_few_seeds(task_results, chosen[task_results.task.key].claims, options.preset)
     for part in parts:
         _check_own(part, chosen[part.key].measurements, session)
     verdicts = measure_and_draw(results, options.preset, chosen)
-    if options.only and not any(one.claims for one in chosen.values()):
+    if options.only and not any(choice.claims for choice in chosen.values()):
         return _status(verdicts)
     if options.preset == "smoke" and not options.only:
         judged = len(verdicts.judgements)
@@ -424,13 +430,13 @@ def _sweep(parts: Sequence[Task], options: Run, field: str, configs: Sequence[An
     require_room(session.results)
     for part in parts:
         _check_own(part, list(part.measurements.values()), session)
-    found = sweeps.sweep(parts, configs, field, session, options.preset, options.seeds or None)
-    _console().print(sweeps.table(found))
-    for error in found.errors:
+    sweep = sweeps.sweep(parts, configs, field, session, options.preset, options.seeds or None)
+    _console().print(sweeps.table(sweep))
+    for error in sweep.errors:
         _say(error)
-    if picture := sweeps.draw(found, apart(session.results / found.task / "sweeps", parts[0])):
+    if picture := sweeps.draw(sweep, apart(session.results / sweep.task / "sweeps", parts[0])):
         print(f"wrote {picture}")
-    return 2 if found.errors else 0
+    return 2 if sweep.errors else 0
 
 
 def _check_again(session: Session, parts: Sequence[Results]) -> None:
@@ -462,7 +468,7 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
     _check_again(session, list(results.values()))
     jobs = []
     for key, (task, claims) in tasks.items():
-        needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
+        needed = {measurement.name: measurement for claim in claims for measurement in task.needs(claim.check)}
         jobs += results[key].jobs(list(needed.values()))
         warn_of_few_seeds(results[key], claims, preset)
         _check_own(task, list(needed.values()), session)
@@ -476,7 +482,9 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
 
 def _power(options: Power) -> int:
     verdicts = _judged(options.patterns, options.preset, options.where.session())
-    chances = {one.claim.id: one.chance for one in verdicts.judgements if one.chance is not None}
+    chances = {
+        judgement.claim.id: judgement.chance for judgement in verdicts.judgements if judgement.chance is not None
+    }
     unlikely = sum(chance < ENOUGH for chance in chances.values())
     if chances:
         table = Table("claim", "chance of the same outcome", box=None)
@@ -492,7 +500,7 @@ def _power(options: Power) -> int:
 
 def _diagnose(options: Diagnose, setting: Any) -> int:
     from lab.diagnosis import adapt, comparison, presentation, subject, trained
-    from lab.diagnosis.closed_forms import Mine
+    from lab.diagnosis.closed_forms import UserFile
 
     names = options.predictors
     if len(names) > presentation.SIDE_BY_SIDE or len(set(names)) < len(names):
@@ -504,39 +512,41 @@ def _diagnose(options: Diagnose, setting: Any) -> int:
     base = options.out or Session().results / "diagnosis" / _slug(options.task)
     folders = dict(zip(names, _folders(names, base, options.out is not None), strict=True))
     require_writable(*folders.values())
-    mine = Mine.of(subject.file_module(options.candidates), options.candidates) if options.candidates else None
-    given = {name: getattr(options, name) for name in ADAPTING if getattr(options, name) is not None}
+    user_file = UserFile.of(subject.file_module(options.candidates), options.candidates) if options.candidates else None
+    adapter_options = {name: getattr(options, name) for name in ADAPTING if getattr(options, name) is not None}
     convention = adapt.CONVENTIONS.get(options.adapter)
     arguments = (convention and convention.arguments) or setting.arguments
-    kept = {name: trained.load_trained(name) for name in names if trained.is_name(name)}
-    made = {name: kept[name].model if name in kept else subject.load(name, arguments) for name in names}
-    if options.adapter or given:
-        made = {name: adapt.adapted(one, options.adapter, **given) for name, one in made.items()}
-    console, found = _console(), []
-    for network in kept.values():
+    networks = {name: trained.load_trained(name) for name in names if trained.is_name(name)}
+    predictors = {name: networks[name].model if name in networks else subject.load(name, arguments) for name in names}
+    if options.adapter or adapter_options:
+        predictors = {
+            name: adapt.adapted(predictor, options.adapter, **adapter_options) for name, predictor in predictors.items()
+        }
+    console, diagnoses = _console(), []
+    for network in networks.values():
         console.print(network.about, highlight=False, markup=False)
-    for name, one in made.items():
-        found.append(
+    for name, predictor in predictors.items():
+        diagnoses.append(
             comparison.diagnose(
-                one,
+                predictor,
                 setting,
                 name=name,
                 task=options.task,
                 prompts=options.prompts,
                 seed=options.seed,
                 device=options.device,
-                mine=mine,
+                user_file=user_file,
             )
         )
-        for table in presentation.tables(found[-1], console.width):
+        for table in presentation.tables(diagnoses[-1], console.width):
             console.print(table)
-        for sentence in presentation.sentences(found[-1]):
+        for sentence in presentation.sentences(diagnoses[-1]):
             console.print(sentence, highlight=False, markup=False)
-        _say_written(console, presentation.store(found[-1], folders[name]))
-    if len(found) > 1:
-        console.print(presentation.table_of_all(found, console.width))
-        _say_written(console, presentation.store_all(found, base))
-    return 1 if any(one.stopped for one in found) else 0
+        _say_written(console, presentation.store(diagnoses[-1], folders[name]))
+    if len(diagnoses) > 1:
+        console.print(presentation.table_of_all(diagnoses, console.width))
+        _say_written(console, presentation.store_all(diagnoses, base))
+    return 1 if any(diagnosis.stopped for diagnosis in diagnoses) else 0
 
 
 def _folders(names: Sequence[str], base: Path, named: bool) -> list[Path]:
@@ -561,17 +571,17 @@ def _say_written(console: Console, paths: Sequence[Path]) -> None:
 def _stored(options: Stored) -> int:
     from lab import stored
 
-    found = stored.survey(options.results, options.tasks)
+    configurations = stored.survey(options.results, options.tasks)
     if options.prune:
-        for sentence in stored.prune(options.results, found):
+        for sentence in stored.prune(options.results, configurations):
             print(sentence)
         return 0
     if options.json:
-        print(json.dumps([one.record() for one in found], indent=1))
+        print(json.dumps([held.record() for held in configurations], indent=1))
         return 0
-    if found:
-        _console().print(stored.table(found))
-    print(stored.summary(options.results, found))
+    if configurations:
+        _console().print(stored.table(configurations))
+    print(stored.summary(options.results, configurations))
     return 0
 
 
@@ -582,14 +592,14 @@ def _compare(options: Compare) -> int:
     comparing.require_one_task(options.first, options.second)
     session = options.where.session()
     first, second = (comparing.side(text, session) for text in (options.first, options.second))
-    found = comparing.compare(first, second)
+    comparison = comparing.compare(first, second)
     console = _console()
-    for table in comparing.tables(found, options.everything):
+    for table in comparing.tables(comparison, options.everything):
         console.print(table)
-    print(comparing.summary(found))
-    if picture := comparing.draw(found, options.out):
+    print(comparing.summary(comparison))
+    if picture := comparing.draw(comparison, options.out):
         print(f"wrote {picture}")
-    return 0 if found.same_verdicts else 1
+    return 0 if comparison.same_verdicts else 1
 
 
 def _cite(options: Cite) -> int:
@@ -612,10 +622,10 @@ def _new(options: New) -> int:
 def _export(options: Export) -> int:
     from lab.export import export
 
-    found = find_claims([options.claim])
-    if len(found) > 1:
-        raise LabError(f"{options.claim} names {len(found)} claims, such as {found[0][1].id}; name one")
-    (task, claim), session = found[0], options.where.session()
+    pairs = find_claims([options.claim])
+    if len(pairs) > 1:
+        raise LabError(f"{options.claim} names {len(pairs)} claims, such as {pairs[0][1].id}; name one")
+    (task, claim), session = pairs[0], options.where.session()
     path = export.place(claim, options.out)
     require_writable(path.parent)
     (judgement,) = _judged([options.claim], options.preset, session).require()
@@ -638,11 +648,11 @@ def _claim_record(claim: Claim) -> dict[str, str]:
 
 
 def _list_papers(options: List) -> int:
-    found = coverage.coverage()
+    coverages = coverage.coverage()
     if options.json:
-        print(json.dumps([one.record() for one in found], indent=1))
+        print(json.dumps([covered.record() for covered in coverages], indent=1))
         return 0
-    coverage.show(found, _console())
+    coverage.show(coverages, _console())
     return 0
 
 
@@ -677,18 +687,16 @@ def _records() -> list[dict[str, Any]]:
 def _chosen(names: Sequence[str]) -> list[Task]:
     """The tasks called ``names``, all if none is: the name of a paper means its parts and its proofs."""
     known = [] if names and all(name.endswith(".py") for name in names) else discover()
-    found = [] if names else known
+    tasks = [] if names else known
     for name in names:
-        found += [task for task in known if task.name == name] or find_parts(name)
-    return found
+        tasks += [task for task in known if task.name == name] or find_parts(name)
+    return tasks
 
 
 def _notebooks(options: Notebooks) -> int:
-    from lab.notebooks import execute
+    from lab.notebooks import execute, folder_of
 
     chosen = _chosen(options.tasks)
-    if any(task.place in FOLDERS for task in chosen):
-        require_clone("lab notebooks")
     session = options.where.session()
     if session.device != "cpu":
         raise LabError(f"notebooks show what was measured on the cpu, not on {session.device}; leave --device out")
@@ -697,12 +705,12 @@ def _notebooks(options: Notebooks) -> int:
             raise LabError(f"{name} holds proofs, which are code to be read and have no notebook; name its task")
     lectures = [Results(task, task.config("ci"), session) for task in chosen if task.place != "proofs_check"]
     _check_again(session, lectures)
-    require_writable(*{part.task.file.parent for part in lectures})
+    require_writable(*{folder_of(part.task, session) for part in lectures})
     for part in lectures:  # proofs are code to be read
         task = part.task
         _check_own(task, list(task.measurements.values()), session)
         ensure(part.jobs(list(task.measurements.values())), session)
-        print(f"executed {execute(task, session)}", flush=True)
+        print(f"executed {execute(task, session, folder_of(task, session))}", flush=True)
     return 0
 
 
@@ -736,30 +744,30 @@ def _write_pages() -> None:
 
 def _diagnose_kept(sheets: Sequence[str], root: Path) -> None:
     """Write the diagnosis of the networks that the pages of ``sheets`` show, where they are kept below ``root``."""
-    for sheet in [one for one in sheets if one in kept_networks.SHOWN]:
+    for sheet in [sheet for sheet in sheets if sheet in kept_networks.SHOWN]:
         from lab.diagnosis import kept
 
         file = kept_networks.stored_file(sheet)
         try:
-            found = [
+            groups = [
                 kept.of_networks(group.names, kept_networks.TASK, group.sizes, kept_networks.PROMPTS, root)
                 for group in kept_networks.SHOWN[sheet]
             ]
         except LabError as error:
             logger.warning("what the page of %s says of its trained networks is left as it is: %s", sheet, error)
             continue
-        for place, group in enumerate(found):
+        for place, group in enumerate(groups):
             print(f"drew {kept.draw(group, file.parent, kept_networks.picture(place))}", flush=True)
-        records = [[kept.record(one) for one in group] for group in found]
+        records = [[kept.record(diagnosis) for diagnosis in group] for group in groups]
         write(file, (json.dumps(records, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _replicate(options: Reproduce, chosen: Sequence[Task], session: Session) -> int:
-    contradicted, (whole, errors) = 0, replication.readable(chosen, bool(options.weakest))
+    contradicted, (tasks, errors) = 0, replication.readable(chosen, bool(options.weakest))
     for error in errors:
         _say(error)
-    only = set(list(replication.chances_of(whole))[: options.weakest]) if options.weakest else None
-    for task in whole:
+    only = set(list(replication.chances_of(tasks))[: options.weakest]) if options.weakest else None
+    for task in tasks:
         for root, outcomes in replication.replicate(task, session, options.roots, only).items():
             for claim, outcome in outcomes.items():
                 if outcome != "as expected":
@@ -770,6 +778,8 @@ def _replicate(options: Reproduce, chosen: Sequence[Task], session: Session) -> 
 
 
 def _reproduce(options: Reproduce) -> int:
+    from lab.notebooks import execute
+
     require_clone("lab reproduce")
     chosen, session = _chosen(options.tasks), options.where.session()
     _check_again(session, [Results(task, task.config("ci"), session) for task in chosen])
@@ -778,9 +788,8 @@ def _reproduce(options: Reproduce) -> int:
     if options.roots:
         return _replicate(options, chosen, session)
     status = _print_table(Verdicts(reproduce(chosen, session)), "claims at preset ci")
-    lectures = tuple(task.key for task in chosen if task.place != "proofs_check")
-    if lectures:
-        _notebooks(Notebooks(lectures, dataclasses.replace(options.where, again=())))  # all is measured
+    for task in [task for task in chosen if task.place != "proofs_check"]:
+        print(f"executed {execute(task, session, task.file.parent)}", flush=True)
     _diagnose_kept(list(dict.fromkeys(task.name for task in chosen)), session.results)
     _write_pages()
     return status

@@ -91,9 +91,9 @@ def side(text: str, session: Session) -> Side:
         raise LabError(f"{text}: there is no results folder {folder}; name one that `lab run --results` wrote to")
     parts = [*find_parts(task)]
     parts += [
-        one
-        for one in discover()
-        if one.name == parts[0].name and one not in parts and not (len(parts) == 1 and parts[0].part)
+        part
+        for part in discover()
+        if part.name == parts[0].name and part not in parts and not (len(parts) == 1 and parts[0].part)
     ]
     configs = {part.key: part.config(preset) for part in parts}
     for change in changes:
@@ -104,7 +104,7 @@ def side(text: str, session: Session) -> Side:
         if root is None:
             ensure(results.jobs(list(part.measurements.values())), session)
         judge_all(results, list(part.claims.values()), preset, verdicts)
-    judged = {one.claim.id: one.record() for one in verdicts.judgements}
+    judged = {judgement.claim.id: judgement.record() for judgement in verdicts.judgements}
     errors = list(verdicts.errors)
     for part in parts:
         for claim in set(part.claims) - set(judged):
@@ -117,12 +117,12 @@ def _from_records(text: str) -> Side:
         records = json.loads(path_from(text).read_text(encoding="utf-8"))
         if wrong := next(filter(None, map(damage, records)), ""):
             raise ValueError(wrong)
-        found = {one["id"]: one for one in records}
+        judged = {record["id"]: record for record in records}
     except OSError as error:
         raise LabError(f"{text} cannot be read: {(error.strerror or str(error)).lower()}; name another file") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise LabError(f"{text} does not hold what `lab check --json` prints ({error}); write it anew") from error
-    return Side(text, frozenset(name.split("/")[0] for name in found), found, {})
+    return Side(text, frozenset(name.split("/")[0] for name in judged), judged, {})
 
 
 class _Read(Results):
@@ -157,8 +157,8 @@ def _of_any_code(root: Path) -> Callable[[Job], Stored | None]:
         for path in sorted((root / job.task / job.measurement).glob(f"*/{job.path.name}")):
             try:
                 data, manifest = read(path)
-                told = {**manifest["identity"], "source": job.source, "versions": dict(job.versions)}
-                if told == job.identity and manifest["digest"] == digest(data):
+                identity = {**manifest["identity"], "source": job.source, "versions": dict(job.versions)}
+                if identity == job.identity and manifest["digest"] == digest(data):
                     return Stored(data, ())
             except (Unusable, KeyError, TypeError):
                 continue
@@ -184,11 +184,12 @@ def _task_of(text: str) -> str:
     return name.rpartition(":")[0] or name
 
 
-def _require_common(first: str, tasks: frozenset[str], second: str, others: frozenset[str]) -> None:
-    if not tasks & others:
+def _require_common(first: str, first_tasks: frozenset[str], second: str, second_tasks: frozenset[str]) -> None:
+    if not first_tasks & second_tasks:
         raise LabError(
-            f"{first} is a run of {', '.join(sorted(tasks)) or 'nothing'} and {second} one of "
-            f"{', '.join(sorted(others)) or 'nothing'}, which judge different claims; compare two runs of one task"
+            f"{first} is a run of {', '.join(sorted(first_tasks)) or 'nothing'} and {second} one of "
+            f"{', '.join(sorted(second_tasks)) or 'nothing'}, which judge different claims; "
+            "compare two runs of one task"
         )
 
 
@@ -199,18 +200,18 @@ def compare(first: Side, second: Side) -> Comparison:
         LabError: they are runs of different tasks, or have no claim in common.
     """
     _require_common(first.text, first.tasks, second.text, second.tasks)
-    both = [name for name in first.records if name in second.records]
+    common = [name for name in first.records if name in second.records]
     missing = [
-        f"{name}: {one.missing.get(name, f'not among the claims of {one.text}')}"
-        for one, other in ((first, second), (second, first))
-        for name in {**other.records, **one.missing}
-        if name not in one.records
+        f"{name}: {side.missing.get(name, f'not among the claims of {side.text}')}"
+        for side, other in ((first, second), (second, first))
+        for name in {**other.records, **side.missing}
+        if name not in side.records
     ]
-    if not both:
+    if not common:
         raise LabError(f"{first.text} and {second.text} have no judged claim in common: {'; '.join(missing[:2])}")
     rows = [
         Row(name, first.records[name], second.records[name], _difference(first.records[name], second.records[name]))
-        for name in both
+        for name in common
     ]
     rank = {"verdict": 0, "apart": 1, "number": 2, "": 3}
     return Comparison(
@@ -218,22 +219,24 @@ def compare(first: Side, second: Side) -> Comparison:
     )
 
 
-def _difference(one: Record, other: Record) -> str:
-    if one["verdict"] != other["verdict"]:
+def _difference(first: Record, second: Record) -> str:
+    if first["verdict"] != second["verdict"]:
         return "verdict"
-    if one["interval"] and other["interval"]:
-        (low, high), (below, above) = (tuple(map(float, side["interval"])) for side in (one, other))
+    if first["interval"] and second["interval"]:
+        (low, high), (below, above) = (tuple(map(float, side["interval"])) for side in (first, second))
         if high < below or above < low:
             return "apart"
-    return "number" if (one["measured"], one["interval"]) != (other["measured"], other["interval"]) else ""
+    return "number" if (first["measured"], first["interval"]) != (second["measured"], second["interval"]) else ""
 
 
-def tables(found: Comparison, everything: bool = False) -> list[Table]:
+def tables(comparison: Comparison, everything: bool = False) -> list[Table]:
     """The claims that differ (or all), both sides next to each other."""
-    shown = [row for row in found.rows if row.differs or everything]
+    shown = [row for row in comparison.rows if row.differs or everything]
     if not shown:
         return []
-    made = Table(title=escape(f"A = {found.first.text}, B = {found.second.text}"), title_justify="left", box=None)
+    table = Table(
+        title=escape(f"A = {comparison.first.text}, B = {comparison.second.text}"), title_justify="left", box=None
+    )
     for name in (
         "claim",
         "A measured",
@@ -245,54 +248,60 @@ def tables(found: Comparison, everything: bool = False) -> list[Table]:
         "verdict",
         "differs",
     ):
-        made.add_column(name, justify="right" if "measured" in name else "left", overflow="fold")
+        table.add_column(name, justify="right" if "measured" in name else "left", overflow="fold")
     for row in shown:
-        one, other = row.first, row.second
-        verdict = one["verdict"] if one["verdict"] == other["verdict"] else f"{one['verdict']} -> {other['verdict']}"
-        made.add_row(
-            *(row.id, number(one["measured"]), _interval(one), number(other["measured"]), _interval(other)),
+        first, second = row.first, row.second
+        verdict = (
+            first["verdict"] if first["verdict"] == second["verdict"] else f"{first['verdict']} -> {second['verdict']}"
+        )
+        table.add_row(
+            *(row.id, number(first["measured"]), _interval(first), number(second["measured"]), _interval(second)),
             *(
-                " or ".join(dict.fromkeys(map(requirement, (one, other)))),
-                escape(origins([one, other])),
+                " or ".join(dict.fromkeys(map(requirement, (first, second)))),
+                escape(origins([first, second])),
                 verdict,
                 row.differs,
             ),
             style="bold red" if row.differs == "verdict" else "",
         )
-    return [made]
+    return [table]
 
 
 def _interval(record: Record) -> str:
     return " to ".join(number(end) for end in record["interval"]) if record["interval"] else ""
 
 
-def summary(found: Comparison) -> str:
+def summary(comparison: Comparison) -> str:
     """How many verdicts and numbers differ, and what could not be compared."""
-    count = {kind: sum(row.differs == kind for row in found.rows) for kind in ("verdict", "apart", "number", "")}
+    count = {kind: sum(row.differs == kind for row in comparison.rows) for kind in ("verdict", "apart", "number", "")}
     lines = [
-        f"{len(found.rows)} claims on both sides: {count['verdict']} verdicts differ; of the others {count['apart']} have intervals "
+        f"{len(comparison.rows)} claims on both sides: {count['verdict']} verdicts differ; of the others {count['apart']} have intervals "
         f"apart, {count['number']} other numbers, {count['']} the same."
     ]
-    if found.missing:
-        lines.append(f"{len(found.missing)} are not on both sides, such as {found.missing[0]}.")
+    if comparison.missing:
+        lines.append(f"{len(comparison.missing)} are not on both sides, such as {comparison.missing[0]}.")
     return "\n".join(lines)
 
 
-def draw(found: Comparison, folder: Path) -> Path | None:
+def draw(comparison: Comparison, folder: Path) -> Path | None:
     """``comparison.png`` and its data: measured values and intervals of the claims that differ most, a panel each."""
-    rows = [row for row in found.rows if row.differs and all(_drawable(one) for one in (row.first, row.second))][:DRAWN]
+    rows = [
+        row for row in comparison.rows if row.differs and all(_drawable(record) for record in (row.first, row.second))
+    ][:DRAWN]
     if not rows:
         return None
     columns = min(len(rows), 3)
-    sheet = Sheet(-(-len(rows) // columns), columns, 3.4, 2.6, title=f"A: {found.first.text}    B: {found.second.text}")
+    sheet = Sheet(
+        -(-len(rows) // columns), columns, 3.4, 2.6, title=f"A: {comparison.first.text}    B: {comparison.second.text}"
+    )
     for row in rows:
-        ends = [_ends(one) for one in (row.first, row.second)]
-        what = "intervals apart" if row.differs == "apart" else f"another {row.differs}"
+        ends = [_ends(record) for record in (row.first, row.second)]
+        difference = "intervals apart" if row.differs == "apart" else f"another {row.differs}"
         panel = sheet.panel(
-            f"{row.id.split('/', 1)[1]}: {what}", x=f"run{drawn_origins([row.first, row.second])}", y="measured"
+            f"{row.id.split('/', 1)[1]}: {difference}", x=f"run{drawn_origins([row.first, row.second])}", y="measured"
         )
-        mean, low, high = (np.array(one) for one in zip(*ends, strict=True))
-        samples = [max(int(one["samples"]), 1) for one in (row.first, row.second)]
+        mean, low, high = (np.array(values) for values in zip(*ends, strict=True))
+        samples = [max(int(record["samples"]), 1) for record in (row.first, row.second)]
         panel.intervals(
             ["A", "B"], mean, low, high, words="interval of the verdict, n = {n}", n=samples, name="measured"
         )

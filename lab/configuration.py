@@ -21,13 +21,15 @@ FIELDS = "numbers, text, booleans, None, paths, members of an Enum, other frozen
 
 def plain(config: Any) -> dict[str, Any]:
     """A configuration as JSON would give it back."""
-    return json.loads(json.dumps({one.name: _plain(getattr(config, one.name)) for one in dataclasses.fields(config)}))
+    return json.loads(
+        json.dumps({field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)})
+    )
 
 
 def config_from_dict(kind: type, values: Mapping[str, Any]) -> Any:
     """Rebuild a (nested) configuration from plain data; an unknown key is an error."""
     hints = typing.get_type_hints(kind)
-    known = [one.name for one in dataclasses.fields(kind)]
+    known = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:
         hint = nearest(unknown[0], known)
@@ -56,15 +58,15 @@ def check_config(config: Any) -> None:
         raise LabError(
             f"a field of {kind.__name__} is of a type that is not defined: {error}; import or define it"
         ) from error
-    for one in dataclasses.fields(kind):
-        value = getattr(config, one.name)
-        about = f"the field {one.name!r} of {kind.__name__} holds {value!r}, a {type(value).__name__},"
-        if not one.init:
+    for field in dataclasses.fields(kind):
+        value = getattr(config, field.name)
+        about = f"the field {field.name!r} of {kind.__name__} holds {value!r}, a {type(value).__name__},"
+        if not field.init:
             raise LabError(
                 f"{about} and cannot be given (init=False), so no option or worker could set it; make it a property"
             )
         try:
-            back = _typed(typing.get_type_hints(kind)[one.name], json.loads(json.dumps(_plain(value))))
+            back = _typed(typing.get_type_hints(kind)[field.name], json.loads(json.dumps(_plain(value))))
         except (TypeError, ValueError, KeyError, LabError) as error:
             raise LabError(f"{about} which has no plain form; fields are {FIELDS}") from error
         if not _same(value, back):
@@ -75,7 +77,7 @@ def check_config(config: Any) -> None:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, Path):
@@ -83,9 +85,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(one) for key, one in value.items()}
+        return {str(_plain(key)): _plain(element) for key, element in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(element) for element in value]
     return value
 
 
@@ -95,17 +97,17 @@ def _typed(hint: Any, value: Any) -> Any:
     if origin is typing.Annotated:
         return _typed(inner[0], value)
     if origin in (typing.Union, types.UnionType):
-        return _first_that_fits([one for one in inner if one is not type(None)], value)
+        return _first_that_fits([member for member in inner if member is not type(None)], value)
     if isinstance(value, Mapping):
         if dataclasses.is_dataclass(hint):
             return config_from_dict(typing.cast(type, hint), value)
-        key, one = inner if len(inner) == 2 else (str, Any)
-        return {_key(key, name): _typed(one, found) for name, found in value.items()}
+        key_hint, value_hint = inner if len(inner) == 2 else (str, Any)
+        return {_key(key_hint, name): _typed(value_hint, element) for name, element in value.items()}
     if isinstance(value, list):
-        of_each = [one for one in inner if one is not Ellipsis] or [Any]
+        of_each = [element_hint for element_hint in inner if element_hint is not Ellipsis] or [Any]
         hints = of_each if len(of_each) == len(value) else of_each[:1] * len(value)
-        found = [_typed(one, part) for one, part in zip(hints, value, strict=True)]
-        return found if origin is list or hint is list else tuple(found)
+        elements = [_typed(element_hint, element) for element_hint, element in zip(hints, value, strict=True)]
+        return elements if origin is list or hint is list else tuple(elements)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return hint[value]
     if isinstance(hint, type) and issubclass(hint, Path) and isinstance(value, str):
@@ -119,11 +121,11 @@ def _first_that_fits(hints: list[Any], value: Any) -> Any:
         return None
     for hint in hints:
         try:
-            found = _typed(hint, value)
+            typed = _typed(hint, value)
         except (LabError, TypeError, ValueError, KeyError):
             continue
-        if _of(hint, found) and _plain(found) == value:
-            return found
+        if _of(hint, typed) and _plain(typed) == value:
+            return typed
     return value
 
 
@@ -138,35 +140,35 @@ def _key(hint: Any, name: str) -> Any:
     return _typed(hint, name) if not (isinstance(hint, type) and issubclass(hint, int | float)) else hint(name)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(first: Any, second: Any) -> bool:
     """Whether two values are equal and of one type throughout; numbers of numpy are those of Python, nan is nan."""
-    one, other = (value.item() if isinstance(value, np.generic) else value for value in (one, other))
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        return one == other or (math.isnan(one) and math.isnan(other))
-    if type(one) is not type(other):
+    first, second = (value.item() if isinstance(value, np.generic) else value for value in (first, second))
+    if isinstance(first, float | int) and isinstance(second, float | int):
+        return first == second or (math.isnan(first) and math.isnan(second))
+    if type(first) is not type(second):
         return False
-    if dataclasses.is_dataclass(one):
-        return all(_same(getattr(one, part.name), getattr(other, part.name)) for part in dataclasses.fields(one))
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
-    return bool(one == other)
+    if dataclasses.is_dataclass(first):
+        return all(_same(getattr(first, part.name), getattr(second, part.name)) for part in dataclasses.fields(first))
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(_same, first, second))
+    if isinstance(first, dict):
+        return list(first) == list(second) and all(_same(first[key], second[key]) for key in first)
+    return bool(first == second)
 
 
 def smaller_sizes(config: Any, presets: Sequence[Any], above: str = "") -> dict[str, tuple[int, int]]:
     """Whole numbers, and numbers of elements, of ``config`` that are below those of all ``presets``, with the least of these."""
-    found: dict[str, tuple[int, int]] = {}
-    for one in dataclasses.fields(config):
-        name, values = f"{above}{one.name}", [getattr(preset, one.name) for preset in presets]
-        value = getattr(config, one.name)
+    smaller: dict[str, tuple[int, int]] = {}
+    for field in dataclasses.fields(config):
+        name, values = f"{above}{field.name}", [getattr(preset, field.name) for preset in presets]
+        value = getattr(config, field.name)
         if dataclasses.is_dataclass(value) and all(type(other) is type(value) for other in values):
-            found |= smaller_sizes(value, values, f"{name}.")
+            smaller |= smaller_sizes(value, values, f"{name}.")
         sizes = [_size(other) for other in (value, *values)]
         known = [size for size in sizes if size is not None]
         if len(known) == len(sizes) and known[0] < min(known[1:]):
-            found[name] = known[0], min(known[1:])
-    return found
+            smaller[name] = known[0], min(known[1:])
+    return smaller
 
 
 def _size(value: Any) -> int | None:

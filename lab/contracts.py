@@ -70,14 +70,18 @@ def _register(kind: str, example: Mapping[str, Any], function: Function) -> Func
 
 def registered(module: ModuleType) -> list[Registered]:
     """What ``module`` itself defines and registers."""
-    found = [getattr(value, "__contract__", None) for value in vars(module).values()]
-    return [one for one in found if isinstance(one, Registered) and one.part.__module__ == module.__name__]
+    contracts = [getattr(value, "__contract__", None) for value in vars(module).values()]
+    return [
+        contract
+        for contract in contracts
+        if isinstance(contract, Registered) and contract.part.__module__ == module.__name__
+    ]
 
 
 def all_registered(room: str = ROOM) -> list[Registered]:
     """Everything registered in a room of the library: its domains, or another package."""
-    found: list[Registered] = []
+    contracts: list[Registered] = []
     for _, name, package in pkgutil.walk_packages(importlib.import_module(room).__path__, f"{room}."):
         if not package:
-            found += registered(importlib.import_module(name))
-    return found
+            contracts += registered(importlib.import_module(name))
+    return contracts

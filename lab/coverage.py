@@ -110,11 +110,11 @@ def coverage() -> list[Coverage]:
     return [Coverage(entry, verdicts.get(key, {})) for key, entry in entries().items()]
 
 
-def summary(found: Sequence[Coverage]) -> str:
+def summary(coverages: Sequence[Coverage]) -> str:
     """How many papers of the census are in which state, and how many claims there are."""
-    census = [one for one in found if one.entry.paper.family not in (COMPANIONS, COLLECTIONS)]
-    states = Counter(one.state for one in census)
-    verdicts = sum((one.counts for one in found), Counter[str]())
+    census = [covered for covered in coverages if covered.entry.paper.family not in (COMPANIONS, COLLECTIONS)]
+    states = Counter(covered.state for covered in census)
+    verdicts = sum((covered.counts for covered in coverages), Counter[str]())
     return (
         f"Of {len(census)} papers {states['verified']} are verified, {states['planned']} are planned, and in "
         f"{states['nothing to check']} there is nothing to check. Of all {verdicts.total()} claims "
@@ -122,38 +122,38 @@ def summary(found: Sequence[Coverage]) -> str:
     )
 
 
-def by_family(found: Iterable[Coverage]) -> list[tuple[str, list[Coverage]]]:
+def by_family(coverages: Iterable[Coverage]) -> list[tuple[str, list[Coverage]]]:
     """The papers of each family under its heading, in the order given."""
-    families = groupby(found, key=lambda one: one.entry.paper.family)
+    families = groupby(coverages, key=lambda covered: covered.entry.paper.family)
     return [(HEADINGS.get(family, family.replace("-", " ")), list(group)) for family, group in families]
 
 
-def show(found: Iterable[Coverage], to: Console) -> None:
+def show(coverages: Iterable[Coverage], to: Console) -> None:
     """Print where every paper stands, family by family."""
-    papers = list(found)
+    papers = list(coverages)
     for heading, group in by_family(papers):
         to.print(f"[bold]{heading}[/bold]")
-        for one in group:
-            where = f" ({', '.join(one.sheets)})" if one.sheets else ""
-            line = f"  {one.entry.paper.key}  {one.entry.paper.citation}\n    {one.sentence}{where}"
+        for covered in group:
+            where = f" ({', '.join(covered.sheets)})" if covered.sheets else ""
+            line = f"  {covered.entry.paper.key}  {covered.entry.paper.citation}\n    {covered.sentence}{where}"
             to.print(line, highlight=False, markup=False)
     to.print(summary(papers), highlight=False, markup=False)
 
 
 def page() -> str:
     """The coverage as a Markdown page."""
-    found = coverage()
+    coverages = coverage()
     lines = [
         "# Papers",
         "",
-        summary(found),
+        summary(coverages),
         "",
         "A paper is verified where claims of a sheet test it; a refuted claim is a sentence that is false as stated and stands",
         "with the condition under which it holds; one that is not reproduced could not be tried at its paper's sizes. Written by",
         "`lab reproduce` from `papers.toml` and the verdicts.",
     ]
-    for heading, group in by_family(found):
-        verified = sum(one.state == "verified" for one in group)
+    for heading, group in by_family(coverages):
+        verified = sum(covered.state == "verified" for covered in group)
         lines += [
             "",
             f"## {heading} ({verified} of {len(group)})",
@@ -161,7 +161,7 @@ def page() -> str:
             "| paper | state | sheet |",
             "| --- | --- | --- |",
         ]
-        for one in group:
-            links = ", ".join(f"[{sheet}]({sheet}/README.md)" for sheet in one.sheets)
-            lines.append(f"| {one.entry.paper.citation} | {one.sentence} | {links} |")
+        for covered in group:
+            links = ", ".join(f"[{sheet}]({sheet}/README.md)" for sheet in covered.sheets)
+            lines.append(f"| {covered.entry.paper.citation} | {covered.sentence} | {links} |")
     return "\n".join(lines) + "\n"

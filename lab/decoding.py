@@ -66,9 +66,9 @@ def decode(
         cached: False recomputes every position at every step (the reference that the cache must equal).
 
     Raises:
-        LabError: no room for the tokens, a pattern that looks ahead or is of other prompts, a token outside the
-            vocabulary, allowed tokens of another size or none, a temperature below 0, too near it, or without a stream;
-            or logits that are not numbers.
+        LabError: no room for the tokens, a pattern that looks ahead or is of other prompts, tokens that are no
+            whole numbers or lie outside the vocabulary, allowed tokens of another size or none, a temperature below 0,
+            too near it, or without a stream; or logits that are not numbers.
     """
     models, total = module.models, prompts.shape[-1] + steps - 1
     if prompts.dim() == 2:
@@ -82,12 +82,12 @@ def decode(
     lengths = torch.full((models, batch), steps, dtype=torch.int64, device=device)
     running = torch.ones(models, batch, dtype=torch.bool, device=device)
     cache = KeyValueCache() if cached else None
-    seen = 0
+    start = 0
     with torch.no_grad():
         for step in range(steps):
             end = prompt + step
-            logits = module(tokens[..., seen:end], pattern[..., seen:end, :end], cache=cache)[:, :, -1]
-            seen = end if cached else 0
+            logits = module(tokens[..., start:end], pattern[..., start:end, :end], cache=cache)[:, :, -1]
+            start = end if cached else 0
             if allowed is not None:
                 row = allowed if allowed.dim() == 1 else allowed[step]
                 logits = logits.masked_fill(~row.to(device), -torch.inf)
@@ -179,6 +179,8 @@ def _check(
             f"Position {row} may attend to position {column}, which is not written yet when {row} is computed; "
             f"use a pattern that is causal beyond the {prompt} prompt tokens."
         )
+    if prompts.is_floating_point():
+        raise LabError(f"The prompts are {prompts.dtype} and not the numbers of tokens; encode them as whole numbers.")
     vocabulary = architecture.vocabulary or 0
     outside = prompts[(prompts < 0) | (prompts >= vocabulary)]
     if outside.numel():

@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 # What lies there is nobody's own file, also where a user's folder holds it, such as one with an environment in it.
-_OTHERS = (Path(__file__).parent, *(Path(sysconfig.get_path(one)) for one in ("stdlib", "purelib", "platlib")))
+_OTHERS = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
 
 
 class LabError(Exception):
@@ -30,7 +30,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def told(error: BaseException, file: Path) -> str:
+def described(error: BaseException, file: Path) -> str:
     """What went wrong in a user's file, and where: "own.py, line 12, NameError: name 'maen' is not defined (did you …)".
 
     The line is the last one that ran in the file, or in one that lies beside or below it.
@@ -57,19 +57,19 @@ def located(error: LabError, file: Path) -> str:
 
 
 def _last_in(trace: TracebackType | None, file: Path) -> tuple[FrameType | None, int]:
-    found: tuple[FrameType | None, int] = (None, 0)
+    last: tuple[FrameType | None, int] = (None, 0)
     while trace is not None:
         if _is_own(Path(trace.tb_frame.f_code.co_filename), file.parent):
-            found = trace.tb_frame, trace.tb_lineno
+            last = trace.tb_frame, trace.tb_lineno
         trace = trace.tb_next
-    return found
+    return last
 
 
 def _is_own(path: Path, folder: Path) -> bool:
     """Whether code is the user's: beside or below the user's file, and neither this lab's nor installed."""
     if path.parent == folder:
         return True
-    return path.is_relative_to(folder) and not any(path.is_relative_to(one) for one in _OTHERS)
+    return path.is_relative_to(folder) and not any(path.is_relative_to(library) for library in _OTHERS)
 
 
 def _meant(error: BaseException, frame: FrameType | None) -> str:
@@ -86,19 +86,19 @@ def _meant(error: BaseException, frame: FrameType | None) -> str:
 def _no_label(error: BaseException) -> str:
     """Of an array asked for a label that it does not have, the label and those there are; xarray's own error names none."""
     trace = error.__traceback__ if isinstance(error, KeyError) else None
-    found = ""
+    hint = ""
     while trace is not None:
-        asked, index = (
+        labels, index = (
             trace.tb_frame.f_locals.get("labels"),
             getattr(trace.tb_frame.f_locals.get("self"), "index", None),
         )
-        if isinstance(asked, dict) and len(asked) == 1 and index is not None and hasattr(index, "tolist"):
-            ((axis, label),) = asked.items()
-            names = [str(one) for one in index.tolist()]
+        if isinstance(labels, dict) and len(labels) == 1 and index is not None and hasattr(index, "tolist"):
+            ((axis, label),) = labels.items()
+            names = [str(name) for name in index.tolist()]
             shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-            found = f"; along {axis!r} there is no {label!r}{nearest(str(label), names)}, but {shown}"
+            hint = f"; along {axis!r} there is no {label!r}{nearest(str(label), names)}, but {shown}"
         trace = trace.tb_next
-    return found
+    return hint
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def as_regression_predictor(
         decode: (output [E, B, T, out], context length, queries) to predictions [E, B, m].
         member: place of the one model to ask; None asks all.
     """
-    asked = module if member is None else module.select([member])
+    selected = module if member is None else module.select([member])
 
     def predict(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
         context, queries = x_context.shape[1], x_query.shape[1]
@@ -139,7 +139,7 @@ def as_regression_predictor(
         pattern = mask(context, queries) if callable(mask) else mask
         if member is not None and pattern.dim() == 3:
             pattern = pattern[member : member + 1]
-        predictions = decode(_forward(asked, tokens, pattern), context, queries).to(x_query)
+        predictions = decode(_forward(selected, tokens, pattern), context, queries).to(x_query)
         return predictions if member is None else predictions[0]
 
     return predict
@@ -155,7 +155,7 @@ def as_token_predictor(
         mask: [T, T] or [E, T, T], or a function of (prefix_length [B], T) that returns [T, T] or [B, T, T].
         member: place of the one model to ask; None asks all.
     """
-    asked = module if member is None else module.select([member])
+    selected = module if member is None else module.select([member])
 
     def predict(tokens: Tensor, prefix_length: Tensor) -> Tensor:
         pattern = mask(prefix_length, tokens.shape[1]) if callable(mask) else mask
@@ -163,7 +163,7 @@ def as_token_predictor(
             pattern = pattern.unsqueeze(0)  # one mask a prompt, the same for all models
         elif member is not None and pattern.dim() == 3:
             pattern = pattern[member : member + 1]
-        log_probabilities = torch.log_softmax(_forward(asked, tokens, pattern), dim=-1)
+        log_probabilities = torch.log_softmax(_forward(selected, tokens, pattern), dim=-1)
         return log_probabilities if member is None else log_probabilities[0]
 
     return predict

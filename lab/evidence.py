@@ -239,7 +239,7 @@ class Evidence:
     @classmethod
     def all(cls, *evidence: Evidence) -> Evidence:
         """Several pieces of evidence that must all hold, as one; their parts are counted."""
-        return cls(tuple(part for one in evidence for part in one.parts))
+        return cls(tuple(part for piece in evidence for part in piece.parts))
 
     def verdict_at(self, share: float) -> Verdict:
         """The verdict if ``share`` of the budget were this claim's (see the class for the rule)."""
@@ -314,7 +314,7 @@ class Evidence:
     def lone(self) -> bool:
         """Whether a part rests on one seed, which shows a value and decides nothing."""
         return any(
-            isinstance(one.spread, statistics.Student | statistics.Median) and one.samples == 1 for one in self.parts
+            isinstance(part.spread, statistics.Student | statistics.Median) and part.samples == 1 for part in self.parts
         )
 
     @property
@@ -333,10 +333,12 @@ class Evidence:
             return None
         wrong = [part for part in self.parts if part.room(part.measured) < 0]
         if wrong:
-            known = [found for part in wrong if (found := part.seeds_wanted(self.allowance / self.ways)) is not None]
+            known = [
+                samples for part in wrong if (samples := part.seeds_wanted(self.allowance / self.ways)) is not None
+            ]
             return min(known, default=None)
         open_ones = [part.seeds_wanted(self.allowance) for part in self.parts if not part.clears(self.allowance)]
-        return None if None in open_ones else max(found for found in open_ones if found is not None)
+        return None if None in open_ones else max(samples for samples in open_ones if samples is not None)
 
 
 def _tolerance(law: Number, within: float, absolute: bool) -> float:

@@ -7,6 +7,7 @@ last checkpoint). No scheduler of our own: Dask speaks to clusters.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 import multiprocessing
@@ -16,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
@@ -33,7 +35,7 @@ from threadpoolctl import threadpool_limits
 from lab import context, shipped
 from lab.catalogue import load
 from lab.configuration import config_from_dict
-from lab.errors import LabError, located, nearest, place_in, told
+from lab.errors import LabError, described, located, nearest, place_in
 from lab.files import NotWritten, results_folder
 from lab.labels import Measured
 from lab.progress import Progress, open_progress
@@ -130,7 +132,7 @@ def execute(
                 "which ends no measurement"
             ) from error
         except BaseException as error:
-            raise Failed(told(error, job.file)) from error
+            raise Failed(described(error, job.file)) from error
 
 
 def _check_same_code(job: Job, source: str) -> None:
@@ -350,12 +352,12 @@ def _lost_worker(job: Job) -> LabError:
 
 def _raise(failures: list[tuple[Job, BaseException]], done: int, total: int, root: Path) -> None:
     job, error = failures[0]
-    others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
     if isinstance(error, LabError):
-        raise LabError(f"{job.label}{others}: {error}") from error
-    what = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+        raise LabError(f"{job.label}{more}: {error}") from error
+    reason = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
     raise LabError(
-        f"{job.label}{others} failed with {what}; {done} of {total} measurements are finished and kept in {root}"
+        f"{job.label}{more} failed with {reason}; {done} of {total} measurements are finished and kept in {root}"
     ) from error
 
 
@@ -367,8 +369,8 @@ def _slots(session: Session) -> int:
 def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor, int, Callable[[], None]]]:
     """An executor, how many calls to keep in it, and what to call now and then so that it can say that nobody works."""
     if session.cluster:
-        with _open_cluster(session) as found:
-            yield found
+        with _open_cluster(session) as cluster:
+            yield cluster
     elif session.workers == 1:
         yield SerialExecutor(), 1, _all_is_well
     else:
@@ -377,6 +379,12 @@ def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor,
             raise LabError(
                 f"{session.workers} worker processes would each begin with this script, which is no file ({main}) that they "
                 "could read; save it as one, or measure with 1 worker"
+            )
+        if main is not None and _measures_at_top_level(Path(main)):
+            raise LabError(
+                f"{main} measures at its top level, which each of {session.workers} worker processes would run again, for it "
+                "begins with this script; put what it does, after what it defines, below `if __name__ == '__main__':`, or "
+                "measure with 1 worker"
             )
         context = multiprocessing.get_context("spawn")
         with _Workers(processes, mp_context=context, initializer=_begin_worker) as pool:
@@ -388,6 +396,19 @@ def _open_executor(session: Session, processes: int) -> Iterator[tuple[Executor,
                     process.terminate()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def _measures_at_top_level(script: Path) -> bool:
+    """Whether a statement of this script that is under no `if` is what measures now."""
+    for frame, line in traceback.walk_stack(None):
+        if frame.f_code.co_name == "<module>" and frame.f_globals is vars(sys.modules["__main__"]):
+            statements = ast.parse(script.read_text(encoding="utf-8")).body
+            return any(
+                statement.lineno <= line <= (statement.end_lineno or 0)
+                for statement in statements
+                if not isinstance(statement, ast.If)
+            )
+    return False
 
 
 def _begin_worker() -> None:
@@ -448,8 +469,8 @@ async def _scheduler_answers(address: str) -> None:
         comm = await connect(address, timeout=CONNECT_SECONDS)
         try:
             await comm.write({"op": "identity", "reply": True})
-            found = await comm.read()
-            if not isinstance(found, dict) or found.get("type") != "Scheduler":
+            reply = await comm.read()
+            if not isinstance(reply, dict) or reply.get("type") != "Scheduler":
                 raise ValueError("what listens there is no Dask scheduler")
         finally:
             comm.abort()
@@ -508,9 +529,9 @@ def _no_cluster(cluster: str, error: Exception) -> LabError:
             f"`jobqueue: {cluster}:` in ~/.config/dask/jobqueue.yaml (cores and memory at least), or leave --cluster out"
         )
     late = isinstance(error, TimeoutError | OSError)
-    what = f"does not answer within {CONNECT_SECONDS} s" if late else "cannot be used"
+    problem = f"does not answer within {CONNECT_SECONDS} s" if late else "cannot be used"
     return LabError(
-        f"the cluster {cluster!r} {what} ({_first_line(error)}); give 'local', the address of a running scheduler "
+        f"the cluster {cluster!r} {problem} ({_first_line(error)}); give 'local', the address of a running scheduler "
         f"(tcp://host:port), or one of {', '.join(BATCH_SYSTEMS)} configured for dask-jobqueue"
     )
 

@@ -27,9 +27,9 @@ class NotWritten(LabError, OSError):
     @classmethod
     def because(cls, path: Path, error: OSError) -> NotWritten:
         """What to say of ``path`` after ``error``. (One argument alone, so that it can be sent between processes.)"""
-        found = cls(f"{path} cannot be written: {_reason(error)}; {REMEDY}")
-        found.errno, found.reason = error.errno, _reason(error)
-        return found
+        not_written = cls(f"{path} cannot be written: {_reason(error)}; {REMEDY}")
+        not_written.errno, not_written.reason = error.errno, _reason(error)
+        return not_written
 
 
 REMEDY = "free some space, ask for the right to write there, or name another folder with --results or --out"
@@ -111,7 +111,7 @@ def require_room(folder: Path) -> None:
     try:
         if folder.exists():
             return require_writable(folder)
-        above = next(one for one in folder.parents if one.exists())
+        above = next(parent for parent in folder.parents if parent.exists())
         with tempfile.TemporaryDirectory(prefix=".lab-", dir=above) as place:
             Path(place, folder.relative_to(above)).mkdir(parents=True)
     except OSError as error:

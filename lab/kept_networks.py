@@ -96,15 +96,15 @@ def section(sheet: str) -> list[str]:
             *lines,
             f"No network was kept where this page was made. `lab run {sheet} --again '*'` trains and keeps them, then",
             "",
-            *(f"    {one.command}" for one in groups),
+            *(f"    {group.command}" for group in groups),
             "",
             f"diagnoses them, and `lab reproduce {sheet}` shows that here.",
             "",
         ]
-    for place, (group, found) in enumerate(zip(groups, _stored(sheet, groups), strict=True)):
+    for place, (group, records) in enumerate(zip(groups, _stored(sheet, groups), strict=True)):
         lines += [f"**{group.training[0].upper()}{group.training[1:]}**", ""]
         lines += ["| network | nearest | distance | not told apart from | squared error | of the nearest |"]
-        lines += ["| --- | --- | --- | --- | --- | --- |", *map(_row, found), ""]
+        lines += ["| --- | --- | --- | --- | --- | --- |", *map(_row, records), ""]
         lines += [f"![distances of {group.training}]({picture(place)}.png)", ""]
         lines += [f"    {group.command}", ""]
     return [
@@ -120,28 +120,28 @@ def _stored(sheet: str, groups: Sequence[Shown]) -> list[list[dict[str, Any]]]:
     file = stored_file(sheet)
     remedy = f"`lab reproduce {sheet}` writes it anew where the networks are kept"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        names = [tuple(one["name"] for one in group) for group in found]
+        records = json.loads(file.read_text(encoding="utf-8"))
+        names = [tuple(record["name"] for record in group) for group in records]
         if names != [group.names for group in groups]:
             raise LabError(f"{file} is not of the networks that the page shows; {remedy}")
-        for group, shown in zip(found, groups, strict=True):
-            for one in group:
-                _row(one)
-                if {name: one["setting"][name] for name in shown.sizes} != dict(shown.sizes):
-                    raise LabError(f"{file} is not of the prompts that the page names for {one['name']}; {remedy}")
+        for group, shown in zip(records, groups, strict=True):
+            for record in group:
+                _row(record)
+                if {name: record["setting"][name] for name in shown.sizes} != dict(shown.sizes):
+                    raise LabError(f"{file} is not of the prompts that the page names for {record['name']}; {remedy}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise LabError(f"{file} is damaged ({error!r}); {remedy}") from error
-    return found
+    return records
 
 
-def _row(found: Mapping[str, Any]) -> str:
-    fitted = ", ".join(f"{name} {number(value)}" for name, value in found["fitted"].items())
-    nearest = f"{found['nearest']} ({fitted})" if fitted else found["nearest"]
+def _row(record: Mapping[str, Any]) -> str:
+    fitted = ", ".join(f"{name} {number(value)}" for name, value in record["fitted"].items())
+    nearest = f"{record['nearest']} ({fitted})" if fitted else record["nearest"]
     words = {"identical": f"identical to {nearest}", "closest": nearest, "none": f"none; the nearest is {nearest}"}
-    numbers = [_interval(found[part]) for part in ("distance", "error", "error_of_nearest")]
-    tied = "; ".join([nearest, *found["tied"]]) if found["tied"] else ""
-    told = "not identified" if found["tied"] else words[found["kind"]]
-    return f"| `{found['name']}` | {told} | {numbers[0]} | {tied} | {numbers[1]} | {numbers[2]} |"
+    numbers = [_interval(record[part]) for part in ("distance", "error", "error_of_nearest")]
+    tied = "; ".join([nearest, *record["tied"]]) if record["tied"] else ""
+    conclusion = "not identified" if record["tied"] else words[record["kind"]]
+    return f"| `{record['name']}` | {conclusion} | {numbers[0]} | {tied} | {numbers[1]} | {numbers[2]} |"
 
 
 def _interval(ends: Mapping[str, float]) -> str:

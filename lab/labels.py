@@ -54,12 +54,12 @@ def labelled(values: Any, **axes: Sequence[Label] | None) -> xr.DataArray:
     for (axis, labels), size in zip(axes.items(), array.shape, strict=True):
         if labels is None:
             continue
-        found = _checked_labels(axis, labels)
-        if len(found) != size:
+        checked = _checked_labels(axis, labels)
+        if len(checked) != size:
             raise LabError(
-                f"the axis {axis!r} has {size} places but {len(found)} labels; give one label for each place"
+                f"the axis {axis!r} has {size} places but {len(checked)} labels; give one label for each place"
             )
-        coordinates[axis] = np.asarray(found)
+        coordinates[axis] = np.asarray(checked)
     return xarray.DataArray(array, coordinates, dims=tuple(axes))
 
 
@@ -80,21 +80,24 @@ def _array(values: Any) -> np.ndarray:
 def _checked_labels(axis: str, labels: Any) -> tuple[Label, ...]:
     if isinstance(labels, str):
         raise LabError(f"the labels of the axis {axis!r} are the single text {labels!r}; give a sequence of labels")
-    found = [one.item() if isinstance(one, np.generic) else one for one in getattr(labels, "tolist", lambda: labels)()]
-    kinds = {type(one) for one in found}
+    plain = [
+        label.item() if isinstance(label, np.generic) else label
+        for label in getattr(labels, "tolist", lambda: labels)()
+    ]
+    kinds = {type(label) for label in plain}
     if kinds == {int, float}:
-        found, kinds = [float(one) for one in found], {float}
+        plain, kinds = [float(label) for label in plain], {float}
     if not kinds <= {str, int, float, bool} or len(kinds) > 1:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise LabError(
             f"the labels of the axis {axis!r} are of type {names}; give text, numbers or booleans, all of one kind"
         )
-    repeated = next((one for index, one in enumerate(found) if one in found[:index]), None)
+    repeated = next((label for index, label in enumerate(plain) if label in plain[:index]), None)
     if repeated is not None:
         raise LabError(f"the label {repeated!r} stands twice on the axis {axis!r}; give each place its own label")
-    if any(isinstance(one, float) and math.isnan(one) for one in found):
+    if any(isinstance(label, float) and math.isnan(label) for label in plain):
         raise LabError(f"a label of the axis {axis!r} is not a number (nan), so nothing can be found by it; name it")
-    return tuple(found)
+    return tuple(plain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,22 +132,24 @@ class Measured(Mapping[str, np.ndarray]):
         import xarray
 
         assert self.axes is not None
-        coordinates = {first: np.asarray(labels)} | {axis: np.asarray(found) for axis, found in self.labels.items()}
+        coordinates = {first: np.asarray(labels)} | {
+            axis: np.asarray(axis_labels) for axis, axis_labels in self.labels.items()
+        }
         return xarray.Dataset(
             {name: ((first, *self.axes[name]), value) for name, value in self.arrays.items()}, coordinates
         )
 
 
-def is_labelled(found: Any) -> bool:
+def is_labelled(returned: Any) -> bool:
     """Whether a measurement returned labelled arrays: a Dataset, or a mapping with at least one DataArray."""
-    return hasattr(found, "data_vars") or any(hasattr(value, "dims") for value in found.values())
+    return hasattr(returned, "data_vars") or any(hasattr(value, "dims") for value in returned.values())
 
 
-def measured(name: str, found: Any, first: str, labels: Sequence[Label], leading: bool) -> Measured:
+def measured(name: str, returned: Any, first: str, labels: Sequence[Label], leading: bool) -> Measured:
     """The labelled arrays that the measurement ``name`` returned, checked and made plain.
 
     Args:
-        found: Dataset, or mapping of names to DataArrays and numbers. Coordinates that are not the labels of an
+        returned: Dataset, or mapping of names to DataArrays and numbers. Coordinates that are not the labels of an
             axis (what ``.sel`` leaves behind) are dropped.
         first: name of the axis that stands first in a stored result, ``seed`` or ``case``.
         labels: its labels in this call.
@@ -157,7 +162,7 @@ def measured(name: str, found: Any, first: str, labels: Sequence[Label], leading
     axes: dict[str, tuple[str, ...]] = {}
     known: dict[str, tuple[Label, ...]] = {}
     sizes: dict[str, tuple[int, str]] = {}
-    for array_name, value in (found.data_vars if hasattr(found, "data_vars") else found).items():
+    for array_name, value in (returned.data_vars if hasattr(returned, "data_vars") else returned).items():
         says = f"{name} returned {array_name!r}"
         dims = _dims(says, value)
         if leading:
@@ -170,17 +175,17 @@ def measured(name: str, found: Any, first: str, labels: Sequence[Label], leading
         if array.dtype.kind not in NUMERIC:
             raise LabError(f"{says} with dtype {array.dtype}; return numbers or booleans")
         for axis, size in zip(dims, array.shape[1:], strict=True):
-            there = _checked_labels(axis, value.coords[axis].values) if axis in value.coords else ()
+            axis_labels = _checked_labels(axis, value.coords[axis].values) if axis in value.coords else ()
             other = sizes.setdefault(axis, (size, array_name))
-            if other[0] != size or (known.setdefault(axis, there) != there):
+            if other[0] != size or (known.setdefault(axis, axis_labels) != axis_labels):
                 raise LabError(
-                    f"{says} with an axis {axis!r} of {_places(size, there)}, but the axis {axis!r} of {other[1]!r} is of "
+                    f"{says} with an axis {axis!r} of {_places(size, axis_labels)}, but the axis {axis!r} of {other[1]!r} is of "
                     f"{_places(other[0], known.get(axis, ()))}; in one measurement a name means one axis, name them apart"
                 )
         arrays[array_name], axes[array_name] = array, dims
     if clash := sorted(set(arrays) & {*sizes, first}):
         raise LabError(f"{name} returned an array called {clash[0]!r} like one of its axes; give it another name")
-    return Measured(arrays, axes, {axis: there for axis, there in known.items() if there})
+    return Measured(arrays, axes, {axis: axis_labels for axis, axis_labels in known.items() if axis_labels})
 
 
 def _dims(says: str, value: Any) -> tuple[str, ...]:
@@ -202,10 +207,10 @@ def _check_leading(says: str, value: Any, dims: tuple[str, ...], first: str, lab
         raise LabError(
             f"{says} with the axes {', '.join(dims) or 'none'}; the first axis of an ensemble's arrays must be {first!r}"
         )
-    there = value.coords[first].values.tolist() if first in value.coords else None
-    if there != list(labels):
+    axis_labels = value.coords[first].values.tolist() if first in value.coords else None
+    if axis_labels != list(labels):
         raise LabError(
-            f"{says} with the axis {first!r} labelled {there}; it must be labelled by the {first}s {list(labels)}"
+            f"{says} with the axis {first!r} labelled {axis_labels}; it must be labelled by the {first}s {list(labels)}"
         )
 
 
@@ -224,19 +229,25 @@ def join(name: str, parts: Sequence[Measured], origins: Sequence[str]) -> Measur
     """
     first = parts[0]
     for part, origin in zip(parts, origins, strict=True):
-        for wanted, found, what in (
+        for expected, actual, aspect in (
             (sorted(first), sorted(part), "the arrays"),
             (first.axes, part.axes, "the axes"),
             (dict(first.labels), dict(part.labels), "the labels"),
-            *((first[one].shape[1:], part[one].shape[1:], f"{one!r} of shape") for one in first if one in part),
+            *(
+                (first[array_name].shape[1:], part[array_name].shape[1:], f"{array_name!r} of shape")
+                for array_name in first
+                if array_name in part
+            ),
         ):
-            if wanted != found:
+            if expected != actual:
                 raise LabError(
-                    f"{name} returned {what} {found} at {origin}, but {wanted} at {origins[0]}; "
+                    f"{name} returned {aspect} {actual} at {origin}, but {expected} at {origins[0]}; "
                     "return the same axes everywhere, and fill places that do not exist with nan"
                 )
     return Measured(
-        {one: np.concatenate([part[one] for part in parts]) for one in first.arrays}, first.axes, first.labels
+        {array_name: np.concatenate([part[array_name] for part in parts]) for array_name in first.arrays},
+        first.axes,
+        first.labels,
     )
 
 

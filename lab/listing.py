@@ -30,8 +30,8 @@ def console() -> Console:
 def kept() -> list[Record] | None:
     """The records as they were last made; None where a file has changed since, or nothing is kept."""
     try:
-        found = json.loads(_place().read_text(encoding="utf-8"))
-        return found["records"] if found["stamp"] == stamp() else None
+        listing = json.loads(_place().read_text(encoding="utf-8"))
+        return listing["records"] if listing["stamp"] == stamp() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -68,7 +68,7 @@ def _place() -> Path:
 def stamp() -> str:
     """A hash of the name, size and time of every file that the list is made from."""
     files = [path for folder in ("lab", *FOLDERS) for path in (PROJECT / folder).rglob("*.py")]
-    told = [
+    file_stats = [
         (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in [*files, *PROJECT.glob("papers.toml")]
     ]
-    return hashlib.sha256(repr(sorted(told)).encode()).hexdigest()
+    return hashlib.sha256(repr(sorted(file_stats)).encode()).hexdigest()

@@ -10,15 +10,17 @@ import ast
 import io
 import os
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lab import figures
+from lab.catalogue import discover
 from lab.claims import Claim, Judgement, judge
 from lab.errors import LabError
 from lab.execution import Session
-from lab.files import PROJECT, write
+from lab.files import FOLDERS, PROJECT, write
 from lab.pages import caption, figure_folder, shows_nothing_but_results
 from lab.report import markdown_table
 from lab.results import Results
@@ -26,16 +28,24 @@ from lab.source import reachable
 from lab.tasks import FILE_OF_NOTEBOOK, Task
 
 EXECUTE_SECONDS = 1200
+FOLDER_OF_NOTEBOOK = "LAB_NOTEBOOK_FOLDER"
 # JupyterLab folds the first, Jupyter Book and nbsphinx the second.
 FOLDED = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
 
 
-def execute(task: Task, session: Session) -> Path:
-    """Make the ``.ipynb`` beside the file of ``task`` and execute it top to bottom; returns its path.
+def folder_of(task: Task, session: Session) -> Path:
+    """Where a reader's notebook of ``task`` goes: beside a file of one's own, below the results for a task of the lab,
+    whose notebook in the repository shows what ships and is written by `lab reproduce` alone."""
+    return session.results / task.key / "notebook" if task.place in FOLDERS else task.file.parent
+
+
+def execute(task: Task, session: Session, folder: Path) -> Path:
+    """Make the ``.ipynb`` of the file of ``task`` in ``folder`` and execute it top to bottom; returns its path.
 
     Args:
         task: whose file.
         session: where its measurements are kept.
+        folder: where it is written; links to pictures are relative to it.
 
     Raises:
         LabError: a cell failed, or no kernel could be started.
@@ -55,7 +65,12 @@ def execute(task: Task, session: Session) -> Path:
     client = NotebookClient(
         notebook, timeout=EXECUTE_SECONDS, record_timing=False, resources={"metadata": {"path": str(task.file.parent)}}
     )
-    kernel_environment = {**os.environ, "LAB_RESULTS": str(session.results), FILE_OF_NOTEBOOK: str(task.file)}
+    kernel_environment = {
+        **os.environ,
+        "LAB_RESULTS": str(session.results),
+        FILE_OF_NOTEBOOK: str(task.file),
+        FOLDER_OF_NOTEBOOK: str(folder),
+    }
     try:
         client.execute(env=kernel_environment)
     except CellExecutionError as error:
@@ -66,7 +81,7 @@ def execute(task: Task, session: Session) -> Path:
             f"`{sys.executable} -m ipykernel --version` works, and that `jupyter kernelspec list` shows the python3 of it"
         ) from error
     notebook.metadata.pop("language_info", None)
-    path = task.file.with_suffix(".ipynb")
+    path = folder / f"{task.file.stem}.ipynb"
     write(path, (nbformat.writes(notebook) + "\n").encode())
     return path
 
@@ -94,7 +109,7 @@ def show(task: Task, part: Any) -> None:
         name = part.__name__
         picture = figure_folder(task.name) / f"{name}.png"
         if picture.is_file() and task.file.is_relative_to(PROJECT):
-            link = os.path.relpath(picture, task.file.parent)
+            link = os.path.relpath(picture, os.environ.get(FOLDER_OF_NOTEBOOK, task.file.parent))
             display(Markdown(f"![{name.replace('_', ' ')}]({link})\n\n*{caption(task, name)}*"))
         else:
             content = io.BytesIO()
@@ -123,9 +138,10 @@ def verdict(claim: Claim, results: Results) -> str:
         f"- measured {evidence.measured:.4g}{interval}{weakest}; required {evidence.requirement} "
         f"({evidence.bound_origin}): **{judgement.verdict}**{outcome}",
     ]
-    for one in judgement.controls:
+    for control in judgement.controls:
         lines.append(
-            f"- control, {one.name}: {one.evidence.measured:.4g}, {'rejected' if one.rejected else 'NOT REJECTED'}"
+            f"- control, {control.name}: {control.evidence.measured:.4g}, "
+            f"{'rejected' if control.rejected else 'NOT REJECTED'}"
         )
     return "\n".join(lines)
 
@@ -140,11 +156,11 @@ def _check_unedited(task: Task, part: Any) -> None:
         LabError: naming the first definition that differs.
     """
     parts = [part] if part is not None else [claim.check for claim in task.claims.values()]
-    behind = {name for one in parts for name in reachable(task.file, getattr(one, "__name__", ""))}
-    kept = _definitions(task.file.read_text(encoding="utf-8"))
+    behind = {name for function in parts for name in reachable(task.file, getattr(function, "__name__", ""))}
+    definitions = _definitions(task.file.read_text(encoding="utf-8"))
     for cell in getattr(sys.modules["__main__"], "In", []):
         for name, text in _definitions(_python(cell)).items():
-            if name in behind and kept.get(name) != text:
+            if name in behind and definitions.get(name) != text:
                 raise LabError(
                     f"the cell of {name} differs from {task.file.name}, whose stored numbers would be shown; "
                     f"edit {task.file.name} and run `lab notebooks {task.key}`"
@@ -163,14 +179,25 @@ def _definitions(source: str) -> dict[str, str]:
         tree = ast.parse(source)
     except SyntaxError:
         return {}
-    found: dict[str, str] = {}
+    definitions: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found[node.name] = ast.unparse(node)
+            definitions[node.name] = ast.unparse(node)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {target.id: ast.unparse(node) for target in targets if isinstance(target, ast.Name)}
-    return found
+            definitions |= {target.id: ast.unparse(node) for target in targets if isinstance(target, ast.Name)}
+    return definitions
 
 
 Task.display = show
+
+
+def main(keys: Sequence[str]) -> None:
+    """Write the notebooks of the repository, of these tasks or of all, from what ships."""
+    for task in discover():
+        if task.place == "tasks" and (task.key in keys or not keys):
+            print(f"wrote {execute(task, Session(), task.file.parent)}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -31,10 +31,10 @@ Record = Mapping[str, Any]
 
 def sheets() -> dict[str, list[Task]]:
     """The parts of every sheet by its name: those of ``tasks/`` first, then the proofs."""
-    found: dict[str, list[Task]] = {}
+    parts: dict[str, list[Task]] = {}
     for task in discover():
-        found.setdefault(task.name, []).append(task)
-    return found
+        parts.setdefault(task.name, []).append(task)
+    return parts
 
 
 def figure_folder(name: str) -> Path:
@@ -68,7 +68,7 @@ def sheet_page(
 ) -> str:
     """The page of a sheet in Markdown, to be written to ``figures/<name>/README.md``; ``table`` shows the claims of a part."""
     records = {task.key: stored_records(task) for task in parts}
-    every = [record for found in records.values() for record in found]
+    every = [record for task_records in records.values() for record in task_records]
     paper = parts[0].paper
     link = f" ([arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}))" if paper.arxiv else ""
     lines = [

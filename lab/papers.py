@@ -116,13 +116,13 @@ def read(file: Path) -> Mapping[str, Entry]:
         tables = tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise LabError(f"{file} is missing or damaged: {error}; put that line right") from error
-    found: dict[str, Entry] = {}
+    entries_by_key: dict[str, Entry] = {}
     for family, table in tables.items():
         if not isinstance(table, dict):
             raise LabError(f"{file}: {family!r} stands outside every table; put it below the [family] it belongs to")
         for key, fields in table.items():
-            found[key] = _entry(file, family, key, fields)
-    return found
+            entries_by_key[key] = _entry(file, family, key, fields)
+    return entries_by_key
 
 
 def _check_keys_are_unique(file: Path, text: str) -> None:

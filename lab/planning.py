@@ -39,33 +39,35 @@ class Planned:
 
 def plan(parts: Sequence[Results], chosen: Mapping[str, Chosen]) -> list[Planned]:
     """What ``lab run`` would measure, in its order; nothing is written."""
-    found = []
+    planned = []
     for part in parts:
-        for one in chosen[part.task.key].measurements:
-            jobs = part.jobs([one])
+        for measurement in chosen[part.task.key].measurements:
+            jobs = part.jobs([measurement])
             missing = [job for job in jobs if part.session.store.load(job) is None]
             seconds = [last for job in missing if (last := shipped.last_seconds(part.session.results, job)) is not None]
-            members = ", ".join(one.cases) if one.cases else _seeds(part.seeds(one))
+            members = ", ".join(measurement.cases) if measurement.cases else _seeds(part.seeds(measurement))
             total = sum(seconds) if seconds else None
-            found.append(Planned(part.task.key, one.name, members, len(jobs), len(missing), total, len(seconds)))
-    return found
+            planned.append(
+                Planned(part.task.key, measurement.name, members, len(jobs), len(missing), total, len(seconds))
+            )
+    return planned
 
 
 def table(planned: Sequence[Planned]) -> Table:
     """A row for each measurement."""
-    made = Table(box=None)
+    table = Table(box=None)
     for name in ("task", "measurement", "seeds or cases", "calls", "to be made", "took"):
-        made.add_column(name, overflow="fold")
-    for one in planned:
-        made.add_row(one.task, one.measurement, one.members, str(one.calls), str(one.missing), _took(one))
-    return made
+        table.add_column(name, overflow="fold")
+    for entry in planned:
+        table.add_row(entry.task, entry.measurement, entry.members, str(entry.calls), str(entry.missing), _took(entry))
+    return table
 
 
 def summary(planned: Sequence[Planned], workers: int) -> str:
     """What all of it comes to."""
-    calls, missing = sum(one.calls for one in planned), sum(one.missing for one in planned)
-    seconds = sum(one.seconds or 0.0 for one in planned)
-    unknown = missing - sum(one.known for one in planned)
+    calls, missing = sum(entry.calls for entry in planned), sum(entry.missing for entry in planned)
+    seconds = sum(entry.seconds or 0.0 for entry in planned)
+    unknown = missing - sum(entry.known for entry in planned)
     if not missing:
         return f"all {calls} calls are stored; nothing would be measured"
     took = f"they took {age_text(seconds)} of computing the last time" if seconds else "none of them was taken before"
@@ -73,13 +75,13 @@ def summary(planned: Sequence[Planned], workers: int) -> str:
     return f"{missing} of {calls} calls would be made, by {workers} process{'es' * (workers > 1)}; {took}{rest}"
 
 
-def _took(one: Planned) -> str:
-    if not one.missing:
+def _took(entry: Planned) -> str:
+    if not entry.missing:
         return "stored"
-    if one.seconds is None:
+    if entry.seconds is None:
         return "unknown"
-    partly = f" for {one.known} of {one.missing}" if one.known < one.missing else ""
-    return f"{one.seconds:.1f} s{partly}" if one.seconds < 120 else f"{age_text(one.seconds)}{partly}"
+    partly = f" for {entry.known} of {entry.missing}" if entry.known < entry.missing else ""
+    return f"{entry.seconds:.1f} s{partly}" if entry.seconds < 120 else f"{age_text(entry.seconds)}{partly}"
 
 
 def _seeds(seeds: Sequence[Any]) -> str:

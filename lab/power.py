@@ -110,8 +110,8 @@ def _beyond_limit(limit: float, freedom: int, shift: float) -> float:
     """The chance that a noncentral t variable exceeds ``limit``."""
     if shift > 30 + 2 * limit:  # the tail is 1 to all digits, and the series of the noncentral law gives out
         return 1.0
-    found = float(scipy.stats.nct.sf(limit, freedom, shift))
-    return min(1.0, found) if math.isfinite(found) else float(shift > limit)
+    chance = float(scipy.stats.nct.sf(limit, freedom, shift))
+    return min(1.0, chance) if math.isfinite(chance) else float(shift > limit)
 
 
 def _of_rates(spread: statistics.Binomial, share: float, decided: Callable[[float, float], bool]) -> float:

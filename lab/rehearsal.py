@@ -39,24 +39,26 @@ def rehearse(results: Results, chosen: Chosen) -> None:
     other = [name for name in now if name not in ships or now[name] != ships[name]]
     known = [name for name in ships if name in now and list(ships.values()).count(ships[name]) == 1]
     axes = {name: dict(zip(_labels(ships[name]), _labels(now[name]), strict=False)) for name in other if name in known}
-    tried = _Rehearsed(results, {before: after for one in axes.values() for before, after in one.items()})
-    for what, error in _missing(tried, chosen):
+    tried = _Rehearsed(
+        results, {before: after for relabelling in axes.values() for before, after in relabelling.items()}
+    )
+    for reader, error in _missing(tried, chosen):
         for name in changed:
             if _is_left_out(error, axes.get(name, {}), tried.relabelled):
                 raise LabError(
-                    f"--{name.replace('_', '-')} {_text(now[name])} leaves out what {what} reads (at ci it is "
+                    f"--{name.replace('_', '-')} {_text(now[name])} leaves out what {reader} reads (at ci it is "
                     f"{_text(ships[name])}); keep that, or name with --only what does without it"
                 )
 
 
 def _fields(config: Any, above: str = "") -> Iterator[tuple[str, Any]]:
     """The fields of a configuration, and of those in it, by name."""
-    for one in dataclasses.fields(config):
-        value = getattr(config, one.name)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _fields(value, f"{above}{one.name}.")
+            yield from _fields(value, f"{above}{field.name}.")
         else:
-            yield f"{above}{one.name}", value
+            yield f"{above}{field.name}", value
 
 
 def _labels(value: Any) -> list[Labels]:
@@ -74,12 +76,12 @@ def _missing(tried: Results, chosen: Chosen) -> Iterator[tuple[str, KeyError]]:
         try:
             judge(claim, tried)
         except Exception as error:
-            yield from ((claim.id, one) for one in _chain(error) if isinstance(one, KeyError))
+            yield from ((claim.id, cause) for cause in _chain(error) if isinstance(cause, KeyError))
     for name in chosen.figures:
         try:
             tried.task.figures[name](tried)
         except Exception as error:
-            yield from ((f"the figure {name}", one) for one in _chain(error) if isinstance(one, KeyError))
+            yield from ((f"the figure {name}", cause) for cause in _chain(error) if isinstance(cause, KeyError))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -117,13 +119,13 @@ class _Rehearsed(Results):
     def __getitem__(self, measurement: Measurement) -> Any:
         if any(shipped.find(shipped.FOLDER, job) is None for job in self.ships.jobs([measurement])):
             raise LabError(f"{measurement.name} does not ship")
-        found = self.ships[measurement]
-        return self._relabel(found) if isinstance(found, xr.Dataset) else found
+        shipped_data = self.ships[measurement]
+        return self._relabel(shipped_data) if isinstance(shipped_data, xr.Dataset) else shipped_data
 
     def _relabel(self, data: xr.Dataset) -> xr.Dataset:
         for axis in [axis for axis in data.dims if axis in data.coords]:
             old = data[axis].values
-            before = next((one for one in self.labels if np.array_equal(np.asarray(one), old)), None)
+            before = next((labels for labels in self.labels if np.array_equal(np.asarray(labels), old)), None)
             if before is not None:
                 places = [before.index(value) if value in before else 0 for value in self.labels[before]]
                 data = data.isel({axis: places}).assign_coords({axis: np.asarray(self.labels[before])})

@@ -47,7 +47,7 @@ def require_repeatable(task: Task, measurements: Sequence[Measurement], session:
     """
     note = session.results / task.key / NOTE
     known = _read(note)
-    jobs = [job for one in measurements if (job := _first(task, one)).key not in known]
+    jobs = [job for measurement in measurements if (job := _first(task, measurement)).key not in known]
     if not jobs:
         return
     begun = time.monotonic()
@@ -115,16 +115,16 @@ def _fresh(task: Task) -> Iterator[Task]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    for one in beside:
-        del sys.modules[one]
+    for module_name in beside:
+        del sys.modules[module_name]
     sys.modules[name] = module
     try:
         with redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
         yield next(value for value in vars(module).values() if isinstance(value, Task) and value.file == task.file)
     finally:
-        for one in [name, *_beside(task)]:
-            sys.modules.pop(one, None)
+        for module_name in [name, *_beside(task)]:
+            sys.modules.pop(module_name, None)
         sys.modules.update(beside)
 
 
@@ -146,10 +146,10 @@ def _difference(task: Task, job: Job, first: Measured, second: Measured) -> str:
     for name in first:
         if name not in second or first[name].shape != second[name].shape:
             return f"{about}arrays of other names or shapes when it was taken a second time; {remedy}"
-        one, other = np.ravel(first[name]), np.ravel(second[name])
-        places = [at for at in range(one.size) if one[at : at + 1].tobytes() != other[at : at + 1].tobytes()]
+        earlier, later = np.ravel(first[name]), np.ravel(second[name])
+        places = [at for at in range(earlier.size) if earlier[at : at + 1].tobytes() != later[at : at + 1].tobytes()]
         if places:
-            values = f"{one[places[0]]!s} and then {other[places[0]]!s}"
+            values = f"{earlier[places[0]]!s} and then {later[places[0]]!s}"
             return f"{about}{name!r} = {values}, so that it is no function of its configuration and seed; {remedy}"
     return f"{about}other labels or types when it was taken a second time; {remedy}"
 
@@ -161,7 +161,7 @@ def _one_line(error: BaseException) -> str:
 
 def _read(note: Path) -> list[str]:
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
+        keys = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return found if isinstance(found, list) and all(isinstance(one, str) for one in found) else []
+    return keys if isinstance(keys, list) and all(isinstance(key, str) for key in keys) else []

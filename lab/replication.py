@@ -55,23 +55,25 @@ def replicate(
     Raises:
         LabError: a root is the one that the evidence was drawn below.
     """
-    used = {task.root} | {one.root for one in task.measurements.values() if one.root is not None}
+    used = {task.root} | {
+        measurement.root for measurement in task.measurements.values() if measurement.root is not None
+    }
     if used & set(roots):
         raise LabError(f"evidence of {task.key} was drawn below the root {min(used & set(roots))}; name other roots")
-    found = outcomes(task)
+    outcomes_by_root = outcomes(task)
     claims = [claim for claim in task.claims.values() if only is None or claim.id in only]
     for root in roots if claims else ():
         results = Results(task, task.config("ci"), replace(session, root=root))
-        needed = {one.name: one for claim in claims for one in task.needs(claim.check)}
+        needed = {measurement.name: measurement for claim in claims for measurement in task.needs(claim.check)}
         ensure(results.jobs(list(needed.values())), results.session)
         verdicts = Verdicts()
         judge_all(results, claims, "ci", verdicts)
-        judged = {one.claim.id: outcome(one) for one in verdicts.require() if _sampled(one)}
-        found[str(root)] = found.get(str(root), {}) | judged
-    if any(found.values()):
-        kept = {"code": _code(task), "roots": dict(sorted(found.items(), key=lambda entry: int(entry[0])))}
+        judged = {judgement.claim.id: outcome(judgement) for judgement in verdicts.require() if _sampled(judgement)}
+        outcomes_by_root[str(root)] = outcomes_by_root.get(str(root), {}) | judged
+    if any(outcomes_by_root.values()):
+        kept = {"code": _code(task), "roots": dict(sorted(outcomes_by_root.items(), key=lambda entry: int(entry[0])))}
         write(replication_file(task), (json.dumps(kept, indent=1) + "\n").encode())
-    return found
+    return outcomes_by_root
 
 
 def outcomes(task: Task) -> dict[str, dict[str, Outcome]]:
@@ -89,41 +91,44 @@ def outcomes(task: Task) -> dict[str, dict[str, Outcome]]:
     if kept["code"] != _code(task):
         return {}
     return {
-        root: {one: out for one, out in found.items() if one in task.claims} for root, found in kept["roots"].items()
+        root: {claim: outcome for claim, outcome in judged.items() if claim in task.claims}
+        for root, judged in kept["roots"].items()
     }
 
 
 def readable(tasks: Iterable[Task], with_records: bool) -> tuple[list[Task], list[LabError]]:
     """The tasks whose outcomes (and, ``with_records``, verdicts) can be read, and why those of the others cannot."""
-    found, errors = [], []
+    readable_tasks, errors = [], []
     for task in tasks:
         try:
             outcomes(task)
             if with_records:
                 stored_records(task)
-            found.append(task)
+            readable_tasks.append(task)
         except LabError as error:
             errors.append(error)
-    return found, errors
+    return readable_tasks, errors
 
 
 def _damage(kept: Any) -> str:
     """Why these are no outcomes by root; empty if they are."""
     if not isinstance(kept, dict) or set(kept) != {"code", "roots"} or not isinstance(kept["roots"], dict):
         return "it does not hold the code and the roots"
-    for root, found in kept["roots"].items():
+    for root, judged in kept["roots"].items():
         if not re.fullmatch("[0-9]{1,40}", root):
             return f"{root[:100]!r} is no root"
-        if not isinstance(found, dict):
-            return f"below the root {root} it holds {repr(found)[:100]}"
-        for claim, out in found.items():
-            if out not in get_args(Outcome):
-                return f"the outcome of {claim[:100]} below the root {root} is {repr(out)[:100]}"
+        if not isinstance(judged, dict):
+            return f"below the root {root} it holds {repr(judged)[:100]}"
+        for claim, outcome in judged.items():
+            if outcome not in get_args(Outcome):
+                return f"the outcome of {claim[:100]} below the root {root} is {repr(outcome)[:100]}"
     return ""
 
 
 def _sampled(judgement: Judgement) -> bool:
-    return any(one.sampled for one in (judgement.evidence, *(control.evidence for control in judgement.controls)))
+    return any(
+        evidence.sampled for evidence in (judgement.evidence, *(control.evidence for control in judgement.controls))
+    )
 
 
 def _code(task: Task) -> str:
@@ -155,11 +160,15 @@ def page(sheets: Mapping[str, Sequence[Task]]) -> str:
         counts: Counter[str] = Counter()
         roots: set[str] = set()
         for task in parts:
-            for root, found in outcomes(task).items():
-                if found:
+            for root, judged in outcomes(task).items():
+                if judged:
                     roots.add(root)
-                counts.update(found.values())
-                missed += [f"| `{claim}` | {root} | {out} |" for claim, out in found.items() if out != "as expected"]
+                counts.update(judged.values())
+                missed += [
+                    f"| `{claim}` | {root} | {outcome} |"
+                    for claim, outcome in judged.items()
+                    if outcome != "as expected"
+                ]
         total += counts
         lines.append(
             f"| [{name}]({name}/README.md) | {', '.join(sorted(roots, key=int)) or 'none yet'} | {_cells(counts)} |"
@@ -173,8 +182,8 @@ def page(sheets: Mapping[str, Sequence[Task]]) -> str:
 def chances_of(tasks: Iterable[Task]) -> dict[str, float]:
     """Of every sampled claim of ``tasks`` the chance that fresh seeds give its outcome again; the least certain comes first."""
     records = [record for task in tasks for record in stored_records(task)]
-    found = {record["id"]: record["chance"] for record in records if record.get("chance") is not None}
-    return dict(sorted(found.items(), key=lambda one: one[1]))
+    chances = {record["id"]: record["chance"] for record in records if record.get("chance") is not None}
+    return dict(sorted(chances.items(), key=lambda entry: entry[1]))
 
 
 def _least_certain(sheets: Mapping[str, Sequence[Task]], shown: int = 20) -> list[str]:
@@ -182,9 +191,9 @@ def _least_certain(sheets: Mapping[str, Sequence[Task]], shown: int = 20) -> lis
     chances = chances_of(task for parts in sheets.values() for task in parts)
     elsewhere: dict[str, list[str]] = {}
     for task in (task for parts in sheets.values() for task in parts):
-        for root, found in outcomes(task).items():
-            for claim, out in found.items():
-                elsewhere.setdefault(claim, []).append(f"{root}: {out}")
+        for root, judged in outcomes(task).items():
+            for claim, outcome in judged.items():
+                elsewhere.setdefault(claim, []).append(f"{root}: {outcome}")
     low = sum(chance < ENOUGH for chance in chances.values())
     return [
         "",

@@ -70,7 +70,9 @@ def _is_chance(value: Any) -> bool:
 
 
 def _are_controls(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) and not _misfit(one, CONTROL) for one in value)
+    return isinstance(value, list) and all(
+        isinstance(control, dict) and not _misfit(control, CONTROL) for control in value
+    )
 
 
 Kinds = Mapping[str, Callable[[Any], bool]]
@@ -144,11 +146,14 @@ def _stacked(records: Sequence[Record], statements: Mapping[str, str], title: st
 
 
 def _controls(record: Record) -> list[str]:
-    def said(rejected: bool) -> str:
+    def rejection(rejected: bool) -> str:
         unknown = "" if _lone(record) else " [bold red]NOT REJECTED[/bold red]"
         return " [green]rejected[/green]" if rejected else unknown
 
-    return [f"{escape(one['name'])}: {number(one['measured'])}{said(one['rejected'])}" for one in record["controls"]]
+    return [
+        f"{escape(control['name'])}: {number(control['measured'])}{rejection(control['rejected'])}"
+        for control in record["controls"]
+    ]
 
 
 def notes(record: Record) -> list[str]:
@@ -176,12 +181,12 @@ def origins(records: Sequence[Record]) -> str:
 
 def drawn_origins(records: Sequence[Record]) -> str:
     """The same behind the name of an axis; formulas stay as they are typed, as one that does not end could not be set."""
-    found = origins(records).replace("$", r"\$")
-    return f" (bound: {found})" if found else ""
+    escaped = origins(records).replace("$", r"\$")
+    return f" (bound: {escaped})" if escaped else ""
 
 
 def _verdict(record: Record) -> str:
-    good = record["verdict"] == record["expected"] and all(one["rejected"] for one in record["controls"])
+    good = record["verdict"] == record["expected"] and all(control["rejected"] for control in record["controls"])
     if _lone(record):
         return "[dim]no verdict\n(one seed)[/dim]"
     color = "green" if good else "bold red"
@@ -207,8 +212,8 @@ def markdown_table(records: Sequence[Record], task: Task) -> str:
     for record in records:
         claim = task.claims[record["id"]]
         controls = "; ".join(
-            f"{one['name']}: {number(one['measured'])}{'' if one['rejected'] else ' **NOT REJECTED**'}"
-            for one in record["controls"]
+            f"{control['name']}: {number(control['measured'])}{'' if control['rejected'] else ' **NOT REJECTED**'}"
+            for control in record["controls"]
         )
         condition = {
             "refuted": f" It holds {claim.condition}.",
@@ -233,7 +238,7 @@ def portable(text: str) -> str:
     >>> portable(r"cost $a\,b$, not \\, as said")
     'cost $a\\ b$, not \\\\, as said'
     """
-    return FORMULA.sub(lambda found: _without_escapes(found.group()), text)
+    return FORMULA.sub(lambda match: _without_escapes(match.group()), text)
 
 
 def _without_escapes(formula: str) -> str:
@@ -267,26 +272,28 @@ def stored_records(task: Task) -> list[dict[str, Any]]:
 
 def _wrong_record(records: Sequence[Any], task: Task) -> str:
     """Why these are no records of the claims of ``task``; empty if they are."""
-    for one in records:
-        if wrong := damage(one):
+    for record in records:
+        if wrong := damage(record):
             return wrong
-    ids = [one["id"] for one in records]
+    ids = [record["id"] for record in records]
     if set(ids) != set(task.claims) or len(ids) != len(set(ids)):
-        odd = sorted(set(ids) ^ set(task.claims)) or sorted(one for one in ids if ids.count(one) > 1)
+        odd = sorted(set(ids) ^ set(task.claims)) or sorted(
+            identifier for identifier in ids if ids.count(identifier) > 1
+        )
         return f"it and {task.key} do not have the same claims, such as {odd[0]}"
     return ""
 
 
 def damage(record: Any) -> str:
     """Why this is no record of a verdict; empty if it is one."""
-    found = record if isinstance(record, dict) else {}
-    needed = {**FIELDS, "tolerance": _is_number} if found.get("relation") == "=" else FIELDS
-    wrong = _misfit(found, needed) or _misfit(found, {name: fits for name, fits in LATER.items() if name in found})
+    fields = record if isinstance(record, dict) else {}
+    needed = {**FIELDS, "tolerance": _is_number} if fields.get("relation") == "=" else FIELDS
+    wrong = _misfit(fields, needed) or _misfit(fields, {name: fits for name, fits in LATER.items() if name in fields})
     if not wrong:
         return ""
-    if wrong not in found:
+    if wrong not in fields:
         return f"a record lacks {wrong!r}"
-    return f"the {wrong} of {str(found.get('id'))[:100]} is {repr(found[wrong])[:100]}"
+    return f"the {wrong} of {str(fields.get('id'))[:100]} is {repr(fields[wrong])[:100]}"
 
 
 def _misfit(record: Mapping[str, Any], kinds: Kinds) -> str:
@@ -302,7 +309,7 @@ def records_text(records: Sequence[Record]) -> str:
     return json.dumps(kept, indent=1) + "\n"
 
 
-def same_findings(one: Record, other: Record) -> bool:
+def same_findings(first: Record, second: Record) -> bool:
     """Whether two records of one claim say the same; a number is compared as what it is, never to its last digits.
 
     Always the same claim, verdict and rejected controls, and the same relation wherever both show the same part. Beyond that
@@ -314,23 +321,25 @@ def same_findings(one: Record, other: Record) -> bool:
     - an extreme over trainings (a least, a largest) that takes no interval: nothing more, as it has no stable digits;
     - any other exact number: equal to ``EXACT``, relative to the largest of both numbers and the bound.
     """
-    if any(one[name] != other[name] for name in ("id", "verdict", "expected")):
+    if any(first[name] != second[name] for name in ("id", "verdict", "expected")):
         return False
-    if [(c["name"], c["rejected"]) for c in one["controls"]] != [(c["name"], c["rejected"]) for c in other["controls"]]:
+    if [(c["name"], c["rejected"]) for c in first["controls"]] != [
+        (c["name"], c["rejected"]) for c in second["controls"]
+    ]:
         return False
-    sampled = one["interval"] is not None and other["interval"] is not None
-    if sampled and one.get("parts", 1) > 1 and one["bound_origin"] != other["bound_origin"]:
+    sampled = first["interval"] is not None and second["interval"] is not None
+    if sampled and first.get("parts", 1) > 1 and first["bound_origin"] != second["bound_origin"]:
         return True
-    if one["relation"] != other["relation"]:
+    if first["relation"] != second["relation"]:
         return False
     if sampled:
-        (low, high), (lower, higher) = (map(float, record["interval"]) for record in (one, other))
+        (low, high), (lower, higher) = (map(float, record["interval"]) for record in (first, second))
         return low <= higher and lower <= high
-    trained = (one.get("kind") or other.get("kind")) in TRAINED
-    if trained or max(one["samples"], other["samples"]) > 1 or any(map(_has_no_digits, (one, other))):
+    trained = (first.get("kind") or second.get("kind")) in TRAINED
+    if trained or max(first["samples"], second["samples"]) > 1 or any(map(_has_no_digits, (first, second))):
         return True
-    first, second = float(one["measured"]), float(other["measured"])
-    return math.isclose(first, second, rel_tol=EXACT, abs_tol=EXACT * abs(float(one["bound"])))
+    first_number, second_number = float(first["measured"]), float(second["measured"])
+    return math.isclose(first_number, second_number, rel_tol=EXACT, abs_tol=EXACT * abs(float(first["bound"])))
 
 
 def _has_no_digits(record: Record) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from lab import shipped
 from lab.catalogue import is_called
 from lab.claims import Claim, Judgement, judge, timed
-from lab.errors import LabError, located, nearest, told
+from lab.errors import LabError, described, located, nearest
 from lab.execution import Session
 from lab.figures import Sheet, save
 from lab.files import FOLDERS, require_writable, write
@@ -38,19 +38,19 @@ class Verdicts:
     @property
     def sentences(self) -> list[str]:
         """How many verdicts are the expected ones, and how many there are none of."""
-        judged = [one for one in self.judgements if not one.lone]
-        good = sum(one.as_expected for one in judged)
-        said = []
+        judged = [judgement for judgement in self.judgements if not judgement.lone]
+        good = sum(judgement.as_expected for judgement in judged)
+        sentences = []
         if judged:
-            said.append(f"{good} of {len(judged)} verdicts are the expected ones, with every control rejected.")
+            sentences.append(f"{good} of {len(judged)} verdicts are the expected ones, with every control rejected.")
         if self.lost:
-            said.append(
+            sentences.append(
                 f"{len(self.lost)} of {len(self.lost) + len(self.judgements)} claims could not be judged and have no verdict, "
                 f"for the reasons given: {', '.join(self.lost)}."
             )
         if len(judged) < len(self.judgements):
-            said.append("One seed shows values and decides nothing; measure at least 2 for verdicts.")
-        return said or ["There is no claim to judge."]
+            sentences.append("One seed shows values and decides nothing; measure at least 2 for verdicts.")
+        return sentences or ["There is no claim to judge."]
 
     def require(self) -> list[Judgement]:
         """The verdicts, where all there are to be came out.
@@ -87,19 +87,26 @@ class Chosen:
         """What is called one of ``names`` (shell wildcards): a figure, a measurement, or a claim by its id, by what
         stands after the slash in it, or by its function."""
 
-        def called(one: str) -> bool:
-            return any(fnmatchcase(one, name) for name in names)
+        def called(candidate: str) -> bool:
+            return any(fnmatchcase(candidate, name) for name in names)
 
-        figures = [one for one in task.figures if called(one)]
+        figures = [figure for figure in task.figures if called(figure)]
         claims = [
             claim
             for claim in task.claims.values()
             if called(claim.check.__name__) or any(is_called(claim, name) for name in names)
         ]
-        behind: list[Callable[..., Any]] = [*(task.figures[one] for one in figures), *(claim.check for claim in claims)]
-        needed = {one.name for function in behind for one in task.needs(function)}
-        own = [one for one in task.measurements.values() if one.name in needed or called(one.name)]
-        return cls(own, figures, claims)
+        behind: list[Callable[..., Any]] = [
+            *(task.figures[figure] for figure in figures),
+            *(claim.check for claim in claims),
+        ]
+        needed = {measurement.name for function in behind for measurement in task.needs(function)}
+        measurements = [
+            measurement
+            for measurement in task.measurements.values()
+            if measurement.name in needed or called(measurement.name)
+        ]
+        return cls(measurements, figures, claims)
 
 
 def choose(tasks: Sequence[Task], names: Sequence[str]) -> dict[str, Chosen]:
@@ -110,7 +117,7 @@ def choose(tasks: Sequence[Task], names: Sequence[str]) -> dict[str, Chosen]:
     """
     for name in names:
         if not any(Chosen.named(task, [name]) != Chosen([], [], []) for task in tasks):
-            known = [one for task in tasks for one in (*task.figures, *task.measurements)]
+            known = [candidate for task in tasks for candidate in (*task.figures, *task.measurements)]
             known += [claim.id.partition("/")[2] for task in tasks for claim in task.claims.values()]
             raise LabError(
                 f"--only {name} names no figure, claim or measurement of {tasks[0].name}{nearest(name, known)}; "
@@ -125,7 +132,9 @@ def warn_of_few_seeds(results: Results, claims: Sequence[Claim], preset: str) ->
     for claim in claims:
         least = results.task.least_seeds(claim.check)
         least = min(least, 2) if preset == "smoke" else least
-        numbers = [len(results.seeds(one)) for one in results.task.needs(claim.check) if not one.cases]
+        numbers = [
+            len(results.seeds(measurement)) for measurement in results.task.needs(claim.check) if not measurement.cases
+        ]
         if numbers and max(numbers) < least:
             few.setdefault((max(numbers), least), []).append(claim.id)
     for (number, least), names in few.items():
@@ -159,7 +168,12 @@ def judge_all(results: Results, claims: Sequence[Claim], preset: str, verdicts: 
 def _require_samples(judgement: Judgement, results: Results) -> None:
     """One seed shows a value; one sample of several seeds is a mistake of the check."""
     number = max(
-        (len(results.seeds(one)) for one in results.task.needs(judgement.claim.check) if not one.cases), default=1
+        (
+            len(results.seeds(measurement))
+            for measurement in results.task.needs(judgement.claim.check)
+            if not measurement.cases
+        ),
+        default=1,
     )
     if judgement.lone and number > 1:
         raise LabError(
@@ -214,9 +228,9 @@ def reproduce(tasks: Sequence[Task], session: Session) -> list[Judgement]:
     judgements = verdicts.require()
     for part in parts:
         shipped.ship(part.jobs(list(part.task.measurements.values())), session.store, shipped.FOLDER)
-        found = Verdicts()
-        judge_all(part, list(part.task.claims.values()), "ci", found)
-        judged = found.require()
+        part_verdicts = Verdicts()
+        judge_all(part, list(part.task.claims.values()), "ci", part_verdicts)
+        judged = part_verdicts.require()
         write(records_file(part.task), records_text([judgement.record() for judgement in judged]).encode())
         judgements += judged
     return judgements
@@ -256,7 +270,7 @@ def _drawing(part: Results, name: str, folder: Path, verdicts: Verdicts) -> Call
         except LabError as error:
             verdicts.errors.append(LabError(f"the figure {name} of {part.task.key}: {error}"))
         except Exception as error:  # words that cannot be set, as a formula that does not end
-            where = told(error, part.task.file)
+            where = described(error, part.task.file)
             verdicts.errors.append(LabError(f"the figure {name} of {part.task.key} cannot be drawn: {where}"))
         else:
             print(f"drew {picture}", flush=True)
@@ -272,7 +286,7 @@ def _sheet(part: Results, name: str) -> Sheet:
     except LabError as error:
         raise LabError(located(error, part.task.file)) from error
     except BaseException as error:
-        raise LabError(f"it cannot be drawn: {told(error, part.task.file)}") from error
+        raise LabError(f"it cannot be drawn: {described(error, part.task.file)}") from error
     if not isinstance(sheet, Sheet):
         raise LabError(f"it returned a {type(sheet).__name__}; return the Sheet that its panels are on")
     return sheet

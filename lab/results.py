@@ -15,7 +15,7 @@ import filelock
 import numpy as np
 
 from lab.configuration import plain, smaller_sizes
-from lab.errors import LabError, nearest, told
+from lab.errors import LabError, described, nearest
 from lab.execution import Session, run
 from lab.labels import Measured, join
 from lab.runs import Job
@@ -85,7 +85,7 @@ class Results:
 
     def vary(self, **changes: Any) -> Results:
         """The same task with some fields of its configuration changed (for controls)."""
-        known = [one.name for one in dataclasses.fields(self.config)]
+        known = [field.name for field in dataclasses.fields(self.config)]
         for name in set(changes) - set(known):
             raise LabError(
                 f"{type(self.config).__name__} has no field {name!r}{nearest(name, known)}; its fields are {', '.join(known)}"
@@ -102,8 +102,8 @@ class Results:
             return ()
         if self.session.seeds is not None:
             return self.session.seeds
-        own = self.task.root if measurement.root is None else measurement.root
-        root = own if self.session.root is None else self.session.root
+        declared_root = self.task.root if measurement.root is None else measurement.root
+        root = declared_root if self.session.root is None else self.session.root
         number = self._number_of_seeds(measurement)
         if number < 1:
             small = smaller_sizes(self.config, list(self.task.presets.values()))
@@ -122,7 +122,7 @@ class Results:
             return operator.index(measurement.seeds(self.config))
         except Exception as error:
             raise LabError(
-                f"{measurement.file.name}: the seeds of {measurement.name} cannot be counted: {told(error, measurement.file)}; "
+                f"{measurement.file.name}: the seeds of {measurement.name} cannot be counted: {described(error, measurement.file)}; "
                 "give a function of configuration to a whole number"
             ) from error
 
@@ -130,11 +130,14 @@ class Results:
         """The calls that these measurements take."""
         config = plain(self.config)
         calls: list[Job] = []
-        for one in measurements:
-            about = (self.task.file, self.task.key, one.name, config)
-            here = (self.session.device, one.fingerprint)
-            calls += [Job(*about, chunk, *here) for chunk in one.chunks(self.seeds(one))]
-            calls += [Job(*about, (), *here, case, json.loads(json.dumps(found))) for case, found in one.cases.items()]
+        for measurement in measurements:
+            about = (self.task.file, self.task.key, measurement.name, config)
+            device_and_code = (self.session.device, measurement.fingerprint)
+            calls += [Job(*about, chunk, *device_and_code) for chunk in measurement.chunks(self.seeds(measurement))]
+            calls += [
+                Job(*about, (), *device_and_code, case, json.loads(json.dumps(settings)))
+                for case, settings in measurement.cases.items()
+            ]
         return calls
 
 
@@ -144,16 +147,16 @@ def ensure(jobs: Sequence[Job], session: Session, arrived: Callable[[Job], None]
     ``arrived`` is told of each as soon as it is there.
     """
     store = session.store
-    found = {job.path: store.load(job) for job in jobs}
+    measured = {job.path: store.load(job) for job in jobs}
     missing = []
     for job in jobs:
-        if found[job.path] is None:
+        if measured[job.path] is None:
             missing.append(job)
         else:
             arrived(job)
 
     def finish(job: Job, data: Measured) -> None:
-        found[job.path] = data
+        measured[job.path] = data
         arrived(job)
 
     if missing:
@@ -166,8 +169,8 @@ def ensure(jobs: Sequence[Job], session: Session, arrived: Callable[[Job], None]
             for lock in locks:
                 lock.acquire()
         except (filelock.Timeout, OSError) as error:
-            for one in locks:
-                one.release()
+            for acquired in locks:
+                acquired.release()
             if isinstance(error, filelock.Timeout):
                 raise LabError(
                     f"another process is measuring {_measured_by(lock)} into {store.root}; wait for it, "
@@ -182,7 +185,7 @@ def ensure(jobs: Sequence[Job], session: Session, arrived: Callable[[Job], None]
         finally:
             for lock in locks:
                 lock.release()
-    return [_present(found[job.path]) for job in jobs]
+    return [_present(measured[job.path]) for job in jobs]
 
 
 def _check_not_begun_by_itself() -> None:

@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 def minor_versions() -> dict[str, str]:
     """The versions a number may depend on: repairs of a release do not count."""
-    return {name: ".".join(found.split(".")[:2]) for name, found in versions().items()}
+    return {name: ".".join(version.split(".")[:2]) for name, version in versions().items()}
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,13 @@ class Store:
 
     def load(self, job: Job) -> Measured | None:
         """The numbers of ``job``, or None if there are none that can be trusted (which is then said)."""
-        found = self.find(job)
-        return None if found is None else found.data
+        stored = self.find(job)
+        return None if stored is None else stored.data
 
     def find(self, job: Job) -> Stored | None:
         """The result of ``job`` with its provenance, from the folder or from what was shipped."""
-        found = self._in_folder(job)
-        return self.shipped(job) if found is None and self.shipped is not None else found
+        stored = self._in_folder(job)
+        return self.shipped(job) if stored is None and self.shipped is not None else stored
 
     def _in_folder(self, job: Job) -> Stored | None:
         path = self.root / job.path
@@ -255,7 +255,7 @@ def _with_shape(arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -
     """Arrays read from a file, with the axes and labels of its manifest."""
     if "axes" not in manifest:
         return Measured(arrays)
-    axes = {name: tuple(found) for name, found in manifest["axes"].items()}
+    axes = {name: tuple(array_axes) for name, array_axes in manifest["axes"].items()}
     return Measured({name: arrays[name] for name in axes}, axes, {a: tuple(b) for a, b in manifest["labels"].items()})
 
 

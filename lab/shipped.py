@@ -47,17 +47,19 @@ class Pack:
 
     def differs(self, job: Job) -> str:
         """Why ``job`` cannot be answered although it asks for the same configuration; empty if it can, seeds aside."""
-        mine, asked = self.identity["versions"], job.common["versions"]
-        for name in asked:
-            if mine.get(name) != asked[name]:
-                return f"it was measured with {name} {mine.get(name)}, and this is {name} {asked[name]}"
+        shipped_versions, job_versions = self.identity["versions"], job.common["versions"]
+        for name in job_versions:
+            if shipped_versions.get(name) != job_versions[name]:
+                return (
+                    f"it was measured with {name} {shipped_versions.get(name)}, and this is {name} {job_versions[name]}"
+                )
         if self.identity["source"] != job.source:
             return "the code that it depends on has changed"
         if job.case:
-            there = self.members.get("cases", {})
-            if job.case not in there:
+            cases = self.members.get("cases", {})
+            if job.case not in cases:
                 return f"it has no case {job.case}"
-            return "" if there[job.case] == job.settings else f"its case {job.case} has other settings"
+            return "" if cases[job.case] == job.settings else f"its case {job.case} has other settings"
         return ""
 
     def holds(self, seeds: Sequence[int]) -> bool:
@@ -128,15 +130,15 @@ def duration(folder: Path, job: Job) -> float | None:
 
 def last_seconds(root: Path, job: Job) -> float | None:
     """Seconds that ``job`` took when it was last measured at its configuration, below ``root`` or for what ships."""
-    found: list[tuple[str, float]] = []
+    timings: list[tuple[str, float]] = []
     for file in (root / job.task / job.measurement).glob(f"*/{job.path.name}"):
         try:
             _, manifest = read(file)
             if manifest["identity"]["config"] == job.common["config"]:
-                found.append((str(manifest["finished"]), float(manifest["seconds"])))
+                timings.append((str(manifest["finished"]), float(manifest["seconds"])))
         except (Unusable, KeyError, TypeError, ValueError):
             continue
-    return max(found)[1] if found else duration(FOLDER, job)
+    return max(timings)[1] if timings else duration(FOLDER, job)
 
 
 @lru_cache(maxsize=64)
@@ -160,21 +162,21 @@ def pack(jobs: Sequence[Job], store: Store) -> bytes:
     Raises:
         LabError: one of them has not been measured.
     """
-    found = []
+    results = []
     for job in jobs:
         stored = store.find(job)
         if stored is None:
             raise LabError(f"{job.label} is not measured yet, so it cannot be shipped; run `lab reproduce {job.task}`")
-        found.append(stored)
-    data = join(jobs[0].measurement, [one.data for one in found], [job.place for job in jobs])
+        results.append(stored)
+    data = join(jobs[0].measurement, [result.data for result in results], [job.place for job in jobs])
     members: dict[str, Any] = (
         {"cases": {job.case: dict(job.settings) for job in jobs}}
         if jobs[0].case
         else {"seeds": [seed for job in jobs for seed in job.seeds]}
     )
     calls: list[Mapping[str, Any]] = []
-    for one in found:
-        calls += [call for call in one.calls if call not in calls]
+    for result in results:
+        calls += [call for call in result.calls if call not in calls]
     identity = jobs[0].common
     about = {"identity": identity, **members, "calls": calls, "digest": digest(data, [identity, _ordered(members)])}
     return content(data, about)
@@ -182,7 +184,7 @@ def pack(jobs: Sequence[Job], store: Store) -> bytes:
 
 def _ordered(members: Mapping[str, Any]) -> list[Any]:
     """Members with the order of their places, which the digest covers too."""
-    return [[name, list(found.items()) if isinstance(found, dict) else found] for name, found in members.items()]
+    return [[name, list(values.items()) if isinstance(values, dict) else values] for name, values in members.items()]
 
 
 def ship(jobs: Sequence[Job], store: Store, folder: Path) -> list[Path]:

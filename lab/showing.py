@@ -61,8 +61,8 @@ def show(name: str, console: Console) -> int:
 
 def _same_but_case(name: str, tasks: Sequence[Task]) -> str:
     """The one name of a sheet, a part or a claim that differs from ``name`` in nothing but case; ``name`` if there is none."""
-    known = {one for task in tasks for one in (task.name, task.key, *task.claims)}
-    alike = [one for one in known if one.lower() == name.lower()]
+    known = {candidate for task in tasks for candidate in (task.name, task.key, *task.claims)}
+    alike = [candidate for candidate in known if candidate.lower() == name.lower()]
     return alike[0] if name not in known and len(alike) == 1 else name
 
 
@@ -75,9 +75,9 @@ def _sheet_of(name: str, tasks: Sequence[Task]) -> str:
     number = re.sub(r"^arxiv:\s*|v\d+$", "", name.lower())
     is_number = re.fullmatch(r"\d{4}\.\d{4,5}|[a-z.-]+/\d{7}", number)
     known = {} if any(name == task.name for task in tasks) else entries()
-    found = [one for key, one in known.items() if name == key or (is_number and one.paper.arxiv == number)]
-    if found:
-        return _testing(found[0], tasks)
+    matching = [entry for key, entry in known.items() if name == key or (is_number and entry.paper.arxiv == number)]
+    if matching:
+        return _testing(matching[0], tasks)
     if is_number:
         raise LabError(
             f"no paper of {FILE.name} has the arXiv number {number}; `lab list --papers` names them all with their numbers"
@@ -87,10 +87,10 @@ def _sheet_of(name: str, tasks: Sequence[Task]) -> str:
 
 def _testing(entry: Entry, tasks: Sequence[Task]) -> str:
     """The sheet that tests a paper: its own, or the one sheet of others whose claims name it."""
-    others = dict.fromkeys(
-        task.name for task in tasks if any(one.paper == entry.paper.key for one in task.claims.values())
+    citing = dict.fromkeys(
+        task.name for task in tasks if any(claim.paper == entry.paper.key for claim in task.claims.values())
     )
-    sheets = [entry.sheet] if entry.sheet else list(others)
+    sheets = [entry.sheet] if entry.sheet else list(citing)
     if len(sheets) == 1:
         return sheets[0]
     state = f"{entry.state}: {entry.reason}" if entry.reason else entry.state
@@ -105,6 +105,6 @@ def _claim(console: Console, task: Task, claim: Claim) -> None:
     console.print(claim.statement, highlight=False, markup=False)
     if claim.condition:
         console.print(f"It holds {claim.condition}.", highlight=False, markup=False)
-    for one in claim.controls:
-        console.print(f"control: {one.name} {dict(one.setting)}", highlight=False, markup=False)
+    for control in claim.controls:
+        console.print(f"control: {control.name} {dict(control.setting)}", highlight=False, markup=False)
     console.print(f"check: {claim.check.__name__} in {task.file}", highlight=False, markup=False)

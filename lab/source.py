@@ -72,11 +72,17 @@ def fingerprint(file: Path, function: Callable[..., Any], also: Iterable[str] = 
     function = inspect.unwrap(function)
     name = function.__name__
     tree = _parse(file)
-    found = [one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name]
+    definitions = [
+        statement for statement in tree.body if isinstance(statement, ast.FunctionDef) and statement.name == name
+    ]
     code = getattr(function, "__code__", None)
     # In a notebook the code is that of a cell, whose agreement with the file is checked where numbers are shown.
     cell = getattr(function, "__module__", "") == "__main__"
-    if not found or code is None or not (cell or _stands(found, file, Path(code.co_filename), code.co_firstlineno)):
+    if (
+        not definitions
+        or code is None
+        or not (cell or _stands(definitions, file, Path(code.co_filename), code.co_firstlineno))
+    ):
         raise LabError(
             f"the measurement {name!r} is not made by a def of its own at the top level of {file}, so what it depends on "
             "cannot be told; define it there with def, and pass what varies as sizes, seeds or cases"
@@ -94,11 +100,13 @@ def code(file: Path, name: str) -> str:
     return "\n".join(_reach(_survey(file), [name])[1])
 
 
-def _stands(found: list[ast.FunctionDef], file: Path, of_code: Path, line: int) -> bool:
-    """Whether code that begins at ``line`` of a file is one of the definitions ``found`` in ``file``."""
+def _stands(definitions: list[ast.FunctionDef], file: Path, of_code: Path, line: int) -> bool:
+    """Whether code that begins at ``line`` of a file is one of ``definitions`` in ``file``."""
     return of_code.resolve() == file and any(
-        min([one.lineno, *(decorator.lineno for decorator in one.decorator_list)]) <= line <= (one.end_lineno or line)
-        for one in found
+        min([definition.lineno, *(decorator.lineno for decorator in definition.decorator_list)])
+        <= line
+        <= (definition.end_lineno or line)
+        for definition in definitions
     )
 
 
@@ -120,7 +128,7 @@ def _parse(file: Path) -> ast.Module:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]  # type: ignore[attr-defined]
+            node.body = [statement for statement in body if not _is_text(statement)] or [ast.Pass()]  # type: ignore[attr-defined]
     return tree
 
 
@@ -146,7 +154,12 @@ def _survey(file: Path) -> _Survey:
     definitions: dict[str, list[ast.stmt]] = {}
     effects: list[str] = []
     body = _parse(file).body
-    tasks = {target.id for one in body for target in targets(one) if isinstance(target, ast.Name) and makes_task(one)}
+    tasks = {
+        target.id
+        for statement in body
+        for target in targets(statement)
+        if isinstance(target, ast.Name) and makes_task(statement)
+    }
     for statement in body:
         names, counts = defines(statement, tasks)
         if counts:  # it goes by a name that no other statement can have
@@ -155,15 +168,19 @@ def _survey(file: Path) -> _Survey:
         for name in names:
             definitions.setdefault(name, []).append(statement)
     inside = _name_in_project(file)
-    return _Survey({name: found for name, found in definitions.items() if name not in tasks}, effects, tasks, inside)
+    return _Survey(
+        {name: statements for name, statements in definitions.items() if name not in tasks}, effects, tasks, inside
+    )
 
 
 def defines(statement: ast.stmt, tasks: set[str]) -> tuple[set[str], bool]:
     """The names that a top-level statement defines, and whether it counts though none of them may be used."""
     if isinstance(statement, Definition):
-        others = [one for one in statement.decorator_list if root_name(one) not in tasks]
-        registered = len(others) < len(statement.decorator_list)
-        return {statement.name}, not registered and any(last_name(one) not in HARMLESS_DECORATORS for one in others)
+        other_decorators = [decorator for decorator in statement.decorator_list if root_name(decorator) not in tasks]
+        registered = len(other_decorators) < len(statement.decorator_list)
+        return {statement.name}, not registered and any(
+            last_name(decorator) not in HARMLESS_DECORATORS for decorator in other_decorators
+        )
     if isinstance(statement, ast.Import | ast.ImportFrom):
         star = any(alias.name == "*" for alias in statement.names)
         return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}, star
@@ -235,13 +252,15 @@ def _reach(survey: _Survey, roots: Iterable[str], refuse: str = "") -> tuple[set
         names.add(current)
         for place, statement in enumerate(survey.definitions[current]):
             if isinstance(statement, ast.Import | ast.ImportFrom):
-                kept = [one for one in statement.names if (one.asname or one.name).split(".")[0] == current]
+                aliases = [alias for alias in statement.names if (alias.asname or alias.name).split(".")[0] == current]
                 statement = copy.copy(statement)
-                statement.names = kept or statement.names  # a star
+                statement.names = aliases or statement.names  # a star
             elif isinstance(statement, Definition):
                 # Registering decorators name the task; what they register does not change what is measured.
                 statement = copy.copy(statement)
-                statement.decorator_list = [one for one in statement.decorator_list if not _registers(one, survey)]
+                statement.decorator_list = [
+                    decorator for decorator in statement.decorator_list if not _registers(decorator, survey)
+                ]
             text = ast.unparse(statement)
             texts.append(f"{current} {place}: {text}")  # what defines a name again does so in this order
             for node in ast.walk(statement):
@@ -267,15 +286,15 @@ def _registers(decorator: ast.expr, survey: _Survey) -> bool:
 @cache
 def _globals(text: str) -> frozenset[str]:
     """The names that code at the top level takes from its module."""
-    found: set[str] = set()
+    names: set[str] = set()
     pending = [symtable.symtable(text, "source", "exec")]
     top = pending[0]
     while pending:
         table = pending.pop()
         pending += table.get_children()
         everything = table is top or table.get_type() == "class"
-        found |= {one.get_name() for one in table.get_symbols() if everything or one.is_global()}
-    return frozenset(found)
+        names |= {symbol.get_name() for symbol in table.get_symbols() if everything or symbol.is_global()}
+    return frozenset(names)
 
 
 def _check_followable(statement: ast.AST, whose: str) -> None:
@@ -301,7 +320,7 @@ def _reads(node: ast.AST, name: str) -> str:
         return last_name(node)
     if isinstance(node, ast.alias) and node.name.split(".")[0] in READS_FILES | MODULES_THAT_READ:
         return node.name
-    if isinstance(node, ast.ImportFrom) and (reader := {one.name for one in node.names} & READS_FILES_IF_CALLED):
+    if isinstance(node, ast.ImportFrom) and (reader := {alias.name for alias in node.names} & READS_FILES_IF_CALLED):
         return min(reader)
     if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES_THAT_READ:
         return node.module or ""
@@ -311,13 +330,13 @@ def _reads(node: ast.AST, name: str) -> str:
 def _imported(statement: ast.Import | ast.ImportFrom, package: str = "") -> set[str]:
     """The modules that an import statement names and that count: of the project, or not installed."""
     if isinstance(statement, ast.Import):
-        return {alias.name for alias in statement.names if ours(alias.name)}
+        return {alias.name for alias in statement.names if is_own_code(alias.name)}
     base = statement.module or ""
     if statement.level:
         above = package.split(".")
         above = above[: len(above) - statement.level + 1]
         base = ".".join([*above, *([base] if base else [])])
-    if not base or not ours(base):
+    if not base or not is_own_code(base):
         return set()
     inner = {f"{base}.{alias.name}" for alias in statement.names if alias.name != "*"}
     modules = {module for module in inner if module_file(module) is not None}
@@ -331,7 +350,7 @@ def _name_in_project(file: Path) -> str:
 
 
 @cache
-def ours(module: str) -> bool:
+def is_own_code(module: str) -> bool:
     """Whether a module's code counts: the project's, or one that comes neither with Python nor from an installed package."""
     root = module.split(".")[0]
     if root in PROJECT_PACKAGES:
@@ -404,8 +423,8 @@ def _module_text(module: str) -> bytes:
     _hashed[module] = file, changed
     if file.suffix != ".py":
         return file.read_bytes()
-    body = [one for one in _parse(file).body if not _names_parts(one)]
-    return "\n".join(ast.unparse(one) for one in body).encode()
+    body = [statement for statement in _parse(file).body if not _names_parts(statement)]
+    return "\n".join(ast.unparse(statement) for statement in body).encode()
 
 
 # When modules were looked for, just before they were read [nanoseconds]; those imported earlier than this one, by now.
@@ -438,7 +457,7 @@ def _edited(file: Path) -> str:
 
 def forget() -> None:
     """Forget what is known of modules, so that those edited and imported anew are hashed anew."""
-    for cached in (ours, module_file, _imports_of, _module_text):
+    for cached in (is_own_code, module_file, _imports_of, _module_text):
         cached.cache_clear()
     _hashed.clear()
 

@@ -83,16 +83,16 @@ def survey(root: Path, names: Sequence[str] = ()) -> list[Held]:
         raise LabError(
             f"there is no results folder {root}; `lab run TASK` makes it, or name another one with --results"
         )
-    own = [load(Path(name)) for name in names if name.endswith(".py")]
-    tasks = {task.key: task for task in [*discover(), *own]}
-    wanted = [next((task.key for task in own if str(task.file) == str(Path(n).resolve())), n) for n in names]
-    found = [_held(root, folder, tasks) for folder in _key_folders(root)]
+    file_tasks = [load(Path(name)) for name in names if name.endswith(".py")]
+    tasks = {task.key: task for task in [*discover(), *file_tasks]}
+    wanted = [next((task.key for task in file_tasks if str(task.file) == str(Path(n).resolve())), n) for n in names]
+    configurations = [_held(root, folder, tasks) for folder in _key_folders(root)]
     for name in wanted:
-        if not any(_is_of(one, name) for one in found):
-            hint = nearest(name, {one.task for one in found})
+        if not any(_is_of(held, name) for held in configurations):
+            hint = nearest(name, {held.task for held in configurations})
             raise LabError(f"nothing of {name!r} is stored in {root}{hint}; `lab results` names what is")
-    chosen = [one for one in found if not wanted or any(_is_of(one, name) for name in wanted)]
-    return sorted(chosen, key=lambda one: (one.task, one.measurement, -one.finished))
+    chosen = [held for held in configurations if not wanted or any(_is_of(held, name) for name in wanted)]
+    return sorted(chosen, key=lambda held: (held.task, held.measurement, -held.finished))
 
 
 def _is_of(held: Held, name: str) -> bool:
@@ -119,20 +119,20 @@ def _held(root: Path, folder: Path, tasks: Mapping[str, Task]) -> Held:
         if task is None and not (PROJECT / FOLDERS[0] / manifests[0].get("file", "")).exists() and "/" not in name:
             state = ELSEWHERE  # a file of one's own: whether it has changed can be told only where it is named
         configuration = _configuration(task, identities[0]["config"])
-        ended = max(timegm(time.strptime(one["finished"], "%Y-%m-%dT%H:%M:%SZ")) for one in manifests)
+        ended = max(timegm(time.strptime(manifest["finished"], "%Y-%m-%dT%H:%M:%SZ")) for manifest in manifests)
     else:
         known = _known_keys(task, measurement)
         state = DAMAGED if files else UNFINISHED if folder.name in known else f"{UNFINISHED}, of another key"
         configuration, ended = known.get(folder.name, "unknown"), 0
-    members = [one.get("case") or seed for one in map(_members, manifests) for seed in one.get("seeds", [""])]
+    members = [call.get("case") or seed for call in map(_members, manifests) for seed in call.get("seeds", [""])]
     sizes = [(path.stat().st_size, path.stat().st_mtime) for path in folder.rglob("*") if path.is_file()]
     return Held(
         folder,
         name,
         measurement,
         configuration,
-        tuple(sorted(members, key=lambda one: (isinstance(one, str), one))),
-        sum(one["seconds"] for one in manifests),
+        tuple(sorted(members, key=lambda member: (isinstance(member, str), member))),
+        sum(manifest["seconds"] for manifest in manifests),
         ended or max((written for _, written in sizes), default=folder.stat().st_mtime),
         sum(size for size, _ in sizes),
         state,
@@ -149,9 +149,9 @@ def _manifest(file: Path) -> dict[str, Any] | None:
     """The header of a result file, without its numbers; None where it is damaged."""
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
-            found = json.loads((opened.metadata() or {})["manifest"])
-        found["identity"]["config"], found["finished"], found["seconds"]
-        return {**found, "case": file.stem.removeprefix("case-")}
+            manifest = json.loads((opened.metadata() or {})["manifest"])
+        manifest["identity"]["config"], manifest["finished"], manifest["seconds"]
+        return {**manifest, "case": file.stem.removeprefix("case-")}
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -184,14 +184,14 @@ def _known_keys(task: Task | None, measurement: str) -> dict[str, str]:
     """The keys that the presets have in this code."""
     if task is None or measurement not in task.measurements:
         return {}
-    one: Measurement = task.measurements[measurement]
+    definition: Measurement = task.measurements[measurement]
     from lab.execution import Session
 
-    jobs = {name: Results(task, config, Session()).jobs([one]) for name, config in task.presets.items()}
+    jobs = {name: Results(task, config, Session()).jobs([definition]) for name, config in task.presets.items()}
     return {job.key: name for name, calls in jobs.items() for job in calls}
 
 
-def prune(root: Path, found: Sequence[Held]) -> list[str]:
+def prune(root: Path, configurations: Sequence[Held]) -> list[str]:
     """Remove stale results, and unfinished work of keys that no preset has and nobody touched for a day.
 
     A task that another process is measuring is left alone. Results of files of one's own stay, unless their file is among
@@ -200,30 +200,30 @@ def prune(root: Path, found: Sequence[Held]) -> list[str]:
     Returns:
         What was removed and what was left, in sentences.
     """
-    removed, freed, said = 0, 0, []
-    for name in sorted({one.task for one in found}):
-        stale = [one for one in found if one.task == name and _goes(one)]
+    removed, freed, sentences = 0, 0, []
+    for name in sorted({held.task for held in configurations}):
+        stale = [held for held in configurations if held.task == name and _goes(held)]
         if not stale:
             continue
         lock = Store(root).lock(name)
         try:
             lock.acquire()
         except filelock.Timeout:
-            said.append(f"{name} is being measured by another process and is left as it is")
+            sentences.append(f"{name} is being measured by another process and is left as it is")
             continue
         try:
-            for one in stale:
+            for held in stale:
                 try:
-                    shutil.rmtree(one.folder)
+                    shutil.rmtree(held.folder)
                 except OSError as error:
                     reason = (error.strerror or str(error)).lower()
-                    raise LabError(f"{one.folder} cannot be removed: {reason}; ask its owner for the right") from error
-                removed, freed = removed + 1, freed + one.size
-                if not any(one.folder.parent.iterdir()):
-                    one.folder.parent.rmdir()
+                    raise LabError(f"{held.folder} cannot be removed: {reason}; ask its owner for the right") from error
+                removed, freed = removed + 1, freed + held.size
+                if not any(held.folder.parent.iterdir()):
+                    held.folder.parent.rmdir()
         finally:
             lock.release()
-    return [*said, f"removed {removed} of {len(found)} configurations and freed {bytes_text(freed)}"]
+    return [*sentences, f"removed {removed} of {len(configurations)} configurations and freed {bytes_text(freed)}"]
 
 
 def _goes(held: Held) -> bool:
@@ -231,37 +231,37 @@ def _goes(held: Held) -> bool:
     return held.state in STALE or abandoned
 
 
-def table(found: Sequence[Held]) -> Table:
+def table(configurations: Sequence[Held]) -> Table:
     """A row for each measurement and configuration."""
-    made = Table(box=None)
+    table = Table(box=None)
     for name in ("task", "measurement", "configuration", "seeds or cases", "age", "size", "state"):
-        made.add_column(name, overflow="fold")  # a name that is cut names nothing
-    for one in found:
-        state = one.state + (f", {len(one.unfinished)} unfinished" if one.unfinished and one.members else "")
-        made.add_row(
-            one.task,
-            one.measurement,
-            one.configuration,
-            _members_text(one.members),
-            age_text(time.time() - one.finished),
-            bytes_text(one.size),
+        table.add_column(name, overflow="fold")  # a name that is cut names nothing
+    for held in configurations:
+        state = held.state + (f", {len(held.unfinished)} unfinished" if held.unfinished and held.members else "")
+        table.add_row(
+            held.task,
+            held.measurement,
+            held.configuration,
+            _members_text(held.members),
+            age_text(time.time() - held.finished),
+            bytes_text(held.size),
             state,
         )
-    return made
+    return table
 
 
-def summary(root: Path, found: Sequence[Held]) -> str:
+def summary(root: Path, configurations: Sequence[Held]) -> str:
     """How much there is, and what `--prune` would free."""
-    gone = [one for one in found if _goes(one)]
-    total = sum(one.size for one in found)
+    gone = [held for held in configurations if _goes(held)]
+    total = sum(held.size for held in configurations)
     return (
-        f"{len(found)} configurations in {root}, {bytes_text(total)}; --prune would remove {len(gone)} of them and free "
-        f"{bytes_text(sum(one.size for one in gone))}"
+        f"{len(configurations)} configurations in {root}, {bytes_text(total)}; --prune would remove {len(gone)} of them and free "
+        f"{bytes_text(sum(held.size for held in gone))}"
     )
 
 
 def _members_text(members: Sequence[int | str]) -> str:
-    seeds = [one for one in members if isinstance(one, int)]
+    seeds = [member for member in members if isinstance(member, int)]
     if not seeds or len(seeds) < len(members):
         return ", ".join(map(str, members)) or "none"
     if len(seeds) > 1 and seeds == [seeds[0] + place for place in range(len(seeds))]:

@@ -114,15 +114,15 @@ class Study(Generic[M]):
 
         held: dict[tuple[str, ...], Any] = {}  # the stacked masks of the arms in company, where they do not vary
 
-        def loss(module: M, given: Batch, arms: tuple[str, ...]) -> Tensor:
-            own = self._chosen(given, arms)
+        def loss(module: M, batch: Batch, arms: tuple[str, ...]) -> Tensor:
+            chosen = self._chosen(batch, arms)
             if arms in held:
-                return self.loss(module, own, held[arms])
+                return self.loss(module, chosen, held[arms])
             masks = [self._mask(arm) for arm in arms]
-            stacked = _stacked(masks, own)
+            stacked = _stacked(masks, chosen)
             if not any(callable(mask) for mask in masks):
                 held[arms] = stacked
-            return self.loss(module, own, stacked)
+            return self.loss(module, chosen, stacked)
 
         def evaluate(module: M, present: tuple[Member, ...]) -> dict[str, Tensor]:
             assert measure is not None
@@ -147,7 +147,7 @@ class Study(Generic[M]):
         _keep(name, trained.module, members)
         shape = (len(members) // len(self.arms), len(self.arms))
         labels: dict[str, Sequence[Any]] = {
-            "seed": list(dict.fromkeys(one.seed for one in members)),
+            "seed": list(dict.fromkeys(member.seed for member in members)),
             "arm": list(self.arms),
         }
         return Fitted(
@@ -161,11 +161,11 @@ class Study(Generic[M]):
     def untrained(self, seeds: Sequence[int], dtype: torch.dtype = torch.float32) -> Networks[M]:
         """All arms of every seed with the weights that a training starts with, to be asked like trained ones."""
         members = tuple(Member(seed, arm) for seed in seeds for arm in self.arms)
-        return Networks(self, self.build([one.seed for one in members]).to(context.device(), dtype), members)
+        return Networks(self, self.build([member.seed for member in members]).to(context.device(), dtype), members)
 
     def _kinds(self) -> list[Callable[[Any], Batch] | None]:
         """The different ways to encode prompts among the arms."""
-        return list(dict.fromkeys(one.encode if isinstance(one, Arm) else self.encode for one in self.arms.values()))
+        return list(dict.fromkeys(arm.encode if isinstance(arm, Arm) else self.encode for arm in self.arms.values()))
 
     def _encoded(self, prompts: Any) -> Batch:
         """The batch of one seed: of every kind there is, under "kind name" where there are several."""
@@ -173,23 +173,23 @@ class Study(Generic[M]):
         batches = [_tensors(prompts) if encode is None else dict(encode(prompts)) for encode in kinds]
         if len(kinds) == 1:
             return batches[0]
-        return {f"{place} {key}": values for place, one in enumerate(batches) for key, values in one.items()}
+        return {f"{place} {key}": values for place, batch in enumerate(batches) for key, values in batch.items()}
 
-    def _chosen(self, given: Batch, arms: Sequence[str]) -> Batch:
+    def _chosen(self, batch: Batch, arms: Sequence[str]) -> Batch:
         """Of the batch of all kinds [E, ...], what each model is told."""
         kinds = self._kinds()
         if len(kinds) == 1:
-            return given
-        own = [self.arms[arm] for arm in arms]
-        places = [kinds.index(one.encode if isinstance(one, Arm) else self.encode) for one in own]
-        names = [key.removeprefix("0 ") for key in given if key.startswith("0 ")]
-        return {name: torch.stack([given[f"{kind} {name}"][row] for row, kind in enumerate(places)]) for name in names}
+            return batch
+        chosen = [self.arms[arm] for arm in arms]
+        places = [kinds.index(arm.encode if isinstance(arm, Arm) else self.encode) for arm in chosen]
+        names = [key.removeprefix("0 ") for key in batch if key.startswith("0 ")]
+        return {name: torch.stack([batch[f"{kind} {name}"][row] for row, kind in enumerate(places)]) for name in names}
 
     def _mask(self, arm: str) -> Mask:
         if arm not in self.arms:
             raise LabError(f"There is no arm {arm!r} in this study; choose one of {', '.join(self.arms)}.")
-        one = self.arms[arm]
-        return one.mask if isinstance(one, Arm) else one
+        definition = self.arms[arm]
+        return definition.mask if isinstance(definition, Arm) else definition
 
     def _read(self, arm: str, read: Mapping[str, Mask] | Mask | None) -> Mask:
         """The mask under which an arm is read: its own, another arm's by name, or a mask itself."""
@@ -227,44 +227,44 @@ class Networks(Generic[M]):
             read: arm to the mask under which it is read here (the name of another arm, or a mask); arms that are not
                 mentioned keep their own. What is no mapping is the mask of all.
         """
-        seeds = list(dict.fromkeys(one.seed for one in self.members))
-        own = {seed: self.study._encoded(_of_seed(prompts, seed)) for seed in (seeds if _by_seed(prompts) else [0])}
+        seeds = list(dict.fromkeys(member.seed for member in self.members))
+        batches = {seed: self.study._encoded(_of_seed(prompts, seed)) for seed in (seeds if _by_seed(prompts) else [0])}
         parameter = next(values for _, values in self.module.named_parameters())
 
         def placed(values: Tensor) -> Tensor:
             return values.to(parameter.device, parameter.dtype if values.is_floating_point() else values.dtype)
 
-        rows = [own[one.seed if _by_seed(prompts) else 0] for one in self.members]
+        rows = [batches[member.seed if _by_seed(prompts) else 0] for member in self.members]
         if all(row is rows[0] for row in rows):  # a view instead of copies
-            given = {key: placed(values).expand(len(rows), *values.shape) for key, values in rows[0].items()}
+            batch = {key: placed(values).expand(len(rows), *values.shape) for key, values in rows[0].items()}
         else:
-            given = {key: placed(torch.stack([row[key] for row in rows])) for key in rows[0]}
-        arms = [one.arm for one in self.members]
-        given = self.study._chosen(given, arms)
-        masks = _stacked([self.study._read(arm, read) for arm in arms], given)
+            batch = {key: placed(torch.stack([row[key] for row in rows])) for key in rows[0]}
+        arms = [member.arm for member in self.members]
+        batch = self.study._chosen(batch, arms)
+        masks = _stacked([self.study._read(arm, read) for arm in arms], batch)
         # no_grad, not inference_mode: a mask cached during evaluation must remain usable in training.
         with torch.no_grad():
-            return metric(self.module, given, masks).detach().cpu()
+            return metric(self.module, batch, masks).detach().cpu()
 
     def place(self, seed: int, arm: str) -> int:
         """Place of a network on the model axis."""
         if Member(seed, arm) not in self.members:
-            known = ", ".join(f"({one.seed}, {one.arm})" for one in self.members)
+            known = ", ".join(f"({member.seed}, {member.arm})" for member in self.members)
             raise LabError(f"No network (seed {seed}, arm {arm!r}) was trained; choose one of {known}.")
         return self.members.index(Member(seed, arm))
 
     def of(self, *, seeds: Sequence[int] | None = None, arms: Sequence[str] | None = None) -> Networks[M]:
         """Some of the networks (default: of all seeds, of all arms), with a copy of their weights."""
         seeds = self.seeds if seeds is None else seeds
-        arms = list(dict.fromkeys(one.arm for one in self.members)) if arms is None else arms
+        arms = list(dict.fromkeys(member.arm for member in self.members)) if arms is None else arms
         members = tuple(Member(seed, arm) for seed in seeds for arm in arms)
-        places = [self.place(one.seed, one.arm) for one in members]
+        places = [self.place(member.seed, member.arm) for member in members]
         return Networks(self.study, self.module.select(places), members)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds, in order."""
-        return tuple(dict.fromkeys(one.seed for one in self.members))
+        return tuple(dict.fromkeys(member.seed for member in self.members))
 
     def ask(
         self,
@@ -286,13 +286,13 @@ class Networks(Generic[M]):
             LabError: an unknown arm, or an axis without a name.
         """
         chosen = list(self.study.arms) if arms is None else list(arms)
-        found = []
+        answers = []
         for seed in self.seeds:
             part = self.of(seeds=[seed], arms=chosen)
             values = part.numbers(_of_seed(prompts, seed), metric, read=read)
             _check_axes("of the metric", values, axes)
-            found.append(values.numpy())
-        return labelled(np.stack(found), seed=self.seeds, arm=chosen, **axes)
+            answers.append(values.numpy())
+        return labelled(np.stack(answers), seed=self.seeds, arm=chosen, **axes)
 
 
 @dataclass(frozen=True)
@@ -344,15 +344,15 @@ class Fitted(Networks[M]):
         mask, member = self.study._read(arm, read), None if seed is None else 0
         if not (callable(mask) or isinstance(mask, Tensor)):
             raise LabError(f"The arm {arm!r} has no mask to ask it under; give one as read=.")
-        one = self.study.arms[arm]
-        told = one.encode if isinstance(one, Arm) else self.study.encode
+        definition = self.study.arms[arm]
+        encoder = definition.encode if isinstance(definition, Arm) else self.study.encode
 
         def answer(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
             pattern = mask
             if callable(mask):
                 blank = (torch.zeros_like(x_query[..., 0]), torch.zeros_like(x_query[:, 0]))
                 prompts = RegressionPrompts(x_context, y_context, x_query, *blank)
-                pattern = mask(_tensors(prompts) if told is None else told(prompts))
+                pattern = mask(_tensors(prompts) if encoder is None else encoder(prompts))
             pattern = pattern.unsqueeze(0) if pattern.dim() == 3 else pattern  # one a prompt, the same for all models
             ask = as_regression_predictor(part.module, pattern, encode=encode, decode=decode, member=member)
             return ask(x_context, y_context, x_query)
@@ -380,30 +380,30 @@ def _of_seed(prompts: Any, seed: int) -> Any:
 def _tensors(prompts: Any) -> Batch:
     """The tensors among the fields of prompts."""
     if dataclasses.is_dataclass(prompts):
-        fields: Mapping[str, Any] = {one.name: getattr(prompts, one.name) for one in dataclasses.fields(prompts)}
+        fields: Mapping[str, Any] = {field.name: getattr(prompts, field.name) for field in dataclasses.fields(prompts)}
     else:
         fields = prompts if isinstance(prompts, Mapping) else prompts._asdict()
     return {key: values for key, values in fields.items() if isinstance(values, Tensor)}
 
 
-def _stacked(masks: Sequence[Mask], given: Batch) -> Any:
+def _stacked(masks: Sequence[Mask], batch: Batch) -> Any:
     """The models' masks as one tensor; what is no tensor as a tuple."""
-    found = [
-        mask({key: values[row] for key, values in given.items()}) if callable(mask) else mask
+    patterns = [
+        mask({key: values[row] for key, values in batch.items()}) if callable(mask) else mask
         for row, mask in enumerate(masks)
     ]
-    if not all(isinstance(one, Tensor) for one in found):
-        return tuple(found)
-    stacked = torch.stack(torch.broadcast_tensors(*found))
-    return stacked.to(next(iter(given.values())).device)
+    if not all(isinstance(pattern, Tensor) for pattern in patterns):
+        return tuple(patterns)
+    stacked = torch.stack(torch.broadcast_tensors(*patterns))
+    return stacked.to(next(iter(batch.values())).device)
 
 
-def _check_axes(what: str, values: Tensor, axes: Mapping[str, Sequence[Any] | None]) -> None:
+def _check_axes(quantity: str, values: Tensor, axes: Mapping[str, Sequence[Any] | None]) -> None:
     sizes = [None if labels is None else len(labels) for labels in axes.values()]
     shape = list(values.shape[1:])
-    if len(sizes) != len(shape) or any(size not in (None, own) for size, own in zip(sizes, shape, strict=True)):
+    if len(sizes) != len(shape) or any(size not in (None, length) for size, length in zip(sizes, shape, strict=True)):
         raise LabError(
-            f"The numbers {what} have the shape {shape} for each model but {len(axes)} named axes of the lengths "
+            f"The numbers {quantity} have the shape {shape} for each model but {len(axes)} named axes of the lengths "
             f"{sizes}; name each axis and give it as many labels as it has places, or None."
         )
 
@@ -414,17 +414,17 @@ def _history(
     labels: Mapping[str, Sequence[Any]],
     axes: Mapping[str, Mapping[str, Sequence[Any] | None]],
 ) -> xr.Dataset:
-    steps, found = history["step"], {}
+    steps, arrays = history["step"], {}
     for key, values in history.items():
         if key not in ("step", "learning_rate"):
             moved = np.moveaxis(values.reshape(len(steps), *shape, *values.shape[2:]), 0, 2)
-            found[key] = labelled(moved, **labels, update=steps.tolist(), **axes.get(key, {}))
-    return xr.Dataset(found).assign_coords(learning_rate=("update", history["learning_rate"]))
+            arrays[key] = labelled(moved, **labels, update=steps.tolist(), **axes.get(key, {}))
+    return xr.Dataset(arrays).assign_coords(learning_rate=("update", history["learning_rate"]))
 
 
 def _keep(name: str, module: Any, members: Sequence[Member]) -> None:
     """Hand the networks to the job; `lab.models.checkpoint.load_model` reads those of the lab's transformer."""
-    header: dict[str, object] = {"members": [[one.seed, one.arm] for one in members]}
+    header: dict[str, object] = {"members": [[member.seed, member.arm] for member in members]}
     architecture = getattr(module, "architecture", None)
     if dataclasses.is_dataclass(architecture) and not isinstance(architecture, type):
         header["architecture"] = dataclasses.asdict(architecture)

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lab.configuration import check_config, config_from_dict, plain
-from lab.errors import LabError, nearest, told
+from lab.errors import LabError, described, nearest
 from lab.execution import Session
 from lab.figures import Sheet, save
 from lab.report import drawn_origins, number, origins, requirement
@@ -54,12 +54,12 @@ class Sweep:
 def sweep(
     parts: Sequence[Task],
     configs: Sequence[Any],
-    what: str,
+    assignment: str,
     session: Session,
     preset: str = "ci",
     seeds: Sequence[int] | None = None,
 ) -> Sweep:
-    """Measure and judge ``parts`` at every value that ``what``, as in "field=1,2,4", names.
+    """Measure and judge ``parts`` at every value that ``assignment``, as in "field=1,2,4", names.
 
     Args:
         configs: of the parts, which the other fields are taken from.
@@ -70,16 +70,19 @@ def sweep(
     """
     known = {part.key: config for part, config in zip(parts, configs, strict=True)}
     # All configurations are made before the first is measured, so that a mistake in the last costs nothing.
-    field, values, points = points_of(parts, configs, what)
+    field, values, points = points_of(parts, configs, assignment)
     varied = [part for part in parts if any(plain(point[part.key]) != plain(known[part.key]) for point in points)]
     runs = [[Results(part, point[part.key], session, seeds) for part in varied] for point in points]
-    ensure([job for run in runs for one in run for job in one.jobs(list(one.task.measurements.values()))], session)
+    ensure(
+        [job for run in runs for results in run for job in results.jobs(list(results.task.measurements.values()))],
+        session,
+    )
     records: dict[str, list[Record | None]] = {claim: [None] * len(values) for part in varied for claim in part.claims}
     errors: list[LabError] = []
     for place, run in enumerate(runs):
         verdicts = Verdicts()
-        for one in run:
-            judge_all(one, list(one.task.claims.values()), preset, verdicts)
+        for results in run:
+            judge_all(results, list(results.task.claims.values()), preset, verdicts)
         for judgement in verdicts.judgements:
             records[judgement.claim.id][place] = judgement.record()
         errors += [LabError(f"at {field}={values[place]}: {error}") for error in verdicts.errors]
@@ -88,21 +91,23 @@ def sweep(
         field,
         tuple(values),
         _places(values),
-        {claim: tuple(found) for claim, found in records.items()},
+        {claim: tuple(claim_records) for claim, claim_records in records.items()},
         tuple(errors),
     )
 
 
-def points_of(parts: Sequence[Task], configs: Sequence[Any], what: str) -> tuple[str, list[str], list[dict[str, Any]]]:
-    """The field that ``what`` names, its values as they were written, and the configurations of ``parts`` at each of them.
+def points_of(
+    parts: Sequence[Task], configs: Sequence[Any], assignment: str
+) -> tuple[str, list[str], list[dict[str, Any]]]:
+    """The field that ``assignment`` names, its values as they were written, and the configurations of ``parts`` at each of them.
 
     Raises:
         LabError: as `sweep`, of which nothing is measured.
     """
-    field, equals, text = what.partition("=")
+    field, equals, text = assignment.partition("=")
     values = _values(text)
     if not equals or not values:
-        raise LabError(f"--sweep {what!r} names no values; write FIELD=A,B,C, such as size=10,20,40")
+        raise LabError(f"--sweep {assignment!r} names no values; write FIELD=A,B,C, such as size=10,20,40")
     twice = next((value for value in values if values.count(value) > 1), None)
     if twice is not None:
         raise LabError(f"--sweep names {field}={twice} twice; name each value once")
@@ -123,29 +128,31 @@ def changed(parts: Sequence[Task], configs: Mapping[str, Any], change: str) -> d
     field, equals, text = change.partition("=")
     if not equals:
         raise LabError(f"{change!r} sets nothing; write FIELD=VALUE")
-    found = {}
+    changed_configs = {}
     for part in parts:
         short = (part.part or part.name).replace("-", "_")
         path = field.removeprefix(f"{short}.").split(".")
         if path[0] in _fields(configs[part.key]):
             try:
-                made = _with(configs[part.key], path, text)
-                check_config(made)
+                config = _with(configs[part.key], path, text)
+                check_config(config)
             except LabError:
                 raise
             except Exception as error:  # a configuration may refuse a value in a way of its own
-                raise LabError(f"{change} makes no configuration of {part.key}: {told(error, part.file)}") from error
-            found[part.key] = made
-    if not found:
+                raise LabError(
+                    f"{change} makes no configuration of {part.key}: {described(error, part.file)}"
+                ) from error
+            changed_configs[part.key] = config
+    if not changed_configs:
         names = sorted({name for part in parts for name in _fields(configs[part.key])})
         raise LabError(
             f"no configuration of {parts[0].name} has a field {field!r}{nearest(field, names)}; the fields are {', '.join(names)}"
         )
-    return found
+    return changed_configs
 
 
 def _fields(config: Any) -> list[str]:
-    return [one.name for one in dataclasses.fields(config)]
+    return [field.name for field in dataclasses.fields(config)]
 
 
 def _with(config: Any, path: Sequence[str], text: str) -> Any:
@@ -192,14 +199,14 @@ def _values(text: str) -> list[str]:
     >>> _values("1,2"), _values("[1,2],[3]")
     (['1', '2'], ['[1,2]', '[3]'])
     """
-    found, depth = [""], 0
+    values, depth = [""], 0
     for sign in text:
         depth += (sign in "[{(") - (sign in ")}]")
         if sign == "," and depth == 0:
-            found.append("")
+            values.append("")
         else:
-            found[-1] += sign
-    return [one.strip() for one in found if one.strip()]
+            values[-1] += sign
+    return [value.strip() for value in values if value.strip()]
 
 
 def _places(values: Sequence[str]) -> tuple[float | str, ...]:
@@ -209,16 +216,16 @@ def _places(values: Sequence[str]) -> tuple[float | str, ...]:
         return tuple(values)
 
 
-def table(found: Sweep) -> Table:
+def table(sweep: Sweep) -> Table:
     """A row a claim, a column a value: what was measured, its interval, its verdict; and the bounds that it was held to."""
-    made = Table(title=escape(f"{found.task} over {found.field}"), title_justify="left", show_lines=True)
-    made.add_column("claim", overflow="fold")
-    for value in found.values:
-        made.add_column(escape(f"{found.field} = {value}"), justify="right", overflow="fold")
-    made.add_column("bound", overflow="fold")
-    for claim, records in found.records.items():
-        made.add_row(claim.split("/", 1)[1], *map(_cell, records), _bounds([one for one in records if one]))
-    return made
+    table = Table(title=escape(f"{sweep.task} over {sweep.field}"), title_justify="left", show_lines=True)
+    table.add_column("claim", overflow="fold")
+    for value in sweep.values:
+        table.add_column(escape(f"{sweep.field} = {value}"), justify="right", overflow="fold")
+    table.add_column("bound", overflow="fold")
+    for claim, records in sweep.records.items():
+        table.add_row(claim.split("/", 1)[1], *map(_cell, records), _bounds([record for record in records if record]))
+    return table
 
 
 def _cell(record: Record | None) -> str:
@@ -233,11 +240,13 @@ def _bounds(records: Sequence[Record]) -> str:
     return f"{required} [dim]{escape(origins(records))}[/dim]"
 
 
-def draw(found: Sweep, folder: Path) -> Path | None:
+def draw(sweep: Sweep, folder: Path) -> Path | None:
     """``FIELD.png`` and its data: what each claim measured over the values, with the intervals of its verdicts."""
     shown = {
-        claim: [(place, one) for place, one in zip(found.places, records, strict=True) if one and _drawable(one)]
-        for claim, records in found.records.items()
+        claim: [
+            (place, record) for place, record in zip(sweep.places, records, strict=True) if record and _drawable(record)
+        ]
+        for claim, records in sweep.records.items()
     }
     shown = {claim: points for claim, points in shown.items() if len(points) > 1}
     if not shown:
@@ -245,26 +254,26 @@ def draw(found: Sweep, folder: Path) -> Path | None:
     columns = min(len(shown), 3)
     sheet = Sheet(-(-len(shown) // columns), columns, 3.6, 2.8)
     for claim, points in shown.items():
-        origin = drawn_origins([one for _, one in points])
-        panel = sheet.panel(f"{claim.split('/', 1)[1]} over {found.field}", x=f"{found.field}{origin}", y="measured")
-        ends = [one["interval"] or [one["measured"]] * 2 for _, one in points]
+        origin = drawn_origins([record for _, record in points])
+        panel = sheet.panel(f"{claim.split('/', 1)[1]} over {sweep.field}", x=f"{sweep.field}{origin}", y="measured")
+        ends = [record["interval"] or [record["measured"]] * 2 for _, record in points]
         panel.intervals(
             [place for place, _ in points],
-            np.array([one["measured"] for _, one in points], dtype=float),
+            np.array([record["measured"] for _, record in points], dtype=float),
             np.array([low for low, _ in ends], dtype=float),
             np.array([high for _, high in ends], dtype=float),
             words="interval of the verdict, n = {n}",
-            n=[max(int(one["samples"]), 1) for _, one in points],
+            n=[max(int(record["samples"]), 1) for _, record in points],
             name="measured",
             join=not isinstance(points[0][0], str),
         )
-        bounds = [one["bound"] for _, one in points]
+        bounds = [record["bound"] for _, record in points]
         if all(isinstance(bound, int | float) for bound in bounds):
             if len(set(bounds)) == 1:
                 panel.level(bounds[0], name="bound")
             else:
                 panel.theory([place for place, _ in points], bounds, name="bound")
-    return save(sheet, folder, found.field.replace(".", "-"))
+    return save(sheet, folder, sweep.field.replace(".", "-"))
 
 
 def _drawable(record: Record) -> bool:

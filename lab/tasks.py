@@ -105,14 +105,14 @@ class Measurement:
             LabError: what it returned are not numbers, or their axes or labels are wrong.
         """
         if self.cases:
-            found = self.function(config, **self.cases[case])
-            _check_returned(self.name, found)
-            return measured(self.name, found, "case", (case,), leading=False)
-        found = self.function(config, seeds if self.ensemble else seeds[0])
-        _check_returned(self.name, found)
-        if is_labelled(found):
-            return measured(self.name, found, "seed", seeds, leading=self.ensemble)
-        data = {name: _plain_array(self.name, name, value) for name, value in found.items()}
+            returned = self.function(config, **self.cases[case])
+            _check_returned(self.name, returned)
+            return measured(self.name, returned, "case", (case,), leading=False)
+        returned = self.function(config, seeds if self.ensemble else seeds[0])
+        _check_returned(self.name, returned)
+        if is_labelled(returned):
+            return measured(self.name, returned, "seed", seeds, leading=self.ensemble)
+        data = {name: _plain_array(self.name, name, value) for name, value in returned.items()}
         if not self.ensemble:
             data = {name: value[None] for name, value in data.items()}
         for name, value in data.items():
@@ -141,15 +141,16 @@ def _check_judgements(judgements: int | None, shared: bool) -> None:
         )
 
 
-def _check_returned(name: str, found: Any) -> None:
+def _check_returned(name: str, returned: Any) -> None:
     """Refuse what is no mapping of names to arrays."""
-    if not isinstance(found, Mapping) and not hasattr(found, "data_vars"):
+    if not isinstance(returned, Mapping) and not hasattr(returned, "data_vars"):
         raise LabError(
-            f"{name} returned a {type(found).__name__}; return arrays by name, such as {{'error': error}}, or a Dataset"
+            f"{name} returned a {type(returned).__name__}; return arrays by name, such as {{'error': error}}, "
+            "or a Dataset"
         )
-    if not len(found):
+    if not len(returned):
         raise LabError(f"{name} returned 0 arrays, which shows nothing; return at least 1 by name")
-    for array in found:
+    for array in returned:
         if not isinstance(array, str) or not array or array.startswith("__") or not array.isprintable():
             raise LabError(
                 f"{name} returned an array called {array!r}; give it a name of letters, digits and underscores"
@@ -305,10 +306,10 @@ class Task:
 
         def register(function: Callable[..., Data]) -> Measurement:
             source = self._fingerprint(function)
-            found = Measurement(
+            measurement = Measurement(
                 function.__name__, function, seeds, ensemble, seeds_per_job, self.file, source, root=root
             )
-            return self._register(found)
+            return self._register(measurement)
 
         return register
 
@@ -344,8 +345,8 @@ class Task:
                             "settings are numbers, text, booleans or sequences of them"
                         ) from error
             source = self._fingerprint(function)
-            found = Measurement(function.__name__, function, lambda config: 0, False, 1, self.file, source, cases)
-            return self._register(found)
+            measurement = Measurement(function.__name__, function, lambda config: 0, False, 1, self.file, source, cases)
+            return self._register(measurement)
 
         return register
 
@@ -353,11 +354,11 @@ class Task:
         # A configuration may reach a measurement without being named in it.
         return fingerprint(self.file, function, (type(self.presets["ci"]).__name__,))
 
-    def _register(self, found: Measurement) -> Measurement:
-        if found.name in self.measurements:
-            raise LabError(f"{self.file} has two measurements called {found.name}; give one of them another name")
-        self.measurements[found.name] = found
-        return found
+    def _register(self, measurement: Measurement) -> Measurement:
+        if measurement.name in self.measurements:
+            raise LabError(f"{self.file} has two measurements called {measurement.name}; give one of them another name")
+        self.measurements[measurement.name] = measurement
+        return measurement
 
     def figure(self, function: Callable[[Any], Sheet]) -> Callable[[Any], Sheet]:
         """Register a figure, drawn in the house style; the function's name is the picture's, its docstring the caption."""
@@ -421,8 +422,8 @@ class Task:
             measurement = self.cases(claimed={}, **{case: wrong.setting for case, wrong in cases.items()})(function)
 
             def check(results: Any, case: str = "claimed") -> Evidence:
-                found = results[measurement].sel(case=case)
-                return Evidence.within(found["deviation"].values, found["bound"].values, origin)
+                deviations = results[measurement].sel(case=case)
+                return Evidence.within(deviations["deviation"].values, deviations["bound"].values, origin)
 
             # By this name `needs` finds the measurement; where shapes are checked, `check` is a wrapper of the function.
             check.__name__ = inspect.unwrap(check).__name__ = function.__name__
@@ -434,7 +435,7 @@ class Task:
     def needs(self, function: Callable[..., Any]) -> list[Measurement]:
         """The measurements that a figure or claim of this file uses, read from its source."""
         names = reachable(self.file, inspect.unwrap(function).__name__)
-        return [one for name, one in self.measurements.items() if name in names]
+        return [measurement for name, measurement in self.measurements.items() if name in names]
 
     def least_seeds(self, check: Callable[..., Any]) -> int:
         """How many seeds a claim of this file needs at least before it can be decided, as far as its source shows."""

@@ -55,10 +55,10 @@ def read(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Tensor]] 
         text = metadata.get("lab", "")
         if metadata.get("sha256") != digest(tensors, text):
             raise ValueError("its content was changed")
-        found = json.loads(text)
-        if found["run"] != identity:
+        state = json.loads(text)
+        if state["run"] != identity:
             raise ValueError("it belongs to another run")
-        return found["place"], tensors
+        return state["place"], tensors
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         log.warning("Checkpoint %s is ignored (%s); training starts afresh.", path, error)
         return None

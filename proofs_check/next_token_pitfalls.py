@@ -135,9 +135,9 @@ def judge_network(variant: str, size: Size, graphs: PathStars, mask: str) -> dic
     judged: dict[str, Tensor] = {}
     probability: list[Tensor] = []
     for arm in range(size.arms):
-        others = [other for other in range(size.arms) if other != arm]
+        other_arms = [other for other in range(size.arms) if other != arm]
         tried = write(
-            PathStars(graphs.arms[:, [arm, *others]], graphs.edges), size.labels, format="compact", order=order
+            PathStars(graphs.arms[:, [arm, *other_arms]], graphs.edges), size.labels, format="compact", order=order
         )
         start = int(tried.prefix_length[0]) - 1
         if order == "forward":
@@ -461,9 +461,9 @@ def drawn_together(config: Config, *, law: str = "marginals") -> LabelledArrays:
             if together > size.length - 1:
                 row.append(np.nan)
                 continue
-            found = true_arm(graphs, size, together, law)
+            probability = true_arm(graphs, size, together, law)
             exact = theory.one_pass_true_arm(size.arms, size.length, together)
-            row.append(float(found[(found - exact).abs().argmax()]))
+            row.append(float(probability[(probability - exact).abs().argmax()]))
         rows.append(row)
     return {"true arm": labelled(rows, size=NAMES, together=BLOCKS)}
 
@@ -481,8 +481,8 @@ def drawn_together(config: Config, *, law: str = "marginals") -> LabelledArrays:
     ],
 )
 def one_pass_mixes_the_arms(results: Results, case: str = "claimed") -> Evidence:
-    found = results[drawn_together]["true arm"].sel(case=case)
-    law = found.copy(
+    probability = results[drawn_together]["true arm"].sel(case=case)
+    law = probability.copy(
         data=[
             [
                 theory.one_pass_true_arm(size.arms, size.length, together) if together < size.length else np.nan
@@ -491,7 +491,7 @@ def one_pass_mixes_the_arms(results: Results, case: str = "claimed") -> Evidence
             for size in SIZES
         ]
     )
-    relative = abs(found / law - 1).max()
+    relative = abs(probability / law - 1).max()
     # Marginals 1/d carry one rounding each; a product of l - 1 of them, a sum over d arms, a power of 1/d.
     operations = 3 * int(LENGTHS.max()) + int(ARMS.max())
     return Evidence.exact(float(relative), "<=", rounding_bound(operations), "rounding of products and sums")
@@ -500,7 +500,7 @@ def one_pass_mixes_the_arms(results: Results, case: str = "claimed") -> Evidence
 @PROOFS.figure
 def nodes_drawn_together(results: Results) -> Sheet:
     """Probability that a random arm comes out true, against how many of its nodes are drawn in one pass."""
-    found = results[drawn_together]["true arm"]
+    probability = results[drawn_together]["true arm"]
     sheet = Sheet(width=6.0, height=3.8)
     panel = sheet.panel(
         "Nodes drawn together fall on different arms",
@@ -511,13 +511,13 @@ def nodes_drawn_together(results: Results) -> Sheet:
     )
     for size in SIZES[2:]:
         blocks = list(range(1, size.length))
-        values = found.sel(case="claimed", size=str(size), together=blocks).values
+        values = probability.sel(case="claimed", size=str(size), together=blocks).values
         panel.points(values, x=blocks, across=None, name=f"exact marginals, d = {size.arms}, l = {size.length}")
         law = [theory.one_pass_true_arm(size.arms, size.length, together) for together in blocks]
         panel.theory(blocks, law, name="d^-(b - 1)")
     size = SIZES[-1]
     blocks = list(range(1, size.length))
-    joint = found.sel(case="joint", size=str(size), together=blocks).values
+    joint = probability.sel(case="joint", size=str(size), together=blocks).values
     panel.points(joint, x=blocks, across=None, name=f"joint law, d = {size.arms}, l = {size.length}")
     return sheet
 

@@ -414,7 +414,11 @@ FEW, TRAINED = 6, 4  # nodes of the enumerated graphs, and training pairs
 @PROOFS.cases(every_split={})
 def covered_pairs(_: object) -> LabelledArrays:
     """Over all ways to draw the training pairs of small graphs: how often a held-out pair is covered, and the law."""
-    graphs = [one for one in bernoulli_dag(stream(5, "proofs", "splits"), 4, FEW, 0.5).adjacency if one.sum() > TRAINED]
+    graphs = [
+        adjacency
+        for adjacency in bernoulli_dag(stream(5, "proofs", "splits"), 4, FEW, 0.5).adjacency
+        if adjacency.sum() > TRAINED
+    ]
     counted, laws, replaced, sizes = [], [], [], []
     for adjacency in graphs:
         connected = exact.path_counts(adjacency).gt(0).fill_diagonal_(False)

@@ -65,7 +65,7 @@ def plan(seconds: Mapping[Name, float], exact: Iterable[Name], seed: str) -> Pla
         ([name for name in seconds if name not in exact], OTHER_SECONDS),
     ):
         left = budget
-        for name in sorted(names, key=lambda one: hashlib.sha256(repr((seed, one)).encode()).hexdigest()):
+        for name in sorted(names, key=lambda name: hashlib.sha256(repr((seed, name)).encode()).hexdigest()):
             if seconds[name] > budget:
                 too_long.append(name)
             elif seconds[name] > left:
@@ -78,13 +78,13 @@ def plan(seconds: Mapping[Name, float], exact: Iterable[Name], seed: str) -> Pla
 
 def costs(results: Mapping[str, Results]) -> dict[Name, float]:
     """The measurements whose shipped numbers the suite judges by, with their cost; the others are measured anyway."""
-    found = {}
-    for key, one in results.items():
-        for measurement in one.task.measurements.values():
-            calls = one.jobs([measurement])
+    seconds = {}
+    for key, measured in results.items():
+        for measurement in measured.task.measurements.values():
+            calls = measured.jobs([measurement])
             if calls and all(shipped.find(shipped.FOLDER, call) is not None for call in calls):
-                found[key, measurement.name] = shipped.unpack(shipped.file_of(shipped.FOLDER, calls[0])).seconds
-    return found
+                seconds[key, measurement.name] = shipped.unpack(shipped.file_of(shipped.FOLDER, calls[0])).seconds
+    return seconds
 
 
 def outdated(path: Path, jobs: Iterable[Job]) -> str:
@@ -102,7 +102,7 @@ def outdated(path: Path, jobs: Iterable[Job]) -> str:
                 return f"{path} was measured with another {name}"
         members["seeds"] += job.seeds
         members["cases"] |= {job.case: dict(job.settings)} if job.case else {}
-    if any(found != members[name] for name, found in pack.members.items()):
+    if any(stored != members[name] for name, stored in pack.members.items()):
         return f"{path} holds other {' and '.join(pack.members)} than the measurement has"
     return ""
 
@@ -112,9 +112,11 @@ def used(task: Task, judgements: Iterable[Judgement], *, exact: bool) -> set[Nam
     every: set[Name] = set()
     sampled: set[Name] = set()
     for judgement in judgements:
-        names = {(task.key, one.name) for one in task.needs(judgement.claim.check)}
+        names = {(task.key, measurement.name) for measurement in task.needs(judgement.claim.check)}
         every |= names
-        if any(one.sampled for one in (judgement.evidence, *(control.evidence for control in judgement.controls))):
+        if any(
+            evidence.sampled for evidence in (judgement.evidence, *(control.evidence for control in judgement.controls))
+        ):
             sampled |= names
     return every - sampled if exact else every
 
@@ -133,13 +135,13 @@ class Mixed(Results):
         return (self._fresh if measurement.name in self._names else self._judged_by)[measurement]
 
 
-def summary(found: Plan) -> list[str]:
+def summary(plan: Plan) -> list[str]:
     """What to print at the end of a run."""
-    lines = [f"measured again and compared with what ships: {_names(found.again)}"]
-    if found.waiting:
-        lines.append(f"left to another commit: {_names(found.waiting)}")
-    if found.too_long:
-        lines.append(f"too long for a share, left to `make verify`: {_names(found.too_long)}")
+    lines = [f"measured again and compared with what ships: {_names(plan.again)}"]
+    if plan.waiting:
+        lines.append(f"left to another commit: {_names(plan.waiting)}")
+    if plan.too_long:
+        lines.append(f"too long for a share, left to `make verify`: {_names(plan.too_long)}")
     return lines
 
 

@@ -64,7 +64,7 @@ def tell(config: pytest.Config, lines: list[str]) -> None:
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shapes are not checked: other tests run the same code with checks, and here it makes ten thousands of calls."""
+    """Shapes and types are not checked, as for users, or where other tests run the same code with checks, faster."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
@@ -95,9 +95,11 @@ def results(request: pytest.FixtureRequest) -> dict[str, Results]:
         for parameter in item.callspec.params.values()
         if isinstance(parameter, Task)
     }
-    found = {task.key: Results(task, task.config("ci"), session) for task in TASKS if task.key in wanted or not wanted}
-    jobs = [job for one in found.values() for job in one.jobs(list(one.task.measurements.values()))]
+    results = {
+        task.key: Results(task, task.config("ci"), session) for task in TASKS if task.key in wanted or not wanted
+    }
+    jobs = [job for measured in results.values() for job in measured.jobs(list(measured.task.measurements.values()))]
     session.results.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(session.results / ".suite"):
         ensure(jobs, session)
-    return found
+    return results

@@ -17,12 +17,12 @@ COSTS = {("sheet", f"m{number}"): SHORT for number in range(12)} | {("sheet", "l
 
 
 def test_a_plan_keeps_to_its_budget_and_takes_what_is_exact() -> None:
-    found = again.plan(COSTS, {("proofs", "sum")}, "a commit")
-    assert ("proofs", "sum") in found.again
-    assert sum(COSTS[name] for name in found.again) <= again.EXACT_SECONDS + again.OTHER_SECONDS
-    assert len(found.again) == 1 + 3
-    assert found.too_long == (("sheet", "long"),)
-    assert sorted((*found.again, *found.waiting, *found.too_long)) == sorted(COSTS)
+    plan = again.plan(COSTS, {("proofs", "sum")}, "a commit")
+    assert ("proofs", "sum") in plan.again
+    assert sum(COSTS[name] for name in plan.again) <= again.EXACT_SECONDS + again.OTHER_SECONDS
+    assert len(plan.again) == 1 + 3
+    assert plan.too_long == (("sheet", "long"),)
+    assert sorted((*plan.again, *plan.waiting, *plan.too_long)) == sorted(COSTS)
 
 
 def test_commits_take_turns() -> None:
@@ -46,9 +46,9 @@ def test_what_only_exact_claims_use_is_known(tmp_path: Path) -> None:
 def test_only_what_ships_is_planned(tmp_path: Path, evidence: Path, monkeypatch) -> None:
     folder = edited(evidence, tmp_path / "evidence", lambda manifest, arrays: None)
     monkeypatch.setattr(shipped, "FOLDER", folder)
-    found = again.costs({"tiny": reading(tmp_path, folder)})
-    assert list(found) == [("tiny", "means")]
-    assert found["tiny", "means"] == shipped.unpack(folder / "tiny" / "means.safetensors").seconds
+    seconds = again.costs({"tiny": reading(tmp_path, folder)})
+    assert list(seconds) == [("tiny", "means")]
+    assert seconds["tiny", "means"] == shipped.unpack(folder / "tiny" / "means.safetensors").seconds
 
 
 def test_fresh_numbers_that_contradict_what_ships_are_seen(tmp_path: Path, evidence: Path) -> None:
@@ -61,10 +61,10 @@ def test_fresh_numbers_that_contradict_what_ships_are_seen(tmp_path: Path, evide
     kept, fresh = reading(tmp_path, folder), reading(tmp_path / "fresh", None)
     mixed = again.Mixed(kept, fresh, {"means"})
     assert np.allclose(mixed[means]["mean"] + 2.0, kept[means]["mean"])
-    found, stored = judge(claim, mixed).record(), judge(claim, kept).record()
-    assert not report.same_findings(found, stored)
+    record, stored = judge(claim, mixed).record(), judge(claim, kept).record()
+    assert not report.same_findings(record, stored)
     honest = reading(tmp_path / "other", evidence)
-    assert report.same_findings(found, judge(claim, honest).record())
+    assert report.same_findings(record, judge(claim, honest).record())
     assert again.Mixed(kept, fresh, set())[means]["mean"].tolist() == kept[means]["mean"].tolist()
     assert again.Mixed(kept, fresh, {"means"}).session is kept.session
     assert again.Mixed(kept, fresh, {"means"}, everything=True).session is fresh.session

@@ -89,16 +89,16 @@ def _files(*folders: str) -> dict[str, Path]:
 
 def _imports(source: str, known: Iterable[str]) -> set[str]:
     """The modules among ``known`` that a source imports, wherever in it the statement stands."""
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             assert node.level == 0, f"relative import of {base!r}; write the whole name"
             inner = {f"{base}.{alias.name}" for alias in node.names}
-            found |= {name if name in known else base for name in inner}
-    return found & set(known)
+            imported |= {name if name in known else base for name in inner}
+    return imported & set(known)
 
 
 @cache
@@ -120,15 +120,15 @@ def room_of(module: str) -> str | None:
 
 def forbidden(arrows: Mapping[str, Iterable[str]]) -> list[str]:
     """Every import that the table does not allow, in words."""
-    found = []
+    sentences = []
     for module, targets in arrows.items():
         for target in targets:
-            mine, other = room_of(module), room_of(target)
-            if mine is None or other is None:
+            room, target_room = room_of(module), room_of(target)
+            if room is None or target_room is None:
                 continue  # a package that only holds rooms, or a module that another test misses
-            if other != mine and other not in ROOMS[mine].imports:
-                found.append(f"{module} ({mine}) imports {target} ({other})")
-    return sorted(found)
+            if target_room != room and target_room not in ROOMS[room].imports:
+                sentences.append(f"{module} ({room}) imports {target} ({target_room})")
+    return sorted(sentences)
 
 
 def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
@@ -137,7 +137,7 @@ def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
     return sorted(
         sorted(group)
         for group in nx.strongly_connected_components(graph)
-        if len(group) > 1 or any(graph.has_edge(one, one) for one in group)
+        if len(group) > 1 or any(graph.has_edge(module, module) for module in group)
     )
 
 
@@ -178,7 +178,7 @@ def test_no_import_runs_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "source", "found"),
+    ("module", "source", "room"),
     [
         ("lab.domains.graphs.path_star", "def f():\n    from lab.domains.chains import markov", "chains"),
         ("lab.streams", "from lab import training", "training"),
@@ -186,10 +186,10 @@ def test_no_import_runs_in_a_circle() -> None:
         ("tasks.causallm_icl.repairs", "import proofs_check.causallm_icl", "proofs_check"),
     ],
 )
-def test_the_rule_sees_what_it_forbids(module: str, source: str, found: str) -> None:
+def test_the_rule_sees_what_it_forbids(module: str, source: str, room: str) -> None:
     known = _files("lab", *FOLDERS)
     (sentence,) = forbidden({module: _imports(source, known)})
-    assert sentence.endswith(f"({found})")
+    assert sentence.endswith(f"({room})")
 
 
 def test_a_circle_is_seen() -> None:
@@ -229,11 +229,11 @@ def page() -> str:
     ]
     for name, room in ROOMS.items():
         if name in FOLDERS:
-            found = [f"`{name}/`: one sheet a paper, or a folder of its parts"]
+            contents = [f"`{name}/`: one sheet a paper, or a folder of its parts"]
         else:
-            held = [f"lab.{one}" for one in room.holds] or [name]
-            found = [f"`{one}`: {_first_line(files[one])}" for one in held if one in files]
-        lines.append(f"| {name} | {'<br>'.join(found)} | {', '.join(room.imports) or 'nothing'} |")
+            held = [f"lab.{module}" for module in room.holds] or [name]
+            contents = [f"`{module}`: {_first_line(files[module])}" for module in held if module in files]
+        lines.append(f"| {name} | {'<br>'.join(contents)} | {', '.join(room.imports) or 'nothing'} |")
     lines.append("| tests | `tests/`: mirrors `lab/` | everything; nothing imports it |")
     return "\n".join(lines) + "\n"
 

@@ -10,14 +10,14 @@ from lab.claims import Claim, judge
 
 
 def claim(check, **changes) -> Claim:
-    given = {
+    fields = {
         "id": "paper/T1",
         "where": "Theorem 1",
         "kind": "identity",
         "statement": "Something that can be read alone.",
         "controls": (control("larger", value=5.0),),
     } | changes
-    return Claim(check=check, **given)
+    return Claim(check=check, **fields)
 
 
 def below_one(results, value: float = 0.5) -> Evidence:
@@ -68,8 +68,8 @@ def test_what_could_not_be_tried_at_its_sizes_is_not_called_refuted() -> None:
     untried = judge(claim(above_one, expected="not reproduced", condition="at width 512"), None)
     assert untried.verdict == "not reproduced"
     assert untried.as_expected
-    found = claim(above_one, expected="not reproduced", condition="at width 512", controls=(control("c", value=0.1),))
-    assert not judge(found, None).as_expected
+    tried = claim(above_one, expected="not reproduced", condition="at width 512", controls=(control("c", value=0.1),))
+    assert not judge(tried, None).as_expected
 
 
 def test_judgement_needs_the_verdict_and_the_rejection() -> None:

@@ -45,7 +45,7 @@ def test_two_files_whose_tasks_are_called_alike_draw_into_folders_of_their_own(t
         assert main(["run", str(tmp_path / place / "tiny.py"), *options]) == 0
         drawn += re.findall(r"drew (.*\.png)", capsys.readouterr().out.replace("\n/", "/"))
     assert len(set(drawn)) == len(drawn) == 2
-    assert all(Path(one).is_file() for one in drawn)
+    assert all(Path(path).is_file() for path in drawn)
 
 
 def test_pictures_of_the_sheets_of_the_lab_keep_their_place(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_claims_that_are_lost_are_counted_and_named(tiny: list[str], capsys) -> 
 def test_the_smoke_preset_counts_its_verdicts_in_one_line(tiny: list[str], capsys) -> None:
     assert main(["run", *tiny, "--preset", "smoke"]) == 0
     output = capsys.readouterr().out
-    (line,) = [one for one in output.splitlines() if not one.startswith(("drew ", "/", " ")) and one.strip()]
+    (line,) = [line for line in output.splitlines() if not line.startswith(("drew ", "/", " ")) and line.strip()]
     assert line.startswith("3 of 3 claims were judged. The smoke preset shows that everything runs; it is too small")
     assert "NOT REJECTED" not in output
 
@@ -137,9 +137,9 @@ def test_power_says_which_outcomes_are_unlikely_to_come_again(tiny: list[str], c
 def test_a_name_to_measure_again_is_one_of_those_that_there_are(tiny: list[str], command: str, capsys) -> None:
     for pattern, guess in (("meens", " (did you mean 'means'?)"), ("!meens", " (did you mean"), ("x*", "")):
         assert main([command, *tiny, "--again", pattern]) == 2
-        said = " ".join(capsys.readouterr().err.split())
-        assert f"--again {pattern} names no measurement" in said
-        assert guess in said
+        errors = " ".join(capsys.readouterr().err.split())
+        assert f"--again {pattern} names no measurement" in errors
+        assert guess in errors
 
 
 @pytest.mark.parametrize("more", [[], ["--sweep", "size=4,8"]])
@@ -236,8 +236,8 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(arguments: list[str], sentence: str, tmp_path: Path, capsys) -> None:
-    given = arguments[0] == "show" or any(argument.startswith("--results") for argument in arguments)
-    where = [] if given or len(arguments) == 1 else ["--results", str(tmp_path)]
+    has_folder = arguments[0] == "show" or any(argument.startswith("--results") for argument in arguments)
+    where = [] if has_folder or len(arguments) == 1 else ["--results", str(tmp_path)]
     try:
         status = main([*arguments, *where])
     except SystemExit as stopped:  # raised by the parser of options itself
@@ -381,10 +381,10 @@ def test_a_folder_without_rights_is_said_before_the_work(tiny: list[str], tmp_pa
     blocked.write_text("", encoding="utf-8")
     assert main(["run", tiny[0], "--workers", "1", "--results", str(blocked)]) == 2
     assert "blocked" in capsys.readouterr().err
-    own = tmp_path / "own.py"
-    own.write_text("def zero(x, y, q):\n    return 0 * q[..., 0]\n", encoding="utf-8")
+    file = tmp_path / "own.py"
+    file.write_text("def zero(x, y, q):\n    return 0 * q[..., 0]\n", encoding="utf-8")
     monkeypatch.setattr("lab.diagnosis.comparison.diagnose", None)  # it would be work for nothing
-    assert main(["diagnose", f"{own}:zero", "--out", str(blocked)]) == 2
+    assert main(["diagnose", f"{file}:zero", "--out", str(blocked)]) == 2
     assert f"{blocked} cannot be written: file exists" in capsys.readouterr().err
 
 

@@ -45,9 +45,9 @@ def test_the_bounds_of_two_parts_are_both_said_where_they_come_from(session: Ses
     first = measured.records["tiny/A1"]
     second = {**first, "relation": ">", "bound": 7.0, "bound_origin": "a floor of $\\frac{$ [5]", "verdict": "refuted"}
     other = replace(measured, records={"tiny/A1": second})
-    (made,) = comparing.tables(compare(measured, other))
+    (table,) = comparing.tables(compare(measured, other))
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(made)
+    console.print(table)
     printed = " ".join(console.export_text().split())
     assert "<= 3 or > 7" in printed
     assert "chosen before the draw; or a floor of $\\frac{$ [5]" in printed
@@ -84,8 +84,8 @@ def test_stores_are_read_whatever_code_measured_them_and_never_written(session: 
 def test_records_of_verdicts_are_a_side(session: Session, tmp_path: Path) -> None:
     measured = side(TINY, session)
     (tmp_path / "kept.json").write_text(json.dumps(list(measured.records.values())), encoding="utf-8")
-    found = compare(side(str(tmp_path / "kept.json"), session), measured)
-    assert "0 verdicts differ" in summary(found)
+    comparison = compare(side(str(tmp_path / "kept.json"), session), measured)
+    assert "0 verdicts differ" in summary(comparison)
     odd = json.dumps([{**next(iter(measured.records.values())), "interval": ["a", None]}])
     for text in ('[{"id": 3}]', "[" * 200_000, "3", odd):
         (tmp_path / "bad.json").write_text(text, encoding="utf-8")
@@ -111,9 +111,9 @@ def test_mistakes_are_sentences(session: Session, tmp_path: Path) -> None:
 NUMBERS = some.floats(-5, 5)
 
 
-@given(one=some.tuples(NUMBERS, NUMBERS), other=some.tuples(NUMBERS, NUMBERS))
-def test_intervals_are_apart_exactly_where_they_have_no_common_point(one, other) -> None:
-    records = [{"verdict": "holds", "measured": ends[0], "interval": sorted(ends)} for ends in (one, other)]
+@given(first=some.tuples(NUMBERS, NUMBERS), second=some.tuples(NUMBERS, NUMBERS))
+def test_intervals_are_apart_exactly_where_they_have_no_common_point(first, second) -> None:
+    records = [{"verdict": "holds", "measured": ends[0], "interval": sorted(ends)} for ends in (first, second)]
     (low, high), (below, above) = (record["interval"] for record in records)
     apart = max(low, below) > min(high, above)
     assert (_difference(*records) == "apart") == apart == (_difference(*records[::-1]) == "apart")

@@ -70,13 +70,13 @@ def draw(stream, batch: int, dimension: int = 2) -> Prompts:
 
 
 def broken(found_checks: Iterable[Check]) -> set[str]:
-    found = set()
+    failed = set()
     for check in found_checks:
         try:
             check.run()
         except BrokenContract:
-            found.add(check.name)
-    return found
+            failed.add(check.name)
+    return failed
 
 
 def test_a_good_generator_passes() -> None:

@@ -44,11 +44,11 @@ def prompts(*shape: int) -> Tensor:
 @pytest.mark.parametrize("temperature", [0.0, 0.7], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_cache_equals_full_forward(prefix: int, temperature: float, positions: str) -> None:
-    module, given = ensemble(positions), prompts(BATCH)
-    found, reference = (
+    module, tokens = ensemble(positions), prompts(BATCH)
+    decoded, reference = (
         decode(
             module,
-            given,
+            tokens,
             pattern(prefix),
             STEPS,
             stop_token=1,
@@ -58,36 +58,38 @@ def test_cache_equals_full_forward(prefix: int, temperature: float, positions: s
         )
         for cached in (True, False)
     )
-    assert torch.equal(found.tokens, reference.tokens)
-    assert torch.equal(found.lengths, reference.lengths)
-    torch.testing.assert_close(found.log_probabilities, reference.log_probabilities, rtol=0, atol=1e-11)
-    assert len(found.tokens.unique()) > 3  # not one token for ever
+    assert torch.equal(decoded.tokens, reference.tokens)
+    assert torch.equal(decoded.lengths, reference.lengths)
+    torch.testing.assert_close(decoded.log_probabilities, reference.log_probabilities, rtol=0, atol=1e-11)
+    assert len(decoded.tokens.unique()) > 3  # not one token for ever
 
 
 @pytest.mark.parametrize("prefix", [0, PROMPT], ids=["causal", "prefix"])
 def test_greedy_tokens_are_the_modes_of_one_forward_pass(prefix: int) -> None:
-    module, given = ensemble(), prompts(MODELS, BATCH)
-    found = decode(module, given, pattern(prefix), STEPS)
-    whole = torch.cat([given, found.tokens], dim=-1)[..., :-1]
+    module, tokens = ensemble(), prompts(MODELS, BATCH)
+    decoded = decode(module, tokens, pattern(prefix), STEPS)
+    sequences = torch.cat([tokens, decoded.tokens], dim=-1)[..., :-1]
     with torch.no_grad():
-        logits = module(whole, pattern(prefix, whole.shape[-1]))[..., PROMPT - 1 :, :]
-    assert torch.equal(found.tokens, logits.argmax(-1))
+        logits = module(sequences, pattern(prefix, sequences.shape[-1]))[..., PROMPT - 1 :, :]
+    assert torch.equal(decoded.tokens, logits.argmax(-1))
     expected = logits.log_softmax(-1).amax(-1)
-    torch.testing.assert_close(found.log_probabilities, expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(decoded.log_probabilities, expected, rtol=0, atol=1e-11)
 
 
 def test_prefix_built_causally_differs() -> None:
-    module, given = ensemble(), prompts(BATCH)
-    causal, prefix = (decode(module, given, pattern(size), STEPS) for size in (0, PROMPT))
+    module, tokens = ensemble(), prompts(BATCH)
+    causal, prefix = (decode(module, tokens, pattern(size), STEPS) for size in (0, PROMPT))
     assert not torch.equal(causal.tokens, prefix.tokens)
 
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_every_prompt_may_have_a_pattern_of_its_own(cached: bool) -> None:
-    module, given, sizes = ensemble(), prompts(BATCH), [0, PROMPT, 2, 0, PROMPT, 3]
-    together = decode(module, given, torch.stack([pattern(size) for size in sizes]), STEPS, stop_token=1, cached=cached)
+    module, tokens, sizes = ensemble(), prompts(BATCH), [0, PROMPT, 2, 0, PROMPT, 3]
+    together = decode(
+        module, tokens, torch.stack([pattern(size) for size in sizes]), STEPS, stop_token=1, cached=cached
+    )
     for place, size in enumerate(sizes):
-        alone = decode(module, given[place : place + 1], pattern(size), STEPS, stop_token=1, cached=cached)
+        alone = decode(module, tokens[place : place + 1], pattern(size), STEPS, stop_token=1, cached=cached)
         assert torch.equal(together.tokens[:, place], alone.tokens[:, 0])
         torch.testing.assert_close(
             together.log_probabilities[:, place], alone.log_probabilities[:, 0], rtol=0, atol=1e-11
@@ -95,30 +97,30 @@ def test_every_prompt_may_have_a_pattern_of_its_own(cached: bool) -> None:
 
 
 def test_no_prompts_are_continued_by_nothing() -> None:
-    found = decode(ensemble(), prompts(0), pattern(0), STEPS, stop_token=1)
-    assert (found.tokens.shape, found.lengths.shape) == ((MODELS, 0, STEPS), (MODELS, 0))
+    decoded = decode(ensemble(), prompts(0), pattern(0), STEPS, stop_token=1)
+    assert (decoded.tokens.shape, decoded.lengths.shape) == ((MODELS, 0, STEPS), (MODELS, 0))
 
 
 def test_one_model_decodes_as_it_does_in_company() -> None:
-    module, given = ensemble(), prompts(MODELS, BATCH)
+    module, tokens = ensemble(), prompts(MODELS, BATCH)
     draw = stream(1, "sampling")
-    together = decode(module, given, pattern(0), STEPS, temperature=1.0, stream=draw)
-    alone = decode(module.select([2]), given[2:], pattern(0), STEPS, temperature=1.0, stream=draw)
+    together = decode(module, tokens, pattern(0), STEPS, temperature=1.0, stream=draw)
+    alone = decode(module.select([2]), tokens[2:], pattern(0), STEPS, temperature=1.0, stream=draw)
     assert torch.equal(together.tokens[2:], alone.tokens)
 
 
 def test_first_prompts_do_not_depend_on_the_batch() -> None:
-    module, given = ensemble(), prompts(BATCH)
+    module, tokens = ensemble(), prompts(BATCH)
     draw = stream(1, "sampling")
-    many = decode(module, given, pattern(0), STEPS, temperature=1.0, stream=draw)
-    few = decode(module, given[:2], pattern(0), STEPS, temperature=1.0, stream=draw)
+    many = decode(module, tokens, pattern(0), STEPS, temperature=1.0, stream=draw)
+    few = decode(module, tokens[:2], pattern(0), STEPS, temperature=1.0, stream=draw)
     assert torch.equal(many.tokens[:, :2], few.tokens)
 
 
 def test_stop_token_ends_a_sequence() -> None:
-    module, given = ensemble(), prompts(200)
-    free = decode(module, given, pattern(0), STEPS, temperature=1.0, stream=stream(2, "s"))
-    stopped = decode(module, given, pattern(0), STEPS, stop_token=4, temperature=1.0, stream=stream(2, "s"))
+    module, tokens = ensemble(), prompts(200)
+    free = decode(module, tokens, pattern(0), STEPS, temperature=1.0, stream=stream(2, "s"))
+    stopped = decode(module, tokens, pattern(0), STEPS, stop_token=4, temperature=1.0, stream=stream(2, "s"))
     step = torch.arange(STEPS)
     first = torch.where(free.tokens == 4, step, STEPS - 1).amin(-1)
     assert torch.equal(stopped.lengths, first + 1)
@@ -131,42 +133,42 @@ def test_stop_token_ends_a_sequence() -> None:
 
 def test_decoding_ends_early_when_all_have_stopped() -> None:
     only_stop = torch.arange(VOCABULARY) == 1
-    found = decode(ensemble(), prompts(BATCH), pattern(0), STEPS, stop_token=1, allowed=only_stop)
-    assert bool((found.tokens == 1).all())
-    assert bool((found.lengths == 1).all())
+    decoded = decode(ensemble(), prompts(BATCH), pattern(0), STEPS, stop_token=1, allowed=only_stop)
+    assert bool((decoded.tokens == 1).all())
+    assert bool((decoded.lengths == 1).all())
 
 
 def test_allowed_tokens_at_all_steps_and_step_by_step() -> None:
-    module, given = ensemble(), prompts(BATCH)
+    module, tokens = ensemble(), prompts(BATCH)
     even = torch.arange(VOCABULARY) % 2 == 0
-    found = decode(module, given, pattern(0), STEPS, temperature=2.0, stream=stream(0, "s"), allowed=even)
-    assert bool((found.tokens % 2 == 0).all())
+    decoded = decode(module, tokens, pattern(0), STEPS, temperature=2.0, stream=stream(0, "s"), allowed=even)
+    assert bool((decoded.tokens % 2 == 0).all())
     steps = torch.nn.functional.one_hot(torch.arange(STEPS) % VOCABULARY, VOCABULARY).bool()
-    forced = decode(module, given, pattern(0), STEPS, allowed=steps)
+    forced = decode(module, tokens, pattern(0), STEPS, allowed=steps)
     assert torch.equal(forced.tokens, (torch.arange(STEPS) % VOCABULARY).expand(MODELS, BATCH, STEPS))
     assert bool((forced.log_probabilities == 0).all())
 
 
 def test_sampled_shares_follow_the_distribution() -> None:
     module, temperature, samples = ensemble().select([0]), 1.7, 4_000
-    given = prompts(1).expand(samples, PROMPT)
-    found = decode(module, given, pattern(0), 1, temperature=temperature, stream=stream(3, "s"))
+    tokens = prompts(1).expand(samples, PROMPT)
+    decoded = decode(module, tokens, pattern(0), 1, temperature=temperature, stream=stream(3, "s"))
     with torch.no_grad():
-        law = module(given[None, :1], pattern(0, PROMPT))[0, 0, -1].div(temperature).softmax(-1).numpy()
-    counts = np.bincount(found.tokens.flatten().numpy(), minlength=VOCABULARY)
+        law = module(tokens[None, :1], pattern(0, PROMPT))[0, 0, -1].div(temperature).softmax(-1).numpy()
+    counts = np.bincount(decoded.tokens.flatten().numpy(), minlength=VOCABULARY)
     statistic = ((counts - samples * law) ** 2 / (samples * law)).sum()
     assert statistic < 40.5  # chi-square with 6 degrees of freedom exceeds it with probability 3.6e-7
 
 
 def test_float32_cache_agrees_to_rounding() -> None:
-    module, given = ensemble(dtype=torch.float32), prompts(BATCH)
-    found = decode(module, given, pattern(PROMPT), STEPS)
-    assert found.log_probabilities.dtype == torch.float32
-    whole = torch.cat([given.expand(MODELS, BATCH, PROMPT), found.tokens], dim=-1)[..., :-1]
+    module, tokens = ensemble(dtype=torch.float32), prompts(BATCH)
+    decoded = decode(module, tokens, pattern(PROMPT), STEPS)
+    assert decoded.log_probabilities.dtype == torch.float32
+    sequences = torch.cat([tokens.expand(MODELS, BATCH, PROMPT), decoded.tokens], dim=-1)[..., :-1]
     with torch.no_grad():
-        logits = module(whole, pattern(PROMPT, whole.shape[-1]))[..., PROMPT - 1 :, :]
-    taken = logits.log_softmax(-1).gather(-1, found.tokens.unsqueeze(-1)).squeeze(-1)
-    torch.testing.assert_close(found.log_probabilities, taken, rtol=0, atol=1e-4)
+        logits = module(sequences, pattern(PROMPT, sequences.shape[-1]))[..., PROMPT - 1 :, :]
+    expected = logits.log_softmax(-1).gather(-1, decoded.tokens.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(decoded.log_probabilities, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,7 @@ def test_float32_cache_agrees_to_rounding() -> None:
         ({"mask": pattern(0, 8)}, "covers 8 positions but 13"),
         ({"mask": pattern(PROMPT + 2)}, "is not written yet"),
         ({"prompts": prompts(BATCH) + 5}, "outside the vocabulary of 7"),
+        ({"prompts": prompts(BATCH).double()}, "prompts are torch.float64 and not the numbers of tokens"),
         ({"temperature": -1.0}, "at least 0"),
         ({"temperature": float("nan")}, "at least 0"),
         ({"temperature": 1.0}, "needs a stream"),
@@ -192,6 +195,7 @@ def test_float32_cache_agrees_to_rounding() -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_one_sentence(change: dict[str, object], words: str) -> None:
     arguments = {"prompts": prompts(BATCH), "mask": pattern(0), "steps": STEPS} | change
     with pytest.raises(LabError, match=words) as caught:

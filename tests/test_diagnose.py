@@ -49,7 +49,11 @@ def fixed_forms_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for room, name in ((regression_settings, "regression_candidates"), (token_settings, "count_candidates")):
         every = getattr(closed_forms, name)
         monkeypatch.setattr(
-            room, name, lambda *given, _all=every, **law: (one for one in _all(*given, **law) if isinstance(one, Fixed))
+            room,
+            name,
+            lambda *prompts, _all=every, **law: (
+                candidate for candidate in _all(*prompts, **law) if isinstance(candidate, Fixed)
+            ),
         )
 
 
@@ -60,10 +64,10 @@ few = pytest.fixture(fixed_forms_only)
 @settings(max_examples=20, deadline=None)
 def test_the_distance_is_symmetric_bounded_and_without_scale(seed: int, scale: float) -> None:
     first, second = torch.from_numpy(stream(seed, "distance").rng().normal(size=(2, 5, 3)))
-    found = distance(first, second)
-    assert torch.allclose(found, distance(second, first))
-    assert torch.allclose(found, distance(scale * first, scale * second))
-    assert bool(((found >= 0) & (found <= 4)).all())
+    distances = distance(first, second)
+    assert torch.allclose(distances, distance(second, first))
+    assert torch.allclose(distances, distance(scale * first, scale * second))
+    assert bool(((distances >= 0) & (distances <= 4)).all())
 
 
 def test_the_distance_is_0_at_itself_1_at_zero_and_finite() -> None:
@@ -121,10 +125,10 @@ def test_a_closed_form_is_recognised_as_itself(name: str, unchecked: None) -> No
     assert match.kind == "identical"
     # Whatever is tied with it is the same function on these prompts: the same answers up to fitting.
     prompts = PLAIN.sample(stream(5, "other"), 30)
-    for one in fitted:
-        if one.name in match.tied:
-            answers = PLAIN.answers(one.predictor, prompts)
-            assert float(distance(answers, CLOSED_FORMS[name](*PLAIN.given(prompts))).mean()) < 1e-6
+    for candidate in fitted:
+        if candidate.name in match.tied:
+            answers = PLAIN.answers(candidate.predictor, prompts)
+            assert float(distance(answers, CLOSED_FORMS[name](*PLAIN.inputs_of(prompts))).mean()) < 1e-6
 
 
 def test_nothing_is_confused(unchecked: None) -> None:
@@ -189,14 +193,14 @@ def trained_layer() -> Transformer:
     )
     mask = masks.in_context_prefix(SMALL.context_length, SMALL.queries)
     drawn = SMALL.sample(stream(0, "data"), 8192)
-    given = {"tokens": tokens(drawn).float(), "labels": drawn.y_query.float()}
+    pool = {"tokens": tokens(drawn).float(), "labels": drawn.y_query.float()}
 
     def batch(seed: int, step: int) -> dict[str, Tensor]:
-        return {name: value.roll(-64 * step, 0)[:64] for name, value in given.items()}
+        return {name: value.roll(-64 * step, 0)[:64] for name, value in pool.items()}
 
-    def loss(module: Transformer, given: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
-        found = -module(given["tokens"], mask)[:, :, SMALL.context_length :, -1]
-        return (found - given["labels"]).square().mean((1, 2))
+    def loss(module: Transformer, batch: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
+        predictions = -module(batch["tokens"], mask)[:, :, SMALL.context_length :, -1]
+        return (predictions - batch["labels"]).square().mean((1, 2))
 
     optimisation = Optimisation(200, 3e-2, schedule="cosine", warmup=0.1)
     return train(partial(Transformer, architecture), [Member(0, "prefix")], batch, loss, optimisation).module
@@ -217,29 +221,29 @@ def of_kaczmarz() -> Diagnosis:
 
 
 def test_a_diagnosis_has_all_its_parts(of_kaczmarz: Diagnosis) -> None:
-    found = of_kaczmarz
-    assert found.match is not None
-    assert not found.findings
-    assert not found.stopped
-    assert list(found.by_length) == PLAIN.lengths()
+    diagnosis = of_kaczmarz
+    assert diagnosis.match is not None
+    assert not diagnosis.findings
+    assert not diagnosis.stopped
+    assert list(diagnosis.by_length) == PLAIN.lengths()
     # One example: one pass fits it, as least squares does.
-    assert {match.name for length, match in found.by_length.items() if length > 2} == {"one-pass Kaczmarz"}
-    assert {match.name for match in found.shifts.values()} == {"one-pass Kaczmarz"}
-    assert found.reordering is not None
-    assert found.reordering.low > 0
-    row = found.match.row("one-pass Kaczmarz")
+    assert {match.name for length, match in diagnosis.by_length.items() if length > 2} == {"one-pass Kaczmarz"}
+    assert {match.name for match in diagnosis.shifts.values()} == {"one-pass Kaczmarz"}
+    assert diagnosis.reordering is not None
+    assert diagnosis.reordering.low > 0
+    row = diagnosis.match.row("one-pass Kaczmarz")
     assert row.cosines["query"].mean == pytest.approx(1)
     assert row.cosines["context"].mean == pytest.approx(1)
-    assert found.match.row("least squares").cosines["context"].high < 0.95
-    assert any("depend on the order" in sentence for sentence in presentation.sentences(found))
+    assert diagnosis.match.row("least squares").cosines["context"].high < 0.95
+    assert any("depend on the order" in sentence for sentence in presentation.sentences(diagnosis))
 
 
 def test_a_set_function_does_not_depend_on_order(few: None) -> None:
-    found = diagnose(least_squares(), CLEAN, prompts=FEW)
-    assert found.reordering is not None
-    assert found.reordering.mean < RESOLUTION
-    assert any("do not depend on the order" in sentence for sentence in presentation.sentences(found))
-    assert any("not told apart from ridge" in sentence for sentence in presentation.sentences(found))
+    diagnosis = diagnose(least_squares(), CLEAN, prompts=FEW)
+    assert diagnosis.reordering is not None
+    assert diagnosis.reordering.mean < RESOLUTION
+    assert any("do not depend on the order" in sentence for sentence in presentation.sentences(diagnosis))
+    assert any("not told apart from ridge" in sentence for sentence in presentation.sentences(diagnosis))
 
 
 def test_no_change_is_not_reported_as_one(few: None) -> None:
@@ -250,20 +254,20 @@ def test_no_change_is_not_reported_as_one(few: None) -> None:
 
 def test_derivatives_are_those_of_calculus() -> None:
     prompts = PLAIN.sample(stream(0, "derivatives"), 3)
-    x, y, query = PLAIN.given(prompts)
+    x, y, query = PLAIN.inputs_of(prompts)
     query = query[:, :1].clone().requires_grad_()
     (exact,) = torch.autograd.grad(ridge(1.0)(x, y, query).sum(), query)
-    found = PLAIN.sensitivities(ridge(1.0), prompts, stream(0, "moves"))["query"]
-    assert torch.allclose(found, float(x.std()) * exact[:, 0], rtol=1e-6)
+    derivatives = PLAIN.sensitivities(ridge(1.0), prompts, stream(0, "moves"))["query"]
+    assert torch.allclose(derivatives, float(x.std()) * exact[:, 0], rtol=1e-6)
 
 
 def test_token_diagnosis_has_all_its_parts(few: None, tmp_path: Path) -> None:
     setting = Chains(length=24)
-    found = diagnose(markov_posterior(3, 1, 1.0), setting, prompts=FEW)
-    assert found.match.name == "bigram counts, Bayes smoothing"
-    assert found.reordering.low > 0
-    assert found.shifts["chains of order 2"].name == "bigram counts, Bayes smoothing"
-    presentation.store(found, tmp_path)
+    diagnosis = diagnose(markov_posterior(3, 1, 1.0), setting, prompts=FEW)
+    assert diagnosis.match.name == "bigram counts, Bayes smoothing"
+    assert diagnosis.reordering.low > 0
+    assert diagnosis.shifts["chains of order 2"].name == "bigram counts, Bayes smoothing"
+    presentation.store(diagnosis, tmp_path)
     assert (tmp_path / "diagnosis.png").stat().st_size > 1000
 
 
@@ -338,7 +342,7 @@ def faults(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "what"),
+    ("name", "sentence"),
     [
         ("wrong_shape", "returned shape (4, 3, 1)"),
         ("not_a_number", "answer [1, 2] is nan"),
@@ -350,18 +354,18 @@ def faults(tmp_path: Path) -> str:
         ("imaginary", "returned complex numbers"),
     ],
 )
-def test_a_fault_stops_with_a_finding(name: str, what: str, faults: str, tmp_path: Path, capsys) -> None:
+def test_a_fault_stops_with_a_finding(name: str, sentence: str, faults: str, tmp_path: Path, capsys) -> None:
     assert main(["diagnose", f"{faults}:{name}", "--out", str(tmp_path)]) == 1
     output = capsys.readouterr()
     assert "FINDING" in output.out
-    assert what in output.out.replace("\n", " ").replace("  ", " ")
+    assert sentence in output.out.replace("\n", " ").replace("  ", " ")
     assert "Traceback" not in output.out + output.err
     findings = json.loads((tmp_path / "diagnosis.json").read_text(encoding="utf-8"))["findings"]
     assert any(finding["stops"] for finding in findings)
 
 
 @pytest.mark.parametrize(
-    ("name", "where", "what"),
+    ("name", "where", "sentence"),
     [
         ("changes", "inputs are not modified", "input 2 at [0, 0] was"),
         ("mixes", "queries do not influence each other", "first answer ["),
@@ -370,24 +374,24 @@ def test_a_fault_stops_with_a_finding(name: str, what: str, faults: str, tmp_pat
         ("diverges", "context length 20", "is -inf"),
     ],
 )
-def test_a_fault_that_leaves_the_rest_possible(name: str, where: str, what: str, faults: str, few: None) -> None:
-    made = load(f"{faults}:{name}", ARGUMENTS)
-    assert not isinstance(made, StoredModel)
-    found = diagnose(made, PLAIN, prompts=40)
-    assert not found.stopped
-    assert found.match.rows[0].algorithm == "least squares" or name == "mixes"
-    assert any(finding.where == where and what in finding.what for finding in found.findings)
+def test_a_fault_that_leaves_the_rest_possible(name: str, where: str, sentence: str, faults: str, few: None) -> None:
+    predictor = load(f"{faults}:{name}", ARGUMENTS)
+    assert not isinstance(predictor, StoredModel)
+    diagnosis = diagnose(predictor, PLAIN, prompts=40)
+    assert not diagnosis.stopped
+    assert diagnosis.match.rows[0].algorithm == "least squares" or name == "mixes"
+    assert any(finding.where == where and sentence in finding.what for finding in diagnosis.findings)
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("looks_ahead", "looks at the answer"), ("unnormalised", "sum to between 3 and 3")]
+    ("name", "sentence"), [("looks_ahead", "looks at the answer"), ("unnormalised", "sum to between 3 and 3")]
 )
-def test_a_token_predictor_with_a_fault_stops(name: str, what: str, faults: str) -> None:
-    made = load(f"{faults}:{name}", Chains.arguments)
-    assert not isinstance(made, StoredModel)
-    found = diagnose(made, Chains(length=12), prompts=40)
-    assert found.stopped
-    assert any(what in finding.what and finding.stops for finding in found.findings)
+def test_a_token_predictor_with_a_fault_stops(name: str, sentence: str, faults: str) -> None:
+    predictor = load(f"{faults}:{name}", Chains.arguments)
+    assert not isinstance(predictor, StoredModel)
+    diagnosis = diagnose(predictor, Chains(length=12), prompts=40)
+    assert diagnosis.stopped
+    assert any(sentence in finding.what and finding.stops for finding in diagnosis.findings)
 
 
 @pytest.mark.parametrize(
@@ -435,21 +439,21 @@ def test_options_may_come_before_the_predictor(tmp_path: Path, capsys) -> None:
 
 
 def test_a_predictor_may_differentiate(faults: str, few: None) -> None:
-    made = load(f"{faults}:differentiates", ARGUMENTS)
-    assert not isinstance(made, StoredModel)
-    found = diagnose(made, PLAIN, prompts=40)
-    assert not found.findings
-    assert found.match is not None
-    assert presentation.verdict(found.match) == "identical to gradient step, optimal rate"
+    predictor = load(f"{faults}:differentiates", ARGUMENTS)
+    assert not isinstance(predictor, StoredModel)
+    diagnosis = diagnose(predictor, PLAIN, prompts=40)
+    assert not diagnosis.findings
+    assert diagnosis.match is not None
+    assert presentation.verdict(diagnosis.match) == "identical to gradient step, optimal rate"
 
 
 def test_rounding_of_the_uniform_law_is_no_algorithm(faults: str, few: None) -> None:
-    made = load(f"{faults}:even", Chains.arguments)
-    assert not isinstance(made, StoredModel)
-    found = diagnose(made, Chains(length=12), prompts=40)
-    assert [finding.where for finding in found.findings] == ["inputs are not modified"]
-    assert found.match is not None
-    assert (found.match.name, found.match.kind) == ("uniform", "identical")
+    predictor = load(f"{faults}:even", Chains.arguments)
+    assert not isinstance(predictor, StoredModel)
+    diagnosis = diagnose(predictor, Chains(length=12), prompts=40)
+    assert [finding.where for finding in diagnosis.findings] == ["inputs are not modified"]
+    assert diagnosis.match is not None
+    assert (diagnosis.match.name, diagnosis.match.kind) == ("uniform", "identical")
 
 
 def test_factories_are_called_and_other_files_named(faults: str, tmp_path: Path) -> None:
@@ -481,7 +485,7 @@ def test_a_token_checkpoint_is_asked_under_its_mask(few: None) -> None:
     architecture = Architecture(width=8, layers=1, vocabulary=3, output_size=3, positions="rotary")
     transformer = Transformer(architecture, [0])
     setting = Chains(length=12, prefix_length=4)
-    prompts = setting.given(setting.sample(stream(0, "tokens"), 3))
+    prompts = setting.inputs_of(setting.sample(stream(0, "tokens"), 3))
     answers = {mask: setting.stored(StoredModel(transformer, mask))(*prompts) for mask in ("causal", "prefix")}
     assert not torch.allclose(answers["causal"][:, 0], answers["prefix"][:, 0])
     stored = StoredModel(transformer, "prefix")
@@ -514,9 +518,9 @@ def test_bayes_ridge_of_almost_no_noise_is_recognised(unchecked: None) -> None:
     assert match.kind == "identical"
     assert "ridge, Bayes penalty" in match.tied
     prompts = setting.sample(stream(0, "small"), 20)
-    basis = closed_forms.Eigenbasis(*setting.given(prompts))
+    basis = closed_forms.Eigenbasis(*setting.inputs_of(prompts))
     for penalty in (1e-14, 1e-6, 1.0):
-        exact = ridge(penalty)(*setting.given(prompts))
+        exact = ridge(penalty)(*setting.inputs_of(prompts))
         torch.testing.assert_close(basis.ridge(None, penalty=penalty), exact, rtol=1e-9, atol=1e-12)
 
 
@@ -524,9 +528,9 @@ def test_bayes_ridge_of_almost_no_noise_is_recognised(unchecked: None) -> None:
     ("setting", "missing"), [(Chains(concentration=0.03), "peaked rows"), (Chains(length=2), "chains of order 2")]
 )
 def test_shifts_that_cannot_be_drawn_are_left_out(setting: Chains, missing: str) -> None:
-    found = setting.shifts(stream(0), 4)
-    assert missing not in found
-    assert len(found) == 5
+    shifts = setting.shifts(stream(0), 4)
+    assert missing not in shifts
+    assert len(shifts) == 5
 
 
 def test_too_few_prompts_are_refused_before_anything_is_asked() -> None:
@@ -544,16 +548,17 @@ def test_a_module_in_training_is_told_to_stop_it(monkeypatch) -> None:
         def forward(self, x: Tensor, y: Tensor, query: Tensor) -> Tensor:
             return torch.nn.functional.dropout(zero()(x, y, query) + 1, 0.5, self.training)
 
-    found = diagnose(Dropped(), PLAIN, prompts=FEW)
-    assert "its .eval() was called" in found.findings[0].what
-    assert not found.stopped
+    diagnosis = diagnose(Dropped(), PLAIN, prompts=FEW)
+    assert "its .eval() was called" in diagnosis.findings[0].what
+    assert not diagnosis.stopped
     assert not any(finding.where == "mode" for finding in diagnose(Dropped().eval(), PLAIN, prompts=FEW).findings)
 
 
 def test_the_maker_of_a_predictor_is_told_to_make_one() -> None:
-    found = diagnose(lambda tokens, prefix_length: kaczmarz(), Chains(), prompts=FEW)
+    diagnosis = diagnose(lambda tokens, prefix_length: kaczmarz(), Chains(), prompts=FEW)
     assert any(
-        "it returned function, not a tensor; if it makes a predictor, name one" in one.what for one in found.findings
+        "it returned function, not a tensor; if it makes a predictor, name one" in finding.what
+        for finding in diagnosis.findings
     )
 
 
@@ -575,14 +580,14 @@ def of_ridge() -> Diagnosis:
 
 @pytest.mark.parametrize("width", [50, 80, 120, 180])
 def test_tables_of_a_diagnosis_are_whole_at_every_width(width: int, of_ridge: Diagnosis) -> None:
-    found = of_ridge
-    assert found.match is not None
+    diagnosis = of_ridge
+    assert diagnosis.match is not None
     console = Console(width=width, record=True, file=io.StringIO())
-    for table in presentation.tables(found, width):
+    for table in presentation.tables(diagnosis, width):
         console.print(table)
     printed = console.export_text()
     assert "…" not in printed
     assert all(len(line) <= width for line in printed.splitlines())
-    for row in found.match.rows if width < 110 else ():
+    for row in diagnosis.match.rows if width < 110 else ():
         assert row.algorithm in " ".join(printed.split())
         assert f"distance {presentation.interval(row.distance)}" in " ".join(printed.split())

@@ -146,8 +146,8 @@ def test_regression_adapter(monkeypatch: pytest.MonkeyPatch, limit: int) -> None
 
     def mask(context: int, queries: int) -> Tensor:
         """Every token sees the examples and itself."""
-        seen = torch.arange(context + queries) < context
-        return seen[None, :] | torch.eye(context + queries, dtype=torch.bool)
+        visible = torch.arange(context + queries) < context
+        return visible[None, :] | torch.eye(context + queries, dtype=torch.bool)
 
     everyone = evaluation.as_regression_predictor(module, mask)(x, y, query)
     assert everyone.shape == (3, 7, 2)
@@ -180,8 +180,8 @@ def test_token_adapter(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     torch.testing.assert_close(everyone.exp().sum(-1), torch.ones(3, 5, 6, dtype=torch.float64))
     for row, length in enumerate(lengths.tolist()):
         pattern = prefix(torch.tensor([length]), 6)[0]
-        one = module(tokens[None, row : row + 1].expand(3, 1, 6), pattern).log_softmax(-1).detach()
-        torch.testing.assert_close(everyone[:, row], one[:, 0], atol=1e-13, rtol=0)
+        alone = module(tokens[None, row : row + 1].expand(3, 1, 6), pattern).log_softmax(-1).detach()
+        torch.testing.assert_close(everyone[:, row], alone[:, 0], atol=1e-13, rtol=0)
     single = evaluation.as_token_predictor(module, prefix, member=2)(tokens, lengths)
     torch.testing.assert_close(single, everyone[2], atol=1e-13, rtol=0)
     fixed = evaluation.as_token_predictor(module, causal(6))(tokens, lengths)

@@ -68,35 +68,39 @@ def test_the_order_of_parts_does_not_matter(chosen: list[Callable[[], Evidence]]
     order = data.draw(some.permutations(range(len(chosen))))
     parts = [make() for make in chosen]
     shuffled = [parts[place] for place in order]
-    one, other = Evidence.all(*parts), Evidence.all(*shuffled)
-    assert one.verdict == other.verdict
-    assert (one.measured, one.bound, one.interval) == (other.measured, other.bound, other.interval)
+    conjunction, permuted = Evidence.all(*parts), Evidence.all(*shuffled)
+    assert conjunction.verdict == permuted.verdict
+    assert (conjunction.measured, conjunction.bound, conjunction.interval) == (
+        permuted.measured,
+        permuted.bound,
+        permuted.interval,
+    )
 
 
 @given(recipes(), recipes())
 def test_a_part_that_holds_takes_nothing_away_and_any_other_does(
-    one: Callable[[], Evidence], other: Callable[[], Evidence]
+    make_first: Callable[[], Evidence], make_second: Callable[[], Evidence]
 ) -> None:
-    first, second = one(), other()
-    both = Evidence.all(first, second).verdict
-    assert (both == "holds") == (first.verdict == second.verdict == "holds")
+    first, second = make_first(), make_second()
+    verdict = Evidence.all(first, second).verdict
+    assert (verdict == "holds") == (first.verdict == second.verdict == "holds")
     if first.verdict == "holds":
-        assert RANK[both] >= RANK[second.verdict]
+        assert RANK[verdict] >= RANK[second.verdict]
     if not first.sampled and first.verdict == "refuted":
-        assert both == "refuted"
+        assert verdict == "refuted"
 
 
 @given(recipes(), some.floats(1e-6, 0.2), some.floats(1.1, 4))
 def test_a_smaller_share_decides_less(make: Callable[[], Evidence], share: float, factor: float) -> None:
     """And what is decided stays as it is."""
-    one = make()
-    strict, generous = one.verdict_at(share / factor), one.verdict_at(share)
+    evidence = make()
+    strict, generous = evidence.verdict_at(share / factor), evidence.verdict_at(share)
     assert strict in ("inconclusive", generous)
 
 
 def test_nested_parts_are_flat_and_counted() -> None:
-    one = Evidence.exact(1.0, "<", 2.0, "")
-    nested = Evidence.all(Evidence.all(one, one), Evidence.all(one))
+    part = Evidence.exact(1.0, "<", 2.0, "")
+    nested = Evidence.all(Evidence.all(part, part), Evidence.all(part))
     assert len(nested.parts) == 3
     assert nested.ways == 1
     assert Evidence.all(nested, Evidence.equals([1.0, 1.1], 1.0, 0.5, "")).ways == 2
@@ -121,20 +125,20 @@ def at_most(count: int, rate: float) -> bool:
     return statistics.proportion_interval(int(count), SETS)[0] <= rate
 
 
-@pytest.mark.parametrize("others", [0.0, 0.5, 20.0])
-def test_a_false_conjunction_rarely_holds(others: float) -> None:
+@pytest.mark.parametrize("other_means", [0.0, 0.5, 20.0])
+def test_a_false_conjunction_rarely_holds(other_means: float) -> None:
     """Required > 0; the first part lies on the edge of false, the others anywhere."""
-    low, _ = ends([0.0] + [others] * (PARTS - 1), SHARE, f"false-{others}")
-    found = int((low > 0).all(1).sum())
-    assert at_most(found, SHARE)
-    if others == 20:  # the bound is sharp where the others always clear
-        assert statistics.proportion_interval(found, SETS)[1] > SHARE
+    low, _ = ends([0.0] + [other_means] * (PARTS - 1), SHARE, f"false-{other_means}")
+    false_alarms = int((low > 0).all(1).sum())
+    assert at_most(false_alarms, SHARE)
+    if other_means == 20:  # the bound is sharp where the others always clear
+        assert statistics.proportion_interval(false_alarms, SETS)[1] > SHARE
 
 
-@pytest.mark.parametrize("others", [0.0, 0.5])
-def test_a_true_conjunction_is_rarely_refuted(others: float) -> None:
+@pytest.mark.parametrize("other_means", [0.0, 0.5])
+def test_a_true_conjunction_is_rarely_refuted(other_means: float) -> None:
     """Required >= 0; the worst case has every part on the edge of true."""
-    _, high = ends([0.0] + [others] * (PARTS - 1), SHARE / PARTS, f"true-{others}")
+    _, high = ends([0.0] + [other_means] * (PARTS - 1), SHARE / PARTS, f"true-{other_means}")
     assert at_most(int((high < 0).any(1).sum()), SHARE)
 
 
@@ -156,11 +160,11 @@ def test_the_vectorised_rule_is_the_one_of_the_class() -> None:
     rng = stream(0, "rule").rng()
     for _ in range(100):
         samples = rng.normal(size=(PARTS, SEEDS)) + rng.normal(0, 2)
-        found = Evidence.all(*(Evidence.over_seeds(one, ">", 0.0, "") for one in samples)).verdict_at(SHARE)
+        verdict = Evidence.all(*(Evidence.over_seeds(sample, ">", 0.0, "") for sample in samples)).verdict_at(SHARE)
         middle, error = samples.mean(1), samples.std(1, ddof=1) / np.sqrt(SEEDS)
         holds = (middle - stats.t.isf(SHARE, SEEDS - 1) * error > 0).all()
         refuted = (middle + stats.t.isf(SHARE / PARTS, SEEDS - 1) * error <= 0).any()
-        assert found == ("holds" if holds else "refuted" if refuted else "inconclusive")
+        assert verdict == ("holds" if holds else "refuted" if refuted else "inconclusive")
 
 
 def test_equality_is_shown_and_not_merely_not_disproved() -> None:
@@ -227,12 +231,12 @@ def test_what_is_no_evidence_is_refused(make, message: str) -> None:
 @settings(max_examples=50)
 @given(SAMPLES, some.sampled_from(["<", ">"]), VALUES)
 def test_the_seeds_wanted_would_decide(samples: list, relation, bound: float) -> None:
-    one = Evidence.over_seeds(samples, relation, bound, "")
-    wanted = one.seeds_wanted
-    if one.verdict != "inconclusive":
+    evidence = Evidence.over_seeds(samples, relation, bound, "")
+    wanted = evidence.seeds_wanted
+    if evidence.verdict != "inconclusive":
         assert wanted is None
     elif wanted is not None:
-        spread = one.parts[0].spread
+        spread = evidence.parts[0].spread
         assert isinstance(spread, statistics.Student)
         assert wanted > spread.samples
         low, high = spread.at(wanted).interval(statistics.SHARE)
@@ -243,7 +247,7 @@ def test_one_part_on_the_wrong_side_is_enough_to_decide() -> None:
     wrong, right = np.array([0.5, 1.0, 1.8]), np.array([-1.0, -2.0, -2.5])
     alone = Evidence.over_seeds(wrong, "<", 0.0, "").seeds_wanted
     assert alone is not None
-    found = Evidence.all(Evidence.over_seeds(right, "<", 0.0, ""), Evidence.over_seeds(wrong, "<", 0.0, ""))
-    assert found.seeds_wanted is not None
-    assert found.seeds_wanted >= alone
+    evidence = Evidence.all(Evidence.over_seeds(right, "<", 0.0, ""), Evidence.over_seeds(wrong, "<", 0.0, ""))
+    assert evidence.seeds_wanted is not None
+    assert evidence.seeds_wanted >= alone
     assert Evidence.median([1.0, 2.0], "<", 5.0, "").seeds_wanted is None

@@ -52,11 +52,11 @@ def serial(tmp_path_factory) -> dict[str, np.ndarray]:
 def test_neither_the_place_nor_a_killed_worker_changes_a_bit(tmp_path: Path, serial: dict, caplog, where: dict) -> None:
     flag = tmp_path / "killed"
     with caplog.at_level(logging.WARNING, "lab"):
-        found = measured(Session(tmp_path / "results", quiet=True, **where), flag=str(flag))
+        arrays = measured(Session(tmp_path / "results", quiet=True, **where), flag=str(flag))
     assert flag.exists()
-    assert found.keys() == serial.keys()
+    assert arrays.keys() == serial.keys()
     for name in serial:
-        assert np.array_equal(found[name], serial[name]), name
+        assert np.array_equal(arrays[name], serial[name]), name
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://127.0.0.1:9"])
@@ -90,9 +90,9 @@ def test_what_is_no_scheduler_has_as_long_as_it_takes_to_connect(answer: bytes, 
 
 
 def test_a_batch_system_that_is_not_set_up_is_no_time_out() -> None:
-    said = str(_no_cluster("slurm", ValueError("You must specify how much cores to use per job")))
-    assert "within" not in said
-    assert "set it up below `jobqueue: slurm:` in ~/.config/dask/jobqueue.yaml" in said
+    sentence = str(_no_cluster("slurm", ValueError("You must specify how much cores to use per job")))
+    assert "within" not in sentence
+    assert "set it up below `jobqueue: slurm:` in ~/.config/dask/jobqueue.yaml" in sentence
     assert "'tcp://x:1' does not answer within" in str(_no_cluster("tcp://x:1", TimeoutError()))
     assert "'tcp://x:1' cannot be used (no scheduler)" in str(_no_cluster("tcp://x:1", ValueError("no scheduler")))
 
@@ -120,6 +120,40 @@ def test_a_script_that_a_worker_reads_does_not_measure_again(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True)
     assert "script.py measures while a worker process reads it" in done.stderr
     assert "below `if __name__ == '__main__':`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "refused"),
+    [
+        ("measure()", True),
+        ("if __name__ == '__main__':\n    measure()", False),
+        ("for _ in range(1):\n    measure()", True),
+    ],
+)
+def test_a_script_that_workers_would_run_again_is_refused_before_they_begin(
+    tmp_path: Path, call: str, refused: bool
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    (tmp_path / "script.py").write_text(
+        f"""
+from pathlib import Path
+from lab.catalogue import load
+from lab.execution import Session
+from lab.results import Results
+
+def measure():
+    task = load(Path(__file__).with_name("slow.py"))
+    session = Session(Path(__file__).with_name("results"), quiet=True, workers=2)
+    Results(task, task.config("smoke"), session)[task.measurements["wait"]]
+
+{call}
+""",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=100)
+    assert (done.returncode != 0) == refused, done.stderr
+    assert ("script.py measures at its top level" in done.stderr) == refused
+    assert "died" not in done.stderr
 
 
 def test_a_cluster_without_workers_is_said_now_and_then(caplog) -> None:
@@ -197,18 +231,18 @@ def test_a_stop_keeps_what_is_finished_and_the_same_command_continues(tmp_path: 
     (tmp_path / "slow.py").write_text(SLOW.replace("number: int = 6", "number: int = 16"), encoding="utf-8")
     folder = tmp_path / "results"
     command = ["run", str(tmp_path / "slow.py"), "--results", str(folder), "--workers"]
-    kept: dict[Path, int] = {}
+    finished_before: dict[Path, int] = {}
     for workers, stop in (("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)):
-        errors = stopped([sys.executable, "-m", "lab", *command, workers], folder, stop, len(kept))
-        found = {file: file.stat().st_mtime_ns for file in folder.rglob("seeds-*.safetensors")}
+        errors = stopped([sys.executable, "-m", "lab", *command, workers], folder, stop, len(finished_before))
+        finished = {file: file.stat().st_mtime_ns for file in folder.rglob("seeds-*.safetensors")}
         assert "interrupted with" in errors
         assert "Traceback" not in errors
-        assert len(kept) < len(found) < 16
-        assert kept.items() <= found.items()
-        kept = found
+        assert len(finished_before) < len(finished) < 16
+        assert finished_before.items() <= finished.items()
+        finished_before = finished
     assert main([*command, "1"]) == 0
     assert len(list(folder.rglob("seeds-*.safetensors"))) == 16
-    assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
+    assert all(file.stat().st_mtime_ns == when for file, when in finished_before.items())
 
 
 def test_a_failing_job_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
@@ -291,11 +325,11 @@ def test_threads_that_overlap_give_the_settings_of_the_process_back(tmp_path: Pa
     torch.set_default_dtype(torch.float64)
     try:
         with ThreadPoolExecutor(2) as pool:
-            one, other = (pool.submit(execute, job, None, None, None) for job in (first, second))
-            one.result()
+            earlier, later = (pool.submit(execute, job, None, None, None) for job in (first, second))
+            earlier.result()
             assert sys.stdout is not before  # the other still measures
             gone.set()
-            other.result()
+            later.result()
         assert sys.stdout is before
         assert torch.get_default_dtype() == torch.float64
     finally:
@@ -308,7 +342,7 @@ def test_workers_end_with_the_process_that_hands_out_work(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "lab", "run", str(tmp_path / "slow.py"), "--workers", "2"]
     process = subprocess.Popen([*command, "--results", str(tmp_path / "results")], stderr=subprocess.DEVNULL)
     parent = psutil.Process(process.pid)
-    while len(workers := [one for one in parent.children() if "spawn_main" in " ".join(one.cmdline())]) < 2:
+    while len(workers := [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]) < 2:
         time.sleep(0.1)
     time.sleep(1)
     process.kill()

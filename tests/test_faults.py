@@ -82,9 +82,9 @@ def test_kills_see_what_is_lost_and_who_is_left(tmp_path: Path, monkeypatch: pyt
         return Started([sys.executable, str(tmp_path / "forgetful.py"), str(results)], log)
 
     monkeypatch.setattr(kills, "SECONDS_OF_WORKERS", 0.2)
-    found = kills.campaign(2, 0, (Way("forgetful", begin, (1,), 0.5),))
-    assert {"lost results", "wrong numbers", "survivors"} <= found.failures.keys()
-    assert found.trials == 2
+    counts = kills.campaign(2, 0, (Way("forgetful", begin, (1,), 0.5),))
+    assert {"lost results", "wrong numbers", "survivors"} <= counts.failures.keys()
+    assert counts.trials == 2
 
 
 def test_damages_see_a_number_that_was_changed(monkeypatch: pytest.MonkeyPatch, unchecked: None) -> None:
@@ -118,9 +118,9 @@ def test_command_lines_see_every_kind_of_wrong_answer() -> None:
 
     assert command_lines.campaign(60, 0, succeeds).failures.keys() == {"silent successes"}
     assert command_lines.campaign(3, 0, is_silent).failures.keys() == {"unclear answers"}
-    found = command_lines.campaign(60, 0, breaks).failures["tracebacks"][0]
-    assert found.split(" although ")[0].count("'") <= 4, "what it takes to see it again should be short"
-    assert "KeyError" in found
+    reproducer = command_lines.campaign(60, 0, breaks).failures["tracebacks"][0]
+    assert reproducer.split(" although ")[0].count("'") <= 4, "what it takes to see it again should be short"
+    assert "KeyError" in reproducer
 
 
 def test_task_files_see_every_kind_of_wrong_answer() -> None:
@@ -163,14 +163,14 @@ def test_places_see_other_bits_and_missing_results(unchecked: None) -> None:
 def test_the_whole_campaign_names_what_it_found(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def found(trials: int, seed: int) -> Counts:
+    def campaign(trials: int, seed: int) -> Counts:
         tally = Tally("kills")
         for _ in range(trials):
             tally.ended("SIGKILL")
         tally.failed("survivors", "seed 0, run 3")
         return from_record(tally.counts.record())
 
-    monkeypatch.setattr(whole, "GROUPS", {"kills": found})
+    monkeypatch.setattr(whole, "GROUPS", {"kills": campaign})
     assert whole.campaign(whole.Sizes(kills=2)) == 1
     line, named = capsys.readouterr().out.splitlines()
     assert (

@@ -21,15 +21,15 @@ def test_a_folder_that_is_asked_for_is_never_there_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process that finds it would write into it, and it would be gone."""
-    made: list[Path] = []
+    created: list[Path] = []
     mkdir = os.mkdir
     monkeypatch.setattr(
-        os, "mkdir", lambda path, *rest, **named: (made.append(Path(path)), mkdir(path, *rest, **named))
+        os, "mkdir", lambda path, *rest, **named: (created.append(Path(path)), mkdir(path, *rest, **named))
     )
     require_room(tmp_path / "new" / "results")
-    assert made
-    assert tmp_path / "new" not in made
-    assert tmp_path / "new" / "results" not in made
+    assert created
+    assert tmp_path / "new" not in created
+    assert tmp_path / "new" / "results" not in created
 
 
 @pytest.mark.parametrize("name", ["file/results", "x" * 300], ids=["below a file", "too long a name"])

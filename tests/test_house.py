@@ -120,22 +120,22 @@ def test_commands_of_the_readme_work(command: str, tmp_path: Path, capsys, monke
 
 def _text_without_encoding(called: list[ast.Call]) -> list[str]:
     """Calls that read or write text in whatever encoding the machine prefers."""
-    found = []
+    calls = []
     for node in called:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         of_a_path = isinstance(node.func, ast.Attribute)
         positional = {"read_text": 0, "write_text": 1, "open": 2 if of_a_path else 3}.get(name)
-        if positional is None or any(one.arg == "encoding" for one in node.keywords):
+        if positional is None or any(keyword.arg == "encoding" for keyword in node.keywords):
             continue
         if name == "open":
             place = 0 if of_a_path else 1
-            mode = next((one.value for one in node.keywords if one.arg == "mode"), None)
+            mode = next((keyword.value for keyword in node.keywords if keyword.arg == "mode"), None)
             mode = mode or (node.args[place] if len(node.args) > place else None)
             if isinstance(mode, ast.Constant) and "b" in str(mode.value):
                 continue
         if len(node.args) <= positional:
-            found.append(ast.unparse(node))
-    return found
+            calls.append(ast.unparse(node))
+    return calls
 
 
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
@@ -147,13 +147,13 @@ def test_text_is_read_and_written_as_utf_8(path: Path) -> None:
 
 
 def test_the_encoding_rule_sees_what_it_forbids() -> None:
-    def seen(call: str) -> list[str]:
+    def violations(call: str) -> list[str]:
         return _text_without_encoding([ast.parse(call, mode="eval").body])
 
     for forbidden in ("path.read_text()", "path.write_text(text)", "open(path)", "open(path, 'w')", "path.open('a')"):
-        assert seen(forbidden) == [ast.unparse(ast.parse(forbidden))]
+        assert violations(forbidden) == [ast.unparse(ast.parse(forbidden))]
     for allowed in ("open(path, 'rb')", "path.open(mode='wb')", "path.read_text('utf-8')", "open(p, encoding='utf-8')"):
-        assert seen(allowed) == []
+        assert violations(allowed) == []
 
 
 SHEETS = [path for path in SOURCES if path.is_relative_to(PROJECT / "tasks") and path.name[0] != "_"]
@@ -165,5 +165,5 @@ WITHOUT_THE_LINE = {"tasks/icl_gradient_descent.py"}
 def test_no_line_of_a_sheet_is_taken_for_a_command_of_the_notebook(path: Path) -> None:
     """Without this line jupytext turns code such as ``cat = 3`` into a comment when it writes a notebook back."""
     parts = path.read_text(encoding="utf-8").split("# ---\n")
-    told = len(parts) > 2 and parts[0] == "" and "#     comment_magics: false\n" in parts[1]
-    assert told or str(path.relative_to(PROJECT)) in WITHOUT_THE_LINE
+    switched_off = len(parts) > 2 and parts[0] == "" and "#     comment_magics: false\n" in parts[1]
+    assert switched_off or str(path.relative_to(PROJECT)) in WITHOUT_THE_LINE

@@ -61,10 +61,10 @@ def test_an_installed_lab_measures_into_the_working_directory(site: Path, tmp_pa
     assert [path for path in sorted(site.rglob("*")) if path not in before and "__pycache__" not in path.parts] == []
 
 
-def test_notebooks_of_the_project_need_a_clone(monkeypatch, capsys) -> None:
+def test_reproducing_needs_a_clone(monkeypatch, capsys) -> None:
     monkeypatch.setattr("lab.files.CLONE", False)
-    assert main(["notebooks", "causallm-icl"]) == 2
-    assert "`lab notebooks` writes the figures" in capsys.readouterr().err
+    assert main(["reproduce", "causallm-icl"]) == 2
+    assert "`lab reproduce` writes the figures" in capsys.readouterr().err
 
 
 def test_no_tasks_are_no_success(monkeypatch, tmp_path: Path, capsys) -> None:

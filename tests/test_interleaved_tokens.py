@@ -39,7 +39,7 @@ def test_no_prediction_sees_its_own_label() -> None:
     changed["shown"][:, 2] += 1.0
     with torch.no_grad():
         before, after = (
-            network(part.encode(one)["tokens"][None], masks.causal(9))[0, :, ::2, 0] for one in (points, changed)
+            network(part.encode(batch)["tokens"][None], masks.causal(9))[0, :, ::2, 0] for batch in (points, changed)
         )
     torch.testing.assert_close(before[:, :3], after[:, :3])
     assert bool((before[:, 3:] != after[:, 3:]).all())
@@ -48,5 +48,5 @@ def test_no_prediction_sees_its_own_label() -> None:
 def test_the_paper_preset_runs() -> None:
     paper = part.TASK.config("paper")
     few = replace(paper.optimisation, steps=1)
-    found = part.points_in_turn.function(replace(paper, optimisation=few, test_prompts=2, batch=2), (0,))
-    assert found["error"].shape == (1, 2, 41)
+    measured = part.points_in_turn.function(replace(paper, optimisation=few, test_prompts=2, batch=2), (0,))
+    assert measured["error"].shape == (1, 2, 41)

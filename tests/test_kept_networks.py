@@ -16,7 +16,7 @@ NAMES = ("small-sheet/part:causal@3", "small-sheet/part:prefix@3")
 GROUP = kept_networks.Shown("small networks", NAMES, {"context_length": 6, "noise": 0.0})
 
 
-def found(name: str, **changes: Any) -> dict[str, Any]:
+def record(name: str, **changes: Any) -> dict[str, Any]:
     ends = {"mean": 0.25, "low": 0.2, "high": 0.3}
     usual = {"name": name, "kind": "closest", "nearest": "ridge", "fitted": {"penalty": 0.5}, "tied": ["zero"]}
     usual |= {"setting": {"dimension": 3, **GROUP.sizes}}
@@ -31,7 +31,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_page_has_the_nearest_of_every_network_and_the_command(file: Path) -> None:
-    file.write_text(json.dumps([[found(NAMES[0]), found(NAMES[1], kind="identical", tied=[])]]), encoding="utf-8")
+    file.write_text(json.dumps([[record(NAMES[0]), record(NAMES[1], kind="identical", tied=[])]]), encoding="utf-8")
     text = "\n".join(kept_networks.section("small-sheet"))
     assert f"| `{NAMES[0]}` | not identified | 0.25 [0.2, 0.3] | ridge (penalty 0.5); zero | 0.25" in text
     assert "identical to ridge" in text
@@ -50,19 +50,19 @@ def test_where_no_network_was_kept_the_page_has_the_commands(file: Path) -> None
     ("content", "sentence"),
     [
         ("[", "is damaged"),
-        (json.dumps([[found(NAMES[0])]]), "is not of the networks that the page shows"),
+        (json.dumps([[record(NAMES[0])]]), "is not of the networks that the page shows"),
         (
-            json.dumps([[found(one, setting={"context_length": 7, "noise": 0.0}) for one in NAMES]]),
+            json.dumps([[record(name, setting={"context_length": 7, "noise": 0.0}) for name in NAMES]]),
             "is not of the prompts",
         ),
-        (json.dumps([[found(NAMES[0]), {"name": NAMES[1]}]]), "is damaged"),
+        (json.dumps([[record(NAMES[0]), {"name": NAMES[1]}]]), "is damaged"),
     ],
 )
 def test_a_damaged_file_is_named_with_the_remedy(file: Path, content: str, sentence: str) -> None:
     file.write_text(content, encoding="utf-8")
-    with pytest.raises(LabError, match=sentence) as told:
+    with pytest.raises(LabError, match=sentence) as caught:
         kept_networks.section("small-sheet")
-    assert "`lab reproduce small-sheet` writes it anew" in str(told.value)
+    assert "`lab reproduce small-sheet` writes it anew" in str(caught.value)
 
 
 @pytest.mark.parametrize("sheet", kept_networks.SHOWN)

@@ -29,9 +29,9 @@ def results(folder: Path, seeds: Any = None) -> Results:
 
 
 def test_axes_are_named_in_order_and_places_labelled() -> None:
-    found = labelled(torch.arange(6.0).reshape(2, 3), arm=("prefix", "causal"), layer=range(3))
-    assert found.dims == ("arm", "layer")
-    assert float(found.sel(arm="causal", layer=1)) == 4.0
+    array = labelled(torch.arange(6.0).reshape(2, 3), arm=("prefix", "causal"), layer=range(3))
+    assert array.dims == ("arm", "layer")
+    assert float(array.sel(arm="causal", layer=1)) == 4.0
     assert labelled(3).dims == ()
     assert labelled([1, 2], position=None).coords.keys() == set()
 
@@ -58,7 +58,7 @@ ARM, STEP = ("prefix", "causal"), (1, 2, 3)
 
 
 @pytest.mark.parametrize(
-    ("found", "leading", "sentence"),
+    ("returned", "leading", "sentence"),
     [
         ({"x": labelled([1, 2], seed=(0, 1))}, False, "'x' with an axis 'seed', which the lab adds itself"),
         ({"x": labelled([1, 2], arm=ARM), "y": labelled([1, 2, 3], arm=STEP)}, False, "'y' with an axis 'arm' of 3"),
@@ -76,14 +76,14 @@ ARM, STEP = ("prefix", "causal"), (1, 2, 3)
         ({"x": 3.0}, True, "'x' with the axes none"),
     ],
 )
-def test_what_a_measurement_returns_is_checked(found: dict, leading: bool, sentence: str) -> None:
+def test_what_a_measurement_returns_is_checked(returned: dict, leading: bool, sentence: str) -> None:
     with pytest.raises(LabError, match=f"train returned (.* )?{sentence}"):
-        measured("train", found, "seed", (0, 1), leading)
+        measured("train", returned, "seed", (0, 1), leading)
 
 
 def test_a_dataset_is_as_good_as_a_mapping() -> None:
-    found = xr.Dataset({"x": labelled([1, 2], arm=ARM).sel(arm="causal"), "y": labelled([1, 2], arm=ARM)})
-    data = measured("train", found, "seed", (4,), leading=False)
+    dataset = xr.Dataset({"x": labelled([1, 2], arm=ARM).sel(arm="causal"), "y": labelled([1, 2], arm=ARM)})
+    data = measured("train", dataset, "seed", (4,), leading=False)
     assert data.axes == {"x": (), "y": ("arm",)}
     assert data.dataset("seed", (4,))["y"].dims == ("seed", "arm")
 
@@ -92,12 +92,12 @@ def test_a_dataset_is_as_good_as_a_mapping() -> None:
 def test_results_are_labelled_by_true_seeds(tmp_path: Path, again: bool) -> None:
     if again:
         results(tmp_path, (3, 9, 1))[by_scale], results(tmp_path, (3, 9, 1))[together]
-    found, ensemble = results(tmp_path, (3, 9, 1))[by_scale], results(tmp_path, (3, 9, 1))[together]
-    assert found["mean"].dims == ("seed", "scale")
-    assert found["largest"].dims == ("seed",)
-    assert found["seed"].values.tolist() == [3, 9, 1]
-    xr.testing.assert_equal(found["mean"], ensemble["mean"])
-    assert float(found["mean"].sel(seed=9, scale=2.0)) == 2 * float(found["mean"].sel(seed=9, scale=1.0))
+    separate, ensemble = results(tmp_path, (3, 9, 1))[by_scale], results(tmp_path, (3, 9, 1))[together]
+    assert separate["mean"].dims == ("seed", "scale")
+    assert separate["largest"].dims == ("seed",)
+    assert separate["seed"].values.tolist() == [3, 9, 1]
+    xr.testing.assert_equal(separate["mean"], ensemble["mean"])
+    assert float(separate["mean"].sel(seed=9, scale=2.0)) == 2 * float(separate["mean"].sel(seed=9, scale=1.0))
 
 
 def test_labels_that_differ_by_seed_name_measurement_and_seed(tmp_path: Path) -> None:
@@ -112,11 +112,11 @@ def test_labels_that_differ_by_seed_name_measurement_and_seed(tmp_path: Path) ->
 
 
 def test_cases_are_measured_once_each_whatever_the_seeds(tmp_path: Path) -> None:
-    found = results(tmp_path, (5, 6))[cases]
-    assert found["case"].values.tolist() == ["claimed", "halved"]
-    assert found["difference"].dims == ("case",)
-    assert found["terms"].dims == ("case", "n")
-    assert float(found["difference"].sel(case="claimed")) == 0
+    dataset = results(tmp_path, (5, 6))[cases]
+    assert dataset["case"].values.tolist() == ["claimed", "halved"]
+    assert dataset["difference"].dims == ("case",)
+    assert dataset["terms"].dims == ("case", "n")
+    assert float(dataset["difference"].sel(case="claimed")) == 0
     assert sorted(file.name for file in tmp_path.rglob("*.safetensors")) == [
         "case-claimed.safetensors",
         "case-halved.safetensors",
@@ -132,16 +132,16 @@ def test_the_settings_of_a_case_are_part_of_its_identity(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("arguments", "sentence"),
     [
         ("", "m has no case"),
         ("a={'sise': 1}", r"the case 'a' of m sets 'sise' \(did you mean 'size'"),
         ("a={'size': object()}", "settings are numbers, text"),
     ],
 )
-def test_impossible_cases_are_one_sentence(tmp_path: Path, given: str, sentence: str) -> None:
+def test_impossible_cases_are_one_sentence(tmp_path: Path, arguments: str, sentence: str) -> None:
     (tmp_path / "t.py").write_text(
-        f"{HEAD}@TASK.cases({given})\ndef m(config, *, size=1):\n    return {{}}", encoding="utf-8"
+        f"{HEAD}@TASK.cases({arguments})\ndef m(config, *, size=1):\n    return {{}}", encoding="utf-8"
     )
     with pytest.raises(LabError, match=sentence):
         load(tmp_path / "t.py")

@@ -18,7 +18,7 @@ from lab import LabError
 from lab.catalogue import load
 from lab.cli import main
 from lab.configuration import check_config, config_from_dict, plain
-from lab.errors import place_in, told
+from lab.errors import described, place_in
 from lab.execution import Failed, Session, execute
 from lab.files import PROJECT
 from lab.results import Results
@@ -71,12 +71,12 @@ class Own:
 
 
 @pytest.fixture
-def own(tmp_path: Path, capsys: Any) -> Own:
+def task_file(tmp_path: Path, capsys: Any) -> Own:
     return Own(tmp_path, capsys)
 
 
-def test_a_right_file_runs(own: Own) -> None:
-    assert own.run(HEAD, MEASUREMENT, FIGURE, CLAIM)[0] == 0
+def test_a_right_file_runs(task_file: Own) -> None:
+    assert task_file.run(HEAD, MEASUREMENT, FIGURE, CLAIM)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_a_right_file_runs(own: Own) -> None:
         ),
     ],
 )
-def test_a_mistake_is_answered_by_what_and_where(own: Own, parts: tuple[str, ...], sentence: str) -> None:
-    status, _, errors = own.run(*parts)
+def test_a_mistake_is_answered_by_what_and_where(task_file: Own, parts: tuple[str, ...], sentence: str) -> None:
+    status, _, errors = task_file.run(*parts)
     last = errors.strip().splitlines()[-1]
     assert (status, last[:5]) == (2, "lab: ")
     assert sentence in last
@@ -173,8 +173,10 @@ EXITS = MEASUREMENT.replace("    return", "    import sys\n    sys.exit(3)\n    
         ),
     ],
 )
-def test_a_sentence_of_the_lab_names_the_line_that_led_to_it(own: Own, parts: tuple[str, ...], sentence: str) -> None:
-    status, _, errors = own.run(HEAD, *parts)
+def test_a_sentence_of_the_lab_names_the_line_that_led_to_it(
+    task_file: Own, parts: tuple[str, ...], sentence: str
+) -> None:
+    status, _, errors = task_file.run(HEAD, *parts)
     assert (status, sentence in errors) == (2, True), errors
 
 
@@ -187,8 +189,8 @@ def test_an_error_below_the_folder_of_a_file_names_its_own_line(tmp_path: Path) 
     exec(compile(inner.read_text(encoding="utf-8"), str(inner), "exec"), names)
     with pytest.raises(NameError) as raised:
         names["f"]()
-    said = told(raised.value, tmp_path / "own.py")
-    assert said.startswith(
+    sentence = described(raised.value, tmp_path / "own.py")
+    assert sentence.startswith(
         "package_of_own/inner.py, line 3, NameError: name 'nubmer' is not defined (did you mean 'number'?)"
     )
     assert place_in(raised.value, tmp_path / "other" / "own.py") == ""
@@ -219,19 +221,19 @@ def test_so_are_those_that_the_types_of_this_suite_would_catch(tmp_path: Path) -
     script = f"from lab.cli import main\nprint([main(['run', file, *{options}]) for file in {list(map(str, files))}])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")
     assert done.stdout.splitlines()[-1] == "[2, 2, 2]"
-    said = [line for line in done.stderr.splitlines() if line.startswith("lab: ")]
-    for line, sentence in zip(said, CAUGHT_BY_TYPES, strict=True):
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("lab: ")]
+    for line, sentence in zip(sentences, CAUGHT_BY_TYPES, strict=True):
         assert sentence in line
 
 
-def test_a_formula_that_does_not_end_is_told(own: Own) -> None:
-    status, output, errors = own.run(HEAD, MEASUREMENT, FIGURE.replace('"title"', 'r"$\\frac{$"'), CLAIM)
+def test_a_formula_that_does_not_end_is_told(task_file: Own) -> None:
+    status, output, errors = task_file.run(HEAD, MEASUREMENT, FIGURE.replace('"title"', 'r"$\\frac{$"'), CLAIM)
     assert (status, "picture of own cannot be drawn" in " ".join(errors.split()), "holds" in output) == (2, True, True)
 
 
-def test_one_claim_or_figure_that_raises_leaves_the_others(own: Own) -> None:
+def test_one_claim_or_figure_that_raises_leaves_the_others(task_file: Own) -> None:
     broken = FIGURE.replace("def picture", "def other").replace("sheet = Sheet()", "raise ValueError('no')")
-    status, output, errors = own.run(
+    status, output, errors = task_file.run(
         HEAD, MEASUREMENT, broken, FIGURE, CLAIM.replace("results[means]", "1 / 0, results"), SECOND
     )
     assert status == 2
@@ -241,7 +243,7 @@ def test_one_claim_or_figure_that_raises_leaves_the_others(own: Own) -> None:
         ["the", "figure"],
         ["own/A", "cannot"],
     ]
-    status, output, errors = own.run(
+    status, output, errors = task_file.run(
         HEAD,
         MEASUREMENT,
         CLAIM.replace("results[means]", "1 / 0, results"),
@@ -253,18 +255,18 @@ def test_one_claim_or_figure_that_raises_leaves_the_others(own: Own) -> None:
     assert (status, "own/A cannot be judged" in errors) == (2, True)
 
 
-def test_debug_shows_where_an_error_comes_from(own: Own) -> None:
+def test_debug_shows_where_an_error_comes_from(task_file: Own) -> None:
     broken = MEASUREMENT.replace("float(seed)", "1 / 0")
-    assert "Traceback" not in own.run(HEAD, broken)[2]
-    errors = own.run(HEAD, broken, options=("--debug",))[2]
+    assert "Traceback" not in task_file.run(HEAD, broken)[2]
+    errors = task_file.run(HEAD, broken, options=("--debug",))[2]
     assert "Traceback" in errors
     assert '    return {"mean": 1 / 0}' in errors
 
 
-def test_what_a_file_prints_is_no_verdict(own: Own) -> None:
+def test_what_a_file_prints_is_no_verdict(task_file: Own) -> None:
     prints = MEASUREMENT.replace("    return", "    print('hello')\n    return")
     claim = CLAIM.replace("    return", "    print('again')\n    return")
-    _, output, errors = own.run(HEAD, prints, claim, command="check", options=("--json",))
+    _, output, errors = task_file.run(HEAD, prints, claim, command="check", options=("--json",))
     assert [record["id"] for record in json.loads(output)] == ["own/A"]
     assert "hello" in errors
     assert "again" in errors
@@ -272,50 +274,50 @@ def test_what_a_file_prints_is_no_verdict(own: Own) -> None:
 
 @pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)"])
 @pytest.mark.parametrize("place", ["measurement", "claim", "file"])
-def test_a_file_cannot_end_the_command(own: Own, end: str, place: str) -> None:
+def test_a_file_cannot_end_the_command(task_file: Own, end: str, place: str) -> None:
     inside = f"    import os, sys\n    {end}\n    return"
     measurement = MEASUREMENT.replace("    return", inside) if place == "measurement" else MEASUREMENT
     claim = CLAIM.replace("    return", inside) if place == "claim" else CLAIM
-    status, _, errors = own.run(HEAD, measurement, claim, f"import os, sys\n{end}\n" if place == "file" else "")
+    status, _, errors = task_file.run(HEAD, measurement, claim, f"import os, sys\n{end}\n" if place == "file" else "")
     assert (status, "exit" in errors.lower()) == (2, True)
 
 
 @pytest.mark.parametrize("place", ["measurement", "claim", "file"])
-def test_what_is_raised_may_be_no_exception(own: Own, place: str) -> None:
+def test_what_is_raised_may_be_no_exception(task_file: Own, place: str) -> None:
     inside = "    raise GeneratorExit\n    return"
     measurement = MEASUREMENT.replace("    return", inside) if place == "measurement" else MEASUREMENT
     claim = CLAIM.replace("    return", inside) if place == "claim" else CLAIM
-    status, _, errors = own.run(HEAD, measurement, claim, "raise GeneratorExit\n" if place == "file" else "")
+    status, _, errors = task_file.run(HEAD, measurement, claim, "raise GeneratorExit\n" if place == "file" else "")
     assert (status, "GeneratorExit" in errors, "Traceback" in errors) == (2, True, False)
 
 
-def test_one_sample_of_several_seeds_is_a_mistake(own: Own) -> None:
+def test_one_sample_of_several_seeds_is_a_mistake(task_file: Own) -> None:
     claim = CLAIM.replace("return Evidence", "return Evidence.over_seeds([1.0], '<=', 2.0, 'b') or Evidence")
-    status, _, errors = own.run(HEAD, MEASUREMENT, claim)
+    status, _, errors = task_file.run(HEAD, MEASUREMENT, claim)
     assert (status, "own/A: its evidence rests on one sample, although" in errors) == (2, True)
-    assert own.run(HEAD, MEASUREMENT, claim, options=("--seeds", "1"))[0] == 0
+    assert task_file.run(HEAD, MEASUREMENT, claim, options=("--seeds", "1"))[0] == 0
 
 
-def test_numbers_in_another_order_of_bytes_are_kept(own: Own) -> None:
+def test_numbers_in_another_order_of_bytes_are_kept(task_file: Own) -> None:
     big = MEASUREMENT.replace("float(seed)", 'np.array([1.5, 2.5], ">f8")')
     for _ in range(2):
-        status, _, errors = own.run(HEAD, big, CLAIM)
+        status, _, errors = task_file.run(HEAD, big, CLAIM)
         assert (status, "cannot be used" in errors) == (0, False)
 
 
-def test_markup_in_words_is_no_markup(own: Own) -> None:
+def test_markup_in_words_is_no_markup(task_file: Own) -> None:
     words = [HEAD.replace('"T"', '"[/red]"'), MEASUREMENT, CLAIM.replace('"w"', '"[/red]"').replace('"c"', '"[/b]"')]
-    assert own.run(*words)[0] == 0
+    assert task_file.run(*words)[0] == 0
 
 
-def test_errors_that_cannot_be_sent_between_processes_are_told(own: Own) -> None:
+def test_errors_that_cannot_be_sent_between_processes_are_told(task_file: Own) -> None:
     odd = MEASUREMENT.replace(
         "    return",
         "    class Odd(Exception):\n        def __init__(self, one, two): self.it = lambda: 1\n    raise Odd(1, 2)\n    return",
     )
-    own.run(HEAD, odd)
-    task = load(own.folder / "own.py")
-    job = Results(task, task.config("ci"), Session(own.folder)).jobs([task.measurements["means"]])[0]
+    task_file.run(HEAD, odd)
+    task = load(task_file.folder / "own.py")
+    job = Results(task, task.config("ci"), Session(task_file.folder)).jobs([task.measurements["means"]])[0]
     with pytest.raises(Failed, match=r"own.py, line 15, Odd: \(1, 2\)"):
         execute(job, None, None, None)
 
@@ -353,8 +355,8 @@ class Every:
 
 
 def test_configurations_survive_the_journey_to_a_worker() -> None:
-    there = config_from_dict(Every, json.loads(json.dumps(plain(Every()))))
-    assert repr(there).replace("number=3", f"number={np.int64(3)!r}") == repr(Every())
+    arrived = config_from_dict(Every, json.loads(json.dumps(plain(Every()))))
+    assert repr(arrived).replace("number=3", f"number={np.int64(3)!r}") == repr(Every())
     check_config(Every())
 
 
@@ -392,29 +394,29 @@ def prompts(source, batch, dimension):
     ],
 )
 def test_what_a_file_registers_is_checked_before_anything_is_measured(
-    own: Own, command: str, right: str, wrong: str, sentence: str
+    task_file: Own, command: str, right: str, wrong: str, sentence: str
 ) -> None:
-    status, _, errors = own.run(HEAD, GENERATOR.replace(right, wrong), MEASUREMENT, CLAIM, command=command)
+    status, _, errors = task_file.run(HEAD, GENERATOR.replace(right, wrong), MEASUREMENT, CLAIM, command=command)
     assert (status, sentence in errors) == (2, True)
-    assert not (own.folder / "results").exists()
+    assert not (task_file.folder / "results").exists()
 
 
-def test_what_a_file_registers_may_be_right(own: Own) -> None:
-    assert own.run(HEAD, GENERATOR, MEASUREMENT, CLAIM)[0] == 0
+def test_what_a_file_registers_may_be_right(task_file: Own) -> None:
+    assert task_file.run(HEAD, GENERATOR, MEASUREMENT, CLAIM)[0] == 0
 
 
-def test_a_file_may_import_what_lies_beside_it(own: Own) -> None:
-    (own.folder / "helper_of_own.py").write_text("answer = 42.0\n", encoding="utf-8")
+def test_a_file_may_import_what_lies_beside_it(task_file: Own) -> None:
+    (task_file.folder / "helper_of_own.py").write_text("answer = 42.0\n", encoding="utf-8")
     text = MEASUREMENT.replace("float(seed)", "answer"), CLAIM.replace("<=", ">=")
-    assert own.run(HEAD, "from helper_of_own import answer\n", *text)[0] == 1  # its control is not rejected
+    assert task_file.run(HEAD, "from helper_of_own import answer\n", *text)[0] == 1  # its control is not rejected
 
 
-def test_a_configuration_that_refuses_is_told_with_its_line(own: Own) -> None:
+def test_a_configuration_that_refuses_is_told_with_its_line(task_file: Own) -> None:
     checked = HEAD.replace(
         "    size: int = 2",
         "    size: int = 2\n    def __post_init__(self):\n        if self.size > 5: raise ValueError('too large')",
     )
-    assert own.run(checked, MEASUREMENT, CLAIM)[0] == 0
-    status, _, errors = own.run(checked, MEASUREMENT, CLAIM, options=("--size", "9"))
+    assert task_file.run(checked, MEASUREMENT, CLAIM)[0] == 0
+    status, _, errors = task_file.run(checked, MEASUREMENT, CLAIM, options=("--size", "9"))
     assert status == 2
     assert errors == "lab: these options make no configuration: own.py, line 10, ValueError: too large\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ TINY = PROJECT / "tests" / "examples" / "tiny.py"
 
 
 LECTURES = [task for task in TASKS if task.place == "tasks"]
-# A kernel starts for each: a few notebooks are executed for each commit, all of them by `lab notebooks`.
+# A kernel starts for each: a few notebooks are executed for each commit, all of them by `make notebooks`.
 EXECUTED = 4
 SHARE = sorted(LECTURES, key=lambda task: hashlib.sha256(f"{again.commit()} {task.key}".encode()).hexdigest())[
     :EXECUTED
@@ -37,7 +38,7 @@ SHARE = sorted(LECTURES, key=lambda task: hashlib.sha256(f"{again.commit()} {tas
 def test_notebook_is_the_twin_of_its_file(task: Task) -> None:
     committed = nbformat.read(task.file.with_suffix(".ipynb"), as_version=4)
     source = notebooks.of_file(task.file)
-    stale = f"run `lab notebooks {task.key}`"
+    stale = f"run `python -m lab.notebooks {task.key}`"
     assert [cell.source for cell in committed.cells] == [cell.source for cell in source.cells], stale
     assert_shows_results(task, committed)
 
@@ -49,7 +50,7 @@ def test_notebook_is_the_twin_of_its_file(task: Task) -> None:
 def test_notebook_executes(results: dict, task: Task, monkeypatch) -> None:
     written: dict[str, bytes] = {}
     monkeypatch.setattr(notebooks, "write", lambda path, content: written.update({str(path): content}))
-    notebooks.execute(task, Session())
+    notebooks.execute(task, Session(), task.file.parent)
     assert_shows_results(task, nbformat.reads(next(iter(written.values())).decode(), as_version=4))
 
 
@@ -84,6 +85,21 @@ def test_a_file_of_ones_own_is_a_notebook_of_the_results_it_is_given(tmp_path: P
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_readers_notebook_of_a_task_of_the_lab_is_no_tracked_file(tmp_path: Path, monkeypatch, capsys) -> None:
+    task = min(LECTURES, key=lambda task: len(task.claims))
+    committed = task.file.with_suffix(".ipynb").read_bytes()
+    monkeypatch.setattr("lab.cli.ensure", lambda *_: None)  # what ships, whatever its key
+    monkeypatch.setattr("lab.cli._check_own", lambda *_: None)
+    assert main(["notebooks", task.key, "--results", str(tmp_path)]) == 0, capsys.readouterr().err
+    (written,) = tmp_path.rglob("*.ipynb")
+    assert written == tmp_path / task.key / "notebook" / f"{task.file.stem}.ipynb"
+    assert task.file.with_suffix(".ipynb").read_bytes() == committed
+    links = re.findall(r"\]\(([^)]*\.png)\)", written.read_text(encoding="utf-8"))
+    assert links
+    assert all((written.parent / link).is_file() for link in links)
+
+
 def test_a_folder_where_no_notebook_can_be_written_is_said_before_the_work(tmp_path: Path, monkeypatch, capsys) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -102,7 +118,7 @@ def test_a_kernel_that_cannot_start_is_one_sentence(tmp_path: Path, monkeypatch)
     with pytest.raises(
         LabError, match="the notebook of tiny cannot be executed .AssertionError: no message.; see that"
     ):
-        notebooks.execute(load(TINY), Session(tmp_path))
+        notebooks.execute(load(TINY), Session(tmp_path), tmp_path)
 
 
 def test_a_cell_may_differ_from_its_file_in_layout_only(monkeypatch) -> None:

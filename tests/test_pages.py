@@ -138,7 +138,7 @@ def damaged(record: dict) -> Iterator[dict]:
         for name in record:
             yield {key: value for key, value in (record | {"relation": relation}).items() if key != name}
             yield from (record | {"relation": relation, name: odd} for odd in ODD)
-    yield from (record | {"controls": [one]} for one in CONTROLS)
+    yield from (record | {"controls": [control]} for control in CONTROLS)
 
 
 def refused(victim: Task, sentence: str) -> list[dict]:
@@ -154,12 +154,12 @@ def refused(victim: Task, sentence: str) -> list[dict]:
 def test_an_odd_record_is_refused_in_one_sentence_or_shown(tmp_path: Path, monkeypatch) -> None:
     victim = kept_beside(tmp_path / "claims.json", monkeypatch)
     records = json.loads((PROJECT / "evidence" / victim.key / "claims.json").read_text(encoding="utf-8"))
-    for one in damaged(records[0]):
-        (tmp_path / "claims.json").write_text(json.dumps([one, *records[1:]]), encoding="utf-8")
-        found = refused(victim, r".*claims\.json is of no use \(.*\); run `lab reproduce .*` to write it anew")
-        report.markdown_table(found, victim)
-        assert all(report.same_findings(each, each) for each in found)
-        if found:
+    for record in damaged(records[0]):
+        (tmp_path / "claims.json").write_text(json.dumps([record, *records[1:]]), encoding="utf-8")
+        shown = refused(victim, r".*claims\.json is of no use \(.*\); run `lab reproduce .*` to write it anew")
+        report.markdown_table(shown, victim)
+        assert all(report.same_findings(record, record) for record in shown)
+        if shown:
             assert all(type(chance) is float for chance in replication.chances_of([victim]).values())
 
 

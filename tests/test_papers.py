@@ -26,7 +26,7 @@ def test_every_title_of_the_census_is_there_once() -> None:
 
 def test_papers_stand_sorted_in_their_families() -> None:
     for _, group in coverage.by_family(coverage.coverage()):
-        keys = [one.entry.paper.key for one in group]
+        keys = [covered.entry.paper.key for covered in group]
         assert keys == sorted(keys)
 
 
@@ -42,17 +42,17 @@ def test_every_claim_names_a_paper_that_is_there() -> None:
 
 
 def test_a_sheet_stands_where_claims_test_the_paper_and_only_there() -> None:
-    for one in coverage.coverage():
-        assert bool(one.verdicts) == bool(one.entry.sheet), one.entry.paper.key
-        assert not one.verdicts or one.entry.sheet in one.sheets
+    for covered in coverage.coverage():
+        assert bool(covered.verdicts) == bool(covered.entry.sheet), covered.entry.paper.key
+        assert not covered.verdicts or covered.entry.sheet in covered.sheets
 
 
 def test_every_claim_is_counted_once() -> None:
     """A sentence that was not reproduced is neither held nor refuted."""
-    for one in coverage.coverage():
-        counted = [int(number) for number in re.findall(r"(\d+) ", one.sentence.partition(": ")[2])]
-        assert not one.verdicts or sum(counted) == len(one.verdicts), one.sentence
-        assert sum(one.record()["claims"].values()) == len(one.verdicts)
+    for covered in coverage.coverage():
+        counted = [int(number) for number in re.findall(r"(\d+) ", covered.sentence.partition(": ")[2])]
+        assert not covered.verdicts or sum(counted) == len(covered.verdicts), covered.sentence
+        assert sum(covered.record()["claims"].values()) == len(covered.verdicts)
 
 
 def test_the_page_is_generated() -> None:

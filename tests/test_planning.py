@@ -42,7 +42,7 @@ def run(tmp_path: Path, capsys: Any) -> Any:
 def test_only_what_is_named_is_made(run: Any, name: str, measured: set[str], drawn: int, judged: int) -> None:
     status, out, _ = run("--only", name)
     assert status == 0
-    assert {one.name for one in run.results.iterdir() if one.is_dir()} - {"figures"} == measured
+    assert {path.name for path in run.results.iterdir() if path.is_dir()} - {"figures"} == measured
     assert (out.count("drew "), f"{judged} of {judged} verdicts" in out) == (drawn, judged > 0)
 
 
@@ -75,12 +75,12 @@ def test_a_plan_measures_nothing_and_knows_the_last_time(run: Any) -> None:
     changed = shutil.copy(run.file, run.file.with_name("changed.py"))
     task = load(Path(changed))
     (planned,) = [
-        one
-        for one in planning.plan(
+        planned
+        for planned in planning.plan(
             [Results(task, task.config("ci"), Session(run.results.parent))],
             {task.key: planning.Chosen.everything(task)},
         )
-        if one.measurement == "means"
+        if planned.measurement == "means"
     ]
     assert (planned.missing, planned.known) == (6, 6)
     assert planned.seconds is not None
@@ -108,13 +108,13 @@ def test_a_claim_of_a_file_is_shown_and_judged_by_its_name(run: Any) -> None:
 
 def test_a_file_may_have_a_budget_of_its_own(run: Any) -> None:
     text = run.file.read_text(encoding="utf-8")
-    own = run.file.with_name("budget.py")
-    own.write_text(
+    file = run.file.with_name("budget.py")
+    file.write_text(
         text.replace('"paper": Config(size=1000)},\n', '"paper": Config(size=1000)},\n    judgements=4,\n'),
         encoding="utf-8",
     )
-    assert load(own).claims["tiny/A1"].allowance == statistics.FALSE_ALARM_BUDGET / 4
-    assert main(["run", str(own), "--workers", "1", "--results", str(run.results), "--only", "A*"]) == 0
+    assert load(file).claims["tiny/A1"].allowance == statistics.FALSE_ALARM_BUDGET / 4
+    assert main(["run", str(file), "--workers", "1", "--results", str(run.results), "--only", "A*"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,10 @@ def test_a_file_may_have_a_budget_of_its_own(run: Any) -> None:
 )
 def test_a_budget_must_be_enough(run: Any, number: str, sentence: str, capsys: Any) -> None:
     text = run.file.read_text(encoding="utf-8")
-    own = run.file.with_name(f"budget_{number}.py")
-    own.write_text(
+    file = run.file.with_name(f"budget_{number}.py")
+    file.write_text(
         text.replace('"paper": Config(size=1000)},\n', f'"paper": Config(size=1000)}},\n    judgements={number},\n'),
         encoding="utf-8",
     )
-    assert main(["check", str(own), "--workers", "1", "--results", str(run.results)]) == 2
+    assert main(["check", str(file), "--workers", "1", "--results", str(run.results)]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())

@@ -63,7 +63,7 @@ def test_means_near_a_law(mean: float) -> None:
 
 def test_few_samples_promise_less_than_many_of_the_same_room() -> None:
     few, many = (Evidence.over_seeds(unit(samples, 3.0), ">", 0.0, "") for samples in (8, 64))
-    room = [one.parts[0].clears(statistics.SHARE) for one in (few, many)]
+    room = [evidence.parts[0].clears(statistics.SHARE) for evidence in (few, many)]
     assert room == [False, True]
     few = Evidence.over_seeds(unit(8, 6.0), ">", 0.0, "")  # the interval clears the bound, and eight others may not
     assert few.parts[0].clears(statistics.SHARE)

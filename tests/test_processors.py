@@ -54,8 +54,8 @@ print(json.dumps({"kind": torch.backends.cpu.get_cpu_capability(), "records": re
 
 def has(kind: str) -> bool:
     """Whether this processor is of a kind, or of a newer one that can stand in for it."""
-    own = torch.backends.cpu.get_cpu_capability().lower()
-    return own in ORDER and ORDER.index(kind) <= ORDER.index(own)
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    return capability in ORDER and ORDER.index(kind) <= ORDER.index(capability)
 
 
 def measured(kind: str, results: Path) -> dict[str, Any]:
@@ -64,25 +64,25 @@ def measured(kind: str, results: Path) -> dict[str, Any]:
     command = [sys.executable, "-c", MEASURE, str(file), str(results / kind)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert found["kind"].lower() == kind
-    return found
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert report["kind"].lower() == kind
+    return report
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> dict[str, dict[str, Any]]:
+def reports(tmp_path_factory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("processors")
     return {kind: measured(kind, folder) for kind in KINDS if has(kind)}
 
 
 @pytest.mark.skipif(not has("avx2"), reason="this processor has one kind of instructions only")
-def test_the_kinds_do_differ(found: dict) -> None:
+def test_the_kinds_do_differ(reports: dict) -> None:
     """Otherwise the other tests would show nothing."""
-    assert len({tuple(one["after"]) for one in found.values()}) > 1
+    assert len({tuple(report["after"]) for report in reports.values()}) > 1
 
 
-def test_verdicts_are_the_same_under_every_kind_of_processor(found: dict) -> None:
-    for kind, one in found.items():
-        for record in one["records"]:
+def test_verdicts_are_the_same_under_every_kind_of_processor(reports: dict) -> None:
+    for kind, report in reports.items():
+        for record in report["records"]:
             assert record["verdict"] == "holds", (kind, record)
             assert all(control["rejected"] for control in record["controls"]), (kind, record)

@@ -66,7 +66,9 @@ def test_what_is_named_with_only_may_do_without_it() -> None:
 
 
 def test_nothing_is_measured_before_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = main(["run", "attention-masks/random-networks", "--gains", "2", "4", "--results", str(tmp_path / "results")])
-    assert told == 2
+    status = main(
+        ["run", "attention-masks/random-networks", "--gains", "2", "4", "--results", str(tmp_path / "results")]
+    )
+    assert status == 2
     assert "leaves out what" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()

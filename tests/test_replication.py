@@ -27,13 +27,13 @@ def session(tmp_path: Path, monkeypatch) -> Session:
 
 
 def test_sampled_claims_are_judged_below_every_root(session: Session) -> None:
-    found = replication.replicate(task, session, [3, 1])
+    outcomes = replication.replicate(task, session, [3, 1])
     sampled = [
         claim.id
         for claim in task.claims.values()
         if judge(claim, Results(task, task.config("ci"), session)).evidence.sampled
     ]
-    assert found == {root: dict.fromkeys(sampled, "as expected") for root in ("3", "1")}
+    assert outcomes == {root: dict.fromkeys(sampled, "as expected") for root in ("3", "1")}
     assert sampled
     assert list(replication.outcomes(task)) == ["1", "3"]
     assert list(replication.replicate(task, session, [2])) == ["1", "3", "2"]
@@ -73,7 +73,7 @@ def test_an_opposite_verdict_is_told_from_an_inconclusive_one(session: Session) 
     good = judge(claim, Results(task, task.config("ci"), session))
     assert replication.outcome(good) == "as expected"
     assert replication.outcome(replace(good, claim=replace(claim, expected="refuted", condition="if"))) == "opposite"
-    accepted = tuple(replace(one, rejected=False) for one in good.controls)
+    accepted = tuple(replace(control, rejected=False) for control in good.controls)
     assert replication.outcome(replace(good, controls=accepted)) == "control not rejected"
 
 
@@ -118,10 +118,10 @@ def test_damaged_outcomes_of_one_task_leave_the_others(session: Session, tmp_pat
     assert list(replication.outcomes(task)) == ["1"]
 
 
-def replace_name(one: Task, folder: Path) -> Task:
+def replace_name(original: Task, folder: Path) -> Task:
     """The same task by another name, in a file below ``folder``."""
     file = folder / "other.py"
-    file.write_text(one.file.read_text(encoding="utf-8").replace('"tiny', '"other'), encoding="utf-8")
+    file.write_text(original.file.read_text(encoding="utf-8").replace('"tiny', '"other'), encoding="utf-8")
     return load(file)
 
 

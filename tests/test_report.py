@@ -59,9 +59,11 @@ def test_drift_is_told_from_noise(changes: dict, same: bool) -> None:
     ],
 )
 def test_digits_without_meaning_may_differ(changes: dict) -> None:
-    one = record(measured=1e-16, **changes)
+    stored = record(measured=1e-16, **changes)
     moved = {} if "controls" in changes else {"measured": 3e-15}
-    assert report.same_findings(one, one | moved | {"controls": [{"name": "c", "measured": 1.0, "rejected": True}]})
+    assert report.same_findings(
+        stored, stored | moved | {"controls": [{"name": "c", "measured": 1.0, "rejected": True}]}
+    )
 
 
 def test_a_count_of_mistakes_is_no_rounding_error() -> None:
@@ -115,8 +117,8 @@ def test_numbers_and_verdicts_are_whole_at_every_width(width: int) -> None:
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(report.terminal_table([odd], {"p/T1": "A statement of a few words that may wrap."}, "title", width))
     printed = console.export_text()
-    for whole in ("-6.49", "-6.65 to -6.32", "n = 12,345", "refuted", "(expected holds)"):
-        assert whole in (printed if width >= 110 else " ".join(printed.split()))
+    for text in ("-6.49", "-6.65 to -6.32", "n = 12,345", "refuted", "(expected holds)"):
+        assert text in (printed if width >= 110 else " ".join(printed.split()))
     assert "…" not in printed
     assert all(len(line) <= width for line in printed.splitlines())
     if width < 110:

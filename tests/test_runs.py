@@ -25,8 +25,8 @@ means, together = task.measurements["means"], task.measurements["together"]
 
 
 def results(folder: Path, preset: str = "ci", **changes) -> Results:
-    found = Results(task, task.config(preset), Session(folder, quiet=True))
-    return found.vary(**changes) if changes else found
+    unchanged = Results(task, task.config(preset), Session(folder, quiet=True))
+    return unchanged.vary(**changes) if changes else unchanged
 
 
 def files(folder: Path) -> list[Path]:
@@ -34,10 +34,10 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_measurements_have_the_seed_first(tmp_path: Path) -> None:
-    found = results(tmp_path)
-    assert found[means]["mean"].shape == (6,)
-    assert found[means]["scaled"].shape == (6, 2)
-    assert found[together]["first"].shape == (6,)
+    measured = results(tmp_path)
+    assert measured[means]["mean"].shape == (6,)
+    assert measured[means]["scaled"].shape == (6, 2)
+    assert measured[together]["first"].shape == (6,)
 
 
 def test_finished_measurements_are_not_taken_again(tmp_path: Path) -> None:
@@ -48,10 +48,12 @@ def test_finished_measurements_are_not_taken_again(tmp_path: Path) -> None:
 
 
 def test_what_a_claim_asks_of_another_part_is_taken_at_the_seeds_named(tmp_path: Path) -> None:
-    asked = Results(task, task.config("ci"), Session(tmp_path, quiet=True), (2, 5))
-    assert Results(task, task.config("ci"), asked.session)[means]["mean"].tolist() == asked[means]["mean"].tolist()
-    assert Results(task, task.config("ci"), asked.session).seeds(means) == (2, 5)
-    assert asked.vary(draws=7).seeds(means) == (2, 5)
+    measured = Results(task, task.config("ci"), Session(tmp_path, quiet=True), (2, 5))
+    assert (
+        Results(task, task.config("ci"), measured.session)[means]["mean"].tolist() == measured[means]["mean"].tolist()
+    )
+    assert Results(task, task.config("ci"), measured.session).seeds(means) == (2, 5)
+    assert measured.vary(draws=7).seeds(means) == (2, 5)
 
 
 def test_no_seed_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -134,10 +136,10 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
     def full(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    found = results(tmp_path)
+    measured = results(tmp_path)
     monkeypatch.setattr("lab.runs.write", full)
     with pytest.raises(LabError, match="disk is full"):
-        found[means]
+        measured[means]
 
 
 def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:

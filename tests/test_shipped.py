@@ -41,10 +41,10 @@ def edited(folder: Path, into: Path, change: Callable[[dict, dict], None]) -> Pa
 
 
 def test_what_is_shipped_is_not_measured(tmp_path: Path, evidence: Path, caplog) -> None:
-    found, fresh = reading(tmp_path, evidence), reading(tmp_path / "fresh", None)
-    assert np.array_equal(found[means]["scaled"], fresh[means]["scaled"])
+    stored, fresh = reading(tmp_path, evidence), reading(tmp_path / "fresh", None)
+    assert np.array_equal(stored[means]["scaled"], fresh[means]["scaled"])
     for measurement in (by_scale, together, cases):
-        xr.testing.assert_identical(found[measurement], fresh[measurement])
+        xr.testing.assert_identical(stored[measurement], fresh[measurement])
     assert files(tmp_path / "results") == []
     assert caplog.messages == []
 
@@ -72,8 +72,8 @@ def test_what_is_named_is_measured_again(
 
 
 def test_a_pack_gives_the_seeds_that_are_asked_for(tmp_path: Path, evidence: Path) -> None:
-    found = reading(tmp_path, evidence, (4, 1))[by_scale]
-    xr.testing.assert_identical(found, reading(tmp_path, evidence)[by_scale].sel(seed=[4, 1]))
+    dataset = reading(tmp_path, evidence, (4, 1))[by_scale]
+    xr.testing.assert_identical(dataset, reading(tmp_path, evidence)[by_scale].sel(seed=[4, 1]))
     assert files(tmp_path / "results") == []
 
 
@@ -127,8 +127,8 @@ def test_a_pack_that_cannot_be_used_is_said_once(
 ) -> None:
     folder = edited(evidence, tmp_path / "evidence", change)
     with caplog.at_level(logging.WARNING, "lab"):
-        found = reading(tmp_path, folder)[means]["mean"]
-    assert np.array_equal(found, reading(tmp_path, evidence)[means]["mean"])
+        values = reading(tmp_path, folder)[means]["mean"]
+    assert np.array_equal(values, reading(tmp_path, evidence)[means]["mean"])
     assert len(files(tmp_path / "results")) == measured
     (sentence,) = caplog.messages
     assert reason in sentence

@@ -35,14 +35,14 @@ numbers = itertools.count()
 def hashed(folder: Path, body: str, result: str, helper: str = "", monkeypatch=None) -> str:
     """Fingerprint of a measurement that returns ``result``, in a file of its own beside a module called HELPER."""
     number = next(numbers)
-    here = folder / f"place{number}"
-    here.mkdir()
+    place = folder / f"place{number}"
+    place.mkdir()
     name = "helper_of_a_user"
-    (here / f"{name}.py").write_text(helper, encoding="utf-8")
-    file = here / f"task{number}.py"
+    (place / f"{name}.py").write_text(helper, encoding="utf-8")
+    file = place / f"task{number}.py"
     text = HEAD + body + MEASURE.replace("RESULT", result)
     file.write_text(text.replace("HELPER", name), encoding="utf-8")
-    monkeypatch.syspath_prepend(str(here))
+    monkeypatch.syspath_prepend(str(place))
     sys.modules.pop(name, None)
     importlib.invalidate_caches()
     source.forget()
@@ -167,9 +167,9 @@ MADE = {
 @pytest.mark.parametrize("case", CODE)
 def test_an_edit_of_the_file_that_changes_a_number_changes_the_fingerprint(case: str, tmp_path, monkeypatch) -> None:
     body, result, before, after = CODE[case]
-    whole = body + MEASURE.replace("RESULT", result)
-    assert before in HEAD + whole, case
-    kept = hashed(tmp_path, body, result, monkeypatch=monkeypatch)
+    text = body + MEASURE.replace("RESULT", result)
+    assert before in HEAD + text, case
+    fingerprint = hashed(tmp_path, body, result, monkeypatch=monkeypatch)
     if before in body:
         edited = hashed(tmp_path, body.replace(before, after), result, monkeypatch=monkeypatch)
     elif before in result:
@@ -177,15 +177,15 @@ def test_an_edit_of_the_file_that_changes_a_number_changes_the_fingerprint(case:
     else:
         monkeypatch.setattr(sys.modules[__name__], "HEAD", HEAD.replace(before, after))
         edited = hashed(tmp_path, body, result, monkeypatch=monkeypatch)
-    assert kept != edited
+    assert fingerprint != edited
 
 
 @pytest.mark.parametrize("case", MODULE)
 def test_an_edit_of_a_module_of_the_user_changes_the_fingerprint(case: str, tmp_path, monkeypatch) -> None:
     body, result, before, after = MODULE[case]
-    found = [hashed(tmp_path, body, result, helper, monkeypatch) for helper in (before, after)]
-    assert found[0] != found[1]
-    assert hashed(tmp_path, body, result, f'"""Text."""\n{before}  # words', monkeypatch) == found[0]
+    fingerprints = [hashed(tmp_path, body, result, helper, monkeypatch) for helper in (before, after)]
+    assert fingerprints[0] != fingerprints[1]
+    assert hashed(tmp_path, body, result, f'"""Text."""\n{before}  # words', monkeypatch) == fingerprints[0]
 
 
 @pytest.mark.parametrize("case", PROSE)
@@ -208,11 +208,11 @@ def test_what_cannot_be_followed_is_refused(case: str, tmp_path, monkeypatch) ->
         hashed(tmp_path, body, result, monkeypatch=monkeypatch)
 
 
-def beside(here: Path, *tasks: str) -> tuple[Path, list[Path]]:
+def beside(folder: Path, *tasks: str) -> tuple[Path, list[Path]]:
     """A module of one number F, and files of tasks that import it as MODULE."""
-    module = here / f"edited_helper{next(numbers)}.py"
+    module = folder / f"edited_helper{next(numbers)}.py"
     module.write_text("F = 2.0", encoding="utf-8")
-    files = [here / f"edited{next(numbers)}.py" for _ in tasks]
+    files = [folder / f"edited{next(numbers)}.py" for _ in tasks]
     for file, body in zip(files, tasks, strict=True):
         file.write_text(HEAD + body.replace("MODULE", module.stem), encoding="utf-8")
     return module, files
@@ -244,7 +244,7 @@ def test_a_measurement_without_a_def_of_its_own_is_refused(way: str, tmp_path, m
 
 
 def test_relative_imports_of_a_package_count(tmp_path, monkeypatch) -> None:
-    found = []
+    fingerprints = []
     for value in ("2.0", "3.0"):
         folder = tmp_path / value / "package_of_a_user"
         folder.mkdir(parents=True)
@@ -254,8 +254,8 @@ def test_relative_imports_of_a_package_count(tmp_path, monkeypatch) -> None:
         monkeypatch.syspath_prepend(str(folder.parent))
         for name in [name for name in sys.modules if name.startswith("package_of_a_user")]:
             del sys.modules[name]
-        found.append(hashed(tmp_path, "from package_of_a_user.inner import A", "A", monkeypatch=monkeypatch))
-    assert found[0] != found[1]
+        fingerprints.append(hashed(tmp_path, "from package_of_a_user.inner import A", "A", monkeypatch=monkeypatch))
+    assert fingerprints[0] != fingerprints[1]
 
 
 def test_no_measurement_of_the_project_depends_on_storage_progress_or_pictures() -> None:

@@ -35,8 +35,8 @@ def test_interval_matches_scipy() -> None:
     ],
 )
 def test_a_smaller_share_widens_the_interval(spread: statistics.Spread) -> None:
-    whole, part = spread.interval(statistics.SHARE), spread.interval(statistics.SHARE / 100)
-    assert part[0] < whole[0] <= whole[1] <= part[1]
+    interval, wider = spread.interval(statistics.SHARE), spread.interval(statistics.SHARE / 100)
+    assert wider[0] < interval[0] <= interval[1] <= wider[1]
 
 
 @pytest.mark.parametrize("successes", [0, 3, 50])
@@ -66,9 +66,9 @@ def test_seeds_wanted_is_monotone(deviation: float, distance: float, factor: flo
     """More for a wider spread, a smaller distance, a smaller share."""
 
     def wanted(deviation: float, distance: float, share: float) -> int:
-        found = statistics.seeds_wanted(statistics.Student(0.0, deviation, 5), distance, share)
-        assert found is not None
-        return found
+        number = statistics.seeds_wanted(statistics.Student(0.0, deviation, 5), distance, share)
+        assert number is not None
+        return number
 
     base = wanted(deviation, distance, share)
     assert base <= wanted(factor * deviation, distance, share)
@@ -78,9 +78,9 @@ def test_seeds_wanted_is_monotone(deviation: float, distance: float, factor: flo
 
 def test_seeds_wanted_is_the_least_number() -> None:
     spread = statistics.Student(0.0, 1.0, 5)
-    found = statistics.seeds_wanted(spread, 0.7, 0.01)
-    assert found is not None
-    assert spread.at(found).interval(0.01)[1] <= 0.7 < spread.at(found - 1).interval(0.01)[1]
+    number = statistics.seeds_wanted(spread, 0.7, 0.01)
+    assert number is not None
+    assert spread.at(number).interval(0.01)[1] <= 0.7 < spread.at(number - 1).interval(0.01)[1]
     assert statistics.seeds_wanted(statistics.Binomial(5, 5), 0.05, 0.05) == 59
     assert statistics.seeds_wanted(spread, 1e-9) is None
 
@@ -107,8 +107,8 @@ def test_rounding_bound_holds_for_a_dot_product_and_not_much_more() -> None:
     x, y = rng.normal(size=(2, 500, 100)).astype(np.float32)
     exact = (x.astype(float) * y.astype(float)).sum(1)
     scale = (np.abs(x.astype(float) * y.astype(float))).sum(1).max()
-    found = np.einsum("ij,ij->i", x, y)
-    error = np.abs(found - exact).max()
+    products = np.einsum("ij,ij->i", x, y)
+    error = np.abs(products - exact).max()
     bound = statistics.rounding_bound(100, float(scale), np.float32)
     assert bound / 1000 < error <= bound
 

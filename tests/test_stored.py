@@ -31,11 +31,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_what_is_stored_is_told(root: Path, capsys) -> None:
-    found = survey(root, [str(TINY)])
-    (means,) = [one for one in found if one.measurement == "means"]
+    configurations = survey(root, [str(TINY)])
+    (means,) = [configuration for configuration in configurations if configuration.measurement == "means"]
     assert (means.configuration, means.members, means.state) == ("smoke", (0, 1, 2, 3, 4, 5), CURRENT)
     assert means.size == sum(file.stat().st_size for file in means.folder.iterdir())
-    assert {one.members for one in found if one.measurement == "square_of_sum"} == {("claimed",), ("halved",)}
+    assert {
+        configuration.members for configuration in configurations if configuration.measurement == "square_of_sum"
+    } == {("claimed",), ("halved",)}
     assert main(["results", str(TINY), "--results", str(root)]) == 0
     output = capsys.readouterr().out
     assert "0-5" in output
@@ -45,7 +47,10 @@ def test_what_is_stored_is_told(root: Path, capsys) -> None:
 
 
 def test_names_are_whole_on_a_narrow_terminal(root: Path) -> None:
-    long = [dataclasses.replace(one, task="a-sheet-of-a-long-name/" + 60 * "x") for one in survey(root, [str(TINY)])]
+    long = [
+        dataclasses.replace(configuration, task="a-sheet-of-a-long-name/" + 60 * "x")
+        for configuration in survey(root, [str(TINY)])
+    ]
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(table(long))
     printed = console.export_text()
@@ -54,11 +59,11 @@ def test_names_are_whole_on_a_narrow_terminal(root: Path) -> None:
 
 
 def test_stale_and_abandoned_work_is_swept_and_nothing_else(root: Path, monkeypatch) -> None:
-    means = next(one for one in survey(root, [str(TINY)]) if one.measurement == "means")
+    means = next(configuration for configuration in survey(root, [str(TINY)]) if configuration.measurement == "means")
     abandoned = means.folder.parent / ("0" * 16) / "seeds-0.unfinished"
     fresh = means.folder.parent / ("1" * 16) / "seeds-0.unfinished"
-    here = means.folder / "seeds-9.unfinished"
-    for folder in (abandoned, fresh, here):
+    current = means.folder / "seeds-9.unfinished"
+    for folder in (abandoned, fresh, current):
         folder.mkdir(parents=True)
         (folder / "place").write_text("x", encoding="utf-8")
     long_ago = time.time() - 2 * DAY
@@ -66,11 +71,11 @@ def test_stale_and_abandoned_work_is_swept_and_nothing_else(root: Path, monkeypa
     damaged = root / "tiny" / "means" / ("2" * 16)
     damaged.mkdir()
     (damaged / "seeds-0.safetensors").write_bytes(b"nothing")
-    found = survey(root, [str(TINY)])
-    assert {one.state for one in found if one.folder == damaged} == {DAMAGED}
-    assert prune(root, found)[-1].startswith("removed 2 of 6 configurations")
+    configurations = survey(root, [str(TINY)])
+    assert {configuration.state for configuration in configurations if configuration.folder == damaged} == {DAMAGED}
+    assert prune(root, configurations)[-1].startswith("removed 2 of 6 configurations")
     assert fresh.exists()
-    assert here.exists()
+    assert current.exists()
     assert means.folder.exists()
     assert not abandoned.exists()
     assert not damaged.exists()
@@ -78,11 +83,13 @@ def test_stale_and_abandoned_work_is_swept_and_nothing_else(root: Path, monkeypa
 
 def test_older_code_is_stale(root: Path, monkeypatch) -> None:
     task = load(TINY)
-    older = {name: dataclasses.replace(one, fingerprint="another") for name, one in task.measurements.items()}
+    older = {
+        name: dataclasses.replace(measurement, fingerprint="another") for name, measurement in task.measurements.items()
+    }
     monkeypatch.setattr(task, "measurements", older)
-    found = survey(root, [str(TINY)])
-    assert {one.state for one in found} == {OLD_CODE}
-    assert prune(root, found)[-1].startswith("removed 3 of 3 configurations")
+    configurations = survey(root, [str(TINY)])
+    assert {configuration.state for configuration in configurations} == {OLD_CODE}
+    assert prune(root, configurations)[-1].startswith("removed 3 of 3 configurations")
     assert not list(root.rglob("*.safetensors"))
 
 

@@ -16,8 +16,8 @@ names = st.lists(st.one_of(st.text(max_size=5), st.integers(0, 99)), max_size=3)
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(st.integers(0, 2**64), names, names)
 def test_streams_are_equal_exactly_when_their_paths_are(seed: int, first: tuple, second: tuple) -> None:
-    one, other = stream(seed, *first).rng().random(4), stream(seed, *second).rng().random(4)
-    assert np.array_equal(one, other) == (first == second)
+    draws, other_draws = stream(seed, *first).rng().random(4), stream(seed, *second).rng().random(4)
+    assert np.array_equal(draws, other_draws) == (first == second)
 
 
 def test_a_name_and_a_number_that_print_alike_are_different_streams() -> None:

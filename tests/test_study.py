@@ -42,12 +42,12 @@ def encode(drawn: RegressionPrompts) -> Batch:
     return {"tokens": tokens(drawn), "labels": drawn.y_query}
 
 
-def error(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
-    return (module(given["tokens"], mask)[:, :, EXAMPLES:, 0] - given["labels"]).square().mean((1, 2))
+def error(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
+    return (module(batch["tokens"], mask)[:, :, EXAMPLES:, 0] - batch["labels"]).square().mean((1, 2))
 
 
-def error_by_query(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
-    return (module(given["tokens"], mask)[:, :, EXAMPLES:, 0] - given["labels"]).square().mean(1)
+def error_by_query(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
+    return (module(batch["tokens"], mask)[:, :, EXAMPLES:, 0] - batch["labels"]).square().mean(1)
 
 
 def continuous(seeds: Sequence[int]) -> Transformer:
@@ -66,16 +66,16 @@ def watched(networks: Networks[Transformer]) -> dict[str, Tensor]:
 
 
 def fit(**changes: Any) -> Fitted[Transformer]:
-    given: dict[str, Any] = {"measure": watched, "measure_every": 2, "axes": {"by_query": {"query": range(QUERIES)}}}
-    return regression().fit(SEEDS, draw, HOW, **(given | changes))
+    options: dict[str, Any] = {"measure": watched, "measure_every": 2, "axes": {"by_query": {"query": range(QUERIES)}}}
+    return regression().fit(SEEDS, draw, HOW, **(options | changes))
 
 
 def assert_same_bits(fitted: Fitted[Transformer], trained: Trained[Transformer]) -> None:
     assert fitted.members == trained.members
-    for (name, one), (_, other) in zip(
+    for (name, parameter), (_, reference) in zip(
         fitted.module.named_parameters(), trained.module.named_parameters(), strict=True
     ):
-        assert torch.equal(one, other), name
+        assert torch.equal(parameter, reference), name
     shape = (len(fitted.seeds), len(fitted.study.arms))
     for name, values in trained.history.items():
         if name not in ("step", "learning_rate"):
@@ -84,12 +84,12 @@ def assert_same_bits(fitted: Fitted[Transformer], trained: Trained[Transformer])
 
 
 def test_a_regression_study_is_the_training_written_by_hand() -> None:
-    def loss(module: Transformer, given: Batch, arms: tuple[str, ...]) -> Tensor:
-        return error(module, given, torch.stack([PATTERNS[arm] for arm in arms]))
+    def loss(module: Transformer, batch: Batch, arms: tuple[str, ...]) -> Tensor:
+        return error(module, batch, torch.stack([PATTERNS[arm] for arm in arms]))
 
     def evaluate(module: Transformer, members: tuple[Member, ...]) -> dict[str, Tensor]:
-        mask = torch.stack([PATTERNS[one.arm] for one in members])
-        rows = [encode(TESTS[one.seed]) for one in members]
+        mask = torch.stack([PATTERNS[member.arm] for member in members])
+        rows = [encode(TESTS[member.seed]) for member in members]
         return {
             "by_query": error_by_query(module, {key: torch.stack([row[key] for row in rows]) for key in rows[0]}, mask)
         }
@@ -110,10 +110,10 @@ def test_a_token_study_in_blocks_with_masks_of_the_prompts_is_the_training_writt
     def sequences(seed: int, number: int, count: int) -> Batch:
         return {"tokens": torch.from_numpy(stream(seed, "data", number).rng().integers(0, SYMBOLS, (count, 6)))}
 
-    def surprise(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
-        law, wanted = module(given["tokens"], mask)[:, :, :-1], given["tokens"][:, :, 1:]
-        each = F.cross_entropy(law.flatten(0, 2), wanted.flatten(), reduction="none")
-        return each.view(wanted.shape).mean((1, 2))
+    def surprise(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
+        law, wanted = module(batch["tokens"], mask)[:, :, :-1], batch["tokens"][:, :, 1:]
+        losses = F.cross_entropy(law.flatten(0, 2), wanted.flatten(), reduction="none")
+        return losses.view(wanted.shape).mean((1, 2))
 
     def pattern(arm: str, length: int) -> Tensor:
         return masks.prefix_lm(length, 2 if arm == "prefix" else 0)
@@ -121,34 +121,34 @@ def test_a_token_study_in_blocks_with_masks_of_the_prompts_is_the_training_writt
     def build(seeds: Sequence[int]) -> Transformer:
         return Transformer(SYMBOLIC, tuple(seeds))
 
-    def loss(module: Transformer, given: Batch, arms: tuple[str, ...]) -> Tensor:
-        return surprise(module, given, torch.stack([pattern(arm, given["tokens"].shape[2]) for arm in arms]))
+    def loss(module: Transformer, batch: Batch, arms: tuple[str, ...]) -> Tensor:
+        return surprise(module, batch, torch.stack([pattern(arm, batch["tokens"].shape[2]) for arm in arms]))
 
     members = [Member(seed, arm) for seed in SEEDS for arm in PATTERNS]
     trained = train(build, members, in_blocks(sequences, 4, 3), loss, HOW)
     arms = {
-        "prefix": lambda given: pattern("prefix", given["tokens"].shape[1]),
-        "causal": lambda given: pattern("causal", given["tokens"].shape[1]),
+        "prefix": lambda batch: pattern("prefix", batch["tokens"].shape[1]),
+        "causal": lambda batch: pattern("causal", batch["tokens"].shape[1]),
     }
     study = Study(build=build, arms=arms, encode=None, loss=surprise)
     fitted = study.fit(SEEDS, sequences, HOW, blocks=(4, 3))
     assert_same_bits(fitted, trained)
-    asked = sequences(0, 99, 7)
-    laws = fitted.predictor("prefix", 5)(asked["tokens"], torch.full((7,), 2))
-    expected = trained.module.select([2])(asked["tokens"][None], pattern("prefix", 6)).log_softmax(-1)[0]
+    prompts = sequences(0, 99, 7)
+    laws = fitted.predictor("prefix", 5)(prompts["tokens"], torch.full((7,), 2))
+    expected = trained.module.select([2])(prompts["tokens"][None], pattern("prefix", 6)).log_softmax(-1)[0]
     assert torch.equal(laws, expected)
-    assert fitted.predictor("prefix")(asked["tokens"], torch.full((7,), 2)).shape == (2, 7, 6, SYMBOLS)
+    assert fitted.predictor("prefix")(prompts["tokens"], torch.full((7,), 2)).shape == (2, 7, 6, SYMBOLS)
 
 
 def test_an_arm_may_be_told_something_else() -> None:
     def unrelated(drawn: RegressionPrompts) -> Batch:
         return {"tokens": encode(drawn)["tokens"].roll(1, 0), "labels": drawn.y_query}
 
-    def loss(module: Transformer, given: Batch, arms: tuple[str, ...]) -> Tensor:
+    def loss(module: Transformer, batch: Batch, arms: tuple[str, ...]) -> Tensor:
         kinds = ["other" if arm == "unrelated" else "own" for arm in arms]
-        seen = torch.stack([given[kind][row] for row, kind in enumerate(kinds)])
-        own = {"tokens": seen, "labels": given["labels"]}
-        return error(module, own, torch.stack([PATTERNS.get(arm, PATTERNS["causal"]) for arm in arms]))
+        inputs = torch.stack([batch[kind][row] for row, kind in enumerate(kinds)])
+        arm_batch = {"tokens": inputs, "labels": batch["labels"]}
+        return error(module, arm_batch, torch.stack([PATTERNS.get(arm, PATTERNS["causal"]) for arm in arms]))
 
     def batch(seed: int, step: int) -> Batch:
         drawn = draw(seed, step)
@@ -165,18 +165,18 @@ def test_what_is_asked_is_labelled_and_may_be_read_under_another_mask() -> None:
     assert (fitted.updates == HOW.steps).all()
     assert fitted.history["by_query"].dims == ("seed", "arm", "update", "query")
     assert fitted.history["update"].values.tolist() == [2, 4, 6]
-    own = fitted.ask(TESTS, error_by_query, query=range(QUERIES))
-    assert own.dims == ("seed", "arm", "query")
-    assert own["seed"].values.tolist() == list(SEEDS)
-    np.testing.assert_allclose(own, fitted.history["by_query"].sel(update=6), rtol=1e-5)
+    errors = fitted.ask(TESTS, error_by_query, query=range(QUERIES))
+    assert errors.dims == ("seed", "arm", "query")
+    assert errors["seed"].values.tolist() == list(SEEDS)
+    np.testing.assert_allclose(errors, fitted.history["by_query"].sel(update=6), rtol=1e-5)
     swapped = fitted.ask(TESTS, error, read={"prefix": "causal"})
     assert (swapped.sel(arm="causal") == fitted.ask(TESTS, error).sel(arm="causal")).all()
     for seed in SEEDS:
-        given = {key: values[None] for key, values in encode(TESTS[seed]).items()}
+        batch = {key: values[None] for key, values in encode(TESTS[seed]).items()}
         with torch.no_grad():
             module = fitted.module.select([fitted.place(seed, "prefix")])
             # One network alone is a matrix product of another shape: kernels may round it otherwise.
-            alone = error(module, given, PATTERNS["causal"]).item()
+            alone = error(module, batch, PATTERNS["causal"]).item()
             assert swapped.sel(seed=seed, arm="prefix").item() == pytest.approx(alone, rel=1e-5)
     everywhere = fitted.ask(TESTS, error, read="causal")
     assert (everywhere == fitted.ask(TESTS, error, read=PATTERNS["causal"])).all()
@@ -186,25 +186,25 @@ def test_what_is_asked_is_labelled_and_may_be_read_under_another_mask() -> None:
 
 def test_a_predictor_is_asked_like_a_closed_form() -> None:
     fitted, test = fit(), TESTS[3]
-    asked = (test.x_context, test.y_context, test.x_query)
-    one = fitted.predictor("prefix", 3)(*asked)
-    each = (one - test.y_query).square().mean().item()
-    assert each == pytest.approx(fitted.ask(test, error).sel(seed=3, arm="prefix").item(), rel=1e-5)
-    assert fitted.predictor("prefix")(*asked).shape == (2, 16, QUERIES)
-    read = fitted.predictor("prefix", 3, "causal")(*asked)
-    assert not torch.equal(read, one)
+    arguments = (test.x_context, test.y_context, test.x_query)
+    predictions = fitted.predictor("prefix", 3)(*arguments)
+    loss = (predictions - test.y_query).square().mean().item()
+    assert loss == pytest.approx(fitted.ask(test, error).sel(seed=3, arm="prefix").item(), rel=1e-5)
+    assert fitted.predictor("prefix")(*arguments).shape == (2, 16, QUERIES)
+    read = fitted.predictor("prefix", 3, "causal")(*arguments)
+    assert not torch.equal(read, predictions)
     shorter = fitted.predictor("prefix", 3, masks.in_context_prefix(2, QUERIES))
-    assert shorter(test.x_context[:, :2], test.y_context[:, :2], test.x_query).shape == one.shape
+    assert shorter(test.x_context[:, :2], test.y_context[:, :2], test.x_query).shape == predictions.shape
 
 
 def test_a_study_goes_on_from_another_and_knows_its_beginning() -> None:
     fitted = fit()
     before = fitted.study.untrained(SEEDS)
-    for one, other in zip(before.module.parameters(), continuous([3, 3, 5, 5]).parameters(), strict=True):
-        assert torch.equal(one, other)
+    for parameter, expected in zip(before.module.parameters(), continuous([3, 3, 5, 5]).parameters(), strict=True):
+        assert torch.equal(parameter, expected)
     later = Study(build=fitted.start("causal"), arms=PATTERNS, encode=encode, loss=error).untrained(SEEDS)
-    for mine, ended in zip(later.module.parameters(), fitted.module.parameters(), strict=True):
-        assert torch.equal(mine, ended[[1, 1, 3, 3]])
+    for started, ended in zip(later.module.parameters(), fitted.module.parameters(), strict=True):
+        assert torch.equal(started, ended[[1, 1, 3, 3]])
     same = Study(build=fitted.start(), arms=PATTERNS, encode=encode, loss=error).untrained(SEEDS)
     assert all(map(torch.equal, same.module.parameters(), fitted.module.parameters()))
 
@@ -212,17 +212,17 @@ def test_a_study_goes_on_from_another_and_knows_its_beginning() -> None:
 def test_networks_of_a_job_are_kept_and_read_again(tmp_path: Path) -> None:
     with context.job(context.JobContext(networks=tmp_path)):
         fitted = fit(name="first")
-    kept = tmp_path / "first.safetensors"
-    assert list(tmp_path.iterdir()) == [kept]
-    stored = load_model(kept, seed=5, arm="causal")
+    file = tmp_path / "first.safetensors"
+    assert list(tmp_path.iterdir()) == [file]
+    stored = load_model(file, seed=5, arm="causal")
     assert (stored.mask, stored.sign) == ("causal", 1)
-    given = {key: values[None] for key, values in encode(TESTS[5]).items()}
+    batch = {key: values[None] for key, values in encode(TESTS[5]).items()}
     with torch.no_grad():
-        again = error(stored.transformer, given, PATTERNS["causal"]).item()
+        again = error(stored.transformer, batch, PATTERNS["causal"]).item()
     # Alone, as it was read: the company of other networks changes the last digit.
     assert again == fitted.ask(TESTS, error, arms=["causal"]).sel(seed=5, arm="causal").item()
     with pytest.raises(LabError, match=r"holds 2 networks of seed None and arm 'causal'.*\(seed 5, arm 'prefix'\)"):
-        load_model(kept, arm="causal")
+        load_model(file, arm="causal")
 
 
 def test_a_disk_that_refuses_networks_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -232,9 +232,9 @@ def test_a_disk_that_refuses_networks_is_a_warning(tmp_path: Path, caplog: pytes
     assert "could not be written" in caplog.text
 
 
-def assert_same_values(one: Fitted[Transformer], other: Fitted[Transformer]) -> None:
-    assert all(map(torch.equal, one.module.parameters(), other.module.parameters()))
-    assert one.history.identical(other.history)
+def assert_same_values(first: Fitted[Transformer], second: Fitted[Transformer]) -> None:
+    assert all(map(torch.equal, first.module.parameters(), second.module.parameters()))
+    assert first.history.identical(second.history)
 
 
 def test_the_store_finds_results_beside_networks(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_an_interrupted_measurement_keeps_its_finished_trainings(tmp_path: Path)
             study.fit(SEEDS, noted("second", until), HOW, name="second"),
         ]
 
-    whole = measurement(100)
+    uninterrupted = measurement(100)
     with pytest.raises(KeyboardInterrupt), context.job(context.JobContext(scratch=tmp_path)):
         measurement(4)
     steps.clear()
@@ -288,8 +288,8 @@ def test_an_interrupted_measurement_keeps_its_finished_trainings(tmp_path: Path)
         again = measurement(100)
     assert {step for name, step in steps if name == "first"} == {0}  # its first batch, to know the run
     assert {step for name, step in steps if name == "second"} == {0, 4, 5}
-    for one, other in zip(whole, again, strict=True):
-        assert_same_values(one, other)
+    for expected, fitted in zip(uninterrupted, again, strict=True):
+        assert_same_values(expected, fitted)
 
 
 def test_mistakes_are_said_before_they_cost_a_training() -> None:

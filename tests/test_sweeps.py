@@ -23,14 +23,14 @@ def test_a_sweep_is_a_table_and_a_curve_and_is_cached(tmp_path: Path, capsys) ->
     # In two processes both sizes are under way at once.
     arguments = ["run", str(TINY), "--workers", "2", "--results", str(tmp_path), "--sweep", "size=4,8"]
     assert main(arguments) == 0
-    said = capsys.readouterr()
-    assert "size = 8" in said.out
+    captured = capsys.readouterr()
+    assert "size = 8" in captured.out
     (file,) = (tmp_path / "tiny" / "sweeps").rglob("size.csv")
     curve = pd.read_csv(file)
     assert set(curve["x"].dropna()) == {4, 8}  # the line of a bound has no place
     assert file.with_suffix(".png").stat().st_size > 1000
-    assert "bound" in said.out
-    assert "chosen before the draw" in " ".join(said.out.split())
+    assert "bound" in captured.out
+    assert "chosen before the draw" in " ".join(captured.out.split())
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("seeds-*.safetensors")}
     assert main([*arguments[:-1], "size=4,8,6"]) == 0
     assert {file: file.stat().st_mtime_ns for file in before} == before
@@ -46,7 +46,7 @@ def test_fields_of_every_kind_can_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "sentence"),
+    ("assignment", "sentence"),
     [
         (
             "sise=1",
@@ -60,9 +60,9 @@ def test_fields_of_every_kind_can_be_changed() -> None:
         ("size=4,5,4", "names size=4 twice"),
     ],
 )
-def test_mistakes_are_sentences_before_anything_is_measured(what: str, sentence: str, tmp_path: Path) -> None:
+def test_mistakes_are_sentences_before_anything_is_measured(assignment: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(LabError, match=sentence):
-        sweeps.sweep([TASK], [TASK.config("ci")], what, Session(tmp_path, quiet=True))
+        sweeps.sweep([TASK], [TASK.config("ci")], assignment, Session(tmp_path, quiet=True))
     assert not list(tmp_path.iterdir())
 
 
@@ -81,5 +81,5 @@ def test_places_are_numbers_where_all_values_are() -> None:
 
 def test_nothing_is_drawn_of_one_point(tmp_path: Path) -> None:
     record = {"measured": 1.0, "interval": None, "bound": 2.0, "samples": 1}
-    found = sweeps.Sweep("p", "f", ("1", "2"), (1.0, 2.0), {"p/A": (record, None)}, ())
-    assert sweeps.draw(found, tmp_path) is None
+    sweep = sweeps.Sweep("p", "f", ("1", "2"), (1.0, 2.0), {"p/A": (record, None)}, ())
+    assert sweeps.draw(sweep, tmp_path) is None

@@ -60,7 +60,7 @@ def test_a_measurement_can_have_a_root_of_its_own(tmp_path: Path) -> None:
 
 def test_what_a_claim_needs_is_read_from_its_source() -> None:
     check = task.claims["tiny/A1"].check
-    assert [one.name for one in task.needs(check)] == ["means"]
+    assert [measurement.name for measurement in task.needs(check)] == ["means"]
 
 
 # At the top level, where tasks are made: a worker of the suite has no file further up.
@@ -117,6 +117,6 @@ def test_an_ensemble_returns_one_row_a_seed(tmp_path: Path) -> None:
 
 
 def test_plain_measurements_get_a_seed_axis() -> None:
-    found = task.measurements["means"].measure(task.config("ci"), (3,))
-    assert found["mean"].shape == (1,)
-    assert found["scaled"].dtype == np.float64
+    arrays = task.measurements["means"].measure(task.config("ci"), (3,))
+    assert arrays["mean"].shape == (1,)
+    assert arrays["scaled"].dtype == np.float64

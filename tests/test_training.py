@@ -115,8 +115,8 @@ def test_linear_model_reaches_least_squares() -> None:
         for member in members:
             fixed = data(member.seed, 0)
             optimum = torch.linalg.lstsq(fixed["x"], fixed["y"].unsqueeze(-1)).solution.squeeze(-1)
-            found = trained.module.weight[trained.index(member.seed, "only")]
-            torch.testing.assert_close(found.detach(), optimum, atol=1e-6, rtol=0)
+            weight = trained.module.weight[trained.index(member.seed, "only")]
+            torch.testing.assert_close(weight.detach(), optimum, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
@@ -158,21 +158,21 @@ def test_agrees_with_a_plain_loop_over_one_model() -> None:
 
 
 def test_arms_of_a_seed_share_data_and_initial_weights() -> None:
-    asked: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def counted(seed: int, step: int) -> dict[str, Tensor]:
-        asked.append((seed, step))
+        calls.append((seed, step))
         return batch(seed, step)
 
-    seen: list[tuple[Tensor, Tensor, tuple[str, ...]]] = []
+    observed: list[tuple[Tensor, Tensor, tuple[str, ...]]] = []
 
     def watched(module: Attention, data: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
-        seen.append((module.value.detach().clone(), data["tokens"], arms))
+        observed.append((module.value.detach().clone(), data["tokens"], arms))
         return loss(module, data, arms)
 
     trained = train(Attention.build, MEMBERS, counted, watched, Optimisation(steps=3, learning_rate=0.1))
-    assert sorted(asked[1:]) == sorted((seed, step) for seed in (3, 1, 7) for step in range(3))  # first: for sizes
-    initial, data, arms = seen[0]
+    assert sorted(calls[1:]) == sorted((seed, step) for seed in (3, 1, 7) for step in range(3))  # first: for sizes
+    initial, data, arms = observed[0]
     assert arms == ("causal", "prefix") * 3
     assert all(torch.equal(tensor[0::2], tensor[1::2]) for tensor in (initial, data))
     assert not torch.equal(initial[0], initial[2])
@@ -208,12 +208,12 @@ def test_transformer_ensemble_equals_separate_runs() -> None:
 
     together = trained(MEMBERS, 6)
     assert together.history["loss"].shape == (1, 6)
-    for other in [trained(MEMBERS, 4), *(trained([member], 1) for member in MEMBERS[1:5:3])]:
-        places = [MEMBERS.index(member) for member in other.members]
-        for (_, found), (_, expected) in zip(
-            other.module.named_parameters(), together.module.select(places).named_parameters(), strict=True
+    for separate in [trained(MEMBERS, 4), *(trained([member], 1) for member in MEMBERS[1:5:3])]:
+        places = [MEMBERS.index(member) for member in separate.members]
+        for (_, parameter), (_, expected) in zip(
+            separate.module.named_parameters(), together.module.select(places).named_parameters(), strict=True
         ):
-            torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+            torch.testing.assert_close(parameter, expected, atol=1e-10, rtol=0)
     causal, prefix = (together.history["loss"][0, together.index(1, arm)] for arm in ("causal", "prefix"))
     assert causal != prefix
 
@@ -249,13 +249,13 @@ def test_a_schedule_ends_at_its_floor(schedule: str) -> None:
 
 
 def test_gradients_are_clipped_per_model() -> None:
-    one, two = nn.Parameter(torch.zeros(3, 2)), nn.Parameter(torch.zeros(3, 1, 1))
-    one.grad = torch.tensor([[3.0, 0.0], [0.3, 0.0], [0.0, 0.0]])
-    two.grad = torch.tensor([4.0, 0.4, 0.0]).view(3, 1, 1)
-    norms = clip_per_model([one, two], 1.0)
+    first, second = nn.Parameter(torch.zeros(3, 2)), nn.Parameter(torch.zeros(3, 1, 1))
+    first.grad = torch.tensor([[3.0, 0.0], [0.3, 0.0], [0.0, 0.0]])
+    second.grad = torch.tensor([4.0, 0.4, 0.0]).view(3, 1, 1)
+    norms = clip_per_model([first, second], 1.0)
     torch.testing.assert_close(norms, torch.tensor([5.0, 0.5, 0.0]))
-    torch.testing.assert_close(one.grad, torch.tensor([[0.6, 0.0], [0.3, 0.0], [0.0, 0.0]]))
-    torch.testing.assert_close(two.grad.flatten(), torch.tensor([0.8, 0.4, 0.0]))
+    torch.testing.assert_close(first.grad, torch.tensor([[0.6, 0.0], [0.3, 0.0], [0.0, 0.0]]))
+    torch.testing.assert_close(second.grad.flatten(), torch.tensor([0.8, 0.4, 0.0]))
 
 
 def test_chunks_are_small_balanced_and_seed_major() -> None:
@@ -311,15 +311,15 @@ def test_resumed_run_has_the_same_bits(tmp_path: Path, optimiser: str, size: int
         "evaluate_every": 4,
         "stop": stops_after_a_way,
     }
-    whole = run(**changes)
+    uninterrupted = run(**changes)
     with context.job(context.JobContext(scratch=tmp_path)):
         with pytest.raises(KeyboardInterrupt):
             run(batch=interrupted(after), **changes)
         assert (tmp_path / "train.safetensors").exists() == (after > 0)  # the first call only looks at sizes
         resumed = run(**changes)
-    assert_same_bits(whole, resumed)
+    assert_same_bits(uninterrupted, resumed)
     with context.job(context.JobContext(scratch=tmp_path)):  # the job was interrupted after this training
-        assert_same_bits(whole, run(batch=interrupted(1), **changes))
+        assert_same_bits(uninterrupted, run(batch=interrupted(1), **changes))
 
 
 def test_resuming_continues_instead_of_repeating(tmp_path: Path) -> None:
@@ -479,7 +479,7 @@ def test_wrong_uses_are_refused() -> None:
     with pytest.raises(LabError, match=r"no numbers under 'tokens', whose shape is \(0, 5, 3\); ask for at least 1"):
         run(batch=lambda *step: {name: value[:0] for name, value in batch(*step).items()})
     with pytest.raises(LabError, match="average over all axes"):
-        train(Attention.build, MEMBERS, batch, lambda *given: loss(*given).mean(), optimisation)
+        train(Attention.build, MEMBERS, batch, lambda *arguments: loss(*arguments).mean(), optimisation)
     with pytest.raises(LabError, match="Measurement 'loss'"):
         run(evaluate=lambda module, members: {"loss": module.value.sum((1, 2))})
     with pytest.raises(LabError, match="leading axis of 6 models"):
@@ -496,16 +496,16 @@ def test_progress_ends_at_one() -> None:
 
 
 def test_blocks_of_batches_are_the_draws_in_order() -> None:
-    asked: list[tuple[int, int, int]] = []
+    calls: list[tuple[int, int, int]] = []
 
     def draw(seed: int, number: int, prompts: int) -> dict[str, torch.Tensor]:
-        asked.append((seed, number, prompts))
+        calls.append((seed, number, prompts))
         return {"x": 1000 * seed + 100 * number + torch.arange(prompts)}
 
     batch = in_blocks(draw, 2, 3)
-    found = [batch(seed, step)["x"].tolist() for step in range(4) for seed in (0, 1)]
-    assert found[::2] == [[0, 1], [2, 3], [4, 5], [100, 101]]
-    assert found[1::2] == [[1000, 1001], [1002, 1003], [1004, 1005], [1100, 1101]]
+    batches = [batch(seed, step)["x"].tolist() for step in range(4) for seed in (0, 1)]
+    assert batches[::2] == [[0, 1], [2, 3], [4, 5], [100, 101]]
+    assert batches[1::2] == [[1000, 1001], [1002, 1003], [1004, 1005], [1100, 1101]]
     # Each block is drawn once, however many seeds take turns.
-    assert asked == [(0, 0, 6), (1, 0, 6), (0, 1, 6), (1, 1, 6)]
+    assert calls == [(0, 0, 6), (1, 0, 6), (0, 1, 6), (1, 1, 6)]
     assert batch(0, 1)["x"].tolist() == [2, 3]

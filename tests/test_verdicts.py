@@ -50,10 +50,10 @@ def fresh(
 ) -> dict[again.Name, Results]:
     """For each measurement of this run's share the results that it was measured again for, in a folder of their own."""
     use, exact = set[again.Name](), set[again.Name]()
-    for one in results.values():
-        judgements = [judged(one.task, claim) for claim in one.task.claims.values()]
-        use |= again.used(one.task, judgements, exact=False)
-        exact |= again.used(one.task, judgements, exact=True)
+    for measured in results.values():
+        judgements = [judged(measured.task, claim) for claim in measured.task.claims.values()]
+        use |= again.used(measured.task, judgements, exact=False)
+        exact |= again.used(measured.task, judgements, exact=True)
     seconds = {name: cost for name, cost in again.costs(results).items() if name in use}
     plan = again.plan(seconds, exact, again.commit())
     folder = tmp_path_factory.mktemp("fresh")
@@ -61,10 +61,13 @@ def fresh(
         # A folder that stays where the run is interrupted, so that the next one goes on; `make verify` removes it.
         plan, folder = again.Plan(tuple(sorted(seconds)), (), ()), PROJECT / "build" / "verify"
     session = Session(folder, workers=2, evidence=None)
-    found = {key: Results(one.task, one.config, session) for key, one in results.items()}
-    ensure([job for key, name in plan.again for job in found[key].jobs([found[key].task.measurements[name]])], session)
+    remeasured = {key: Results(measured.task, measured.config, session) for key, measured in results.items()}
+    ensure(
+        [job for key, name in plan.again for job in remeasured[key].jobs([remeasured[key].task.measurements[name]])],
+        session,
+    )
     tell(request.config, again.summary(plan))
-    return {(key, name): found[key] for key, name in plan.again}
+    return {(key, name): remeasured[key] for key, name in plan.again}
 
 
 @pytest.mark.parametrize(("task", "claim"), CLAIMS)
@@ -75,17 +78,17 @@ def test_claim(results: dict, judged: Callable, task: Task, claim: Claim) -> Non
         f"measured {evidence.measured:.6g} in {evidence.interval}, "
         f"required {evidence.requirement}: {evidence.bound_origin}"
     )
-    assert [one for one in judgement.controls if not one.rejected] == []
+    assert [control for control in judgement.controls if not control.rejected] == []
 
 
 def test_sampled_judgements_stay_within_the_false_alarm_budget(results: dict, judged: Callable) -> None:
     tasks = [measured.task for measured in results.values()]
-    made = [
+    evidences = [
         evidence
         for judgement in (judged(task, claim) for task in tasks for claim in task.claims.values())
         for evidence in (judgement.evidence, *(control.evidence for control in judgement.controls))
     ]
-    assert sum(evidence.sampled for evidence in made) <= statistics.JUDGEMENTS
+    assert sum(evidence.sampled for evidence in evidences) <= statistics.JUDGEMENTS
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
@@ -93,8 +96,8 @@ def test_committed_verdicts_are_what_is_measured(results: dict, judged: Callable
     stored = {record["id"]: record for record in report.stored_records(task)}
     assert list(stored) == list(task.claims)
     for claim in task.claims.values():
-        found = judged(task, claim)
-        assert report.same_findings(found.record(), stored[claim.id]), stored[claim.id]
+        judgement = judged(task, claim)
+        assert report.same_findings(judgement.record(), stored[claim.id]), stored[claim.id]
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
@@ -108,9 +111,9 @@ def test_fresh_measurements_agree_with_what_ships(
     session = next(iter(fresh.values())).session
     mixed = again.Mixed(results[task.key], Results(task, results[task.key].config, session), names, everything)
     for claim in task.claims.values():
-        if everything or names & {one.name for one in task.needs(claim.check)}:
-            found, kept = judge(claim, mixed).record(), judged(task, claim).record()
-            assert report.same_findings(found, kept), f"measured again: {found}\nshipped: {kept}"
+        if everything or names & {measurement.name for measurement in task.needs(claim.check)}:
+            record, stored = judge(claim, mixed).record(), judged(task, claim).record()
+            assert report.same_findings(record, stored), f"measured again: {record}\nshipped: {stored}"
 
 
 def test_shipped_evidence_is_what_the_code_measures() -> None:
@@ -146,7 +149,7 @@ def test_committed_figures_show_what_is_measured(results: dict, task: Task, name
 
 
 def test_figures_are_drawn_byte_for_byte_alike(results: dict, tmp_path) -> None:
-    task, name = next((one.task, name) for one in results.values() for name in one.task.figures)
+    task, name = next((measured.task, name) for measured in results.values() for name in measured.task.figures)
     for folder in ("one", "other"):
         figures.save(task.figures[name](results[task.key]), tmp_path / folder, name)
     for suffix in ("png", "csv"):

@@ -30,7 +30,7 @@ MODELS, STEPS, SHORT, SMALL = 8, 60, 9, 128  # the sizes of joint training at th
 def loop_sequences(batch: int, states: int, parents: Sequence[int], concentration: float) -> np.ndarray:
     """The definition, sequence by sequence and token by token."""
     rng = stream(0, "loop").rng()
-    found = []
+    sequences = []
     for _ in range(batch):
         transition = np.array([rng.dirichlet(np.full(states, concentration)) for _ in range(states)])
         system = np.concatenate([transition.T - np.eye(states), np.ones((1, states))])
@@ -39,8 +39,8 @@ def loop_sequences(batch: int, states: int, parents: Sequence[int], concentratio
         for parent in parents:
             row = law / law.sum() if parent == ROOT else transition[tokens[parent]]
             tokens.append(int(rng.choice(states, p=row)))
-        found.append([*tokens, int(rng.integers(states))])
-    return np.array(found)
+        sequences.append([*tokens, int(rng.integers(states))])
+    return np.array(sequences)
 
 
 def median_ratio(slow: Callable[[], object], fast: Callable[[], object]) -> float:

@@ -61,8 +61,10 @@ def seconds(work: Callable[[], object]) -> float:
 def report(name: str, slow: Callable[[], object], fast: Callable[[], object], required: float) -> None:
     """Print the ratio of median CPU times, taken in turns after one call of each."""
     pairs = [(seconds(slow), seconds(fast)) for _ in range(ROUNDS + 1)][1:]
-    found = statistics.median(one for one, _ in pairs) / statistics.median(two for _, two in pairs)
-    print(f"{name}: ratio {found:.1f} (required >= {required:g})", flush=True)
+    speedup = statistics.median(slow_seconds for slow_seconds, _ in pairs) / statistics.median(
+        fast_seconds for _, fast_seconds in pairs
+    )
+    print(f"{name}: ratio {speedup:.1f} (required >= {required:g})", flush=True)
 
 
 def main() -> None:
@@ -80,11 +82,11 @@ def main() -> None:
         20,
     )
     drawn = torch.from_numpy(stream(0, "sides").rng().standard_normal((2, 1, 1, 1, 512, 32)))
-    given, causal = {"query": drawn[0], "key": drawn[1]}, masks.causal(512)
+    streams, causal = {"query": drawn[0], "key": drawn[1]}, masks.causal(512)
     report(
         "512 tokens through a relation network without pre-norm against one with the pre-norm of pairs",
-        lambda: RelationNetwork("pairs").parallel(given, causal),
-        lambda: RelationNetwork("none").parallel(given, causal),
+        lambda: RelationNetwork("pairs").parallel(streams, causal),
+        lambda: RelationNetwork("none").parallel(streams, causal),
         20,
     )
 

@@ -118,10 +118,10 @@ def one_pair(rng: np.random.Generator) -> object:
     a = rng.integers(0, 10, LETTERS).tolist()
     b = list(a)
     for _ in range(int(rng.integers(1, LETTERS + 1))):
-        what, spot = int(rng.integers(3)), int(rng.integers(len(b)))
-        if what == 0:
+        operation, spot = int(rng.integers(3)), int(rng.integers(len(b)))
+        if operation == 0:
             b.insert(spot, int(rng.integers(10)))
-        elif what == 1 and len(b) > 1:
+        elif operation == 1 and len(b) > 1:
             del b[spot]
         else:
             b[spot] = int(rng.integers(10))
@@ -130,8 +130,8 @@ def one_pair(rng: np.random.Generator) -> object:
     for i in range(len(a)):
         row = [2 * (i + 1)]
         for j in range(len(b)):
-            kept = table[i][j] + 3 * (a[i] != b[j])
-            row.append(min(table[i][j + 1] + 2, row[j] + 2, kept))
+            substituted = table[i][j] + 3 * (a[i] != b[j])
+            row.append(min(table[i][j + 1] + 2, row[j] + 2, substituted))
         table.append(row)
     steps = [number for row in table[1:] for number in (*row[1:], 4)]
     row = [*a, 3, *b, 2, *steps, 2, table[-1][-1], 1]
@@ -180,16 +180,16 @@ def ratio(name: str, required: float, loop: Callable[[], object], batched: Calla
     loop()
     slow = (time.process_time() - start) / share
     batched()
-    taken = []
+    times = []
     for _ in range(ROUNDS):
         start = time.process_time()
         batched()
-        taken.append(time.process_time() - start)
-    found = slow / statistics.median(taken)
-    verdict = "ok" if found >= required else "TOO LOW"
+        times.append(time.process_time() - start)
+    speedup = slow / statistics.median(times)
+    verdict = "ok" if speedup >= required else "TOO LOW"
     print(
-        f"  {name:<44} {found:6.1f}  required >= {required:.0f}  {verdict:<8} "
-        f"({slow:.2f} -> {statistics.median(taken):.4f} s)",
+        f"  {name:<44} {speedup:6.1f}  required >= {required:.0f}  {verdict:<8} "
+        f"({slow:.2f} -> {statistics.median(times):.4f} s)",
         flush=True,
     )
 
@@ -208,8 +208,8 @@ def generators() -> None:
         "words over S5, 64 letters": (one_word, lambda: automata.words(source, FAST, table=table, length=WORD)),
         "formulas of depth 6": (one_formula, lambda: formulas.formulas(source, FAST, depth=DEPTH)),
     }
-    for name, (one, batched) in pairs.items():
-        ratio(name, 10, lambda one=one: [one(rng) for _ in range(SLOW)], batched, SLOW / FAST)  # type: ignore[misc]
+    for name, (draw, batched) in pairs.items():
+        ratio(name, 10, lambda draw=draw: [draw(rng) for _ in range(SLOW)], batched, SLOW / FAST)  # type: ignore[misc]
 
 
 def writing() -> None:

@@ -63,15 +63,15 @@ def _sizes(inputs: int | None, outputs: int, vocabulary: int | None = None) -> A
 def main() -> None:
     """Print the table, and the seconds that a model of 4 layers and width 64 takes on the headline task and on all prompts."""
     table = Table(title=f"true algorithm (rows) and algorithm named (columns), of {DRAWS} draws")
-    found = confusion(draws=DRAWS)
-    columns = list(dict.fromkeys(name for row in found.values() for name in row))
+    counts = confusion(draws=DRAWS)
+    columns = list(dict.fromkeys(name for row in counts.values() for name in row))
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
-    for truth, row in found.items():
+    for truth, row in counts.items():
         table.add_row(truth, *(str(row.get(name, 0)) for name in columns))
     Console().print(table)
-    right = sum(row[truth] for truth, row in found.items())
+    right = sum(row[truth] for truth, row in counts.items())
     print(
         f"named rightly: {right} of {DRAWS * len(TRUTHS)}{'' if right == DRAWS * len(TRUTHS) else '  BELOW WHAT IS REQUIRED'}"
     )

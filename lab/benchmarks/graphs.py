@@ -74,8 +74,8 @@ def fit(seeds: Sequence[int]) -> None:
 
     def loss(module: Transformer, batch: dict[str, Tensor], arms: tuple[str, ...]) -> Tensor:
         logits = module(batch["tokens"][..., :-1], mask)
-        found = F.cross_entropy(logits.flatten(0, 2), batch["tokens"][..., 1:].flatten(), reduction="none")
-        return found.view(len(arms), -1).mean(1)
+        losses = F.cross_entropy(logits.flatten(0, 2), batch["tokens"][..., 1:].flatten(), reduction="none")
+        return losses.view(len(arms), -1).mean(1)
 
     train(
         lambda chosen: Transformer(architecture, chosen),
@@ -107,11 +107,11 @@ def ratio(slow: Callable[[], object], fast: Callable[[], object]) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    for name, found, required in (
+    for name, speedup, required in (
         (f"{SEQUENCES} stepwise sequences drawn at once against a loop", ratio(loop, together), 10.0),
         (f"{MODELS} navigators as one ensemble against {MODELS} runs", ratio(apart, lambda: fit(range(MODELS))), 1.5),
     ):
-        print(f"{name}: ratio {found:.1f} (required >= {required:g})", flush=True)
+        print(f"{name}: ratio {speedup:.1f} (required >= {required:g})", flush=True)
 
 
 if __name__ == "__main__":

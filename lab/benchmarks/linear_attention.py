@@ -34,34 +34,34 @@ def prompt(length: int) -> dict[str, Tensor]:
     return {name: torch.from_numpy(rng.standard_normal(shape)).float() for name in ("query", "key", "value")}
 
 
-def chunked(given: dict[str, Tensor]) -> Tensor:
+def chunked(streams: dict[str, Tensor]) -> Tensor:
     """Normalised causal linear attention in chunks, whose gradient is two recurrences."""
     features = FEATURE_MAPS["elu"].map
-    return divided(causal_sums(features(given["query"]), features(given["key"]), augmented(given["value"])))
+    return divided(causal_sums(features(streams["query"]), features(streams["key"]), augmented(streams["value"])))
 
 
-def trained_on(form: Callable[[dict[str, Tensor]], Tensor], given: dict[str, Tensor]) -> None:
+def trained_on(form: Callable[[dict[str, Tensor]], Tensor], streams: dict[str, Tensor]) -> None:
     """One pass forward and backward."""
-    held = {name: value.clone().requires_grad_() for name, value in given.items()}
+    held = {name: value.clone().requires_grad_() for name, value in streams.items()}
     form(held).sum().backward()
 
 
-def generate_by_recurrence(given: dict[str, Tensor]) -> None:
+def generate_by_recurrence(streams: dict[str, Tensor]) -> None:
     """Every token once, through the state."""
     mixer = LinearAttention()
-    state = mixer.start(given)
-    for place in range(given["query"].shape[-2]):
-        token = at(given, place)
+    state = mixer.start(streams)
+    for place in range(streams["query"].shape[-2]):
+        token = at(streams, place)
         state = mixer.write(state, token)
         mixer.read(state, token)
 
 
-def generate_anew(given: dict[str, Tensor]) -> None:
+def generate_anew(streams: dict[str, Tensor]) -> None:
     """The masked form on all tokens so far, for every token."""
-    length, mixer = given["query"].shape[-2], LinearAttention()
-    seen = masks.causal(length)
+    length, mixer = streams["query"].shape[-2], LinearAttention()
+    mask = masks.causal(length)
     for end in range(1, length + 1):
-        mixer.parallel(between(given, 0, end), seen[:end, :end])
+        mixer.parallel(between(streams, 0, end), mask[:end, :end])
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -78,16 +78,17 @@ def least(work: Callable[[], object], repeats: int = REPEATS) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    given, seen, mixer = prompt(LENGTH), masks.causal(LENGTH), LinearAttention()
-    worst = float((chunked(given) - mixer.parallel(given, seen)).abs().max())
+    streams, mask, mixer = prompt(LENGTH), masks.causal(LENGTH), LinearAttention()
+    worst = float((chunked(streams) - mixer.parallel(streams, mask)).abs().max())
     assert worst < 1e-4, f"the two forms differ by {worst:.2g}"
-    forward = least(lambda: mixer.parallel(given, seen)) / least(lambda: chunked(given))
+    forward = least(lambda: mixer.parallel(streams, mask)) / least(lambda: chunked(streams))
     print(f"chunked against masked, {LENGTH} tokens, forward: ratio {forward:.1f} (required >= 10)", flush=True)
-    both = least(lambda: trained_on(lambda one: mixer.parallel(one, seen), given)) / least(
-        lambda: trained_on(chunked, given)
+    training = least(lambda: trained_on(lambda inputs: mixer.parallel(inputs, mask), streams)) / least(
+        lambda: trained_on(chunked, streams)
     )
     print(
-        f"chunked against masked, {LENGTH} tokens, forward and backward: ratio {both:.1f} (required >= 10)", flush=True
+        f"chunked against masked, {LENGTH} tokens, forward and backward: ratio {training:.1f} (required >= 10)",
+        flush=True,
     )
     for name, generate, lengths, required in (
         ("the recurrence", generate_by_recurrence, RECURRENT, "< 1.2"),

@@ -33,15 +33,15 @@ def seconds(work: Callable[[], object]) -> float:
 
 def queues(table: Table, tapes: int, window: int, cells: int = CELLS) -> np.ndarray:
     """Queues of random tapes [tape, symbol]."""
-    found = configurations(UNIVERSAL, random_tapes(stream(0, "tapes"), UNIVERSAL, tapes, cells))
-    return np.stack([table.codes(encode(UNIVERSAL, one, window)) for one in found])
+    starts = configurations(UNIVERSAL, random_tapes(stream(0, "tapes"), UNIVERSAL, tapes, cells))
+    return np.stack([table.codes(encode(UNIVERSAL, configuration, window)) for configuration in starts])
 
 
 def lag_systems(window: int) -> None:
     """Symbols a second, and the ratio to applying rules one by one to each queue."""
     table = compile_table(compiled(UNIVERSAL, window))
     starts = queues(table, TAPES, window)
-    words = [table.word(one) for one in starts[:PLAIN_TAPES]]
+    words = [table.word(queue) for queue in starts[:PLAIN_TAPES]]
     together = run_many(table, starts, 10)
     assert together.written.min() > 0
     written = 0
@@ -50,10 +50,10 @@ def lag_systems(window: int) -> None:
         nonlocal written
         written = int(run_many(table, starts, RULES).written.sum())
 
-    own = seconds(fast)
+    fast_seconds = seconds(fast)
     plain = [0]
     alone = seconds(lambda: plain.append(sum(run(table.system, word, RULES).written for word in words)))
-    rate, plain_rate = written / own, plain[-1] / alone
+    rate, plain_rate = written / fast_seconds, plain[-1] / alone
     verdict = "" if rate >= REQUIRED_TOKENS else "  BELOW WHAT IS REQUIRED"
     print(f"window {window}, {TAPES} tapes: {rate / 1e6:.1f} million symbols a second (required >= 1){verdict}")
     print(f"window {window}, against rule by rule: ratio {rate / plain_rate:.1f} (required >= 10)", flush=True)
@@ -63,8 +63,8 @@ def cached_decoding() -> None:
     """Many prompts at once with the cache, against one prompt after the other without."""
     system = compiled(UNIVERSAL, 2)
     tokens = Tokens(system)
-    found = configurations(UNIVERSAL, random_tapes(stream(0, "tapes"), UNIVERSAL, PROMPTS, 6))
-    prompts = torch.tensor([tokens.given(encode(UNIVERSAL, one, 2)) for one in found])
+    starts = configurations(UNIVERSAL, random_tapes(stream(0, "tapes"), UNIVERSAL, PROMPTS, 6))
+    prompts = torch.tensor([tokens.prompt(encode(UNIVERSAL, configuration, 2)) for configuration in starts])
     mask = masks.causal(prompts.shape[1] + WRITTEN)
     network = rule_transformer(system, len(mask))
 
@@ -89,7 +89,7 @@ def trees() -> None:
     strings = np.concatenate((words, np.full((len(words), 1), 2)), axis=1)
     tree = automaton_tree(automaton, 1, length + 1)
     fast = seconds(lambda: many(tree, strings, length))
-    slow = seconds(lambda: [generate(tree, one, length) for one in strings[:PLAIN_STRINGS].tolist()])
+    slow = seconds(lambda: [generate(tree, string, length) for string in strings[:PLAIN_STRINGS].tolist()])
     print(
         f"a tree on {STRINGS} strings, against string by string: ratio {slow * STRINGS / PLAIN_STRINGS / fast:.1f} (required >= 10)",
         flush=True,

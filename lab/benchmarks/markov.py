@@ -45,11 +45,13 @@ def seconds(work: Callable[[], object]) -> float:
 def ratio(slow: Callable[[], object], fast: Callable[[], object]) -> float:
     """Median CPU time of ``slow`` over that of ``fast``, taken in turns after one call of each."""
     pairs = [(seconds(slow), seconds(fast)) for _ in range(REPEATS + 1)][1:]
-    return statistics.median(one for one, _ in pairs) / statistics.median(two for _, two in pairs)
+    return statistics.median(slow_seconds for slow_seconds, _ in pairs) / statistics.median(
+        fast_seconds for _, fast_seconds in pairs
+    )
 
 
-def report(name: str, found: float, required: float) -> None:
-    print(f"{name}: ratio {found:.1f} (required >= {required:g})", flush=True)
+def report(name: str, speedup: float, required: float) -> None:
+    print(f"{name}: ratio {speedup:.1f} (required >= {required:g})", flush=True)
 
 
 def main() -> None:

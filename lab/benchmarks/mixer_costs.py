@@ -33,7 +33,7 @@ LENGTHS, SHORT, LONG, SQUARES = (2048, 3072, 4096), (384, 512, 768), (4096, 8192
 Streams = dict[str, Tensor]
 
 
-def streams(length: int) -> Streams:
+def normal_streams(length: int) -> Streams:
     """Normal queries, keys and values [1, 1, 1, token, 32]."""
     rng = stream(0, "slopes", length).rng()
     drawn = rng.standard_normal((3, 1, 1, 1, length, SIZE))
@@ -42,12 +42,12 @@ def streams(length: int) -> Streams:
 
 def least(work: Callable[[], object]) -> float:
     """Least CPU time of several calls, after one that is not counted."""
-    found = []
+    times = []
     for _ in range(REPEATS + 1):
         start = time.process_time()
         work()
-        found.append(time.process_time() - start)
-    return min(found[1:])
+        times.append(time.process_time() - start)
+    return min(times[1:])
 
 
 def compare(
@@ -56,14 +56,14 @@ def compare(
     """Print the slope of time against tokens beside that of the law, a function of the pattern [token, token]."""
     times, counts = [], []
     for length in lengths:
-        given, seen = streams(length), masks.causal(length)
+        streams, mask = normal_streams(length), masks.causal(length)
         with torch.no_grad():
-            times.append(least(partial(run, given, seen)))
-        counts.append(law(seen))
-    expected, found = slope(lengths, np.array(counts)), slope(lengths, np.array(times))
-    verdict = "ok" if abs(found - expected) <= ROOM else "STRAYS"
+            times.append(least(partial(run, streams, mask)))
+        counts.append(law(mask))
+    expected, measured = slope(lengths, np.array(counts)), slope(lengths, np.array(times))
+    verdict = "ok" if abs(measured - expected) <= ROOM else "STRAYS"
     print(
-        f"  {name:<40} slope {found:.2f}, law {expected:.2f} +- {ROOM:g}  {verdict:<7}({lengths[-1]} tokens: "
+        f"  {name:<40} slope {measured:.2f}, law {expected:.2f} +- {ROOM:g}  {verdict:<7}({lengths[-1]} tokens: "
         f"{1e3 * times[-1]:.1f} ms)",
         flush=True,
     )
@@ -71,52 +71,52 @@ def compare(
 
 def parallel(mixer: Mixer) -> Callable[[Streams, Tensor], object]:
     """The parallel form, on the streams that the mixer takes."""
-    return lambda given, seen: mixer.parallel({name: given[name] for name in mixer.streams}, seen)
+    return lambda streams, mask: mixer.parallel({name: streams[name] for name in mixer.streams}, mask)
 
 
-def chunked(given: Streams, seen: Tensor) -> Tensor:
+def chunked(streams: Streams, mask: Tensor) -> Tensor:
     """Causal linear attention in chunks."""
     features = FEATURE_MAPS["elu"].map
-    return divided(causal_sums(features(given["query"]), features(given["key"]), augmented(given["value"])))
+    return divided(causal_sums(features(streams["query"]), features(streams["key"]), augmented(streams["value"])))
 
 
-def side(seen: Tensor) -> int:
+def side(mask: Tensor) -> int:
     """Tokens of a row of the square."""
-    return round(len(seen) ** 0.5)
+    return round(len(mask) ** 0.5)
 
 
 def multiply_adds(make: Callable[[int], Mixer]) -> Callable[[Tensor], float]:
     """The law of a mixer with rows or segments of so many tokens."""
     sizes = {"query": SIZE, "key": SIZE, "value": SIZE}
-    return lambda seen: float(cost(make(side(seen)), seen, sizes).multiply_adds)
+    return lambda mask: float(cost(make(side(mask)), mask, sizes).multiply_adds)
 
 
 def main() -> None:
     torch.set_num_threads(1)
 
-    def squared(seen: Tensor) -> float:
-        return float(len(seen)) ** 2
+    def squared(mask: Tensor) -> float:
+        return float(len(mask)) ** 2
 
-    def linear(seen: Tensor) -> float:
-        return float(len(seen))
+    def linear(mask: Tensor) -> float:
+        return float(len(mask))
 
     compare("softmax attention", LENGTHS, parallel(SoftmaxAttention()), squared)
     compare("linear attention, masked", LENGTHS, parallel(LinearAttention()), squared)
     compare("linear attention, in chunks", LENGTHS, chunked, linear)
     compare("relation network, norm of pairs", SHORT, parallel(RelationNetwork("pairs")), squared)
 
-    def vector(given: Streams, seen: Tensor) -> Tensor:
-        return given["query"] + given["key"].logcumsumexp(-2)
+    def vector(streams: Streams, mask: Tensor) -> Tensor:
+        return streams["query"] + streams["key"].logcumsumexp(-2)
 
     compare("relation network, no norm: its sums", LONG, vector, linear)
 
-    def in_rows(given: Streams, seen: Tensor) -> Tensor:
-        return Axial(side(seen), side(seen)).parallel(given, torch.ones_like(seen))
+    def in_rows(streams: Streams, mask: Tensor) -> Tensor:
+        return Axial(side(mask), side(mask)).parallel(streams, torch.ones_like(mask))
 
     compare("axial attention, a square", SQUARES, in_rows, multiply_adds(lambda root: Axial(root, root)))
 
-    def in_segments(given: Streams, seen: Tensor) -> Tensor:
-        return Combiner(side(seen)).parallel(given, seen)
+    def in_segments(streams: Streams, mask: Tensor) -> Tensor:
+        return Combiner(side(mask)).parallel(streams, mask)
 
     compare("Combiner, segments of a root", SQUARES, in_segments, multiply_adds(Combiner))
 

@@ -37,11 +37,11 @@ def main() -> None:
         for name in ("taken and stored", "read back"):
             results = Results(task, task.config("ci"), Session(Path(folder, "results"), quiet=True))
             begun = time.perf_counter()
-            found = results[task.measurements["seed_itself"]]
-            each = (time.perf_counter() - begun) / MEASUREMENTS * 1e3
-            assert found["seed"].sum() == MEASUREMENTS * (MEASUREMENTS - 1) / 2
-            verdict = "" if each < REQUIRED_MILLISECONDS else "  BELOW WHAT IS REQUIRED"
-            print(f"{name}: {each:.2f} ms a measurement (required < {REQUIRED_MILLISECONDS:g} ms){verdict}")
+            dataset = results[task.measurements["seed_itself"]]
+            milliseconds = (time.perf_counter() - begun) / MEASUREMENTS * 1e3
+            assert dataset["seed"].sum() == MEASUREMENTS * (MEASUREMENTS - 1) / 2
+            verdict = "" if milliseconds < REQUIRED_MILLISECONDS else "  BELOW WHAT IS REQUIRED"
+            print(f"{name}: {milliseconds:.2f} ms a measurement (required < {REQUIRED_MILLISECONDS:g} ms){verdict}")
 
 
 if __name__ == "__main__":

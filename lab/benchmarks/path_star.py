@@ -48,11 +48,11 @@ def medians(rounds: int, *variants: Callable[[], None]) -> list[float]:
     """Median CPU seconds of each variant, measured in turns after one round that is not counted."""
     times: list[list[float]] = [[] for _ in variants]
     for _ in range(rounds + 1):
-        for variant, taken in zip(variants, times, strict=True):
+        for variant, seconds in zip(variants, times, strict=True):
             start = time.process_time()
             variant()
-            taken.append(time.process_time() - start)
-    return [statistics.median(taken[1:]) for taken in times]
+            seconds.append(time.process_time() - start)
+    return [statistics.median(seconds[1:]) for seconds in times]
 
 
 def line(name: str, ratio: float, bound: float) -> None:
@@ -94,8 +94,8 @@ def train_some(seeds: range | list[int], steps: int) -> None:
     def loss(module: Transformer, data: Batch, arms: tuple[str, ...]) -> Tensor:
         x = features(data["tokens"], labels=LABELS, edges=EDGES, length=LENGTH) * 5.0
         outputs = module(x, mask)[:, :, EDGES + 1 :, :LABELS]
-        each = F.cross_entropy(outputs.flatten(0, 2), data["targets"].flatten(), reduction="none")
-        return each.view(len(arms), -1).mean(1)
+        losses = F.cross_entropy(outputs.flatten(0, 2), data["targets"].flatten(), reduction="none")
+        return losses.view(len(arms), -1).mean(1)
 
     train(
         lambda seeds: Transformer(architecture, seeds),
@@ -116,8 +116,8 @@ def ensemble(steps: int = 12) -> None:
         for seed in SEEDS:
             train_some([seed], steps)
 
-    one, many = medians(3, together, apart)
-    line("8 seeds of standard training at ci sizes, one ensemble against 8 runs", many / one, 1.2)
+    together_seconds, apart_seconds = medians(3, together, apart)
+    line("8 seeds of standard training at ci sizes, one ensemble against 8 runs", apart_seconds / together_seconds, 1.2)
 
 
 def main() -> None:

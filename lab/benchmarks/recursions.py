@@ -41,60 +41,60 @@ def prompts(context_length: int, query_length: int, batch: int = BATCH) -> Regre
     )
 
 
-def loop_recursion(given: RegressionPrompts, causal: bool) -> np.ndarray:
+def loop_recursion(batch: RegressionPrompts, causal: bool) -> np.ndarray:
     """Residual labels of examples and (negative) predictions of queries, place by place [layers, batch, places]."""
-    x = np.concatenate([given.x_context.numpy(), given.x_query.numpy()], axis=1)
-    context = given.x_context.shape[1]
-    delta = np.concatenate([given.y_context.numpy(), np.zeros(given.y_query.shape)], axis=1)
-    found = []
+    x = np.concatenate([batch.x_context.numpy(), batch.x_query.numpy()], axis=1)
+    context = batch.x_context.shape[1]
+    delta = np.concatenate([batch.y_context.numpy(), np.zeros(batch.y_query.shape)], axis=1)
+    deltas = []
     for _ in range(LAYERS):
         changed = delta.copy()
         for b in range(len(x)):
             for j in range(x.shape[1]):
-                seen = min(j + 1, context) if causal else context
-                changed[b, j] -= STEP * (delta[b, :seen] @ (x[b, :seen] @ x[b, j]))
+                visible = min(j + 1, context) if causal else context
+                changed[b, j] -= STEP * (delta[b, :visible] @ (x[b, :visible] @ x[b, j]))
         delta = changed
-        found.append(delta)
-    return np.stack(found)
+        deltas.append(delta)
+    return np.stack(deltas)
 
 
-def batched_recursion(given: RegressionPrompts, recursion: Callable[..., Trajectory]) -> np.ndarray:
-    found = recursion(given.x_context, given.y_context, given.x_query, step=STEP, layers=LAYERS)
-    return torch.cat([found.context_residual, -found.query_prediction], dim=2)[1:].numpy()
+def batched_recursion(batch: RegressionPrompts, recursion: Callable[..., Trajectory]) -> np.ndarray:
+    trajectory = recursion(batch.x_context, batch.y_context, batch.x_query, step=STEP, layers=LAYERS)
+    return torch.cat([trajectory.context_residual, -trajectory.query_prediction], dim=2)[1:].numpy()
 
 
 def loop_stationary(batches: list[RegressionPrompts]) -> np.ndarray:
-    found = []
-    for given in batches:
-        x, y, queries = given.x_context.numpy(), given.y_context.numpy(), given.x_query.numpy()
+    predictions = []
+    for batch in batches:
+        x, y, queries = batch.x_context.numpy(), batch.y_context.numpy(), batch.x_query.numpy()
         for b in range(len(x)):
             weights = np.zeros(DIMENSION)
             for j in range(x.shape[1]):
                 weights = weights + (y[b, j] - weights @ x[b, j]) * x[b, j] / (x[b, j] @ x[b, j])
-            found.append([weights @ query for query in queries[b]])
-    return np.array(found)
+            predictions.append([weights @ query for query in queries[b]])
+    return np.array(predictions)
 
 
 def batched_stationary(batches: list[RegressionPrompts]) -> np.ndarray:
     predict = kaczmarz()
-    found = [predict(given.x_context, given.y_context, given.x_query) for given in batches]
-    return torch.cat(found).numpy()
+    predictions = [predict(batch.x_context, batch.y_context, batch.x_query) for batch in batches]
+    return torch.cat(predictions).numpy()
 
 
 def compare(name: str, required: float, loop: Callable[[], np.ndarray], batched: Callable[[], np.ndarray]) -> None:
     start = time.process_time()
     expected = loop()
     loop_seconds = time.process_time() - start
-    found, taken = batched(), []
+    actual, times = batched(), []
     for _ in range(ROUNDS):
         start = time.process_time()
         batched()
-        taken.append(time.process_time() - start)
-    ratio = loop_seconds / statistics.median(taken)
+        times.append(time.process_time() - start)
+    ratio = loop_seconds / statistics.median(times)
     verdict = "ok" if ratio >= required else "TOO LOW"
     print(
         f"  {name:<44} {ratio:6.1f}  required >= {required:.0f}  {verdict:<8} "
-        f"(max difference {np.abs(found - expected).max():.1e}; {loop_seconds:.2f} -> {statistics.median(taken):.4f} s)",
+        f"(max difference {np.abs(actual - expected).max():.1e}; {loop_seconds:.2f} -> {statistics.median(times):.4f} s)",
         flush=True,
     )
 
@@ -102,9 +102,9 @@ def compare(name: str, required: float, loop: Callable[[], np.ndarray], batched:
 def long_pass(length: int) -> tuple[float, int]:
     """Query error of one pass, and peak bytes of the process that drew the data and made it: run in a fresh one."""
     torch.set_num_threads(1)
-    given = prompts(length, 200, batch=1)
-    predictions = kaczmarz()(given.x_context, given.y_context, given.x_query)
-    error = float((predictions - given.y_query).square().mean())
+    batch = prompts(length, 200, batch=1)
+    predictions = kaczmarz()(batch.x_context, batch.y_context, batch.x_query)
+    error = float((predictions - batch.y_query).square().mean())
     # Not getrusage: its maximum survives exec, so that a child starts from the peak of its parent.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return error, 1024 * int(status.split("VmHWM:")[1].split()[0])
@@ -131,18 +131,18 @@ def memory_of_a_long_pass() -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    given = prompts(40, 20)
+    batch = prompts(40, 20)
     compare(
         "prefix recursion, 50 layers",
         20,
-        lambda: loop_recursion(given, causal=False),
-        lambda: batched_recursion(given, prefix_recursion),
+        lambda: loop_recursion(batch, causal=False),
+        lambda: batched_recursion(batch, prefix_recursion),
     )
     compare(
         "causal recursion, 50 layers",
         20,
-        lambda: loop_recursion(given, causal=True),
-        lambda: batched_recursion(given, causal_recursion),
+        lambda: loop_recursion(batch, causal=True),
+        lambda: batched_recursion(batch, causal_recursion),
     )
     batches = [prompts(length, 200) for length in LENGTHS]
     compare(

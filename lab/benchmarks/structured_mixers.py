@@ -24,23 +24,23 @@ TOKENS, ROUNDS = 4096, 7
 
 def seconds(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
     """Median processor time of several runs, after one that warms up, and the result."""
-    found, taken = run(), []
+    computed, times = run(), []
     for _ in range(ROUNDS):
         start = time.process_time()
         run()
-        taken.append(time.process_time() - start)
-    return statistics.median(taken), found
+        times.append(time.process_time() - start)
+    return statistics.median(times), computed
 
 
 def compare(name: str, required: float, plain: Callable[[], Tensor], structured: Callable[[], Tensor]) -> None:
     """Prints how many times faster the structured way is, and how far apart the results."""
     before, expected = seconds(plain)
-    after, found = seconds(structured)
+    after, actual = seconds(structured)
     ratio = before / after
     verdict = "ok" if ratio >= required else "TOO LOW"
     print(
         f"  {name:<52} {ratio:6.1f}  required >= {required:.0f}  {verdict:<8} "
-        f"(relative difference {float((found - expected).abs().max() / expected.abs().max()):.1e}; "
+        f"(relative difference {float((actual - expected).abs().max() / expected.abs().max()):.1e}; "
         f"{1e3 * before:.1f} -> {1e3 * after:.2f} ms)",
         flush=True,
     )

@@ -81,11 +81,11 @@ def medians(clock: Callable[[], float], rounds: int, *variants: Callable[[], Non
     """Median seconds of each variant, measured in turns after one round that is not counted."""
     times: list[list[float]] = [[] for _ in variants]
     for _ in range(rounds + 1):
-        for variant, taken in zip(variants, times, strict=True):
+        for variant, seconds in zip(variants, times, strict=True):
             start = clock()
             variant()
-            taken.append(clock() - start)
-    return [statistics.median(taken[1:]) for taken in times]
+            seconds.append(clock() - start)
+    return [statistics.median(seconds[1:]) for seconds in times]
 
 
 def line(name: str, ratio: float, bound: float, detail: str) -> None:
@@ -108,9 +108,14 @@ def ensemble_against_separate_runs() -> None:
             for seed in range(MODELS):
                 run(build, batch, time_, [seed], steps)  # noqa: B023
 
-        one, many = medians(time.process_time, rounds, together, apart)
-        each = 1e3 / (steps * MODELS)
-        line(f"8 x {name}", many / one, bound, f"{many * each:.2f} -> {one * each:.2f} ms a model and step")
+        together_seconds, apart_seconds = medians(time.process_time, rounds, together, apart)
+        per_step = 1e3 / (steps * MODELS)
+        line(
+            f"8 x {name}",
+            apart_seconds / together_seconds,
+            bound,
+            f"{apart_seconds * per_step:.2f} -> {together_seconds * per_step:.2f} ms a model and step",
+        )
 
 
 def work(seeds: Sequence[int]) -> float:
@@ -142,10 +147,13 @@ def processes() -> None:
                 start = time.perf_counter()
                 charged[len(shares)].append(max(pool.map(work, shares)))
                 waited[len(shares)].append(time.perf_counter() - start)
-    one, two = (statistics.median(waited[workers]) for workers in (1, 2))
+    one_process, two_processes = (statistics.median(waited[workers]) for workers in (1, 2))
     cpu = statistics.median(charged[1]) / statistics.median(charged[2])
     line(
-        "two processes against one, d=64, 4 layers", one / two, 1.5, f"{one:.2f} -> {two:.2f} s; by CPU time {cpu:.2f}"
+        "two processes against one, d=64, 4 layers",
+        one_process / two_processes,
+        1.5,
+        f"{one_process:.2f} -> {two_processes:.2f} s; by CPU time {cpu:.2f}",
     )
 
 

@@ -38,13 +38,13 @@ def added(source: Source, prompts: Prompts, columns: tuple[Column, ...]) -> dict
     Raises:
         LabError: the generator marks nothing to be answered, or has no exact predictor at these sizes.
     """
-    found: dict[str, Tensor] = {}
+    fields: dict[str, Tensor] = {}
     if "mask" in columns:
-        found["mask"] = mask(source, prompts)
+        fields["mask"] = mask(source, prompts)
     if {"answer", "risk"} & set(columns):
         answer, risk = exact(source, prompts)
-        found |= {name: value for name, value in (("answer", answer), ("risk", risk)) if name in columns}
-    return found
+        fields |= {name: value for name, value in (("answer", answer), ("risk", risk)) if name in columns}
+    return fields
 
 
 def mask(source: Source, prompts: Prompts) -> Tensor:
@@ -75,8 +75,8 @@ def exact(source: Source, prompts: Prompts) -> Answered:
     Raises:
         LabError: there is none, or none at these sizes.
     """
-    ours = source.sample.__module__.startswith("lab.domains.")
-    if source.name not in _EXACT or not ours:
+    in_library = source.sample.__module__.startswith("lab.domains.")
+    if source.name not in _EXACT or not in_library:
         raise LabError(
             f"{source.name} has no exact predictor here; there is one for {', '.join(_EXACT)}; leave answer and risk out of --also"
         )
@@ -105,8 +105,8 @@ def _linear_regression(prompts: Prompts, sizes: Mapping[str, Any]) -> Answered:
     _, values, directions = torch.linalg.svd(x, full_matrices=False)
     smallest = max(x.shape[-2:]) * torch.finfo(x.dtype).eps * values[..., :1]
     known = torch.where(values > smallest, values.square() / (values.square() + (noise / scale) ** 2), 0.0)
-    seen = (known.unsqueeze(-1) * (directions @ query.mT).square()).sum(-2)
-    unknown = (query.square().sum(-1) - seen).clamp_min(0.0)
+    explained = (known.unsqueeze(-1) * (directions @ query.mT).square()).sum(-2)
+    unknown = (query.square().sum(-1) - explained).clamp_min(0.0)
     return predict(x, y, query), scale**2 * unknown + clean
 
 

@@ -110,7 +110,7 @@ class _progress:
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
-        self.begun = self.told = time.monotonic()
+        self.begun = self.last_line = time.monotonic()
         self.bar: Progress | None = None
         self.task = TaskID(0)
         console = Console(stderr=True)
@@ -139,8 +139,8 @@ class _progress:
         now = time.monotonic()
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done)
-        elif now - self.told > PLAIN_LINE_SECONDS:
-            self.told = now
+        elif now - self.last_line > PLAIN_LINE_SECONDS:
+            self.last_line = now
             left = (now - self.begun) * (self.total - self.done) / self.done
             print(f"{self.label}: {self.done / self.total:.0%}, about {left:.0f} s left", file=sys.stderr, flush=True)
 

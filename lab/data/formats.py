@@ -70,19 +70,19 @@ def write_prompts(out: Path, count: int, chunks: Iterable[Chunk], about: Mapping
 def _alike(chunks: Iterable[Chunk]) -> Iterable[Chunk]:
     first: dict[str, tuple[Any, ...]] = {}
     for chunk in chunks:
-        here = {name: (value.dtype, value.shape[1:]) for name, value in chunk.items()}
-        first = first or here
-        if here != first:
-            name = next(one for one in {**first, **here} if first.get(one) != here.get(one))
+        layout = {name: (value.dtype, value.shape[1:]) for name, value in chunk.items()}
+        first = first or layout
+        if layout != first:
+            name = next(field for field in {**first, **layout} if first.get(field) != layout.get(field))
             raise LabError(
-                f"the field {name} is {_shape(first, name)} in the first prompts and {_shape(here, name)} in later ones; "
+                f"the field {name} is {_shape(first, name)} in the first prompts and {_shape(layout, name)} in later ones; "
                 "a generator pads what it draws to one length"
             )
         yield chunk
 
 
-def _shape(found: Mapping[str, tuple[Any, ...]], name: str) -> str:
-    return f"{found[name][0]} {list(found[name][1])}" if name in found else "absent"
+def _shape(layout: Mapping[str, tuple[Any, ...]], name: str) -> str:
+    return f"{layout[name][0]} {list(layout[name][1])}" if name in layout else "absent"
 
 
 def _write_safetensors(path: Path, count: int, chunks: Iterable[Chunk], about: str) -> None:
@@ -154,7 +154,7 @@ def _write_jsonl(path: Path, count: int, chunks: Iterable[Chunk], about: str) ->
 
 
 def _shortened(value: Any) -> Any:
-    return [_shortened(one) for one in value] if isinstance(value, list) else float(f"{value:.9g}")
+    return [_shortened(element) for element in value] if isinstance(value, list) else float(f"{value:.9g}")
 
 
 def _write_parquet(path: Path, count: int, chunks: Iterable[Chunk], about: str) -> None:

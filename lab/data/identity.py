@@ -61,10 +61,10 @@ def belongs(prompts: Mapping[str, Tensor], part: Part, share: float) -> np.ndarr
     >>> bool((belongs(tokens, "train", 0.5) ^ belongs(tokens, "held-out", 0.5)).all())
     True
     """
-    found = fingerprints(prompts)
+    hashes = fingerprints(prompts)
     if part == "all":
-        return np.ones(len(found), dtype=bool)
-    held_out: np.ndarray = found / 2.0**64 < share
+        return np.ones(len(hashes), dtype=bool)
+    held_out: np.ndarray = hashes / 2.0**64 < share
     return held_out if part == "held-out" else ~held_out
 
 

@@ -48,24 +48,24 @@ def find_generator(name: str) -> Registered:
     if ".py" in name:
         file, _, wanted = name.partition(":")
         module = sys.modules[load(Path(file)).module]
-        known = [one for one in registered(module) if one.kind == "generator"]
+        known = [registration for registration in registered(module) if registration.kind == "generator"]
         where = f"{file} registers"
     else:
         wanted, where = name, "the lab has"
         known = generators()
     written = wanted.replace("-", "_")
-    found = [one for one in known if written in (one.part.__name__, one.name)]
-    if not found:
-        names = [one.part.__name__ for one in known]
+    matches = [generator for generator in known if written in (generator.part.__name__, generator.name)]
+    if not matches:
+        names = [generator.part.__name__ for generator in known]
         raise LabError(
             f"no generator is called {wanted!r}{nearest(written, names)}; {where} {', '.join(names) or 'none'}"
         )
-    return found[0]
+    return matches[0]
 
 
 def generators() -> list[Registered]:
     """Every generator registered in the library."""
-    return [one for one in all_registered() if one.kind == "generator"]
+    return [registration for registration in all_registered() if registration.kind == "generator"]
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,12 @@ class Source:
         drawn = fields(self.sample(stream(seed, below, number), rows, **self.sizes))
         if not drawn:
             raise LabError(f"{self.name} drew nothing that is a tensor; a generator returns a dataclass of tensors")
-        found: dict[str, Tensor] = {}
+        real_fields: dict[str, Tensor] = {}
         for name, value in drawn.items():
-            found |= {f"{name}_real": value.real, f"{name}_imag": value.imag} if value.is_complex() else {name: value}
-        return {name: value.contiguous() for name, value in found.items()}
+            real_fields |= (
+                {f"{name}_real": value.real, f"{name}_imag": value.imag} if value.is_complex() else {name: value}
+            )
+        return {name: value.contiguous() for name, value in real_fields.items()}
 
     def blocks(self, seed: int, worker: int = 0, workers: int = 1) -> Iterator[dict[str, Tensor]]:
         """What each block holds of the part: blocks ``worker``, ``worker + workers`` and so on, without end.
@@ -176,18 +178,20 @@ def options(generator: Registered) -> Any:
     """
     function = inspect.unwrap(generator.part)
     hints = typing.get_type_hints(function)
-    made: list[Any] = []
+    size_fields: list[Any] = []
     for name, parameter in list(inspect.signature(function).parameters.items())[2:]:
         hint = hints.get(name, Any)
         if hint is torch.dtype:
             continue  # prompts are rounded when they are written
         default, written = generator.example.get(name, parameter.default), False
-        if not _is_plain(hint) or (isinstance(default, tuple) and any(isinstance(one, tuple) for one in default)):
+        if not _is_plain(hint) or (
+            isinstance(default, tuple) and any(isinstance(element, tuple) for element in default)
+        ):
             hint, default, written = str, "", True
         elif typing.get_origin(hint) is not typing.Literal and isinstance(default, tuple):
             hint, default = tuple[_element(hint, default), ...], tuple(default)  # type: ignore[misc]
-        made.append((name, hint, dataclasses.field(default=default, metadata={WRITTEN: written})))
-    kind = dataclasses.make_dataclass(f"{generator.part.__name__}_sizes", made, frozen=True)
+        size_fields.append((name, hint, dataclasses.field(default=default, metadata={WRITTEN: written})))
+    kind = dataclasses.make_dataclass(f"{generator.part.__name__}_sizes", size_fields, frozen=True)
     kind.__module__ = generator.part.__module__
     return kind()
 
@@ -199,13 +203,13 @@ def source_from(generator: Registered, sizes: Any, part: Part = "all", share: fl
         LabError: a matrix that is not written in JSON.
     """
     chosen = dict(generator.example)
-    for one in dataclasses.fields(sizes):
-        value = getattr(sizes, one.name)
-        if one.metadata[WRITTEN]:
+    for size_field in dataclasses.fields(sizes):
+        value = getattr(sizes, size_field.name)
+        if size_field.metadata[WRITTEN]:
             if not value:
                 continue  # the registered one
-            value = _from_json(one.name, value, generator.example.get(one.name))
-        chosen[one.name] = value
+            value = _from_json(size_field.name, value, generator.example.get(size_field.name))
+        chosen[size_field.name] = value
     return Source(generator.part.__name__, generator.part, chosen, part, share)
 
 
@@ -215,15 +219,16 @@ def _is_plain(hint: Any) -> bool:
     if origin is Literal:
         return True
     if origin in (typing.Union, types.UnionType):
-        return all(one is type(None) or _is_plain(one) for one in inner)
+        return all(argument is type(None) or _is_plain(argument) for argument in inner)
     if origin is not None and isinstance(origin, type) and issubclass(origin, typing.Sequence):
-        return all(one is Ellipsis or one in (int, float, str) for one in inner)
+        return all(argument is Ellipsis or argument in (int, float, str) for argument in inner)
     return hint in (int, float, str, bool) or (isinstance(hint, type) and dataclasses.is_dataclass(hint))
 
 
 def _element(hint: Any, default: tuple[Any, ...]) -> type:
     return next(
-        (one for one in typing.get_args(hint) if one in (int, float, str)), type(default[0]) if default else float
+        (argument for argument in typing.get_args(hint) if argument in (int, float, str)),
+        type(default[0]) if default else float,
     )
 
 
@@ -240,4 +245,4 @@ def _from_json(name: str, text: str, known: Any) -> Any:
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
+    return tuple(_tuples(element) for element in value) if isinstance(value, list) else value

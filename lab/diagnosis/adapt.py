@@ -53,11 +53,11 @@ class Adapted:
         return inspect.signature(self.answer)
 
 
-def evaluated(found: Any) -> tuple[str, ...]:
+def evaluated(model: Any) -> tuple[str, ...]:
     """Put a module into evaluation mode; what was done, in words: nothing, if it was in it or is no module."""
-    if not isinstance(found, nn.Module) or not any(one.training for one in found.modules()):
+    if not isinstance(model, nn.Module) or not any(submodule.training for submodule in model.modules()):
         return ()
-    found.eval()
+    model.eval()
     return (MODES,)
 
 
@@ -97,8 +97,8 @@ def module(
 
     def answer(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
         tokens = LAYOUTS[layout](*apart(x_context, y_context, x_query), label).to(chosen)
-        found = in_parts(lambda part: numbers(_output(model(part)), part, place, read), batch, tokens)
-        return found.view(x_query.shape[:2])
+        predictions = in_parts(lambda part: numbers(_output(model(part)), part, place, read), batch, tokens)
+        return predictions.view(x_query.shape[:2])
 
     return _adapted(answer, model)
 
@@ -121,8 +121,10 @@ def positions(model: Callable[..., Any], *, place: int = -1, dtype: str = "", ba
     def answer(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
         x, y, query = apart(x_context, y_context, x_query)
         xs, ys = torch.cat([x, query], 1).to(chosen), torch.cat([y, torch.zeros_like(y[:, :1])], 1).to(chosen)
-        found = in_parts(lambda some, labels: numbers(_output(model(some, labels)), some, place, -1), batch, xs, ys)
-        return found.view(x_query.shape[:2])
+        predictions = in_parts(
+            lambda some, labels: numbers(_output(model(some, labels)), some, place, -1), batch, xs, ys
+        )
+        return predictions.view(x_query.shape[:2])
 
     return _adapted(answer, model)
 
@@ -146,22 +148,26 @@ def causal_lm(
     names = _parameters(model)
     keywords = {"use_cache": False} if "use_cache" in names else {}
 
-    def logits(given: Int[Tensor, "batch time"]) -> Tensor:
-        found = model(input_ids=given, **keywords) if "input_ids" in names else model(given)
-        found = real(_output(found))
-        if found.dim() != 3 or found.shape[:2] != given.shape:
+    def logits(input_ids: Int[Tensor, "batch time"]) -> Tensor:
+        output = model(input_ids=input_ids, **keywords) if "input_ids" in names else model(input_ids)
+        output = real(_output(output))
+        if output.dim() != 3 or output.shape[:2] != input_ids.shape:
             raise LabError(
-                f"its logits have shape {list(found.shape)} for tokens {list(given.shape)}; they must be [batch, time, ids]"
+                f"its logits have shape {list(output.shape)} for tokens {list(input_ids.shape)}; they must be [batch, time, ids]"
             )
-        return found
+        return output
 
     def answer(tokens: Tensor, prefix_length: Tensor) -> Tensor:
-        given = ids.to(tokens.device)[tokens] if len(ids) else tokens
+        input_ids = ids.to(tokens.device)[tokens] if len(ids) else tokens
         if start is not None:
-            given = torch.cat([torch.full_like(given[:, :1], start), given], dim=1)
-        found = in_parts(logits, batch, given)[:, given.shape[1] - tokens.shape[1] :]
-        found = found[..., ids.to(found.device)] if len(ids) else found
-        return found.float().log_softmax(-1) if found.dtype != torch.float64 else found.log_softmax(-1)
+            input_ids = torch.cat([torch.full_like(input_ids[:, :1], start), input_ids], dim=1)
+        token_logits = in_parts(logits, batch, input_ids)[:, input_ids.shape[1] - tokens.shape[1] :]
+        token_logits = token_logits[..., ids.to(token_logits.device)] if len(ids) else token_logits
+        return (
+            token_logits.float().log_softmax(-1)
+            if token_logits.dtype != torch.float64
+            else token_logits.log_softmax(-1)
+        )
 
     return _adapted(answer, model)
 
@@ -184,9 +190,9 @@ class LanguageModel(nn.Module):
 
     def forward(self, input_ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time ids"]:
         """Logits at every place."""
-        seen = masks.causal(input_ids.shape[1]).to(input_ids.device)
+        mask = masks.causal(input_ids.shape[1]).to(input_ids.device)
         with torch.no_grad():
-            return self.transformer(input_ids[None], seen)[0]
+            return self.transformer(input_ids[None], mask)[0]
 
 
 class Embedded(nn.Module):
@@ -205,8 +211,8 @@ class Embedded(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "batch time token"]) -> Float[Tensor, "batch time output"]:
         """What is read out at every place."""
-        found = self.backbone(inputs_embeds=self.read_in(tokens), use_cache=False)
-        return self.read_out(found.last_hidden_state)
+        output = self.backbone(inputs_embeds=self.read_in(tokens), use_cache=False)
+        return self.read_out(output.last_hidden_state)
 
 
 def arrays(function: Callable[..., Any], *, dtype: str = "") -> Adapted:
@@ -223,18 +229,20 @@ def arrays(function: Callable[..., Any], *, dtype: str = "") -> Adapted:
     if chosen == torch.bfloat16:
         raise LabError("numpy has no bfloat16; choose float16, float32 or float64")
 
-    def convert(given: Tensor) -> np.ndarray:
-        return (given.to(chosen) if given.is_floating_point() else given).cpu().numpy()
+    def convert(tensor: Tensor) -> np.ndarray:
+        return (tensor.to(chosen) if tensor.is_floating_point() else tensor).cpu().numpy()
 
     def answer(first: Tensor, second: Tensor, *third: Tensor) -> Tensor:
-        found = function(*map(convert, (first, second, *third)))
+        returned = function(*map(convert, (first, second, *third)))
         try:
-            values = np.array(found)
+            values = np.array(returned)
             kind = values.dtype.kind
         except (TypeError, ValueError) as error:
-            raise LabError(f"it returned {type(found).__name__}, which numpy cannot read; return an array") from error
+            raise LabError(
+                f"it returned {type(returned).__name__}, which numpy cannot read; return an array"
+            ) from error
         if kind != "f":
-            raise LabError(f"it returned {type(found).__name__} of {values.dtype}; return an array of real numbers")
+            raise LabError(f"it returned {type(returned).__name__} of {values.dtype}; return an array of real numbers")
         return torch.from_numpy(values)
 
     return Adapted(answer)
@@ -259,7 +267,7 @@ def apart(
 
 def interleaved(x: Tensor, y: Tensor, query: Tensor, label: Label) -> Float[Tensor, "batch time width"]:
     """x_1, y_1, x_2, y_2, ..., x_query (see `module`)."""
-    x, query = (torch.nn.functional.pad(one, (0, int(label == "last"))) for one in (x, query))
+    x, query = (torch.nn.functional.pad(inputs, (0, int(label == "last"))) for inputs in (x, query))
     labels = torch.zeros_like(x)
     labels[..., 0 if label == "first" else -1] = y
     return torch.cat([torch.stack([x, labels], dim=2).flatten(1, 2), query], dim=1)
@@ -283,49 +291,49 @@ LAYOUTS: dict[str, Callable[..., Tensor]] = {"interleaved": interleaved, "paired
 def in_parts(call: Callable[..., Tensor], batch: int, *inputs: Tensor) -> Tensor:
     """``call`` on at most ``batch`` rows at a time; 0 for all at once."""
     size = batch or max(len(inputs[0]), 1)
-    return torch.cat([call(*part) for part in zip(*(one.split(size) for one in inputs), strict=True)])
+    return torch.cat([call(*part) for part in zip(*(tensor.split(size) for tensor in inputs), strict=True)])
 
 
-def numbers(found: Any, given: Tensor, place: int, read: int) -> Float[Tensor, " sequence"]:
+def numbers(outputs: Any, tokens: Tensor, place: int, read: int) -> Float[Tensor, " sequence"]:
     """The prediction of every sequence, read off the outputs of a model.
 
     Raises:
         LabError: outputs without this place or coordinate, or that are no real numbers.
     """
-    found = real(found)
-    if found.dim() not in (2, 3) or len(found) != len(given):
+    outputs = real(outputs)
+    if outputs.dim() not in (2, 3) or len(outputs) != len(tokens):
         raise LabError(
-            f"its output has shape {list(found.shape)} for {len(given)} sequences; it must be [sequence, time] or "
+            f"its output has shape {list(outputs.shape)} for {len(tokens)} sequences; it must be [sequence, time] or "
             "[sequence, time, outputs]"
         )
-    for name, index, size in (("place", place, found.shape[1]), ("read", read, found.shape[-1])):
-        if (name == "place" or found.dim() == 3) and not -size <= index < size:
+    for name, index, size in (("place", place, outputs.shape[1]), ("read", read, outputs.shape[-1])):
+        if (name == "place" or outputs.dim() == 3) and not -size <= index < size:
             raise LabError(
-                f"{name} {index} does not exist in its output of shape {list(found.shape)}; choose another {name}"
+                f"{name} {index} does not exist in its output of shape {list(outputs.shape)}; choose another {name}"
             )
-    picked = found[:, place] if found.dim() == 2 else found[:, place, read]
+    picked = outputs[:, place] if outputs.dim() == 2 else outputs[:, place, read]
     return picked if picked.dtype == torch.float64 else picked.float()
 
 
-def real(found: Any) -> Tensor:
+def real(returned: Any) -> Tensor:
     """A tensor of real numbers.
 
     Raises:
         LabError: it is none.
     """
-    if not isinstance(found, Tensor):
-        raise LabError(f"it returned {type(found).__name__}, not a tensor; return one, or choose another adapter")
-    if not found.is_floating_point():
-        raise LabError(f"it returned {str(found.dtype).removeprefix('torch.')}, but a prediction is a real number")
-    return found
+    if not isinstance(returned, Tensor):
+        raise LabError(f"it returned {type(returned).__name__}, not a tensor; return one, or choose another adapter")
+    if not returned.is_floating_point():
+        raise LabError(f"it returned {str(returned.dtype).removeprefix('torch.')}, but a prediction is a real number")
+    return returned
 
 
-def _output(found: Any) -> Any:
+def _output(returned: Any) -> Any:
     """The tensor in what a model returns: itself, its logits or last hidden state, or the first of several."""
     for name in ("logits", "last_hidden_state"):
-        if getattr(found, name, None) is not None:
-            return getattr(found, name)
-    return found[0] if isinstance(found, tuple | list) and found else found
+        if getattr(returned, name, None) is not None:
+            return getattr(returned, name)
+    return returned[0] if isinstance(returned, tuple | list) and returned else returned
 
 
 def _adapted(answer: Callable[..., Tensor], model: Any) -> Adapted:
@@ -344,8 +352,8 @@ def _dtype(name: str, model: Any) -> torch.dtype:
         if name not in DTYPES:
             raise LabError(f"the dtype {name!r} is unknown{nearest(name, DTYPES)}; choose one of {', '.join(DTYPES)}")
         return DTYPES[name]
-    own = model.parameters() if isinstance(model, nn.Module) else ()
-    return next((one.dtype for one in own if one.is_floating_point()), torch.float32)
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), torch.float32)
 
 
 def _check_batch(batch: int) -> None:

@@ -64,8 +64,8 @@ def difference(
     sizes = first.square().sum(-1), second.square().sum(-1)
     floor = RESOLUTION * torch.minimum(*(size.median() for size in sizes))
     largest = torch.maximum(torch.maximum(*sizes), floor)[:, None]
-    found = torch.where(first == second, 0.0, (first - second) / largest.sqrt())
-    return torch.where(torch.isfinite(largest), found, 1 / math.sqrt(first.shape[-1]))
+    relative = torch.where(first == second, 0.0, (first - second) / largest.sqrt())
+    return torch.where(torch.isfinite(largest), relative, 1 / math.sqrt(first.shape[-1]))
 
 
 def distance(first: Float[Tensor, "prompt number"], second: Float[Tensor, "prompt number"]) -> Float[Tensor, " prompt"]:
@@ -99,15 +99,15 @@ class Fixed:
 
 def scaled(predictor: Predictor, factor: float) -> Predictor:
     """The predictor that answers ``factor`` times as much."""
-    return lambda *given: factor * predictor(*given)
+    return lambda *inputs: factor * predictor(*inputs)
 
 
-def best_factor(theirs: Float[Tensor, "prompt number"], target: Float[Tensor, "prompt number"]) -> float:
-    """The c that brings c times ``theirs`` nearest to ``target``, each prompt in units of its own answer; 0 if there is none."""
+def best_factor(predictions: Float[Tensor, "prompt number"], target: Float[Tensor, "prompt number"]) -> float:
+    """The c that brings c times ``predictions`` nearest to ``target``, each prompt in units of its own answer; 0 if there is none."""
     weight = 1 / target.square().sum(-1).clamp_min(RESOLUTION * float(target.square().sum(-1).median()) or 1.0)
-    size = float((theirs.square().sum(-1) * weight).sum())
-    found = float(((theirs * target).sum(-1) * weight).sum()) / size if size > 0 else 0.0
-    return found if math.isfinite(found) else 0.0
+    size = float((predictions.square().sum(-1) * weight).sum())
+    factor = float(((predictions * target).sum(-1) * weight).sum()) / size if size > 0 else 0.0
+    return factor if math.isfinite(factor) else 0.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Searched:
     Args:
         name: of the closed form.
         build: the parameters, by name, to a predictor.
-        whole: whole-numbered parameters and their choices.
+        integer: whole-numbered parameters and their choices.
         real: positive parameters and the limits between which they are sought.
         points: of the grid, for each real parameter.
         quick: a number k and the parameters to what the predictor answers to the first k of the prompts at hand (None:
@@ -128,7 +128,7 @@ class Searched:
 
     name: str
     build: Callable[..., Predictor]
-    whole: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    integer: Mapping[str, Sequence[int]] = field(default_factory=dict)
     real: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     points: int = 8
     quick: Callable[..., Tensor] | None = None
@@ -139,12 +139,15 @@ class Searched:
         """The closed form with the parameters that bring it nearest to ``target``."""
         residuals = partial(self._residuals, target, answers)
         if not self.real:
-            choices = list(itertools.product(*self.whole.values()))
+            choices = list(itertools.product(*self.integer.values()))
             return self._found(
-                target, answers, min(choices, key=lambda one: _loss(partial(residuals, one, CHOOSING_PROMPTS), ())), ()
+                target,
+                answers,
+                min(choices, key=lambda choice: _loss(partial(residuals, choice, CHOOSING_PROMPTS), ())),
+                (),
             )
         few = []
-        for choice in itertools.product(*self.whole.values()):
+        for choice in itertools.product(*self.integer.values()):
             on_few = partial(residuals, choice, FEW_PROMPTS)
             grid = itertools.product(*map(self._grid, self.real.values()))
             starts = heapq.nsmallest(STARTS ** max(len(self.real) - 1, 0), grid, key=partial(_loss, on_few))
@@ -157,12 +160,12 @@ class Searched:
         return self._found(target, answers, chosen, at)
 
     def _found(self, target: Tensor, answers: Answers, chosen: tuple[int, ...], at: Iterable[float]) -> Algorithm:
-        found = self._parameters(chosen, at)
-        predictor = self.build(**found)
+        parameters = self._parameters(chosen, at)
+        predictor = self.build(**parameters)
         if not self.factor:
-            return Algorithm(self.name, predictor, found, len(found))
+            return Algorithm(self.name, predictor, parameters, len(parameters))
         factor = best_factor(answers(predictor, None), target)
-        return Algorithm(self.name, scaled(predictor, factor), {"factor": factor, **found}, len(found) + 1)
+        return Algorithm(self.name, scaled(predictor, factor), {"factor": factor, **parameters}, len(parameters) + 1)
 
     def _grid(self, limits: tuple[float, float]) -> list[float]:
         """The middles of equal cells between the limits, in logarithms: at the limits themselves nothing is felt."""
@@ -173,48 +176,50 @@ class Searched:
         inside = [
             float(np.exp(np.clip(log, *np.log(limits)))) for log, limits in zip(logs, self.real.values(), strict=True)
         ]
-        return dict(zip((*self.whole, *self.real), (*choice, *inside), strict=True))
+        return dict(zip((*self.integer, *self.real), (*choice, *inside), strict=True))
 
     def _residuals(
         self, target: Tensor, answers: Answers, choice: tuple[int, ...], prompts: int | None, logs: Iterable[float]
     ) -> np.ndarray:
-        found = self._parameters(choice, logs)
-        theirs = self.quick(prompts, **found) if self.quick else answers(self.build(**found), prompts)
+        parameters = self._parameters(choice, logs)
+        predictions = self.quick(prompts, **parameters) if self.quick else answers(self.build(**parameters), prompts)
         if self.factor:
-            theirs = best_factor(theirs, target[:prompts]) * theirs
-        return difference(theirs, target[:prompts]).flatten().numpy()
+            predictions = best_factor(predictions, target[:prompts]) * predictions
+        return difference(predictions, target[:prompts]).flatten().numpy()
 
 
 def multiple(
-    candidate: Candidate, one: Algorithm, target: Float[Tensor, "prompt number"], answers: Answers
+    candidate: Candidate, algorithm: Algorithm, target: Float[Tensor, "prompt number"], answers: Answers
 ) -> Algorithm | None:
-    """The multiple of a candidate nearest to ``target``; None unless it is nearer than ``one`` by a share of `GAIN` at least.
+    """The multiple of a candidate nearest to ``target``; None unless it is nearer than ``algorithm`` by a share of `GAIN` at least.
 
     Args:
-        candidate: what ``one`` was made of; if it was searched, its parameters are fitted anew beside the factor.
-        one: the candidate itself, fitted to ``target``. Where it is at rounding there is nothing to gain.
+        candidate: what ``algorithm`` was made of; if it was searched, its parameters are fitted anew beside the factor.
+        algorithm: the candidate itself, fitted to ``target``. Where it is at rounding there is nothing to gain.
     """
-    theirs = answers(one.predictor, None)
-    loss = float(distance(theirs, target).mean())
+    predictions = answers(algorithm.predictor, None)
+    loss = float(distance(predictions, target).mean())
     if loss <= RESOLUTION:
         return None
     if isinstance(candidate, Searched):
-        found = replace(candidate, name=f"multiple of {one.name}", factor=True)(target, answers)
+        multiplied = replace(candidate, name=f"multiple of {algorithm.name}", factor=True)(target, answers)
     else:
 
         def residuals(factor: Any) -> np.ndarray:
-            return difference(float(np.ravel(factor)[0]) * theirs, target).flatten().numpy()
+            return difference(float(np.ravel(factor)[0]) * predictions, target).flatten().numpy()
 
-        _, (factor,) = _refined(residuals, (best_factor(theirs, target),), FINE)
-        fitted = {"factor": factor, **one.fitted}
-        found = Algorithm(f"multiple of {one.name}", scaled(one.predictor, factor), fitted, one.freedom + 1)
-    reached = float(distance(answers(found.predictor, None), target).mean())
-    return found if found.fitted["factor"] != 0 and reached <= (1 - GAIN) * loss else None
+        _, (factor,) = _refined(residuals, (best_factor(predictions, target),), FINE)
+        fitted = {"factor": factor, **algorithm.fitted}
+        multiplied = Algorithm(
+            f"multiple of {algorithm.name}", scaled(algorithm.predictor, factor), fitted, algorithm.freedom + 1
+        )
+    reached = float(distance(answers(multiplied.predictor, None), target).mean())
+    return multiplied if multiplied.fitted["factor"] != 0 and reached <= (1 - GAIN) * loss else None
 
 
 def _loss(residuals: Callable[[Any], np.ndarray], at: Any) -> float:
-    found = residuals(at)
-    return float(found @ found)
+    residual = residuals(at)
+    return float(residual @ residual)
 
 
 def _refined(

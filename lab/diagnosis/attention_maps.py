@@ -36,19 +36,19 @@ class Watched(TorchFunctionMode):
         if function is F.scaled_dot_product_attention:
             self._keep(fused_weights(*arguments, **keywords))
         if function is F.multi_head_attention_forward:
-            own = keywords | {"need_weights": True, "average_attn_weights": False}
-            found, weights = function(*arguments, **own)
+            with_weights = keywords | {"need_weights": True, "average_attn_weights": False}
+            output, weights = function(*arguments, **with_weights)
             self._keep(weights)
-            return found, weights if keywords.get("need_weights", True) else None
-        found = function(*arguments, **keywords)
+            return output, weights if keywords.get("need_weights", True) else None
+        output = function(*arguments, **keywords)
         if function in SOFTMAXES:
-            self._keep(found)
-        return found
+            self._keep(output)
+        return output
 
     def _keep(self, weights: Tensor | None) -> None:
         if weights is not None and weights.dim() in (3, 4) and weights.shape[-1] == weights.shape[-2]:
-            whole = weights if weights.dim() == 4 else weights.unsqueeze(1)
-            self.maps.append(whole.detach().to("cpu", torch.float64))
+            by_head = weights if weights.dim() == 4 else weights.unsqueeze(1)
+            self.maps.append(by_head.detach().to("cpu", torch.float64))
 
 
 def fused_weights(
@@ -74,16 +74,16 @@ def fused_weights(
     return scores.softmax(-1).nan_to_num(0.0)
 
 
-def watched(predictor: Callable[..., Any], given: Sequence[Tensor]) -> Maps:
+def watched(predictor: Callable[..., Any], inputs: Sequence[Tensor]) -> Maps:
     """The maps of whatever a predictor computes in torch while it answers; none if it attends nowhere."""
-    with Watched() as found:
-        predictor(*given)
-    return _by_layer(found.maps, len(given[0]))
+    with Watched() as recorder:
+        predictor(*inputs)
+    return _by_layer(recorder.maps, len(inputs[0]))
 
 
 def noted(transformer: Transformer) -> tuple[Transformer, list[Tensor]]:
     """A copy of one model that notes the weights of every layer in the list whenever it is asked."""
-    copy, found = transformer.select([0]), list[Tensor]()
+    copy, maps = transformer.select([0]), list[Tensor]()
 
     def before(module: Any, arguments: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return arguments, keywords | {"intermediates": {}}
@@ -91,26 +91,26 @@ def noted(transformer: Transformer) -> tuple[Transformer, list[Tensor]]:
     def after(module: Any, arguments: Any, keywords: dict[str, Any], output: Any) -> None:
         for depth in range(copy.architecture.layers):
             weights = keywords["intermediates"][f"layers.{depth}.attention.weights"][0]
-            found.append(weights.detach().to("cpu", torch.float64))
+            maps.append(weights.detach().to("cpu", torch.float64))
 
     copy.register_forward_pre_hook(before, with_kwargs=True)
     copy.register_forward_hook(after, with_kwargs=True)
-    return copy, found
+    return copy, maps
 
 
 def of_transformer(
-    transformer: Transformer, ask: Callable[[Transformer], Callable[..., Any]], given: Sequence[Tensor]
+    transformer: Transformer, ask: Callable[[Transformer], Callable[..., Any]], inputs: Sequence[Tensor]
 ) -> Maps:
     """The maps of the lab's transformer.
 
     Args:
         transformer: one model.
         ask: makes a predictor of it.
-        given: what that is asked.
+        inputs: what that is asked.
     """
-    copy, found = noted(transformer)
-    ask(copy)(*given)
-    return _by_layer(found, len(given[0]))
+    copy, maps = noted(transformer)
+    ask(copy)(*inputs)
+    return _by_layer(maps, len(inputs[0]))
 
 
 def _by_layer(maps: Sequence[Tensor], prompts: int) -> Maps:
@@ -118,10 +118,10 @@ def _by_layer(maps: Sequence[Tensor], prompts: int) -> Maps:
 
     Of every call the layers come one after the other, and there are as many in each.
     """
-    seen = sum(len(one) for one in maps)
-    layers = seen // prompts if prompts else 0
-    if layers == 0 or seen % prompts or len(maps) % layers:
+    rows = sum(len(weights) for weights in maps)
+    layers = rows // prompts if prompts else 0
+    if layers == 0 or rows % prompts or len(maps) % layers:
         return []
-    if len({one.shape[-1] for one in maps}) > 1:
+    if len({weights.shape[-1] for weights in maps}) > 1:
         return []
     return [torch.cat(list(maps[layer::layers])) for layer in range(layers)]

@@ -41,7 +41,7 @@ from lab.domains.regression.optimal_steps import (
     optimal_gradient_step,
     preconditioned_gradient_step,
 )
-from lab.errors import LabError, told
+from lab.errors import LabError, described
 from lab.streams import stream
 
 ORDERS_AVERAGED = 16  # orders of the context over which a pass of Kaczmarz steps is averaged
@@ -73,8 +73,8 @@ def online_gradient_descent(x_context: Tensor, y_context: Tensor, x_query: Tenso
 
 def causal_descent(x_context: Tensor, y_context: Tensor, x_query: Tensor, *, layers: int, step: float) -> Tensor:
     """The answers of ``layers`` layers of linear attention under a causal mask (`causal_recursion`)."""
-    found = causal_recursion(x_context, y_context, x_query, step=step, layers=layers)
-    return found.query_prediction[-1]
+    trajectory = causal_recursion(x_context, y_context, x_query, step=step, layers=layers)
+    return trajectory.query_prediction[-1]
 
 
 def kernel_smoothing(x_context: Tensor, y_context: Tensor, x_query: Tensor, *, width: float) -> Tensor:
@@ -95,8 +95,8 @@ def fitted_preconditioner(
     moment = predict(y_context, x_context.mT)
     features = (moment[:, None, :, None] * x_query[:, :, None, :]).flatten(2).flatten(0, 1)
     size = x_query.shape[-1]
-    found = torch.linalg.lstsq(features, target.reshape(-1, 1), driver="gelsd").solution
-    matrix = found.reshape(size, size)
+    solution = torch.linalg.lstsq(features, target.reshape(-1, 1), driver="gelsd").solution
+    matrix = solution.reshape(size, size)
     return Algorithm(
         "preconditioned step, fitted",
         partial(preconditioned_step, matrix=matrix),
@@ -110,15 +110,15 @@ def in_parts(form: Callable[..., Predictor]) -> Callable[..., Predictor]:
     coordinates wait for memory where it is of all prompts.
     """
 
-    def build(*given: Any, **parameters: Any) -> Predictor:
-        predictor = form(*given, **parameters)
+    def build(*arguments: Any, **parameters: Any) -> Predictor:
+        predictor = form(*arguments, **parameters)
 
         def in_turn(x_context: Tensor, y_context: Tensor, x_query: Tensor) -> Tensor:
             count, examples, dimension = x_context.shape
             size = max(1, CACHED // max(1, examples**2 * dimension))
             if size >= count:
                 return predictor(x_context, y_context, x_query)
-            parts = zip(*(one.split(size) for one in (x_context, y_context, x_query)), strict=True)
+            parts = zip(*(tensor.split(size) for tensor in (x_context, y_context, x_query)), strict=True)
             return torch.cat([predictor(*part) for part in parts])
 
         return in_turn
@@ -208,9 +208,9 @@ class Prompts:
         return float(predict(self.y_context, self.x_context.mT).abs().amax(-1).median()) / self.x_context.shape[1]
 
 
-def _averaging(given: Prompts) -> Iterator[Candidate]:
+def _averaging(prompts: Prompts) -> Iterator[Candidate]:
     plain = function_classes.averaging()  # unbiased for inputs of unit variance
-    variance = given.law.variance
+    variance = prompts.law.variance
 
     def unbiased(*prompts: Tensor) -> Tensor:
         return plain(*prompts) / variance
@@ -218,30 +218,34 @@ def _averaging(given: Prompts) -> Iterator[Candidate]:
     yield Fixed("averaging", unbiased, multiples=False)  # its multiples are single gradient steps
 
 
-def _optimal_step(given: Prompts) -> Iterator[Candidate]:
-    if not given.law.spectrum:
-        step = optimal_gradient_step(given.law.variance, given.law.kurtosis, given.law.noise)
+def _optimal_step(prompts: Prompts) -> Iterator[Candidate]:
+    if not prompts.law.spectrum:
+        step = optimal_gradient_step(prompts.law.variance, prompts.law.kurtosis, prompts.law.noise)
         yield Fixed("gradient step, optimal rate", step, multiples=False)
 
 
-def _preconditioned(given: Prompts) -> Iterator[Candidate]:
-    if given.law.spectrum:
-        yield Fixed("preconditioned step, optimal", preconditioned_gradient_step(given.law.spectrum, given.law.noise))
+def _preconditioned(prompts: Prompts) -> Iterator[Candidate]:
+    if prompts.law.spectrum:
+        yield Fixed(
+            "preconditioned step, optimal", preconditioned_gradient_step(prompts.law.spectrum, prompts.law.noise)
+        )
 
 
-def _ridge(given: Prompts) -> Iterator[Candidate]:
-    penalty = given.law.bayes_penalty
+def _ridge(prompts: Prompts) -> Iterator[Candidate]:
+    penalty = prompts.law.bayes_penalty
     # At penalty 0 that is least squares itself.
     yield Fixed("ridge, Bayes penalty", ridge(penalty) if penalty else least_squares(), multiples=False)
-    yield Searched("ridge, fitted penalty", ridge, real=given.penalties, quick=given.basis.ridge, multiples=True)
+    yield Searched("ridge, fitted penalty", ridge, real=prompts.penalties, quick=prompts.basis.ridge, multiples=True)
 
 
-def _gradient_descent(given: Prompts) -> Iterator[Candidate]:
-    basis = given.basis
+def _gradient_descent(prompts: Prompts) -> Iterator[Candidate]:
+    basis = prompts.basis
     yield Searched(
         "gradient step, fitted rate",
         partial(gradient_descent, steps=1),
-        real={"step": (0.02 / given.largest, 200 / given.largest)},  # one step has no limit beyond which it diverges
+        real={
+            "step": (0.02 / prompts.largest, 200 / prompts.largest)
+        },  # one step has no limit beyond which it diverges
         points=12,
         quick=basis.gradient_descent,
     )
@@ -249,31 +253,34 @@ def _gradient_descent(given: Prompts) -> Iterator[Candidate]:
         "gradient descent, fitted",
         gradient_descent,
         {"steps": (*range(2, 11), 12, 16, 24)},
-        given.rates,
+        prompts.rates,
         quick=basis.gradient_descent,
         multiples=True,
     )
 
 
-def _gd_plus_plus(given: Prompts) -> Iterator[Candidate]:
+def _gd_plus_plus(prompts: Prompts) -> Iterator[Candidate]:
     yield Searched(
         "GD++, fitted",
         lambda layers, step, curvature: gd_plus_plus([step] * layers, [curvature] * layers),
         {"layers": (2, 3, 4)},
         # Below the lowest curvature it would be plain gradient descent.
-        {"step": (0.1 / given.largest, 4 / given.largest), "curvature": (0.05 / given.largest, 1 / given.largest)},
+        {
+            "step": (0.1 / prompts.largest, 4 / prompts.largest),
+            "curvature": (0.05 / prompts.largest, 1 / prompts.largest),
+        },
         points=5,
-        quick=given.basis.gd_plus_plus,
+        quick=prompts.basis.gd_plus_plus,
     )
 
 
-def _kaczmarz(given: Prompts) -> Iterator[Candidate]:
+def _kaczmarz(prompts: Prompts) -> Iterator[Candidate]:
     yield Fixed("one-pass Kaczmarz", kaczmarz())
 
 
-def _sparse(given: Prompts) -> Iterator[Candidate]:
-    form = partial(function_classes.sparse_bayes, noise=max(given.law.noise, LEAST_NOISE))
-    dimension = given.x_query.shape[-1]
+def _sparse(prompts: Prompts) -> Iterator[Candidate]:
+    form = partial(function_classes.sparse_bayes, noise=max(prompts.law.noise, LEAST_NOISE))
+    dimension = prompts.x_query.shape[-1]
     numbers = tuple(
         count
         for count in (1, 2, 3)
@@ -284,84 +291,89 @@ def _sparse(given: Prompts) -> Iterator[Candidate]:
 
 
 def _mixture(name: str, build: Callable[[Tensor, float], Predictor]) -> Callable[[Prompts], Iterator[Candidate]]:
-    def of(given: Prompts) -> Iterator[Candidate]:
-        if given.law.components is not None:
-            yield Fixed(name, build(given.law.components, given.law.noise))
+    def of(prompts: Prompts) -> Iterator[Candidate]:
+        if prompts.law.components is not None:
+            yield Fixed(name, build(prompts.law.components, prompts.law.noise))
 
     return of
 
 
 def _one(make: Callable[[Prompts], Candidate]) -> Callable[[Prompts], Iterator[Candidate]]:
-    return lambda given: iter((make(given),))
+    return lambda prompts: iter((make(prompts),))
 
 
 REGRESSION: Mapping[Callable[..., Any], Callable[[Prompts], Iterable[Candidate]]] = {
-    zero: _one(lambda given: Fixed("zero", zero(), multiples=False)),
+    zero: _one(lambda prompts: Fixed("zero", zero(), multiples=False)),
     function_classes.averaging: _averaging,
     preconditioned_gradient_step: _preconditioned,
     optimal_gradient_step: _optimal_step,
-    least_squares: _one(lambda given: Fixed("least squares", least_squares())),
+    least_squares: _one(lambda prompts: Fixed("least squares", least_squares())),
     ridge: _ridge,
     kaczmarz: _kaczmarz,
-    normalised_kaczmarz: _one(lambda given: Fixed("normalised Kaczmarz", normalised_kaczmarz())),
+    normalised_kaczmarz: _one(lambda prompts: Fixed("normalised Kaczmarz", normalised_kaczmarz())),
     averaged_kaczmarz: _one(
-        lambda given: Fixed(
+        lambda prompts: Fixed(
             f"Kaczmarz averaged over {ORDERS_AVERAGED} orders", averaged_kaczmarz(ORDERS_AVERAGED, stream(0, "orders"))
         )
     ),
-    block_kaczmarz: _one(lambda given: Searched("block Kaczmarz, fitted", block_kaczmarz, {"block": (2, 3, 4)})),
+    block_kaczmarz: _one(lambda prompts: Searched("block Kaczmarz, fitted", block_kaczmarz, {"block": (2, 3, 4)})),
     gradient_descent: _gradient_descent,
-    stable_gradient_descent: lambda given: (),  # the same answers, or none
+    stable_gradient_descent: lambda prompts: (),  # the same answers, or none
     gd_plus_plus: _gd_plus_plus,
     function_classes.nearest_neighbours: _one(
-        lambda given: Searched(
+        lambda prompts: Searched(
             "nearest neighbours, fitted", function_classes.nearest_neighbours, {"neighbours": (1, 2, 3, 5, 8, 13)}
         )
     ),
     function_classes.lasso: _one(
-        lambda given: Searched(
+        lambda prompts: Searched(
             "Lasso, fitted penalty",
             function_classes.lasso,
-            real={"penalty": (0.01 * given.largest_slope, 0.9 * given.largest_slope)},
+            real={"penalty": (0.01 * prompts.largest_slope, 0.9 * prompts.largest_slope)},
             points=5,
         )
     ),
     function_classes.sparse_bayes: _sparse,
     function_classes.arc_cosine: _one(
-        lambda given: Fixed("arc-cosine kernel", in_parts(function_classes.arc_cosine)())
+        lambda prompts: Fixed("arc-cosine kernel", in_parts(function_classes.arc_cosine)())
     ),
     function_classes.tree_average: _one(
-        lambda given: Searched("average of trees, fitted", function_classes.tree_average, {"depth": (1, 2, 3, 4)})
+        lambda prompts: Searched("average of trees, fitted", function_classes.tree_average, {"depth": (1, 2, 3, 4)})
     ),
-    greedy_tree: _one(lambda given: Searched("greedy tree, fitted", in_parts(greedy_tree), {"depth": (1, 2, 3)})),
+    greedy_tree: _one(lambda prompts: Searched("greedy tree, fitted", in_parts(greedy_tree), {"depth": (1, 2, 3)})),
     posterior_mean: _mixture("posterior mean over the components", posterior_mean),
     best_component: _mixture("best component", lambda components, noise: best_component(components)),
 }
 
 
 def regression_candidates(
-    x_context: Tensor, y_context: Tensor, x_query: Tensor, law: Law, mine: Sequence[Candidate] = ()
+    x_context: Tensor, y_context: Tensor, x_query: Tensor, law: Law, user_candidates: Sequence[Candidate] = ()
 ) -> Iterator[Candidate]:
     """The closed forms of in-context regression.
 
     Args:
         x_context, y_context, x_query: the prompts on which parameters are fitted; they also set their limits.
         law: of the prompts; weights are N(0, I) where nothing else is known.
-        mine: a user's own.
+        user_candidates: a user's own.
     """
-    given = Prompts(x_context, y_context, x_query, law)
+    prompts = Prompts(x_context, y_context, x_query, law)
     for candidates in REGRESSION.values():
-        yield from candidates(given)
+        yield from candidates(prompts)
     yield partial(fitted_preconditioner, x_context, y_context, x_query)
-    for name, form, whole, real in (
-        ("causal descent, fitted", causal_descent, {"layers": (2, 3, 4, 5, 6, 8, 12)}, given.rates),
-        ("online gradient descent, fitted", online_gradient_descent, {}, {"step": (0.02 / given.norm, 2 / given.norm)}),
-        ("kernel smoothing, fitted", kernel_smoothing, {}, {"width": _around(math.sqrt(given.norm))}),
+    for name, form, integer, real in (
+        ("causal descent, fitted", causal_descent, {"layers": (2, 3, 4, 5, 6, 8, 12)}, prompts.rates),
+        (
+            "online gradient descent, fitted",
+            online_gradient_descent,
+            {},
+            {"step": (0.02 / prompts.norm, 2 / prompts.norm)},
+        ),
+        ("kernel smoothing, fitted", kernel_smoothing, {}, {"width": _around(math.sqrt(prompts.norm))}),
         ("softmax smoothing, fitted", softmax_smoothing, {}, {"sharpness": _around(1 / law.variance)}),
     ):
-        yield Searched(name, partial(partial, form), whole, real)
+        yield Searched(name, partial(partial, form), integer, real)
     yield from unlisted("regression", REGRESSION)
-    yield from mine
+    yield from user_candidates
 
 
 def _around(value: float) -> tuple[float, float]:
@@ -373,19 +385,19 @@ def _around(value: float) -> tuple[float, float]:
 
 def unlisted(kind: str, table: Mapping[Callable[..., Any], Any], **sizes: int) -> Iterator[Candidate]:
     """Candidates of what the domains register and no table knows."""
-    for one in all_registered():
-        if one.kind == kind and one.part not in table:
-            yield partial(_if_it_fits, by_example(one, **sizes))
+    for form in all_registered():
+        if form.kind == kind and form.part not in table:
+            yield partial(_if_it_fits, by_example(form, **sizes))
 
 
 def _if_it_fits(candidate: Candidate, target: Tensor, answers: Answers) -> Algorithm:
     """A candidate whose example may be made for prompts of another kind, which is no fault of it."""
     try:
-        found = candidate(target, answers)
-        answers(found.predictor, None)
+        algorithm = candidate(target, answers)
+        answers(algorithm.predictor, None)
     except Exception as error:
         raise LabError("it answers no prompts of these sizes") from error
-    return found
+    return algorithm
 
 
 def by_example(form: Registered, **sizes: int) -> Fixed | Searched:
@@ -395,22 +407,22 @@ def by_example(form: Registered, **sizes: int) -> Fixed | Searched:
         sizes: parameters that the task sets, such as the vocabulary.
     """
     example = {name: value for name, value in form.example.items() if name != "length"} | sizes
-    whole, real = {}, {}
+    integer, real = {}, {}
     for name, value in example.items():
         if name in sizes or isinstance(value, bool):
             continue
         if isinstance(value, int) and value > 0:
-            whole[name] = tuple(sorted({max(1, value // 2), value, value + 1, 2 * value}))
+            integer[name] = tuple(sorted({max(1, value // 2), value, value + 1, 2 * value}))
         elif isinstance(value, float) and value > 0 and math.isfinite(value):
             real[name] = (value / AROUND, value * AROUND)
     name = form.part.__name__.replace("_", " ")
-    kept = {key: value for key, value in example.items() if key not in whole and key not in real}
+    kept = {key: value for key, value in example.items() if key not in integer and key not in real}
     build = partial(form.part, **kept)
-    return Searched(f"{name}, fitted", build, whole, real) if whole or real else Fixed(name, build())
+    return Searched(f"{name}, fitted", build, integer, real) if integer or real else Fixed(name, build())
 
 
 @dataclass(frozen=True)
-class Mine:
+class UserFile:
     """Closed forms of a user's file: what it registers, and the predictors in its ``CANDIDATES``, by name.
 
     Args:
@@ -424,7 +436,7 @@ class Mine:
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, module: ModuleType, file: Path) -> Mine:
+    def of(cls, module: ModuleType, file: Path) -> UserFile:
         """What a file offers, its registered forms checked.
 
         Raises:
@@ -432,10 +444,10 @@ class Mine:
         """
         named = getattr(module, "CANDIDATES", {})
         if not isinstance(named, Mapping) or not all(
-            isinstance(name, str) and callable(one) for name, one in named.items()
+            isinstance(name, str) and callable(predictor) for name, predictor in named.items()
         ):
             raise LabError(f"CANDIDATES in {file.name} must map names to predictors; give a dictionary of functions")
-        forms = tuple(one for one in registered(module) if one.kind in ("regression", "tokens"))
+        forms = tuple(form for form in registered(module) if form.kind in ("regression", "tokens"))
         if not forms and not named:
             raise LabError(
                 f"{file.name} offers no candidate; register one with @regression_predictor(...) or @token_predictor(...), or "
@@ -447,10 +459,13 @@ class Mine:
 
     def candidates(self, kind: str, **sizes: int) -> list[Candidate]:
         """Those of a protocol, "regression" or "tokens", whose mistakes are named."""
-        own = [by_example(form, **sizes) for form in self.forms if form.kind == kind]
+        registered_forms = [by_example(form, **sizes) for form in self.forms if form.kind == kind]
         ready = [Fixed(name, predictor) for name, predictor in self.predictors.items()]
-        named = (replace(one, name=f"{one.name} of {self.file.name}") for one in (*own, *ready))
-        return [Tried(one, self.file) for one in named]
+        named = (
+            replace(candidate, name=f"{candidate.name} of {self.file.name}")
+            for candidate in (*registered_forms, *ready)
+        )
+        return [Tried(candidate, self.file) for candidate in named]
 
 
 class Mistake(LabError):
@@ -473,13 +488,13 @@ class Tried:
         """
         about = f"the candidate {self.candidate.name!r} cannot answer these prompts"
         try:
-            found = self.candidate(target, answers)
-            theirs = answers(found.predictor, None)
+            algorithm = self.candidate(target, answers)
+            returned = answers(algorithm.predictor, None)
         except Exception as error:
-            raise Mistake(f"{about}: {told(error, self.file)}") from error
-        if not isinstance(theirs, Tensor) or theirs.shape != target.shape:
-            raise Mistake(f"{about}: it returned {list(getattr(theirs, 'shape', ()))}, not {list(target.shape)}")
-        return found
+            raise Mistake(f"{about}: {described(error, self.file)}") from error
+        if not isinstance(returned, Tensor) or returned.shape != target.shape:
+            raise Mistake(f"{about}: it returned {list(getattr(returned, 'shape', ()))}, not {list(target.shape)}")
+        return algorithm
 
 
 def _require_contract(form: Registered, file: Path) -> None:
@@ -492,7 +507,7 @@ def _require_contract(form: Registered, file: Path) -> None:
     except LabError:
         raise
     except Exception as error:
-        raise LabError(f"the candidate {name} cannot be checked on its example: {told(error, file)}") from error
+        raise LabError(f"the candidate {name} cannot be checked on its example: {described(error, file)}") from error
 
 
 # Tokens
@@ -536,7 +551,7 @@ TOKENS: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
-def token_forms(vocabulary: int, mine: Sequence[Candidate]) -> Iterator[Candidate]:
+def token_forms(vocabulary: int, user_candidates: Sequence[Candidate]) -> Iterator[Candidate]:
     """Registered token predictors that no setting names, and a user's own."""
     yield from unlisted("tokens", dict.fromkeys(TOKENS), vocabulary=vocabulary)
-    yield from mine
+    yield from user_candidates

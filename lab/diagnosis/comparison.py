@@ -24,7 +24,7 @@ from lab.checks import fields
 from lab.diagnosis import mechanism
 from lab.diagnosis.adapt import Adapted, evaluated
 from lab.diagnosis.algorithms import RESOLUTION, Algorithm, distance, multiple
-from lab.diagnosis.closed_forms import Mine, Mistake
+from lab.diagnosis.closed_forms import Mistake, UserFile
 from lab.diagnosis.setting import Answer, Setting
 from lab.diagnosis.subject import (
     Failed,
@@ -178,21 +178,21 @@ class Diagnosis:
 
 def compare(answers: Answer, algorithms: Sequence[Algorithm], setting: Setting, prompts: Any) -> Match:
     """The match of ``answers`` on ``prompts`` with algorithms that were fitted elsewhere; those that cannot answer are left out."""
-    found = {}
-    for one in algorithms:
+    algorithm_answers = {}
+    for algorithm in algorithms:
         with contextlib.suppress(LabError):
-            found[one.name] = setting.answers(one.predictor, prompts)
-    apart = {name: distance(answers, theirs) for name, theirs in found.items()}
+            algorithm_answers[algorithm.name] = setting.answers(algorithm.predictor, prompts)
+    apart = {name: distance(answers, reference) for name, reference in algorithm_answers.items()}
     rows = [
         Row(
-            one.name,
-            one.fitted,
-            one.freedom,
-            Estimate.positive(setting.errors(found[one.name], prompts)),
-            Estimate.positive(apart[one.name]),
+            algorithm.name,
+            algorithm.fitted,
+            algorithm.freedom,
+            Estimate.positive(setting.errors(algorithm_answers[algorithm.name], prompts)),
+            Estimate.positive(apart[algorithm.name]),
         )
-        for one in algorithms
-        if one.name in found
+        for algorithm in algorithms
+        if algorithm.name in algorithm_answers
     ]
     rows.sort(key=lambda row: row.distance.mean)
     tied, same = _not_told_apart(rows, apart), rows[0].distance.mean <= RESOLUTION
@@ -219,7 +219,7 @@ def _not_told_apart(rows: Sequence[Row], apart: Mapping[str, Tensor]) -> list[Ro
     return [row for row in rows if Estimate.of(apart[row.algorithm] - best).low <= 0]
 
 
-def fit(answers: Answer, setting: Setting, prompts: Any, mine: Mine | None = None) -> list[Algorithm]:
+def fit(answers: Answer, setting: Setting, prompts: Any, user_file: UserFile | None = None) -> list[Algorithm]:
     """Every candidate of the setting that can answer, its parameters fitted to ``answers`` on ``prompts``, and the multiples.
 
     Raises:
@@ -229,12 +229,12 @@ def fit(answers: Answer, setting: Setting, prompts: Any, mine: Mine | None = Non
     def ask(predictor: Callable[..., Tensor], count: int | None) -> Answer:
         return setting.answers(predictor, prompts if count is None else take(prompts, count))
 
-    found = []
-    for candidate in setting.candidates(prompts, mine):
+    algorithms = []
+    for candidate in setting.candidates(prompts, user_file):
         try:
-            one = candidate(answers, ask)
+            algorithm = candidate(answers, ask)
             more = (
-                multiple(candidate, one, answers, ask)
+                multiple(candidate, algorithm, answers, ask)
                 if setting.linear and getattr(candidate, "multiples", False)
                 else None
             )
@@ -242,8 +242,8 @@ def fit(answers: Answer, setting: Setting, prompts: Any, mine: Mine | None = Non
             raise
         except LabError:  # it has no answer to prompts of these sizes
             continue
-        found += [one] if more is None else [one, more]
-    return found
+        algorithms += [algorithm] if more is None else [algorithm, more]
+    return algorithms
 
 
 def take(prompts: Part, count: int) -> Part:
@@ -268,14 +268,14 @@ def with_cosines(
 ) -> Match:
     """The match with the agreement of derivatives in the rows of the nearest, `DERIVED` of them and all that are tied."""
     near = {row.algorithm for row in match.rows[:DERIVED]} | set(match.tied)
-    own = setting.sensitivities(subject, prompts, source)
+    sensitivities = setting.sensitivities(subject, prompts, source)
     cosines: dict[str, dict[str, Estimate]] = {}
-    for one in algorithms:
-        if one.name not in near:
+    for algorithm in algorithms:
+        if algorithm.name not in near:
             continue
-        theirs = setting.sensitivities(one.predictor, prompts, source)
-        both = {part: cosine(own[part], theirs[part]) for part in own}
-        cosines[one.name] = {part: Estimate.of(values) for part, values in both.items() if len(values) > 1}
+        algorithm_sensitivities = setting.sensitivities(algorithm.predictor, prompts, source)
+        agreement = {part: cosine(sensitivities[part], algorithm_sensitivities[part]) for part in sensitivities}
+        cosines[algorithm.name] = {part: Estimate.of(values) for part, values in agreement.items() if len(values) > 1}
     rows = tuple(dataclasses.replace(row, cosines=cosines.get(row.algorithm, {})) for row in match.rows)
     return dataclasses.replace(match, rows=rows)
 
@@ -286,12 +286,16 @@ def _check_number(prompts: int) -> None:
 
 
 def identify(
-    predictor: Callable[..., Tensor], setting: Setting, prompts: int = 512, seed: int = 0, mine: Mine | None = None
+    predictor: Callable[..., Tensor],
+    setting: Setting,
+    prompts: int = 512,
+    seed: int = 0,
+    user_file: UserFile | None = None,
 ) -> tuple[Match, list[Algorithm]]:
     """The match of a predictor on fresh prompts, and the algorithms fitted for it on the other half of them.
 
     Args:
-        mine: candidates of a user's file.
+        user_file: candidates of a user's file.
 
     Raises:
         LabError: fewer than `FEWEST_PROMPTS` prompts, or a candidate of the file that cannot answer.
@@ -300,39 +304,39 @@ def identify(
     # Prompts are Any: a setting takes those that it draws itself.
     halves: list[Any] = [setting.sample(stream(seed, "diagnosis", half), prompts // 2) for half in ("fit", "judge")]
     fitted_on, judged_on = halves
-    algorithms = fit(setting.answers(predictor, fitted_on), setting, fitted_on, mine)
+    algorithms = fit(setting.answers(predictor, fitted_on), setting, fitted_on, user_file)
     return compare(setting.answers(predictor, judged_on), algorithms, setting, judged_on), algorithms
 
 
-def attention(made: Any, predictor: Callable[..., Any], setting: Setting, prompts: Any) -> tuple[Head, ...]:
+def attention(model: Any, predictor: Callable[..., Any], setting: Setting, prompts: Any) -> tuple[Head, ...]:
     """Where every head looks, of whatever has attention that can be watched; else nothing.
 
     Args:
-        made: what the user named.
+        model: what the user named.
         predictor: it as a predictor.
         setting: whose prompts they are.
         prompts: some of them.
     """
-    given = setting.watched(prompts)
-    maps = mechanism.maps_of(made, predictor, setting.stored, given)
+    inputs = setting.watched(prompts)
+    maps = mechanism.maps_of(model, predictor, setting.stored, inputs)
     if not maps:
         return ()
     for skip in (0, 1):  # a network may begin with a token of its own
         places = maps[0].shape[-1] - skip
         if relations := setting.relations(prompts, places):
-            shares, built = [mechanism.within(one, skip) for one in maps], list[mechanism.Maps]()
+            shares, built = [mechanism.within(layer, skip) for layer in maps], list[mechanism.Maps]()
             with contextlib.suppress(LabError):  # none is known of these sizes
                 built = setting.constructions(prompts, places)
-            found = mechanism.looks(shares, relations, built)
+            looks = mechanism.looks(shares, relations, built)
             return tuple(
-                Head(one.layer, one.head, one.relation, Estimate.of(one.shares), one.uniform, one.construction)
-                for one in found
+                Head(look.layer, look.head, look.relation, Estimate.of(look.shares), look.uniform, look.construction)
+                for look in looks
             )
     return ()
 
 
 def diagnose(
-    made: Callable[..., Any] | StoredModel,
+    model: Callable[..., Any] | StoredModel,
     setting: Setting,
     *,
     name: str = "predictor",
@@ -340,39 +344,39 @@ def diagnose(
     prompts: int = 512,
     seed: int = 0,
     device: str = "cpu",
-    mine: Mine | None = None,
+    user_file: UserFile | None = None,
 ) -> Diagnosis:
     """Everything about a predictor.
 
     Args:
-        made: a callable of the setting's protocol, such as one of `lab.diagnosis.adapt`, or a stored transformer.
+        model: a callable of the setting's protocol, such as one of `lab.diagnosis.adapt`, or a stored transformer.
         setting: the prompts.
         name: what to call the predictor.
         task: what to call the setting.
         prompts: how many fresh ones: half to fit parameters, half to judge.
         seed: root of the prompts.
         device: where the predictor computes; a module is moved there, and so are its inputs.
-        mine: candidates of a user's file.
+        user_file: candidates of a user's file.
 
     Raises:
         LabError: too few prompts, a stored model that cannot read them, or a candidate of the file that cannot answer.
     """
     begun = time.perf_counter()
     _check_number(prompts)
-    call = setting.stored(made) if isinstance(made, StoredModel) else made
+    call = setting.stored(model) if isinstance(model, StoredModel) else model
     source = stream(seed, "diagnosis")
     subject = Subject(name, call, setting.shape, setting.log_answers, device)
-    for module in (call, getattr(call, "module", None), getattr(made, "transformer", None)):
+    for module in (call, getattr(call, "module", None), getattr(model, "transformer", None)):
         if isinstance(module, torch.nn.Module):
             module.to(device)
     some: Any = setting.sample(source.child("judge"), max(1, prompts // 2))
     done = call.done if isinstance(call, Adapted) else evaluated(call)
-    findings = [Finding("mode", what, False) for what in done] + answer_needed(call, setting.arguments)
+    findings = [Finding("mode", sentence, False) for sentence in done] + answer_needed(call, setting.arguments)
     if not any(finding.stops for finding in findings):
-        findings += settle_precision(subject, setting.given(some))
+        findings += settle_precision(subject, setting.inputs_of(some))
         findings += contract_findings(subject, setting.checks)
     if not any(finding.stops for finding in findings):
-        findings += unread_query(subject, setting.arguments, setting.given(some))
+        findings += unread_query(subject, setting.arguments, setting.inputs_of(some))
 
     def report(**parts: Any) -> Diagnosis:
         seconds = time.perf_counter() - begun
@@ -388,7 +392,7 @@ def diagnose(
 
     if any(finding.stops for finding in findings):
         return report()
-    base = attempt("fresh prompts", lambda: identify(subject, setting, prompts, seed, mine), stops=True)
+    base = attempt("fresh prompts", lambda: identify(subject, setting, prompts, seed, user_file), stops=True)
     if base is None:
         return report()
     match, algorithms = base
@@ -396,26 +400,27 @@ def diagnose(
     by_length = {setting.size: base[0]}
     for length in setting.lengths():
         if length not in by_length:
-            found = attempt(
-                f"context length {length}", partial(identify, subject, setting.at_length(length), prompts, seed, mine)
+            identified = attempt(
+                f"context length {length}",
+                partial(identify, subject, setting.at_length(length), prompts, seed, user_file),
             )
-            by_length |= {length: found[0]} if found else {}
+            by_length |= {length: identified[0]} if identified else {}
 
     def under(prompts: Any) -> Match:
         return compare(setting.answers(subject, prompts), algorithms, setting, prompts)
 
     def after_reordering() -> Estimate | None:
-        other: Any = setting.reordered(some, source.child("order"))
-        if all(map(torch.equal, setting.given(some), setting.given(other))):
+        reordered: Any = setting.reordered(some, source.child("order"))
+        if all(map(torch.equal, setting.inputs_of(some), setting.inputs_of(reordered))):
             return None  # a single example has no other order
-        return Estimate.positive(distance(setting.answers(subject, other), setting.answers(subject, some)))
+        return Estimate.positive(distance(setting.answers(subject, reordered), setting.answers(subject, some)))
 
     shifted = setting.shifts(source.child("shifts"), prompts // 2)
-    found_under = {shift: attempt(shift, partial(under, there)) for shift, there in shifted.items()}
+    found_under = {shift: attempt(shift, partial(under, shifted_prompts)) for shift, shifted_prompts in shifted.items()}
     return report(
         match=attempt("derivatives", moves) or match,
         by_length=dict(sorted(by_length.items())),
-        shifts={shift: one for shift, one in found_under.items() if one is not None},
+        shifts={shift: shifted_match for shift, shifted_match in found_under.items() if shifted_match is not None},
         reordering=attempt("reordered context", after_reordering),
-        attention=attempt("attention", partial(attention, made, subject, setting, take(some, WATCHED))) or (),
+        attention=attempt("attention", partial(attention, model, subject, setting, take(some, WATCHED))) or (),
     )

@@ -181,7 +181,7 @@ def page() -> str:
 def names(setting: Setting) -> list[str]:
     """The candidates of a setting, in the order in which they are tried."""
     prompts = setting.sample(stream(0, "guide"), 8)
-    return [_name(one) for one in setting.candidates(prompts)]
+    return [_name(candidate) for candidate in setting.candidates(prompts)]
 
 
 def _name(candidate: Candidate) -> str:
@@ -207,7 +207,7 @@ def _prompts() -> Iterator[str]:
     for name, setting in SETTINGS.items():
         about = " ".join((type(setting).__doc__ or "").split())
         fields = dataclasses.fields(setting)  # type: ignore[arg-type]
-        sizes = ", ".join(f"`{one.name}` {one.default}" for one in fields)
+        sizes = ", ".join(f"`{field.name}` {field.default}" for field in fields)
         tasks = ", ".join(task for task, of in OF_TASKS.items() if of == name)
         yield f"| `{name}` | {about} | {setting.kind} | {sizes} | {tasks} |"
 

@@ -32,25 +32,25 @@ def of_networks(names: Sequence[str], task: str, sizes: Mapping[str, Any], promp
     """
     setting = dataclasses.replace(cast(Any, find_setting(task)), **sizes)
     networks = [trained.load_trained(name, root).model for name in names]
-    found = []
+    diagnoses = []
     for name, network in zip(names, networks, strict=True):
-        one = diagnose(network, trained.for_its_size(setting, network), name=name, task=task, prompts=prompts)
-        if one.match is None:
-            raise LabError(f"{name} cannot be compared: {'; '.join(finding.what for finding in one.findings)}")
-        found.append(one)
-    return found
+        diagnosis = diagnose(network, trained.for_its_size(setting, network), name=name, task=task, prompts=prompts)
+        if diagnosis.match is None:
+            raise LabError(f"{name} cannot be compared: {'; '.join(finding.what for finding in diagnosis.findings)}")
+        diagnoses.append(diagnosis)
+    return diagnoses
 
 
-def record(found: Diagnosis) -> dict[str, Any]:
+def record(diagnosis: Diagnosis) -> dict[str, Any]:
     """What a page says of one network, as plain data."""
-    match = found.match
+    match = diagnosis.match
     assert match is not None
     row = match.row(match.name)
     return plain(
         _rounded(
             {
-                "name": found.subject,
-                "setting": dict(found.setting),
+                "name": diagnosis.subject,
+                "setting": dict(diagnosis.setting),
                 "kind": match.kind,
                 "nearest": match.name,
                 "fitted": dict(row.fitted),
@@ -63,14 +63,18 @@ def record(found: Diagnosis) -> dict[str, Any]:
     )
 
 
-def draw(found: Sequence[Diagnosis], folder: Path, name: str) -> Path:
+def draw(diagnoses: Sequence[Diagnosis], folder: Path, name: str) -> Path:
     """Write the picture ``name`` of distances and errors side by side, each network by its arm and seed, with its numbers."""
     return save(
-        plot_all([dataclasses.replace(one, subject=one.subject.rpartition(":")[2]) for one in found]), folder, name
+        plot_all(
+            [dataclasses.replace(diagnosis, subject=diagnosis.subject.rpartition(":")[2]) for diagnosis in diagnoses]
+        ),
+        folder,
+        name,
     )
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
+        return {key: _rounded(element) for key, element in value.items()}
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -52,21 +52,24 @@ def looks(maps: Maps, relations: Mapping[str, Targets], constructed: Sequence[Ma
         relations: by name, over the same tokens.
         constructed: of explicit constructions, over the same tokens.
     """
-    found = []
+    looks = []
     for name, targets in relations.items():
         built = [
-            float(share) for other in constructed for layer in other for share in _shares(layer, targets)[0].nanmean(0)
+            float(share)
+            for construction in constructed
+            for layer in construction
+            for share in _shares(layer, targets)[0].nanmean(0)
         ]
-        best = max((one for one in built if one == one), default=None)
+        best = max((share for share in built if share == share), default=None)
         for depth, layer in enumerate(maps):
             shares, uniform = _shares(layer, targets)
-            asked = ~shares.isnan().any(1)
-            if int(asked.sum()) < 2:  # of which there is no interval
+            defined = ~shares.isnan().any(1)
+            if int(defined.sum()) < 2:  # of which there is no interval
                 continue
             for head in range(layer.shape[1]):
-                one = Look(depth + 1, head + 1, name, shares[asked, head], float(uniform[asked].mean()), best)
-                found.append(one)
-    return found
+                look = Look(depth + 1, head + 1, name, shares[defined, head], float(uniform[defined].mean()), best)
+                looks.append(look)
+    return looks
 
 
 def _shares(
@@ -87,26 +90,26 @@ def _shares(
 
 
 def maps_of(
-    made: Any,
+    model: Any,
     predictor: Callable[..., Any],
     stored: Callable[[StoredModel], Callable[..., Any]],
-    given: Sequence[Tensor],
+    inputs: Sequence[Tensor],
 ) -> Maps:
     """The maps of what is diagnosed, as they are; none where it has none that can be seen.
 
     Args:
-        made: what the user named: a stored model, or anything else.
+        model: what the user named: a stored model, or anything else.
         predictor: it as a predictor.
         stored: makes a predictor of a stored model.
-        given: what it is asked.
+        inputs: what it is asked.
     """
-    if isinstance(made, StoredModel):
+    if isinstance(model, StoredModel):
 
         def ask(transformer: Transformer) -> Callable[..., Any]:
-            return stored(StoredModel(transformer, made.mask, made.sign))
+            return stored(StoredModel(transformer, model.mask, model.sign))
 
-        return attention_maps.of_transformer(made.transformer, ask, given)
-    return attention_maps.watched(predictor, given)
+        return attention_maps.of_transformer(model.transformer, ask, inputs)
+    return attention_maps.watched(predictor, inputs)
 
 
 # Relations
@@ -123,14 +126,14 @@ def between_tokens(tokens: Int[Tensor, "prompt token"], rows: Bool[Tensor, "prom
     before = (place[:, None] > place).expand(batch, length, length)
     same = (tokens[:, :, None] == tokens[:, None, :]) & before
     follower = torch.nn.functional.pad(same[:, :, :-1], (1, 0))  # column j: the symbol before j is that of the row
-    found = {
+    relations = {
         "itself": torch.eye(length, dtype=torch.bool).expand(batch, length, length),
         "previous token": (place[:, None] == place + 1).expand(batch, length, length),
         "same symbol": same,
         "after the same symbol": follower & (before | torch.eye(length, dtype=torch.bool)),
         "first token": ((place == 0) & (place[:, None] > 0)).expand(batch, length, length),
     }
-    return {name: targets & rows[:, :, None] for name, targets in found.items()}
+    return {name: targets & rows[:, :, None] for name, targets in relations.items()}
 
 
 def between_examples(x: Float[Tensor, "prompt example dimension"], query: Tensor, length: int) -> dict[str, Targets]:
@@ -153,24 +156,24 @@ def between_examples(x: Float[Tensor, "prompt example dimension"], query: Tensor
 
     def only(rows: Tensor, columns: Tensor) -> Targets:
         """True at these rows and columns, the same for all prompts or [prompt, 1]."""
-        found = torch.zeros(batch, length, length, dtype=torch.bool)
-        found[torch.arange(batch)[:, None], rows, columns] = True
-        return found
+        targets = torch.zeros(batch, length, length, dtype=torch.bool)
+        targets[torch.arange(batch)[:, None], rows, columns] = True
+        return targets
 
     nearest = labels[(x - query).square().sum(-1).argmin(1)][:, None]
-    found = {"previous token": (place[:, None] == place + 1).expand(batch, length, length)}
+    relations = {"previous token": (place[:, None] == place + 1).expand(batch, length, length)}
     if apart:
-        found["own input, from a label"] = only(labels, inputs)
-        found["own label, from an input"] = only(inputs, labels)
-        found["inputs, from the query"] = only(asking, inputs)
-        found["labels, from the query"] = only(asking, labels)
-        found["label of the nearest, from the query"] = only(asking, nearest)
+        relations["own input, from a label"] = only(labels, inputs)
+        relations["own label, from an input"] = only(inputs, labels)
+        relations["inputs, from the query"] = only(asking, inputs)
+        relations["labels, from the query"] = only(asking, labels)
+        relations["label of the nearest, from the query"] = only(asking, nearest)
     else:
-        found["own example"] = only(labels, labels)
-        found["examples, from the query"] = only(asking, labels)
-        found["nearest example, from the query"] = only(asking, nearest)
-    found["itself, from the query"] = only(asking, asking)
-    return found
+        relations["own example"] = only(labels, labels)
+        relations["examples, from the query"] = only(asking, labels)
+        relations["nearest example, from the query"] = only(asking, nearest)
+    relations["itself, from the query"] = only(asking, asking)
+    return relations
 
 
 def maps_of_construction(transformer: Transformer, tokens: Tensor, mask: Tensor, skip: int = 0) -> Maps:
@@ -183,10 +186,10 @@ def maps_of_construction(transformer: Transformer, tokens: Tensor, mask: Tensor,
     with torch.no_grad():
         transformer(tokens[None], mask, intermediates=noted)
     weights = [noted[f"layers.{depth}.attention.weights"][0] for depth in range(transformer.architecture.layers)]
-    return [within(one, skip) for one in weights]
+    return [within(layer, skip) for layer in weights]
 
 
 def within(weights: Float[Tensor, "prompt head token token"], skip: int = 0) -> Float[Tensor, "prompt head rest rest"]:
     """Absolute weights as shares of each row's sum, without the first tokens, whose share is left out."""
-    whole = weights.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-    return (weights.abs() / whole)[:, :, skip:, skip:]
+    total = weights.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    return (weights.abs() / total)[:, :, skip:, skip:]

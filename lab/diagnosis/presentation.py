@@ -141,21 +141,21 @@ def _algorithms(diagnosis: Diagnosis, match: Match) -> Grid:
 def _attention(diagnosis: Diagnosis) -> Grid:
     """Of every relation the head that gives most to it."""
     most: dict[str, Head] = {}
-    for one in diagnosis.attention:
-        if one.relation not in most or one.share.mean > most[one.relation].share.mean:
-            most[one.relation] = one
+    for head in diagnosis.attention:
+        if head.relation not in most or head.share.mean > most[head.relation].share.mean:
+            most[head.relation] = head
     rows = tuple(
         (
             "",
             (
                 name,
-                f"{one.layer}.{one.head}",
-                interval(one.share),
-                number(one.uniform),
-                "" if one.construction is None else number(one.construction),
+                f"{head.layer}.{head.head}",
+                interval(head.share),
+                number(head.uniform),
+                "" if head.construction is None else number(head.construction),
             ),
         )
-        for name, one in most.items()
+        for name, head in most.items()
     )
     columns = ("attention to", "most by head", "share", "if uniform", "in the construction")
     return Grid("where the heads look, layer.head", columns, rows, columns[:1])
@@ -194,8 +194,8 @@ def _intervals(
     horizontal: bool = False,
 ) -> None:
     """Means with their intervals, cut off at ``floor`` for a logarithmic axis; infinite ones have their place and no mark."""
-    ends = [[getattr(one, part) for one in values.values()] for part in ("mean", "low", "high")]
-    mean, low, high = ([max(one, floor) if math.isfinite(one) else math.nan for one in end] for end in ends)
+    ends = [[getattr(estimate, part) for estimate in values.values()] for part in ("mean", "low", "high")]
+    mean, low, high = ([max(value, floor) if math.isfinite(value) else math.nan for value in end] for end in ends)
     if horizontal:
         panel.axes.set_xlim(*NEAREST)  # before anything is drawn: all distances may be the floor, which spans no axis
     panel.intervals(
@@ -210,15 +210,15 @@ def _intervals(
         horizontal=horizontal,
         join=not horizontal,
     )
-    infinite = {at: one for at, one in values.items() if not math.isfinite(one.mean)}
-    for at, one in infinite.items():
-        panel.note(name, at, one.mean, one.low, one.high)
+    infinite = {at: estimate for at, estimate in values.items() if not math.isfinite(estimate.mean)}
+    for at, estimate in infinite.items():
+        panel.note(name, at, estimate.mean, estimate.low, estimate.high)
 
 
 def _draw_algorithms(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
-    found = {"identical": f"Identical to {match.name}", "closest": f"Closest to {match.name}", "none": "Near none"}
+    titles = {"identical": f"Identical to {match.name}", "closest": f"Closest to {match.name}", "none": "Near none"}
     panel = sheet.panel(
-        found[match.kind],
+        titles[match.kind],
         x="distance (0 identical, 1 no answer; drawn from 1e-8)",
         y="algorithm",
         scale=("log", "linear"),
@@ -233,9 +233,9 @@ def _draw_algorithms(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
 
 
 def _draw_lengths(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
-    there = diagnosis.by_length
-    count = len({one.name for one in there.values()})
-    tied = any(len(one.tied) > 1 for one in there.values())
+    matches = diagnosis.by_length
+    count = len({length_match.name for length_match in matches.values()})
+    tied = any(len(length_match.tied) > 1 for length_match in matches.values())
     title = f"{count} algorithms are closest, by length" if count > 1 else "One is closest at every length"
     title = f"{title}; others tie" if tied else title
     panel = sheet.panel(
@@ -243,29 +243,37 @@ def _draw_lengths(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
         x="context length",
         y="distance, fitted at each length",
         scale=("linear", "log"),
-        xticks=list(there),
+        xticks=list(matches),
         legend="best",
     )
     for place, row in enumerate(match.rows[:FOLLOWED]):
-        values = {at: one.row(row.algorithm).distance for at, one in there.items() if one.has(row.algorithm)}
+        values = {
+            at: length_match.row(row.algorithm).distance
+            for at, length_match in matches.items()
+            if length_match.has(row.algorithm)
+        }
         _intervals(panel, diagnosis, row.algorithm, values, place + 2, RESOLUTION)
 
 
 def _draw_errors(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
-    there = diagnosis.by_length
-    own, theirs = match.error.mean, match.row(match.name).error.mean
-    ratio = number(own / theirs) if theirs > 0 and math.isfinite(own) else "not comparable"
+    matches = diagnosis.by_length
+    error, nearest_error = match.error.mean, match.row(match.name).error.mean
+    ratio = number(error / nearest_error) if nearest_error > 0 and math.isfinite(error) else "not comparable"
     panel = sheet.panel(
         f"Error over that of {match.name}: {ratio}",
         x="context length",
         y=diagnosis.error_unit,
         scale=("linear", "log"),
-        xticks=list(there),
+        xticks=list(matches),
         legend="best",
     )
     curves = {
-        diagnosis.subject: {at: one.error for at, one in there.items()},
-        match.name: {at: one.row(match.name).error for at, one in there.items() if one.has(match.name)},
+        diagnosis.subject: {at: length_match.error for at, length_match in matches.items()},
+        match.name: {
+            at: length_match.row(match.name).error
+            for at, length_match in matches.items()
+            if length_match.has(match.name)
+        },
     }
     for look, (name, values) in zip((0, 2), curves.items(), strict=False):
         _intervals(panel, diagnosis, name, *_on_a_logarithm(values, look))
@@ -273,16 +281,18 @@ def _draw_errors(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
 
 def _on_a_logarithm(values: Mapping[int, Estimate], look: int) -> tuple[Mapping[int, Estimate], int, float]:
     """What of ``values`` has a place on a logarithmic axis, the look, and the lowest end; errors that are all 0 are drawn as `NONE`."""
-    positive = {at: one for at, one in values.items() if one.mean > 0}
+    positive = {at: estimate for at, estimate in values.items() if estimate.mean > 0}
     if not positive:
         return values, look, NONE
-    lowest = min((one.mean for one in positive.values() if math.isfinite(one.mean)), default=1.0)
+    lowest = min((estimate.mean for estimate in positive.values() if math.isfinite(estimate.mean)), default=1.0)
     return positive, look, lowest / 100
 
 
 def _draw_shifts(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     cases = {"unchanged": match, **diagnosis.shifts}
-    values = {case: there.row(match.name).distance for case, there in cases.items() if there.has(match.name)}
+    values = {
+        case: case_match.row(match.name).distance for case, case_match in cases.items() if case_match.has(match.name)
+    }
     farthest = max(values, key=lambda case: values[case].mean)
     title = f"Farthest: {farthest}" if values[farthest].mean > RESOLUTION else "No shift leads away"
     panel = sheet.panel(
@@ -298,17 +308,17 @@ def _draw_shifts(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
 
 def plot_attention(diagnosis: Diagnosis) -> Sheet:
     """Every head's share for every relation; the last columns are even attention and the explicit construction."""
-    heads = list(dict.fromkeys((one.layer, one.head) for one in diagnosis.attention))
-    relations = list(dict.fromkeys(one.relation for one in diagnosis.attention))
-    cells = {(one.relation, one.layer, one.head): one for one in diagnosis.attention}
-    known, rows = any(one.construction is not None for one in diagnosis.attention), []
+    heads = list(dict.fromkeys((head.layer, head.head) for head in diagnosis.attention))
+    relations = list(dict.fromkeys(head.relation for head in diagnosis.attention))
+    cells = {(head.relation, head.layer, head.head): head for head in diagnosis.attention}
+    known, rows = any(head.construction is not None for head in diagnosis.attention), []
     for relation in relations:
-        own = [cells.get((relation, *head)) for head in heads]
-        some = next(one for one in own if one is not None)
+        relation_heads = [cells.get((relation, *head)) for head in heads]
+        some = next(head for head in relation_heads if head is not None)
         theory = [math.nan if some.construction is None else some.construction] if known else []
-        shares = [math.nan if one is None else one.share.mean for one in own]
-        rows.append([*shares, math.nan, _mean([one.uniform for one in own if one is not None]), *theory])
-    best = max(diagnosis.attention, key=lambda one: one.share.mean - one.uniform)
+        shares = [math.nan if head is None else head.share.mean for head in relation_heads]
+        rows.append([*shares, math.nan, _mean([head.uniform for head in relation_heads if head is not None]), *theory])
+    best = max(diagnosis.attention, key=lambda head: head.share.mean - head.uniform)
     columns = [*(f"{layer}.{head}" for layer, head in heads), " ", "even", *["theory"] * known]
     sheet = Sheet(
         1, 1, width=max(6.4, 3.4 + 0.5 * min(len(columns), CELLS)), height=max(3.0, 1.6 + 0.42 * len(relations))
@@ -342,10 +352,10 @@ def attention_table(diagnosis: Diagnosis) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("layer", "head", "attention_to", "share", "low", "high", "uniform", "construction"))
-    for one in diagnosis.attention:
-        values = one.share.mean, one.share.low, one.share.high, one.uniform
-        theory = "" if one.construction is None else f"{one.construction:.6g}"
-        writer.writerow((one.layer, one.head, one.relation, *(f"{value:.6g}" for value in values), theory))
+    for head in diagnosis.attention:
+        values = head.share.mean, head.share.low, head.share.high, head.uniform
+        theory = "" if head.construction is None else f"{head.construction:.6g}"
+        writer.writerow((head.layer, head.head, head.relation, *(f"{value:.6g}" for value in values), theory))
     return text.getvalue()
 
 
@@ -354,27 +364,29 @@ def table_of_all(diagnoses: Sequence[Diagnosis], width: int = TABLE_WIDTH) -> Re
     words = ("predictor", "closest", "fitted", "distance", "not told apart from", "findings")
     columns = ("predictor", diagnoses[0].error_unit, *words[1:])
     rows = []
-    for one in diagnoses:
-        findings = "; ".join(finding.where for finding in one.findings)
-        if one.match is None:
-            rows.append(("", (one.subject, "", "stopped", "", "", "", findings)))
+    for diagnosis in diagnoses:
+        findings = "; ".join(finding.where for finding in diagnosis.findings)
+        if diagnosis.match is None:
+            rows.append(("", (diagnosis.subject, "", "stopped", "", "", "", findings)))
             continue
-        match, row = one.match, one.match.row(one.match.name)
+        match, row = diagnosis.match, diagnosis.match.row(diagnosis.match.name)
         closest = (
             ("none", "", interval(row.distance), "")
             if match.kind == "none"
             else (match.name, parameters(row), interval(row.distance), "; ".join(match.tied[1:]))
         )
-        rows.append(("", (one.subject, interval(match.error), *closest, findings)))
+        rows.append(("", (diagnosis.subject, interval(match.error), *closest, findings)))
     return Grid(f"{len(diagnoses)} predictors on {diagnoses[0].task}", columns, tuple(rows), words).shown(width)
 
 
 def plot_all(diagnoses: Sequence[Diagnosis]) -> Sheet:
     """Distances of every model to the algorithms that are near one of them, and their errors by length."""
     sheet = Sheet(2, 1, width=6.4, height=5.0)
-    found = {one.subject: (one, one.match) for one in diagnoses if one.match is not None}
-    names = list(dict.fromkeys(row.algorithm for _, match in found.values() for row in match.rows[:COMMON]))
-    alike = len({match.name for _, match in found.values()}) == 1
+    compared = {
+        diagnosis.subject: (diagnosis, diagnosis.match) for diagnosis in diagnoses if diagnosis.match is not None
+    }
+    names = list(dict.fromkeys(row.algorithm for _, match in compared.values() for row in match.rows[:COMMON]))
+    alike = len({match.name for _, match in compared.values()}) == 1
     panel = sheet.panel(
         "All are closest to one algorithm" if alike else "They are closest to different algorithms",
         x="distance (0 identical, 1 no answer; drawn from 1e-8)",
@@ -383,10 +395,10 @@ def plot_all(diagnoses: Sequence[Diagnosis]) -> Sheet:
         xlim=NEAREST,
         legend="lower left",
     )
-    for look, (subject, (one, match)) in enumerate(found.items()):
+    for look, (subject, (diagnosis, match)) in enumerate(compared.items()):
         values = {name: match.row(name).distance for name in names if match.has(name)}
-        _intervals(panel, one, subject, values, look, RESOLUTION, horizontal=True)
-    lengths = sorted({length for one, _ in found.values() for length in one.by_length})
+        _intervals(panel, diagnosis, subject, values, look, RESOLUTION, horizontal=True)
+    lengths = sorted({length for diagnosis, _ in compared.values() for length in diagnosis.by_length})
     panel = sheet.panel(
         "Their errors",
         x="context length",
@@ -395,18 +407,18 @@ def plot_all(diagnoses: Sequence[Diagnosis]) -> Sheet:
         xticks=lengths,
         legend="best",
     )
-    for look, (subject, (one, _)) in enumerate(found.items()):
-        errors = {at: there.error for at, there in one.by_length.items()}
-        _intervals(panel, one, subject, *_on_a_logarithm(errors, look))
+    for look, (subject, (diagnosis, _)) in enumerate(compared.items()):
+        errors = {at: length_match.error for at, length_match in diagnosis.by_length.items()}
+        _intervals(panel, diagnosis, subject, *_on_a_logarithm(errors, look))
     return sheet
 
 
 def store_all(diagnoses: Sequence[Diagnosis], folder: Path) -> list[Path]:
     """Write ``comparison.json``, and the figure of all with its data if there are two that it could show; the paths written."""
     file = folder / "comparison.json"
-    records = [plain(one.record()) for one in diagnoses]
+    records = [plain(diagnosis.record()) for diagnosis in diagnoses]
     write(file, (json.dumps(records, indent=1, allow_nan=False) + "\n").encode())
-    if sum(one.match is not None for one in diagnoses) < 2:
+    if sum(diagnosis.match is not None for diagnosis in diagnoses) < 2:
         _forget(folder, "comparison.png", "comparison.csv")
         return [file]
     return [file, save(plot_all(diagnoses), folder, "comparison")]
@@ -415,9 +427,9 @@ def store_all(diagnoses: Sequence[Diagnosis], folder: Path) -> list[Path]:
 def plain(value: Any) -> Any:
     """As JSON can say it: infinity and not-a-number as null."""
     if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(element) for key, element in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(element) for element in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -429,16 +441,16 @@ def store(diagnosis: Diagnosis, folder: Path) -> list[Path]:
     """
     file = folder / "diagnosis.json"
     write(file, (json.dumps(plain(diagnosis.record()), indent=1, allow_nan=False) + "\n").encode())
-    found = [file]
+    paths = [file]
     if diagnosis.match is None:
         _forget(folder, "diagnosis.png", "diagnosis.csv")
     else:
-        found.append(save(plot(diagnosis, diagnosis.match), folder, "diagnosis"))
+        paths.append(save(plot(diagnosis, diagnosis.match), folder, "diagnosis"))
     if not diagnosis.attention:
         _forget(folder, "heads.csv", "attention.png", "attention.csv")
-        return found
+        return paths
     write(folder / "heads.csv", attention_table(diagnosis).encode())
-    return [*found, folder / "heads.csv", save(plot_attention(diagnosis), folder, "attention")]
+    return [*paths, folder / "heads.csv", save(plot_attention(diagnosis), folder, "attention")]
 
 
 def _forget(folder: Path, *names: str) -> None:

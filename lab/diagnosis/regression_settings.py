@@ -16,8 +16,8 @@ from lab.checks import Check, regression_predictor_checks
 from lab.diagnosis import mechanism
 from lab.diagnosis.algorithms import Candidate, Predictor
 from lab.diagnosis.attention_maps import Maps
-from lab.diagnosis.closed_forms import Law, Mine, regression_candidates
-from lab.diagnosis.setting import Answer, Setting, another_order, own
+from lab.diagnosis.closed_forms import Law, UserFile, regression_candidates
+from lab.diagnosis.setting import Answer, Setting, another_order, user_candidates
 from lab.domains.regression.function_class_prompts import FunctionClass, FunctionPrompts, Sizes, function_prompts
 from lab.domains.regression.linear_attention import gradient_descent_network
 from lab.domains.regression.mixture_prompts import component_set, regression_mixture
@@ -49,17 +49,17 @@ class Examples(Setting):
         """What is known of the prompts."""
         return Law()
 
-    def given(self, prompts: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs_of(self, prompts: Any) -> tuple[Tensor, Tensor, Tensor]:
         """What a predictor is handed."""
         return prompts.x_context, prompts.y_context, prompts.x_query
 
-    def shape(self, *given: Tensor) -> tuple[int, ...]:
+    def shape(self, *inputs: Tensor) -> tuple[int, ...]:
         """Shape of an answer."""
-        return tuple(given[2].shape[:2])
+        return tuple(inputs[2].shape[:2])
 
     def answers(self, predictor: Predictor, prompts: Any) -> Answer:
         """The predictions at all queries of each prompt."""
-        return predictor(*self.given(prompts))
+        return predictor(*self.inputs_of(prompts))
 
     def errors(self, answers: Answer, prompts: Any) -> Float[Tensor, " prompt"]:
         """Squared error against the clean labels, mean over the queries."""
@@ -69,9 +69,9 @@ class Examples(Setting):
         """The contract of the protocol, at the sizes of this setting."""
         return regression_predictor_checks(predictor, self.dimension, self.context_length)
 
-    def candidates(self, prompts: Any, mine: Mine | None = None) -> Iterator[Candidate]:
+    def candidates(self, prompts: Any, user_file: UserFile | None = None) -> Iterator[Candidate]:
         """The closed forms, to be fitted on ``prompts``."""
-        return regression_candidates(*self.given(prompts), self.law(), own(mine, "regression"))
+        return regression_candidates(*self.inputs_of(prompts), self.law(), user_candidates(user_file, "regression"))
 
     @property
     def size(self) -> int:
@@ -107,7 +107,7 @@ class Examples(Setting):
 
     def sensitivities(self, predictor: Predictor, prompts: Any, source: RandomStream) -> dict[str, Answer]:
         """Derivatives of the first answer by central differences: in the query, and along random directions of the context."""
-        x, y, query = (value[:MOVED_PROMPTS] for value in self.given(prompts))
+        x, y, query = (value[:MOVED_PROMPTS] for value in self.inputs_of(prompts))
         query = query[:, :1]
         rng = source.rng()
         batch, count = len(x), self.dimension
@@ -118,8 +118,8 @@ class Examples(Setting):
         def at(sign: int, number: int, dx: Tensor | float, dy: Tensor | float, dq: Tensor | float) -> Tensor:
             step = sign * DIFFERENCE
             inputs = x[:, None] + step * float(x.std()) * dx, y[:, None] + step * float(y.std()) * dy
-            asked = query[:, None] + step * float(x.std()) * dq
-            many = [value.expand(-1, number, *value.shape[2:]).flatten(0, 1) for value in (*inputs, asked)]
+            moved_query = query[:, None] + step * float(x.std()) * dq
+            many = [value.expand(-1, number, *value.shape[2:]).flatten(0, 1) for value in (*inputs, moved_query)]
             return predictor(*many)[:, 0].unflatten(0, (batch, number))
 
         slope = 1 / (2 * DIFFERENCE)
@@ -129,7 +129,7 @@ class Examples(Setting):
 
     def watched(self, prompts: Any) -> tuple[Tensor, Tensor, Tensor]:
         """The examples and the first query."""
-        x, y, query = self.given(prompts)
+        x, y, query = self.inputs_of(prompts)
         return x, y, query[:, :1]
 
     def relations(self, prompts: Any, places: int) -> Mapping[str, mechanism.Targets]:
@@ -166,7 +166,7 @@ class Examples(Setting):
             )
         pattern = masks.in_context_causal if model.mask == "causal" else masks.in_context_prefix
         return as_regression_predictor(
-            model.transformer, pattern, decode=lambda *given: model.sign * last_coordinate(*given), member=0
+            model.transformer, pattern, decode=lambda *arguments: model.sign * last_coordinate(*arguments), member=0
         )
 
 
@@ -216,7 +216,7 @@ class Regression(Examples):
     def shifts(self, source: RandomStream, batch: int) -> dict[str, RegressionPrompts]:
         """Prompts of laws that differ from this one in one respect."""
         base = self.sample(source, batch)
-        found = {
+        shifts = {
             "inputs x 2": _scaled(base, 2 * torch.ones(self.dimension).double()),
             "inputs x 1/2": _scaled(base, torch.ones(self.dimension).double() / 2),
             "labels x 3": dataclasses.replace(
@@ -226,10 +226,10 @@ class Regression(Examples):
         }
         if self.dimension > 1:
             skewed = torch.from_numpy(np.geomspace(2, 0.25, self.dimension))
-            found["covariance skewed, 64 to 1"] = _scaled(base, skewed)
+            shifts["covariance skewed, 64 to 1"] = _scaled(base, skewed)
         if self.noise:
-            found["no noise"] = dataclasses.replace(self, noise=0.0).sample(source, batch)
-        return found | self.other_lengths(source, batch)
+            shifts["no noise"] = dataclasses.replace(self, noise=0.0).sample(source, batch)
+        return shifts | self.other_lengths(source, batch)
 
 
 def _scaled(prompts: RegressionPrompts, factors: Float[Tensor, " dimension"]) -> RegressionPrompts:
@@ -276,10 +276,10 @@ class Mixture(Examples):
     def sample(self, source: RandomStream, batch: int) -> RegressionPrompts:
         """Fresh prompts."""
         places = self.context_length + self.queries
-        found = regression_mixture(source, batch, components=self.weights(), length=places, noise=self.noise)
-        context, query = found.x.split([self.context_length, self.queries], dim=1)
-        truth = (query @ found.weights[..., None])[..., 0]
-        return RegressionPrompts(context, found.y[:, : self.context_length], query, truth, found.weights)
+        sequences = regression_mixture(source, batch, components=self.weights(), length=places, noise=self.noise)
+        context, query = sequences.x.split([self.context_length, self.queries], dim=1)
+        truth = (query @ sequences.weights[..., None])[..., 0]
+        return RegressionPrompts(context, sequences.y[:, : self.context_length], query, truth, sequences.weights)
 
     def law(self) -> Law:
         """What is known of the prompts; the Bayes penalty is that of normal weights of the same second moment."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from lab.checks import Check
 from lab.diagnosis.algorithms import Candidate, Predictor
 from lab.diagnosis.attention_maps import Maps
-from lab.diagnosis.closed_forms import Mine
+from lab.diagnosis.closed_forms import UserFile
 from lab.diagnosis.mechanism import Targets
 from lab.domains.regression.prompts import random_orders
 from lab.errors import LabError
@@ -49,11 +49,11 @@ class Setting(ABC):
         """Fresh prompts."""
 
     @abstractmethod
-    def given(self, prompts: Any) -> tuple[Tensor, ...]:
+    def inputs_of(self, prompts: Any) -> tuple[Tensor, ...]:
         """What a predictor is handed."""
 
     @abstractmethod
-    def shape(self, *given: Tensor) -> tuple[int, ...]:
+    def shape(self, *inputs: Tensor) -> tuple[int, ...]:
         """Shape of an answer to what is given."""
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Setting(ABC):
         """The contract of the protocol, at the sizes of this setting."""
 
     @abstractmethod
-    def candidates(self, prompts: Any, mine: Mine | None = None) -> Iterator[Candidate]:
+    def candidates(self, prompts: Any, user_file: UserFile | None = None) -> Iterator[Candidate]:
         """The closed forms, to be fitted on ``prompts``, and those of a user's file."""
 
     @property
@@ -101,7 +101,7 @@ class Setting(ABC):
 
     def watched(self, prompts: Any) -> tuple[Tensor, ...]:
         """What a predictor is handed while its attention is watched: one sequence of tokens a prompt."""
-        return self.given(prompts)
+        return self.inputs_of(prompts)
 
     def relations(self, prompts: Any, places: int) -> Mapping[str, Targets]:
         """Where a token may look, by name, in a network of ``places`` tokens; nothing if it is unknown how those are written."""
@@ -120,9 +120,9 @@ class Setting(ABC):
         """
 
 
-def own(mine: Mine | None, kind: str, **sizes: int) -> list[Candidate]:
+def user_candidates(user_file: UserFile | None, kind: str, **sizes: int) -> list[Candidate]:
     """Candidates of a user's file that answer a protocol."""
-    return mine.candidates(kind, **sizes) if mine else []
+    return user_file.candidates(kind, **sizes) if user_file else []
 
 
 def another_order(source: RandomStream, length: int) -> Int[Tensor, " length"]:

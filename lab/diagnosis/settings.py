@@ -56,10 +56,10 @@ def find_setting(name: str) -> Setting:
             raise LabError(f"unknown task {name!r}{nearest(name, known)}; tasks are {', '.join(known)}")
     parts = find_parts(name)
     values = [value for part in parts for value in vars(sys.modules[part.module]).values()]
-    own = [value for value in values if isinstance(value, Setting)]
-    if len(own) != 1:
+    settings = [value for value in values if isinstance(value, Setting)]
+    if len(settings) != 1:
         raise LabError(
-            f"the task {name} offers {len(own)} settings to diagnose on but it must be one; give one of {', '.join(SETTINGS)}, "
+            f"the task {name} offers {len(settings)} settings to diagnose on but it must be one; give one of {', '.join(SETTINGS)}, "
             f"or put a lab.diagnosis.settings.Regression or Chains at the top level of {parts[0].file.name}"
         )
-    return own[0]
+    return settings[0]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lab.checks import Check, no_tensor, require
 from lab.diagnosis.algorithms import Candidate, Fixed, Predictor, Searched
-from lab.diagnosis.closed_forms import Mine
+from lab.diagnosis.closed_forms import UserFile
 from lab.diagnosis.mechanism import Targets
-from lab.diagnosis.setting import Answer, Setting, own
+from lab.diagnosis.setting import Answer, Setting, user_candidates
 from lab.domains.dynamics.mesa_optimization import one_step_predictions
 from lab.domains.dynamics.sequences import linear_dynamics
 from lab.errors import LabError
@@ -53,13 +53,13 @@ class NextState(Setting):
         ).states.real.contiguous()
         return States(drawn[:, :-1].contiguous(), drawn[:, -1].contiguous())
 
-    def given(self, prompts: States) -> tuple[Tensor]:
+    def inputs_of(self, prompts: States) -> tuple[Tensor]:
         """What a predictor is handed."""
         return (prompts.states,)
 
-    def shape(self, *given: Tensor) -> tuple[int, ...]:
+    def shape(self, *inputs: Tensor) -> tuple[int, ...]:
         """Shape of an answer."""
-        return len(given[0]), given[0].shape[-1]
+        return len(inputs[0]), inputs[0].shape[-1]
 
     def answers(self, predictor: Predictor, prompts: States) -> Answer:
         """The predicted state."""
@@ -73,7 +73,7 @@ class NextState(Setting):
         """What a predictor of states must keep."""
         return state_checks(predictor, self.dimension, self.length)
 
-    def candidates(self, prompts: States, mine: Mine | None = None) -> Iterator[Candidate]:
+    def candidates(self, prompts: States, user_file: UserFile | None = None) -> Iterator[Candidate]:
         """One gradient step on the transitions seen so far, solving for them, and less."""
         yield Fixed("zero", lambda states: torch.zeros_like(states[:, 0]), multiples=False)
         yield Fixed("the last state again", lambda states: states[:, -1])
@@ -85,7 +85,7 @@ class NextState(Setting):
         yield Searched(
             "ridge on the transitions, fitted", partial(partial, solved), real={"penalty": (1e-3 * size, 10 * size)}
         )
-        yield from own(mine, "states")
+        yield from user_candidates(user_file, "states")
 
     @property
     def size(self) -> int:
@@ -143,15 +143,18 @@ def state_checks(predictor: Any, dimension: int, length: int) -> Iterator[Check]
         require(close, message)
 
     def finite() -> None:
-        found = predictor(states)
-        require(isinstance(found, Tensor), no_tensor(found))
-        require(tuple(found.shape) == (4, dimension), f"it returned shape {tuple(found.shape)}, not {(4, dimension)}")
-        require(bool(torch.isfinite(found).all()), "a prediction is not finite")
+        predictions = predictor(states)
+        require(isinstance(predictions, Tensor), no_tensor(predictions))
+        require(
+            tuple(predictions.shape) == (4, dimension),
+            f"it returned shape {tuple(predictions.shape)}, not {(4, dimension)}",
+        )
+        require(bool(torch.isfinite(predictions).all()), "a prediction is not finite")
 
     def inputs_kept() -> None:
-        given = states.clone()
-        predictor(given)
-        require(torch.equal(given, states), "it changed its input")
+        copy = states.clone()
+        predictor(copy)
+        require(torch.equal(copy, states), "it changed its input")
 
     def no_state() -> None:
         first = predictor(states)

@@ -85,19 +85,20 @@ class Subject:
         self.dtype, self.gradients = torch.float64, False
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        found = self.ask(self.copies(inputs))
-        if not isinstance(found, Tensor):
-            raise Failed(no_tensor(found))
+        answer = self.ask(self.copies(inputs))
+        if not isinstance(answer, Tensor):
+            raise Failed(no_tensor(answer))
         expected = self.shape(*inputs)
-        if tuple(found.shape) != expected:
-            raise Failed(f"it returned shape {tuple(found.shape)}, not {expected}, on inputs {_shapes(inputs)}")
-        wrong = self.not_finite(found)
+        if tuple(answer.shape) != expected:
+            raise Failed(f"it returned shape {tuple(answer.shape)}, not {expected}, on inputs {_shapes(inputs)}")
+        wrong = self.not_finite(answer)
         if bool(wrong.any()):
             place = tuple(wrong.nonzero()[0].tolist())
             raise Failed(
-                f"answer {list(place)} is {float(found[place])}, and {int(wrong.sum())} of {wrong.numel()} are not finite"
+                f"answer {list(place)} is {float(answer[place])}, and {int(wrong.sum())} of {wrong.numel()} "
+                "are not finite"
             )
-        return found.detach().to("cpu", torch.float64)
+        return answer.detach().to("cpu", torch.float64)
 
     def not_finite(self, answer: Tensor) -> Tensor:
         """Where an answer is no answer: minus infinity is a log-probability, and nothing else that is not finite is."""
@@ -106,13 +107,16 @@ class Subject:
 
     def copies(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The inputs as it is given them."""
-        return [one.to(self.device, self.dtype if one.is_floating_point() else one.dtype, copy=True) for one in inputs]
+        return [
+            tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+            for tensor in inputs
+        ]
 
     def ask(self, inputs: Sequence[Tensor]) -> Any:
         """What it returns, unchecked but for complex numbers."""
         try:
             with torch.set_grad_enabled(self.gradients):
-                found = self.call(*inputs)
+                answer = self.call(*inputs)
         except KeyboardInterrupt:
             raise
         except LabError as error:  # of an adapter or a closed form, which says what is wrong
@@ -124,15 +128,15 @@ class Subject:
             raise Failed(
                 f"it raises {type(error).__name__} on inputs {_shapes(inputs)}: {text}{hint if ids else ''}"
             ) from error
-        if isinstance(found, Tensor) and found.dtype == torch.bool:
+        if isinstance(answer, Tensor) and answer.dtype == torch.bool:
             raise Failed("it returned truth values, but an answer is real numbers")
-        if isinstance(found, Tensor) and found.is_complex():
-            raise Failed(f"it returned complex numbers, the first of them {found.flatten()[:1].tolist()}")
-        return found
+        if isinstance(answer, Tensor) and answer.is_complex():
+            raise Failed(f"it returned complex numbers, the first of them {answer.flatten()[:1].tolist()}")
+        return answer
 
 
 def _shapes(inputs: Iterable[Tensor]) -> str:
-    return ", ".join(str(list(one.shape)) for one in inputs)
+    return ", ".join(str(list(tensor.shape)) for tensor in inputs)
 
 
 class _Recorder:
@@ -151,13 +155,13 @@ class _Recorder:
     def __call__(self, *inputs: Tensor) -> Any:
         lent, before = self.subject.copies(inputs), self.subject.copies(inputs)
         answer = self.subject.ask(lent)
-        for number, (old, new, given) in enumerate(zip(before, lent, inputs, strict=True)):
+        for number, (old, new, original) in enumerate(zip(before, lent, inputs, strict=True)):
             if self.exposed and not torch.equal(old, new):
                 place = tuple((old != new).nonzero()[0].tolist())
                 self.changed.append(
                     f"input {number + 1} at {list(place)} was {old[place].item():.6g} and became {new[place].item():.6g}"
                 )
-                given.copy_(new)
+                original.copy_(new)
         self.answers.append(answer.detach().cpu().clone() if isinstance(answer, Tensor) else answer)
         return answer
 
@@ -181,7 +185,7 @@ def _begin(answer: Tensor) -> str:
     """The first numbers of the answer to the first prompt (of tokens: at the middle position)."""
     numbers = answer[0] if answer.dim() > 1 else answer
     numbers = numbers[len(numbers) // 2] if numbers.dim() > 1 else numbers
-    return "[" + ", ".join(f"{float(one):.5g}" for one in numbers.flatten()[:SHOWN]) + "]"
+    return "[" + ", ".join(f"{float(number):.5g}" for number in numbers.flatten()[:SHOWN]) + "]"
 
 
 def contract_findings(subject: Subject, checks: Callable[[Any], Iterator[Check]]) -> list[Finding]:
@@ -190,22 +194,22 @@ def contract_findings(subject: Subject, checks: Callable[[Any], Iterator[Check]]
     Args:
         checks: a predictor to its checks (`lab.contracts.regression_predictor_checks` or of tokens).
     """
-    recorder, found = _Recorder(subject), []
+    recorder, findings = _Recorder(subject), []
     for check in checks(recorder):
         recorder.clear(check.name == UNCHANGED)
         try:
             check.run()
         except BrokenContract as broken:
             values = recorder.values()
-            what = f"{broken} ({values})" if values else str(broken)
-            found.append(Finding(check.name, what, check.name in NEEDED))
+            sentence = f"{broken} ({values})" if values else str(broken)
+            findings.append(Finding(check.name, sentence, check.name in NEEDED))
         except Failed as failed:
-            found.append(Finding(check.name, str(failed), True))
+            findings.append(Finding(check.name, str(failed), True))
         except (RuntimeError, TypeError, IndexError) as error:  # answers so odd that they cannot be compared
-            found.append(Finding(check.name, f"its answers cannot be compared: {error}", True))
-        if found and found[-1].stops:
+            findings.append(Finding(check.name, f"its answers cannot be compared: {error}", True))
+        if findings and findings[-1].stops:
             break
-    return found
+    return findings
 
 
 def settle_precision(subject: Subject, inputs: Sequence[Tensor]) -> list[Finding]:
@@ -218,8 +222,8 @@ def settle_precision(subject: Subject, inputs: Sequence[Tensor]) -> list[Finding
             first = first or str(failed)
         else:
             single = subject.dtype == torch.float32
-            what = f"it takes float32 only and is asked in it ({first})"
-            return [Finding("precision", what, False)] if single else []
+            sentence = f"it takes float32 only and is asked in it ({first})"
+            return [Finding("precision", sentence, False)] if single else []
     subject.dtype, subject.gradients = torch.float64, False
     return []  # the contracts will tell
 
@@ -228,17 +232,19 @@ def unread_query(subject: Subject, arguments: Sequence[str], inputs: Sequence[Te
     """A finding if no answer moves when every prompt gets the query of another, as where an output before the query is read."""
     if "x_query" not in arguments:
         return []
-    others = [one.roll(1, 0) if name == "x_query" else one for name, one in zip(arguments, inputs, strict=True)]
+    exchanged = [
+        tensor.roll(1, 0) if name == "x_query" else tensor for name, tensor in zip(arguments, inputs, strict=True)
+    ]
     try:
-        if not torch.equal(subject(*inputs), subject(*others)):
+        if not torch.equal(subject(*inputs), subject(*exchanged)):
             return []
     except Failed:  # the contracts have told, or will
         return []
-    what = (
+    sentence = (
         "its answers stay the same when the queries are others; if it is meant to answer them, its prediction stands at "
         "another place or coordinate of its output (--place, --read)"
     )
-    return [Finding("the query", what, False)]
+    return [Finding("the query", sentence, False)]
 
 
 def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Finding]:
@@ -250,8 +256,8 @@ def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Fi
     try:
         signature.bind(*arguments)
     except TypeError:
-        own = ", ".join(signature.parameters) or "none"
-        other = (
+        parameters = ", ".join(signature.parameters) or "none"
+        hint = (
             f"; a module that reads anything else needs --adapter, one of {', '.join(CONVENTIONS)}"
             if isinstance(call, torch.nn.Module)
             else "; if it makes one, name a predictor that it made, as NAME = function(...) in the file"
@@ -259,8 +265,8 @@ def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Fi
         return [
             Finding(
                 "arguments",
-                f"it takes the arguments ({own}) but a predictor is given {len(arguments)}, ({', '.join(arguments)}), "
-                f"and never the answer{other}",
+                f"it takes the arguments ({parameters}) but a predictor is given {len(arguments)}, ({', '.join(arguments)}), "
+                f"and never the answer{hint}",
                 True,
             )
         ]
@@ -291,36 +297,38 @@ def load(spec: str, arguments: Sequence[str]) -> Callable[..., Any] | StoredMode
         )
     module = file_module(Path(place)) if place.endswith(".py") else _module(place)
     if not callable(getattr(module, name, None)):
-        known = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
+        known = [
+            attribute for attribute, value in vars(module).items() if callable(value) and not attribute.startswith("_")
+        ]
         raise LabError(f"{place} has no function {name!r}{nearest(name, known)}; name one that it defines")
     return _made(getattr(module, name), spec, arguments)
 
 
-def _made(found: Callable[..., Any], spec: str, arguments: Sequence[str]) -> Callable[..., Any]:
-    if isinstance(found, torch.nn.Module):
-        return found  # whatever its forward may be called with
+def _made(function: Callable[..., Any], spec: str, arguments: Sequence[str]) -> Callable[..., Any]:
+    if isinstance(function, torch.nn.Module):
+        return function  # whatever its forward may be called with
     try:
-        signature = inspect.signature(found)
+        signature = inspect.signature(function)
         signature.bind()
     except (TypeError, ValueError):
-        return found
+        return function
     try:
         signature.bind(*arguments)
     except TypeError:
         try:
-            made = found()
+            predictor = function()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise LabError(
                 f"{spec} is called to make a predictor but raises {type(error).__name__}: {error}"
             ) from error
-        if not callable(made):
+        if not callable(predictor):
             raise LabError(
-                f"{spec} takes no arguments and returned {type(made).__name__}; let it return a predictor"
+                f"{spec} takes no arguments and returned {type(predictor).__name__}; let it return a predictor"
             ) from None
-        return made
-    return found
+        return predictor
+    return function
 
 
 def _module(name: str) -> ModuleType:
@@ -350,7 +358,7 @@ def file_module(path: Path) -> ModuleType:
     """
     path = path.expanduser().resolve()
     if not path.is_file():
-        siblings = [one.name for one in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        siblings = [file.name for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise LabError(f"there is no file {path}{nearest(path.name, siblings)}; give the path of a Python file")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))  # as `python FILE` has it

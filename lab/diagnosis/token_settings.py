@@ -19,8 +19,8 @@ from lab.checks import Check, token_predictor_checks
 from lab.diagnosis import mechanism
 from lab.diagnosis.algorithms import Candidate, Fixed, Predictor, Searched
 from lab.diagnosis.attention_maps import Maps
-from lab.diagnosis.closed_forms import Mine, count_candidates, token_forms
-from lab.diagnosis.setting import Answer, Setting, another_order, own
+from lab.diagnosis.closed_forms import UserFile, count_candidates, token_forms
+from lab.diagnosis.setting import Answer, Setting, another_order, user_candidates
 from lab.domains.addition.column_addition import carryless_table, exact_table
 from lab.domains.addition.prompts import (
     NO_TARGET,
@@ -92,19 +92,19 @@ class Tokens(Setting):
     def vocabulary(self) -> int:
         """Different tokens."""
 
-    def given(self, prompts: Any) -> tuple[Tensor, Tensor]:
+    def inputs_of(self, prompts: Any) -> tuple[Tensor, Tensor]:
         """What a predictor is handed."""
         prefix = min(self.prefix_length, prompts.tokens.shape[1])
         return prompts.tokens, torch.full((len(prompts.tokens),), prefix)
 
-    def shape(self, *given: Tensor) -> tuple[int, ...]:
+    def shape(self, *inputs: Tensor) -> tuple[int, ...]:
         """Shape of an answer."""
-        return (*given[0].shape, self.vocabulary)
+        return (*inputs[0].shape, self.vocabulary)
 
     def answers(self, predictor: Predictor, prompts: Any) -> Answer:
         """The law of the token after the last, minus the uniform law; 0 where that is rounding."""
-        found = predictor(*self.given(prompts))[:, -1].exp() - 1 / self.vocabulary
-        return torch.where(found.abs() < ROUNDING, 0.0, found)
+        deviation = predictor(*self.inputs_of(prompts))[:, -1].exp() - 1 / self.vocabulary
+        return torch.where(deviation.abs() < ROUNDING, 0.0, deviation)
 
     def checks(self, predictor: Any) -> Iterator[Check]:
         """The contract of the protocol, at the sizes of this setting."""
@@ -126,8 +126,8 @@ class Tokens(Setting):
 
     def divergence(self, answers: Answer, law: Float[Tensor, "prompt symbol"]) -> Float[Tensor, " prompt"]:
         """Kullback-Leibler divergence of a true law of the token after the last."""
-        found = (answers + 1 / self.vocabulary).clamp_min(0).log()
-        return kullback_leibler(law.log()[:, None], found[:, None])[:, 0].clamp_min(0)
+        log_law = (answers + 1 / self.vocabulary).clamp_min(0).log()
+        return kullback_leibler(law.log()[:, None], log_law[:, None])[:, 0].clamp_min(0)
 
     def stored(self, model: StoredModel) -> Predictor:
         """The predictor of a checkpoint.
@@ -190,10 +190,10 @@ class Chains(Tokens):
         """What to do about a checkpoint of another vocabulary."""
         return f"add --states {vocabulary}"
 
-    def candidates(self, prompts: MarkovSequences, mine: Mine | None = None) -> Iterator[Candidate]:
+    def candidates(self, prompts: MarkovSequences, user_file: UserFile | None = None) -> Iterator[Candidate]:
         """The closed forms, to be fitted on ``prompts``."""
         yield from count_candidates(states=self.states, concentration=self.concentration)
-        yield from token_forms(self.states, own(mine, "tokens", vocabulary=self.states))
+        yield from token_forms(self.states, user_candidates(user_file, "tokens", vocabulary=self.states))
 
     @property
     def size(self) -> int:
@@ -224,11 +224,11 @@ class Chains(Tokens):
             "useless transitions": lambda: unigram_chains(source, batch, **sizes),
             f"{half} tokens": lambda: self.at_length(half).sample(source, batch),
         }
-        found = {}
+        shifts = {}
         for name, draw in laws.items():
             with contextlib.suppress(LabError):  # a law that cannot be drawn near this one is none to compare with
-                found[name] = draw()
-        return found
+                shifts[name] = draw()
+        return shifts
 
     def constructions(self, prompts: MarkovSequences, places: int) -> list[Maps]:
         """The induction head: layer 1 sees the token before, layer 2 what follows the same symbol."""
@@ -292,12 +292,12 @@ class SwitchingChains(Tokens):
         """Kullback-Leibler divergence from the true law of the token after the last."""
         return self.divergence(answers, prompts.next_law[:, -1])
 
-    def candidates(self, prompts: SwitchingSequences, mine: Mine | None = None) -> Iterator[Candidate]:
+    def candidates(self, prompts: SwitchingSequences, user_file: UserFile | None = None) -> Iterator[Candidate]:
         """Counts since the last sign, and counts that do not know of it."""
         bayes = switching_posterior(self.vocabulary, self.switch_probability, self.concentration)
         yield Fixed("counts since the last sign, Bayes", bayes)
         yield from count_candidates(states=self.vocabulary, concentration=self.concentration)
-        yield from token_forms(self.vocabulary, own(mine, "tokens", vocabulary=self.vocabulary))
+        yield from token_forms(self.vocabulary, user_candidates(user_file, "tokens", vocabulary=self.vocabulary))
 
     @property
     def size(self) -> int:
@@ -358,7 +358,7 @@ class LatentGraph(Tokens):
         """Kullback-Leibler divergence from the true law of the token after the last."""
         return self.divergence(answers, prompts.target)
 
-    def candidates(self, prompts: SeveralParentSequences, mine: Mine | None = None) -> Iterator[Candidate]:
+    def candidates(self, prompts: SeveralParentSequences, user_file: UserFile | None = None) -> Iterator[Candidate]:
         """Counts over the true parents, over one of two, and over the tokens before."""
         graph = self.parents()
         yield Fixed("counts over the parents, Bayes", graph_posterior(self.states, graph, self.concentration))
@@ -369,25 +369,25 @@ class LatentGraph(Tokens):
         )
         if self.graph == "halves and previous":
             for number, name in enumerate(("halfway", "before")):
-                one = graph_posterior(self.states, keep_parents(graph, [number]), self.concentration)
-                yield Fixed(f"counts over the parent {name} alone", one)
+                predictor = graph_posterior(self.states, keep_parents(graph, [number]), self.concentration)
+                yield Fixed(f"counts over the parent {name} alone", predictor)
         yield from count_candidates(states=self.states, concentration=self.concentration)
-        yield from token_forms(self.states, own(mine, "tokens", vocabulary=self.states))
+        yield from token_forms(self.states, user_candidates(user_file, "tokens", vocabulary=self.states))
 
     def relations(self, prompts: SeveralParentSequences, places: int) -> Mapping[str, mechanism.Targets]:
         """Between symbols, and along the graph."""
-        found, graph = dict(super().relations(prompts, places)), self.parents()
-        if not found:
+        relations, graph = dict(super().relations(prompts, places)), self.parents()
+        if not relations:
             return {}
-        own, following = torch.zeros(2, places, places, dtype=torch.bool)
+        is_parent, following = torch.zeros(2, places, places, dtype=torch.bool)
         for token, parents in enumerate(graph):
             for parent in parents:
                 if token < places:
-                    own[token, parent] = True
+                    is_parent[token, parent] = True
                 if token > 0:
                     following[token - 1, parent] = True
         everyone = (len(prompts.tokens), places, places)
-        return found | {"parent": own.expand(everyone), "parent of the next": following.expand(everyone)}
+        return relations | {"parent": is_parent.expand(everyone), "parent of the next": following.expand(everyone)}
 
     def constructions(self, prompts: SeveralParentSequences, places: int) -> list[Maps]:
         """Copy the parents, then average what follows the same ones (`lab.domains.chains.latent_graph_transformer`)."""
@@ -409,15 +409,15 @@ class Written(Tokens):
 
     error_unit = "loss on the answer (nats a token)"
 
-    def given(self, prompts: Any) -> tuple[Tensor, Tensor]:
+    def inputs_of(self, prompts: Any) -> tuple[Tensor, Tensor]:
         """What a predictor is handed."""
         return prompts.tokens, prompts.prefix_length
 
     def answers(self, predictor: Predictor, prompts: Any) -> Answer:
         """The laws at the scored positions minus the uniform law, 0 elsewhere, one after the other."""
-        found = predictor(*self.given(prompts)).exp() - 1 / self.vocabulary
+        deviation = predictor(*self.inputs_of(prompts)).exp() - 1 / self.vocabulary
         scored = self.scored(prompts)[..., None]
-        return torch.where(scored & (found.abs() >= ROUNDING), found, 0.0).flatten(1)
+        return torch.where(scored & (deviation.abs() >= ROUNDING), deviation, 0.0).flatten(1)
 
     def scored(self, prompts: Any) -> Bool[Tensor, "prompt time"]:
         """Positions that an answer is written from."""
@@ -462,7 +462,7 @@ class Navigation(Written):
         connected = (path_counts(adjacency) > 0) & ~torch.eye(self.nodes, dtype=torch.bool)
         return navigation(source, batch, adjacency, connected, layout="path")
 
-    def candidates(self, prompts: Paths, mine: Mine | None = None) -> Iterator[Candidate]:
+    def candidates(self, prompts: Paths, user_file: UserFile | None = None) -> Iterator[Candidate]:
         """The laws of a path that the theory names, from all that is known to nothing."""
         adjacency, size = self.adjacency(), self.vocabulary
         navigator = partial(bayes_navigator, size, adjacency)
@@ -478,12 +478,12 @@ class Navigation(Written):
             lambda temperature: navigator(temper(uniform_path_policy(adjacency), temperature)),
             real={"temperature": (0.05, 20.0)},
         )
-        yield from token_forms(size, own(mine, "tokens", vocabulary=size))
+        yield from token_forms(size, user_candidates(user_file, "tokens", vocabulary=size))
 
     def relations(self, prompts: Paths, places: int) -> Mapping[str, mechanism.Targets]:
         """Between symbols, and the goal, which stands first."""
-        found = dict(super().relations(prompts, places))
-        return {"goal" if name == "first token" else name: targets for name, targets in found.items()}
+        relations = dict(super().relations(prompts, places))
+        return {"goal" if name == "first token" else name: targets for name, targets in relations.items()}
 
     @property
     def size(self) -> int:
@@ -520,14 +520,14 @@ class PathStar(Written):
         graphs = path_star(source, batch, arms=self.arms, length=self.arm_length, labels=self.labels)
         return write(graphs, self.labels, format="compact")
 
-    def candidates(self, prompts: PathStars, mine: Mine | None = None) -> Iterator[Candidate]:
+    def candidates(self, prompts: PathStars, user_file: UserFile | None = None) -> Iterator[Candidate]:
         """Planning, the look-up of the next node that needs no plan, and nothing."""
         size = self.vocabulary
         yield Fixed("walk back from the goal, then look up", planner(vocabulary=size, path_nodes=self.arm_length))
         yield Fixed("look up the next node, any arm first", cheat(vocabulary=size))
         yield Fixed("look up the node before", cheat(vocabulary=size, order="reversed"))
         yield Fixed("uniform", uniform_guess(size))
-        yield from token_forms(size, own(mine, "tokens", vocabulary=size))
+        yield from token_forms(size, user_candidates(user_file, "tokens", vocabulary=size))
 
     @property
     def size(self) -> int:
@@ -536,12 +536,12 @@ class PathStar(Written):
 
     def relations(self, prompts: PathStars, places: int) -> Mapping[str, mechanism.Targets]:
         """Between symbols, and the edges that leave or enter the node just written."""
-        found, edge = dict(super().relations(prompts, places)), prompts.tokens[:, None, :] - self.labels - 1
-        if not found:
+        relations, edge = dict(super().relations(prompts, places)), prompts.tokens[:, None, :] - self.labels - 1
+        if not relations:
             return {}
         node, rows = prompts.tokens[:, :, None], self.asking(prompts)[:, :, None] & (edge >= 0)
         leaving, entering = edge.div(self.labels, rounding_mode="floor") == node, edge % self.labels == node
-        return found | {"edge from the own node": leaving & rows, "edge to the own node": entering & rows}
+        return relations | {"edge from the own node": leaving & rows, "edge to the own node": entering & rows}
 
     def reordered(self, prompts: PathStars, source: RandomStream) -> PathStars:
         """The same edges in another order."""
@@ -567,7 +567,7 @@ class ColumnAddition(Written):
         """Fresh windows."""
         return column_window(source, batch, sampling=self.sampling)
 
-    def candidates(self, prompts: Additions, mine: Mine | None = None) -> Iterator[Candidate]:
+    def candidates(self, prompts: Additions, user_file: UserFile | None = None) -> Iterator[Candidate]:
         """Tables of column sums: the right one, the one that forgets the carry, others that are wrong in one way."""
         exact = exact_table()
         for name, table in (
@@ -578,7 +578,7 @@ class ColumnAddition(Written):
         ):
             yield Fixed(name, partial(table_predictor, table=table))
         yield Fixed("uniform", uniform_guess(WINDOW_VOCABULARY))
-        yield from token_forms(WINDOW_VOCABULARY, own(mine, "tokens", vocabulary=WINDOW_VOCABULARY))
+        yield from token_forms(WINDOW_VOCABULARY, user_candidates(user_file, "tokens", vocabulary=WINDOW_VOCABULARY))
 
     @property
     def size(self) -> int:
@@ -594,15 +594,15 @@ def table_predictor(
     if tokens.shape[1] > WINDOW_PROMPT:
         places = WINDOW_VOCABULARY ** torch.arange(WINDOW_PROMPT + 1)
         codes, order = (window_sequences()[:, : WINDOW_PROMPT + 1] * places).sum(1).sort()
-        asked = (tokens[:, : WINDOW_PROMPT + 1] * places).sum(1)
-        at = torch.searchsorted(codes, asked).clamp_max(len(codes) - 1)
-        known = codes[at] == asked
+        window_codes = (tokens[:, : WINDOW_PROMPT + 1] * places).sum(1)
+        at = torch.searchsorted(codes, window_codes).clamp_max(len(codes) - 1)
+        known = codes[at] == window_codes
         written = _answers()[table[order[at]]]
         last = min(tokens.shape[1] - WINDOW_PROMPT, written.shape[1])
         certain = torch.nn.functional.one_hot(written[:, :last], WINDOW_VOCABULARY).double()
-        there = (known[:, None] & (written[:, :last] > 0))[..., None]
+        determined = (known[:, None] & (written[:, :last] > 0))[..., None]
         part = law[:, WINDOW_PROMPT : WINDOW_PROMPT + last]
-        law[:, WINDOW_PROMPT : WINDOW_PROMPT + last] = torch.where(there, certain, part)
+        law[:, WINDOW_PROMPT : WINDOW_PROMPT + last] = torch.where(determined, certain, part)
     return law.log()
 
 

@@ -65,8 +65,8 @@ class Named:
 
 def is_name(spec: str) -> bool:
     """Whether it names a trained network, and no module, file or folder."""
-    found = NAME.fullmatch(spec)
-    return found is not None and not found["place"].endswith(".py") and not Path(found["place"]).exists()
+    match = NAME.fullmatch(spec)
+    return match is not None and not match["place"].endswith(".py") and not Path(match["place"]).exists()
 
 
 def sheet_of(spec: str) -> str:
@@ -85,36 +85,36 @@ def load_trained(spec: str, root: Path | None = None) -> Named:
         LabError: there is no such sheet, nothing was trained here, no such arm or seed, an arm whose name does not say under which
             mask it is asked, or a network that is not the lab's transformer.
     """
-    said = NAME.fullmatch(spec)
-    if said is None:
+    match = NAME.fullmatch(spec)
+    if match is None:
         raise LabError(f"{spec!r} names no trained network; write SHEET:ARM or SHEET/PART:ARM@SEED")
-    folder, segments, arm = root or results_folder(), said["place"].split("/"), said["arm"]
+    folder, segments, arm = root or results_folder(), match["place"].split("/"), match["arm"]
     presets = _presets(segments[0])
     every = _in_order(segments[0], kept(folder / segments[0]), presets)
-    there = [one for one in every if _within(segments, one.place)]
-    if not there:
-        known = sorted({"/".join(one.place[:-1]) for one in every})
+    matching = [file for file in every if _within(segments, file.place)]
+    if not matching:
+        known = sorted({"/".join(file.place[:-1]) for file in every})
         choose = (
             f"choose among {', '.join(known)}"
             if known
             else f"`lab run {segments[0]} --again '*'` trains and keeps them, `--again NAME` those of one measurement, `--preset "
             "smoke` small ones in a minute; with --dry-run it says how long that takes"
         )
-        raise LabError(f"{folder} keeps no networks of {said['place']}; {choose}")
-    holding = [one for one in there if arm in one.arms]
+        raise LabError(f"{folder} keeps no networks of {match['place']}; {choose}")
+    holding = [file for file in matching if arm in file.arms]
     if not holding:
-        arms = list(dict.fromkeys(name for one in there for name in one.arms))
+        arms = list(dict.fromkeys(name for file in matching for name in file.arms))
         raise LabError(
-            f"no network of {said['place']} has the arm {arm!r}{nearest(arm, arms)}; the arms are {', '.join(map(repr, arms))}"
+            f"no network of {match['place']} has the arm {arm!r}{nearest(arm, arms)}; the arms are {', '.join(map(repr, arms))}"
         )
-    asked = (int(said["seed"]), arm) if said["seed"] else None
-    chosen = next((one for one in holding if asked in one.members), holding[0])
+    member = (int(match["seed"]), arm) if match["seed"] else None
+    chosen = next((file for file in holding if member in file.members), holding[0])
     seeds = [seed for seed, name in chosen.members if name == arm]
-    seed = int(said["seed"] or seeds[0])
+    seed = int(match["seed"] or seeds[0])
     if seed not in seeds:
         raise LabError(f"{'/'.join(chosen.place)} has no seed {seed}; its seeds are {', '.join(map(str, seeds))}")
     stored = _loaded(chosen.path, seed, arm)
-    places = list(dict.fromkeys("/".join(one.place) for one in holding))
+    places = list(dict.fromkeys("/".join(file.place) for file in holding))
     more = f"; {len(places) - 1} more trainings have this arm, such as {places[1]}:{arm}" if len(places) > 1 else ""
     preset = presets.get(_key(chosen))
     sizes = f"at preset {preset}" if preset else "at sizes of no preset"
@@ -123,7 +123,10 @@ def load_trained(spec: str, root: Path | None = None) -> Named:
 
 def for_its_size(setting: Setting, model: StoredModel) -> Setting:
     """The setting with inputs or symbols as the network reads them, where it has such a size."""
-    architecture, known = model.transformer.architecture, {one.name for one in dataclasses.fields(cast(Any, setting))}
+    architecture, known = (
+        model.transformer.architecture,
+        {field.name for field in dataclasses.fields(cast(Any, setting))},
+    )
     if architecture.vocabulary is not None:
         return dataclasses.replace(cast(Any, setting), states=architecture.vocabulary) if "states" in known else setting
     size = (architecture.input_size or architecture.width) - 1  # the label beside
@@ -132,32 +135,32 @@ def for_its_size(setting: Setting, model: StoredModel) -> Setting:
 
 def kept(folder: Path) -> list[Kept]:
     """The files of networks below the folder of a sheet, the latest first; what is damaged is left out."""
-    found = []
+    dated_files = []
     for path in folder.glob("**/*.networks/*.safetensors"):
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 members = json.loads((file.metadata() or {})["lab"])["members"]
             # SHEET[/PART]/MEASUREMENT/KEY/SEEDS.networks/TRAINING.safetensors
             place = (folder.name, *path.relative_to(folder).parts[:-3], path.stem)
-            found.append((path.stat().st_mtime, Kept(path, place, tuple((int(a), str(b)) for a, b in members))))
+            dated_files.append((path.stat().st_mtime, Kept(path, place, tuple((int(a), str(b)) for a, b in members))))
         except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue
-    return [one for _, one in sorted(found, key=lambda pair: (-pair[0], pair[1].path))]
+    return [file for _, file in sorted(dated_files, key=lambda pair: (-pair[0], pair[1].path))]
 
 
-def _key(one: Kept) -> tuple[str, ...]:
+def _key(file: Kept) -> tuple[str, ...]:
     """Its measurement and the key of its sizes and code: PLACE/KEY/SEEDS.networks/TRAINING.safetensors."""
-    return (*one.place[:-1], one.path.parents[1].name)
+    return (*file.place[:-1], file.path.parents[1].name)
 
 
 def _presets(sheet: str) -> dict[tuple[str, ...], str]:
     """The presets of a sheet's measurements, by place and key as the code is now."""
-    found = {}
+    presets = {}
     for task in find_parts(sheet):
         for name, config in task.presets.items():
             for job in Results(task, config, Session(quiet=True)).jobs(list(task.measurements.values())):
-                found[(*task.key.split("/"), job.measurement, job.key)] = name
-    return found
+                presets[(*task.key.split("/"), job.measurement, job.key)] = name
+    return presets
 
 
 def _in_order(sheet: str, files: Sequence[Kept], presets: Mapping[tuple[str, ...], str]) -> list[Kept]:
@@ -165,12 +168,12 @@ def _in_order(sheet: str, files: Sequence[Kept], presets: Mapping[tuple[str, ...
     order = [(*task.key.split("/"), name) for task in find_parts(sheet) for name in task.measurements]
     rank = {place: at for at, place in enumerate(order)}
     latest: dict[tuple[str, ...], int] = {}
-    for at, one in enumerate(files):
-        latest.setdefault(_key(one), at)
+    for at, file in enumerate(files):
+        latest.setdefault(_key(file), at)
 
-    def key(one: Kept) -> tuple[int, bool, int, str]:
-        official = presets.get(_key(one)) == "ci"
-        return rank.get(one.place[:-1], len(order)), not official, latest[_key(one)], one.place[-1]
+    def key(file: Kept) -> tuple[int, bool, int, str]:
+        official = presets.get(_key(file)) == "ci"
+        return rank.get(file.place[:-1], len(order)), not official, latest[_key(file)], file.place[-1]
 
     return sorted(files, key=key)
 
@@ -178,17 +181,17 @@ def _in_order(sheet: str, files: Sequence[Kept], presets: Mapping[tuple[str, ...
 def _within(segments: Sequence[str], place: Sequence[str]) -> bool:
     """Whether the segments occur in the place, in order, the sheet first."""
     rest = iter(place)
-    return segments[0] == place[0] and all(one in rest for one in segments)
+    return segments[0] == place[0] and all(segment in rest for segment in segments)
 
 
 def _loaded(path: Path, seed: int, arm: str) -> StoredModel:
-    said = [mask for mask in MASKS if mask in re.findall(r"\w+", arm)]
-    if len(said) != 1:
+    masks = [mask for mask in MASKS if mask in re.findall(r"\w+", arm)]
+    if len(masks) != 1:
         raise LabError(
             f"the arm {arm!r} does not say under which mask it is asked, causal or prefix; load it with "
             f"lab.models.checkpoint.load_model({str(path)!r}, seed={seed}, arm={arm!r}, mask=...), and give that as FILE.py:NAME"
         )
-    stored = load_model(path, seed=seed, arm=arm, mask=said[0])
+    stored = load_model(path, seed=seed, arm=arm, mask=masks[0])
     architecture = stored.transformer.architecture
     # Networks whose tokens are their stream are trained to end at minus the prediction in the label slot of a query.
     residual = architecture.input_size is architecture.vocabulary is architecture.output_size is None

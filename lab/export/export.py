@@ -58,35 +58,35 @@ def script(task: Task, claim: Claim, judgement: Judgement, session: Session) -> 
     measurements = task.needs(claim.check)
     results = Results(task, task.config(judgement.preset), session)
     gathered = Gathered({task.module: task.file})
-    roots = [Entity(task.module, one.name) for one in measurements]
+    roots = [Entity(task.module, measurement.name) for measurement in measurements]
     evidence = Entity("lab.evidence", "Evidence")
     roots.append(evidence if of_identity else Entity(task.module, check.__name__))
-    roots += [_entity(one) for one in _types(results.config)]
-    own = [Entity(running.__name__, name) for name in ("Results", "Taken", "verdict_beside")]
+    roots += [_entity(kind) for kind in _types(results.config)]
+    runtime = [Entity(running.__name__, name) for name in ("Results", "Taken", "verdict_beside")]
     for entity in roots:
         if not source_of(entity.module, task.file if entity.module == task.module else None).defined.get(entity.name):
             raise LabError(f"{claim.id} depends on {entity.name}, which is not defined by itself in {entity.module}")
     gathered.methods |= {"within"} if of_identity else set()
     try:
-        gathered.take([*roots, *own])
-        made = Script(gathered, task.module)
+        gathered.take([*roots, *runtime])
+        script = Script(gathered, task.module)
     except LabError as error:
         raise LabError(f"{claim.id} cannot be exported: {error}") from error
-    name = {entity.name: made.name(entity) for entity in (*roots, *own)}
-    body = [*made.sections(), _ending(task, claim, judgement, results, measurements, made, name, of_identity)]
-    text = "\n\n".join([_head(claim, judgement, made, task), made.imports(), *body])
+    name = {entity.name: script.name(entity) for entity in (*roots, *runtime)}
+    body = [*script.sections(), _ending(task, claim, judgement, results, measurements, script, name, of_identity)]
+    text = "\n\n".join([_head(claim, judgement, script, task), script.imports(), *body])
     check_complete(text)
     return text
 
 
-def _head(claim: Claim, judgement: Judgement, made: Script, task: Task) -> str:
-    packages = made.packages()
-    needs = ", ".join(f"{one} {version(one)}" for one in packages) or "nothing but Python"
+def _head(claim: Claim, judgement: Judgement, script: Script, task: Task) -> str:
+    packages = script.packages()
+    needs = ", ".join(f"{package} {version(package)}" for package in packages) or "nothing but Python"
     interval = ""
     if judgement.evidence.interval is not None:
         low, high = judgement.evidence.interval
         interval = f" (interval {low:.4g} to {high:.4g}, {judgement.evidence.samples} samples)"
-    said = [
+    paragraphs = [
         f"{claim.id}: {claim.statement}",
         f"{task.paper.citation}; {claim.where}." if task.paper.citation else claim.where,
         f"The lab measured {judgement.evidence.measured:.6g}{interval}, required {judgement.evidence.requirement}: "
@@ -95,13 +95,13 @@ def _head(claim: Claim, judgement: Judgement, made: Script, task: Task) -> str:
         "prompts, networks, training, the measurement and its check, how evidence is judged, and the controls. Checks of shapes, "
         "checkpoints and stored results are left out. Other versions or processors may change the last digits.",
     ]
-    wrapped = ["\n".join(textwrap.wrap(one.replace('"""', "'''"), 118)) for one in said]
+    wrapped = ["\n".join(textwrap.wrap(paragraph.replace('"""', "'''"), 118)) for paragraph in paragraphs]
     metadata = [
         "# /// script",
         f'# requires-python = ">={sys.version_info[0]}.{sys.version_info[1]}"',
         "# dependencies = [",
     ]
-    metadata += [f'#     "{one}=={version(one).split("+")[0]}",' for one in packages]
+    metadata += [f'#     "{package}=={version(package).split("+")[0]}",' for package in packages]
     return "\n".join([*metadata, "# ]", "# ///", 'r"""' + "\n\n".join(wrapped) + '\n"""'])
 
 
@@ -111,7 +111,7 @@ def _ending(
     judgement: Judgement,
     results: Results,
     measurements: list[Measurement],
-    made: Script,
+    script: Script,
     name: dict[str, str],
     of_identity: bool,
 ) -> str:
@@ -125,70 +125,83 @@ def _ending(
         lines += [text, ""]
         called = "check"
     lines.append(
-        f"CONFIG = {_literal(results.config, made)}" if dataclasses.fields(results.config) else "CONFIG = None"
+        f"CONFIG = {_literal(results.config, script)}" if dataclasses.fields(results.config) else "CONFIG = None"
     )
     lines += [
         "# How the lab takes its measurements: at which seeds, and how many of them in one call; or in which cases.",
         "HOW = {",
     ]
-    for one in measurements:
+    for measurement in measurements:
         lines.append(
-            f"    {_literal(made.name(Entity(task.module, one.name)), made)}: {name['Taken']}({_how(one, results, made)}),"
+            f"    {_literal(script.name(Entity(task.module, measurement.name)), script)}: "
+            f"{name['Taken']}({_how(measurement, results, script)}),"
         )
     lines += ["}", "# Each breaks the cause and keeps the rest: the check must come out the other way.", "CONTROLS = {"]
-    lines += [f"    {_literal(one.name, made)}: {_literal(dict(one.setting), made)}," for one in claim.controls]
-    lines += ["}", "IN_THE_LAB = {"]
-    found = {"the claim": judgement.evidence} | {one.name: one.evidence for one in judgement.controls}
     lines += [
-        f"    {_literal(key, made)}: {_literal((one.measured, one.verdict), made)}," for key, one in found.items()
+        f"    {_literal(control.name, script)}: {_literal(dict(control.setting), script)},"
+        for control in claim.controls
+    ]
+    lines += ["}", "IN_THE_LAB = {"]
+    in_the_lab = {"the claim": judgement.evidence} | {control.name: control.evidence for control in judgement.controls}
+    lines += [
+        f"    {_literal(key, script)}: {_literal((evidence.measured, evidence.verdict), script)},"
+        for key, evidence in in_the_lab.items()
     ]
     lines += ["}", "", 'if __name__ == "__main__":']
     expected = {"not reproduced": "does not hold at these sizes"}.get(claim.expected, claim.expected)
     expected = {"refuted": "is refuted"}.get(expected, expected)
     lines += [
         f"    results = {name['Results']}(CONFIG, HOW)",
-        f"    sys.exit({name['verdict_beside']}({called}, results, CONTROLS, {claim.allowance!r}, {_literal(expected, made)}, IN_THE_LAB))",
+        f"    sys.exit({name['verdict_beside']}({called}, results, CONTROLS, {claim.allowance!r}, "
+        f"{_literal(expected, script)}, IN_THE_LAB))",
         "",
     ]
     return "\n".join(lines)
 
 
-def _how(one: Measurement, results: Results, made: Script) -> str:
-    if one.cases:
-        return f"cases={_literal({case: dict(setting) for case, setting in one.cases.items()}, made)}"
-    seeds = results.seeds(one)
+def _how(measurement: Measurement, results: Results, script: Script) -> str:
+    if measurement.cases:
+        return f"cases={_literal({case: dict(setting) for case, setting in measurement.cases.items()}, script)}"
+    seeds = results.seeds(measurement)
     run = seeds == tuple(range(seeds[0], seeds[-1] + 1))
     written = f"tuple(range({seeds[0]}, {seeds[-1] + 1}))" if run and len(seeds) > 2 else repr(seeds)
-    return f"{written}, together={one.seeds_per_job}" if one.ensemble else written
+    return f"{written}, together={measurement.seeds_per_job}" if measurement.ensemble else written
 
 
 def _types(value: Any) -> list[type]:
     """The classes of the dataclasses and members of enumerations inside a configuration."""
     if dataclasses.is_dataclass(value) and not isinstance(value, NoConfig):
-        inner = [found for one in dataclasses.fields(value) for found in _types(getattr(value, one.name))]
+        inner = [kind for field in dataclasses.fields(value) for kind in _types(getattr(value, field.name))]
         return [type(value), *inner]
     if isinstance(value, enum.Enum):
         return [type(value)]
     if isinstance(value, dict):
         value = [*value, *value.values()]
-    return [found for one in value for found in _types(one)] if isinstance(value, list | tuple) else []
+    return [kind for element in value for kind in _types(element)] if isinstance(value, list | tuple) else []
 
 
 def _entity(kind: type) -> Entity:
     return Entity(kind.__module__, kind.__name__)
 
 
-def _literal(value: Any, made: Script) -> str:
+def _literal(value: Any, script: Script) -> str:
     """A value as code of the script."""
     if dataclasses.is_dataclass(value):
-        called = made.name(_entity(type(value)))
-        return f"{called}({', '.join(f'{one.name}={_literal(getattr(value, one.name), made)}' for one in dataclasses.fields(value))})"
+        called = script.name(_entity(type(value)))
+        return (
+            f"{called}("
+            f"{', '.join(f'{field.name}={_literal(getattr(value, field.name), script)}' for field in dataclasses.fields(value))})"
+        )
     if isinstance(value, enum.Enum):
-        return f"{made.name(_entity(type(value)))}.{value.name}"
+        return f"{script.name(_entity(type(value)))}.{value.name}"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_literal(key, made)}: {_literal(one, made)}" for key, one in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{_literal(key, script)}: {_literal(element, script)}" for key, element in value.items())
+            + "}"
+        )
     if isinstance(value, list | tuple):
-        inner = ", ".join(_literal(one, made) for one in value)
+        inner = ", ".join(_literal(element, script) for element in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'

@@ -16,7 +16,7 @@ from pathlib import Path
 import lab
 from lab.errors import LabError
 from lab.export.scopes import Use, uses
-from lab.source import defines, makes_task, module_file, ours, targets
+from lab.source import defines, is_own_code, makes_task, module_file, targets
 
 STAND_INS = {"lab.context": "lab.export.surroundings", "lab.unfinished": "lab.export.surroundings"}
 REGISTERING = frozenset({"generator", "regression_predictor", "token_predictor"})
@@ -65,10 +65,10 @@ class Source:
 
 def source_of(name: str, file: Path | None = None) -> Source:
     """The module ``name``, which lies in ``file``."""
-    found = file or module_file(name)
-    if found is None or found.suffix != ".py":
+    path = file or module_file(name)
+    if path is None or path.suffix != ".py":
         raise LabError(f"the source of {name} cannot be read, so that nothing that uses it can be exported")
-    return _source(name, found)
+    return _source(name, path)
 
 
 @cache
@@ -77,7 +77,10 @@ def _source(name: str, file: Path) -> Source:
     tree = ast.parse(text)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     tasks = frozenset(
-        target.id for one in tree.body for target in targets(one) if isinstance(target, ast.Name) and makes_task(one)
+        target.id
+        for statement in tree.body
+        for target in targets(statement)
+        if isinstance(target, ast.Name) and makes_task(statement)
     )
     defined: dict[str, list[int]] = {}
     effects, imported = [], {}
@@ -85,17 +88,19 @@ def _source(name: str, file: Path) -> Source:
         if isinstance(statement, ast.Import | ast.ImportFrom) or _is_text(statement) or _only_for_types(statement):
             continue
         names, counts = defines(statement, set(tasks))
-        for one in names - tasks:
-            defined.setdefault(one, []).append(place)
+        for symbol in names - tasks:
+            defined.setdefault(symbol, []).append(place)
         if counts and not names:
             effects.append(place)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            given = dict(_imports(node, package))
+            bindings = dict(_imports(node, package))
             # What a function imports from an installed package stays where it is; the project's own is there anyway.
-            imported.update(given if node in tree.body else {k: v for k, v in given.items() if v[0] and ours(v[0])})
-    for one in defined:
-        imported.pop(one, None)
+            imported.update(
+                bindings if node in tree.body else {k: v for k, v in bindings.items() if v[0] and is_own_code(v[0])}
+            )
+    for symbol in defined:
+        imported.pop(symbol, None)
     return Source(name, file, tuple(text.splitlines()), tuple(tree.body), defined, effects, imported, tasks)
 
 
@@ -140,7 +145,7 @@ def resolve(source: Source, name: str) -> Entity | None:
 
 def resolve_import(module: str, inner: str) -> Entity:
     """What ``from module import inner`` gives; the module itself without ``inner``."""
-    if module == "__future__" or not ours(module):
+    if module == "__future__" or not is_own_code(module):
         return Entity(module, inner, outside=True)
     if not inner:
         return Entity(module, "")
@@ -149,10 +154,10 @@ def resolve_import(module: str, inner: str) -> Entity:
     if module_file(f"{module}.{inner}") is not None:
         return Entity(f"{module}.{inner}", "")
     module = STAND_INS.get(module, module)
-    found = resolve(source_of(module), inner)
-    if found is None:
+    entity = resolve(source_of(module), inner)
+    if entity is None:
         raise LabError(f"{module} has no {inner!r} that could be exported with what uses it")
-    return found
+    return entity
 
 
 def attribute(entity: Entity, name: str) -> Entity | None:
@@ -187,7 +192,9 @@ class Gathered:
             while pending:
                 pending += self._take(pending.pop())
             pending = (
-                [one for _, statement in self.statements() for one in self._used(*statement)] if self._ask() else []
+                [entity for _, statement in self.statements() for entity in self._used(*statement)]
+                if self._ask()
+                else []
             )
 
     def statements(self) -> Iterator[tuple[int, tuple[Source, ast.stmt]]]:
@@ -206,12 +213,12 @@ class Gathered:
         if entity.module not in self.places:
             self.places[entity.module] = set()
             places += source.effects
-        found: list[Entity] = []
+        entities: list[Entity] = []
         for place in places:
             if place not in self.places[entity.module]:
                 self.places[entity.module].add(place)
-                found += self._used(source, self.kept(source, place))
-        return found
+                entities += self._used(source, self.kept(source, place))
+        return entities
 
     def _ask(self) -> bool:
         """Note the names of methods that what was taken asks for; whether there are new ones."""
@@ -226,16 +233,18 @@ class Gathered:
 
     def kept(self, source: Source, place: int) -> ast.stmt:
         """A statement as it is taken: a class without the methods that nothing asks for, a function without registration."""
-        whole = source.body[place]
-        if isinstance(whole, ast.ClassDef) and self._is_plain(source, whole):
-            of_class = copy.copy(whole)
-            of_class.body = [one for one in whole.body if not self.left_out(one)]
+        statement = source.body[place]
+        if isinstance(statement, ast.ClassDef) and self._is_plain(source, statement):
+            of_class = copy.copy(statement)
+            of_class.body = [member for member in statement.body if not self.left_out(member)]
             return of_class
-        if isinstance(whole, ast.FunctionDef):
-            function = copy.copy(whole)
-            function.decorator_list = [one for one in whole.decorator_list if not registers(source, one)]
+        if isinstance(statement, ast.FunctionDef):
+            function = copy.copy(statement)
+            function.decorator_list = [
+                decorator for decorator in statement.decorator_list if not registers(source, decorator)
+            ]
             return function
-        return whole
+        return statement
 
     def left_out(self, member: ast.stmt) -> bool:
         """Whether a member of a plain class is a method that nothing asks for."""
@@ -256,7 +265,7 @@ class Gathered:
         return True
 
     def _used(self, source: Source, statement: ast.stmt) -> list[Entity]:
-        found = []
+        entities = []
         for use in uses(statement):
             entity = self.meaning(source, use)
             if entity is None:
@@ -264,15 +273,15 @@ class Gathered:
             if entity.outside:
                 self.outside[entity] = self.outside.get(entity, False) or not use.annotation
             elif not use.annotation:
-                found.append(entity)
-        return found
+                entities.append(entity)
+        return entities
 
     def meaning(self, source: Source, use: Use) -> Entity | None:
         """What is used: of ``module.name`` with a module that counts, the name in it."""
         try:
             entity = resolve(source, use.node.id)
-            if entity is not None and use.whole is not None:
-                return attribute(entity, use.whole.attr) or entity
+            if entity is not None and use.attribute is not None:
+                return attribute(entity, use.attribute.attr) or entity
         except LabError:
             if use.annotation:
                 return None

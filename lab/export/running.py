@@ -23,13 +23,13 @@ class Results:
 
     def __init__(self, config: Any, how: Mapping[str, Taken]) -> None:
         self.config, self.how = config, how
-        self.found: dict[str, Any] = {}
+        self.measured: dict[str, Any] = {}
 
     def __getitem__(self, measurement: Callable[..., Any]) -> Any:
         name = measurement.__name__
-        if name not in self.found:
-            self.found[name] = self.take(measurement, self.how[name])
-        return self.found[name]
+        if name not in self.measured:
+            self.measured[name] = self.take(measurement, self.how[name])
+        return self.measured[name]
 
     def seeds(self, measurement: Callable[..., Any]) -> tuple[int, ...]:
         """The seeds along the first axis of what is measured."""
@@ -57,9 +57,9 @@ def joined(calls: Sequence[Any], first: str, labels: Sequence[Any], added: bool)
 
     A Dataset where their axes are named, a dict where they are not.
     """
-    parts = [dict(one.data_vars if hasattr(one, "data_vars") else one) for one in calls]
+    parts = [dict(call.data_vars if hasattr(call, "data_vars") else call) for call in calls]
     values = {
-        name: np.concatenate([plain(one[name])[None] if added else plain(one[name]) for one in parts])
+        name: np.concatenate([plain(part[name])[None] if added else plain(part[name]) for part in parts])
         for name in parts[0]
     }
     named = {name: value for name, value in parts[0].items() if hasattr(value, "dims")}

@@ -16,14 +16,14 @@ class Use:
 
     Attributes:
         node: the name itself.
-        whole: ``name.attribute`` where an attribute is asked for at once, else None.
+        attribute: ``name.attribute`` where an attribute is asked for at once, else None.
         local: the names that mean something else there.
         annotation: whether it stands in an annotation, which is never evaluated.
         later: whether it stands in the body of a function, which is not run where it is defined.
     """
 
     node: ast.Name
-    whole: ast.Attribute | None
+    attribute: ast.Attribute | None
     local: frozenset[str]
     annotation: bool
     later: bool
@@ -38,7 +38,7 @@ def bound(function: Function) -> frozenset[str]:
     """The names that are local to a function, without those of functions inside it and those that it imports."""
     arguments = function.args
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-    names = {one.arg for one in every if one is not None}
+    names = {argument.arg for argument in every if argument is not None}
     shared: set[str] = set()
     pending: list[ast.AST] = list(function.body) if not isinstance(function, ast.Lambda) else [function.body]
     while pending:
@@ -49,7 +49,7 @@ def bound(function: Function) -> frozenset[str]:
         if isinstance(node, ast.Lambda):
             continue
         if isinstance(node, Comprehension):
-            pending += [one for one in ast.walk(node) if isinstance(one, ast.NamedExpr)]
+            pending += [assignment for assignment in ast.walk(node) if isinstance(assignment, ast.NamedExpr)]
             continue
         if isinstance(node, ast.Global):
             shared |= set(node.names)
@@ -71,17 +71,22 @@ def _walk(node: ast.AST, local: frozenset[str], annotation: bool, later: bool) -
     elif isinstance(node, ast.ClassDef):
         for outside in (*node.decorator_list, *node.bases, *node.keywords):
             yield from _walk(outside, local, annotation, later)
-        own = {target.id for one in node.body for target in _stored(one)}
-        own |= {one.name for one in node.body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
-        for one in node.body:  # what a class defines is not seen by its methods
-            seen = local if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) else local | own
-            yield from _walk(one, seen, annotation, later)
+        members = {target.id for statement in node.body for target in _stored(statement)}
+        members |= {statement.name for statement in node.body if isinstance(statement, ast.FunctionDef | ast.ClassDef)}
+        for statement in node.body:  # what a class defines is not seen by its methods
+            shadowing = local if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) else local | members
+            yield from _walk(statement, shadowing, annotation, later)
     elif isinstance(node, Comprehension):
-        targets = {one.id for each in node.generators for one in ast.walk(each.target) if isinstance(one, ast.Name)}
+        targets = {
+            name.id
+            for generator in node.generators
+            for name in ast.walk(generator.target)
+            if isinstance(name, ast.Name)
+        }
         yield from _walk(node.generators[0].iter, local, annotation, later)
         inner = local | targets
-        for place, each in enumerate(node.generators):
-            for part in ([] if place == 0 else [each.iter]) + each.ifs:
+        for place, generator in enumerate(node.generators):
+            for part in ([] if place == 0 else [generator.iter]) + generator.ifs:
                 yield from _walk(part, inner, annotation, later)
         for part in [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]:
             yield from _walk(part, inner, annotation, later)
@@ -103,14 +108,14 @@ def _walk(node: ast.AST, local: frozenset[str], annotation: bool, later: bool) -
 def _function(node: Function, local: frozenset[str], annotation: bool, later: bool) -> Iterator[Use]:
     arguments = node.args
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-    for default in (*arguments.defaults, *(one for one in arguments.kw_defaults if one is not None)):
+    for default in (*arguments.defaults, *(default for default in arguments.kw_defaults if default is not None)):
         yield from _walk(default, local, annotation, later)
     if not isinstance(node, ast.Lambda):
         for decorator in node.decorator_list:
             yield from _walk(decorator, local, annotation, later)
-        for one in every:
-            if one is not None and one.annotation is not None:
-                yield from _walk(one.annotation, local, True, later)
+        for argument in every:
+            if argument is not None and argument.annotation is not None:
+                yield from _walk(argument.annotation, local, True, later)
         if node.returns is not None:
             yield from _walk(node.returns, local, True, later)
     inner = local | bound(node)
@@ -121,4 +126,4 @@ def _function(node: Function, local: frozenset[str], annotation: bool, later: bo
 def _stored(statement: ast.stmt) -> list[ast.Name]:
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return []
-    return [one for one in ast.walk(statement) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
+    return [name for name in ast.walk(statement) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from lab.errors import LabError
 from lab.export.gather import Entity, Gathered, Source, registers
 from lab.export.scopes import Use, uses
-from lab.source import ours
+from lab.source import is_own_code
 
 # The order of an argument, as far as the source leaves a choice.
 ORDER = (
@@ -61,10 +61,10 @@ class Script:
 
     def imports(self) -> str:
         """The imports of installed packages; those that only annotations name for who reads types."""
-        outside = {one: needed for one, needed in self.gathered.outside.items() if one.module != "__future__"}
+        outside = {entity: needed for entity, needed in self.gathered.outside.items() if entity.module != "__future__"}
         threads = {"import torch"} if "torch" in self.packages() else set()
-        needed = {_import(one, self.names[one]) for one, evaluated in outside.items() if evaluated} | threads
-        named = {_import(one, self.names[one]) for one, evaluated in outside.items() if not evaluated}
+        needed = {_import(entity, self.names[entity]) for entity, evaluated in outside.items() if evaluated} | threads
+        named = {_import(entity, self.names[entity]) for entity, evaluated in outside.items() if not evaluated}
         types = sorted({name for name in self._only_types() if name not in self.names.values()})
         needed |= {"from typing import TYPE_CHECKING"} if named or types else set()
         lines = ["from __future__ import annotations", "", "import os", "import sys", "", *_THREADS]
@@ -72,8 +72,8 @@ class Script:
         if named or types:
             lines += ["", "if TYPE_CHECKING:  # named in annotations alone"]
             lines += [
-                f"    {one}" if one else ""
-                for one in _sorted(named | ({"from typing import Any"} if types else set()))[1:]
+                f"    {line}" if line else ""
+                for line in _sorted(named | ({"from typing import Any"} if types else set()))[1:]
             ]
             lines += ["", *(f"    {name} = Any" for name in types)] if types else []
         lines += ["", "torch.set_num_threads(1)"] if threads else []
@@ -81,7 +81,7 @@ class Script:
 
     def packages(self) -> list[str]:
         """The installed packages that it needs."""
-        roots = {one.module.split(".")[0] for one, evaluated in self.gathered.outside.items() if evaluated}
+        roots = {entity.module.split(".")[0] for entity, evaluated in self.gathered.outside.items() if evaluated}
         inner = {
             alias.name.split(".")[0]
             for _, (source, statement) in self.gathered.statements()
@@ -90,7 +90,9 @@ class Script:
             if isinstance(node, ast.Import)
             for alias in node.names
         }
-        return sorted(one for one in roots | inner if one not in sys.stdlib_module_names and not ours(one))
+        return sorted(
+            package for package in roots | inner if package not in sys.stdlib_module_names and not is_own_code(package)
+        )
 
     def sections(self) -> Iterator[str]:
         """The text of every module."""
@@ -104,16 +106,16 @@ class Script:
 
     def text(self, source: Source, place: int) -> str:
         """A statement as it stands in the script."""
-        whole, kept = source.body[place], self.gathered.kept(source, place)
-        decorators = getattr(whole, "decorator_list", [])
-        first = min([whole.lineno, *(one.lineno for one in decorators)])
-        last = whole.end_lineno or first
+        statement, kept = source.body[place], self.gathered.kept(source, place)
+        decorators = getattr(statement, "decorator_list", [])
+        first = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
+        last = statement.end_lineno or first
         gone: set[int] = set()
-        for one in decorators:
-            if registers(source, one):
-                gone |= set(range(one.lineno, (one.end_lineno or one.lineno) + 1))
-        if isinstance(whole, ast.ClassDef) and self.gathered.is_plain(source, whole):
-            for member in whole.body:
+        for decorator in decorators:
+            if registers(source, decorator):
+                gone |= set(range(decorator.lineno, (decorator.end_lineno or decorator.lineno) + 1))
+        if isinstance(statement, ast.ClassDef) and self.gathered.is_plain(source, statement):
+            for member in statement.body:
                 if self.gathered.left_out(member):
                     gone |= set(_lines_of(source, member))
         edits: dict[int, list[tuple[int, int, str]]] = {}
@@ -143,7 +145,9 @@ class Script:
             if entity not in self.names:
                 continue
             node: ast.expr = (
-                use.whole if use.whole is not None and _through(use, entity, source, self.gathered) else use.node
+                use.attribute
+                if use.attribute is not None and _through(use, entity, source, self.gathered)
+                else use.node
             )
             old, new = ast.unparse(node), self.names[entity]
             if old == new:
@@ -164,7 +168,7 @@ class Script:
         """Give every entity a name that no other has, and that means nothing else wherever it is written."""
         while True:
             self.names = {}
-            taken = {*dir(builtins), *keyword.kwlist, "os", "sys", "TYPE_CHECKING"}
+            used = {*dir(builtins), *keyword.kwlist, "os", "sys", "TYPE_CHECKING"}
             for entity, wanted in self._wanted():
                 if entity in self.names:
                     continue
@@ -173,9 +177,9 @@ class Script:
                 if entity.outside and entity.module in ("os", "sys") and not entity.name:
                     self.names[entity] = name
                     continue
-                while name in taken:
+                while name in used:
                     name = f"{stem}_{wanted.lstrip('_')}" if name == wanted else f"{name}_"
-                taken.add(name)
+                used.add(name)
                 self.names[entity] = name
             hidden = {
                 entity
@@ -212,13 +216,15 @@ class Script:
         if source.name == self.task:
             while start and source.lines[start - 1].strip() in ("", "# %%"):
                 start -= 1
-        found: list[str] = []
+        comments: list[str] = []
         while start and source.lines[start - 1].startswith("#"):
             start -= 1
-            found.insert(0, source.lines[start])
-        if any(one.startswith("# %%") for one in found):
-            found = found[next(at for at in reversed(range(len(found))) if found[at].startswith("# %%")) + 1 :]
-        return [*found, ""] if found and source.name == self.task else found
+            comments.insert(0, source.lines[start])
+        if any(comment.startswith("# %%") for comment in comments):
+            comments = comments[
+                next(at for at in reversed(range(len(comments))) if comments[at].startswith("# %%")) + 1 :
+            ]
+        return [*comments, ""] if comments and source.name == self.task else comments
 
 
 def _through(use: Use, entity: Entity, source: Source, gathered: Gathered) -> bool:
@@ -240,17 +246,20 @@ def _ordered(gathered: Gathered) -> Iterator[str]:
                 if not use.later:
                     at_once[source.name].add(entity.module)
 
-    def behind(module: str, seen: set[str]) -> set[str]:
-        for one in ever[module] - seen:
-            seen.add(one)
-            behind(one, seen)
-        return seen
+    def behind(module: str, visited: set[str]) -> set[str]:
+        for dependency in ever[module] - visited:
+            visited.add(dependency)
+            behind(dependency, visited)
+        return visited
 
-    before = {module: {one for each in at_once[module] for one in {each, *behind(each, set())}} for module in ever}
+    before = {
+        module: {dependency for direct in at_once[module] for dependency in {direct, *behind(direct, set())}}
+        for module in ever
+    }
     left = set(ever)
     while left:
-        ready = [one for one in left if not before[one] & (left - {one})] or sorted(left)
-        chosen = min(ready, key=lambda one: (_rank(one), "prompts" not in one, one))
+        ready = [module for module in left if not before[module] & (left - {module})] or sorted(left)
+        chosen = min(ready, key=lambda module: (_rank(module), "prompts" not in module, module))
         yield chosen
         left.discard(chosen)
 
@@ -262,7 +271,7 @@ def _rank(module: str) -> int:
 
 def _lines_of(source: Source, member: ast.stmt) -> Iterable[int]:
     """The lines of a method with its decorators, and the comments and blank lines above it."""
-    first = min([member.lineno, *(one.lineno for one in getattr(member, "decorator_list", []))])
+    first = min([member.lineno, *(decorator.lineno for decorator in getattr(member, "decorator_list", []))])
     while source.lines[first - 2].strip() == "" or source.lines[first - 2].lstrip().startswith("#"):
         first -= 1
     return range(first, (member.end_lineno or first) + 1)
@@ -271,9 +280,9 @@ def _lines_of(source: Source, member: ast.stmt) -> Iterable[int]:
 def _inner_imports(statement: ast.stmt) -> Iterator[ast.Import | ast.ImportFrom]:
     """Imports of the project inside a statement, which the script has no need of."""
     for node in ast.walk(statement):
-        if isinstance(node, ast.ImportFrom) and (node.level or ours(node.module or "")):
+        if isinstance(node, ast.ImportFrom) and (node.level or is_own_code(node.module or "")):
             yield node
-        if isinstance(node, ast.Import) and all(ours(alias.name) for alias in node.names):
+        if isinstance(node, ast.Import) and all(is_own_code(alias.name) for alias in node.names):
             yield node
 
 
@@ -284,10 +293,10 @@ def _alone(statement: ast.stmt, inner: ast.stmt) -> bool:
 
 
 def _edited(line: str, edits: Iterable[tuple[int, int, str]]) -> str:
-    found = line.encode()
+    encoded = line.encode()
     for start, end, text in sorted(set(edits), reverse=True):
-        found = found[:start] + text.encode() + found[end:]
-    return found.decode()
+        encoded = encoded[:start] + text.encode() + encoded[end:]
+    return encoded.decode()
 
 
 def _import(entity: Entity, name: str) -> str:
@@ -299,18 +308,18 @@ def _import(entity: Entity, name: str) -> str:
 def _sorted(imports: Iterable[str]) -> list[str]:
     """Import lines in two groups, Python's own and others, each after a blank line; names from one module on one line."""
     modules, names = set[str](), dict[str, set[str]]()
-    for one in imports:
-        if found := re.fullmatch(r"from (\S+) import (.+)", one):
-            names.setdefault(found[1], set()).add(found[2])
+    for line in imports:
+        if match := re.fullmatch(r"from (\S+) import (.+)", line):
+            names.setdefault(match[1], set()).add(match[2])
         else:
-            modules.add(one)
+            modules.add(line)
     lines = [
         *sorted(modules),
         *(f"from {module} import {', '.join(sorted(names[module]))}" for module in sorted(names)),
     ]
-    own = [one for one in lines if one.split()[1].split(".")[0] in sys.stdlib_module_names]
-    others = [one for one in lines if one not in own]
-    return [*(["", *own] if own else []), *(["", *others] if others else [])]
+    standard = [line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names]
+    installed = [line for line in lines if line not in standard]
+    return [*(["", *standard] if standard else []), *(["", *installed] if installed else [])]
 
 
 _THREADS = (
@@ -327,17 +336,17 @@ def check_complete(text: str) -> None:
         LabError: naming it.
     """
     tree = ast.parse(text)
-    given = set(dir(builtins)) | {"__name__", "__file__"}
+    defined = set(dir(builtins)) | {"__name__", "__file__"}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            given.add(node.name)
+            defined.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            given.add(node.id)
+            defined.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            given |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            defined |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
     for statement in tree.body:
         for use in uses(statement):
-            if not use.annotation and use.node.id not in given:
+            if not use.annotation and use.node.id not in defined:
                 raise LabError(
                     f"the script would use {use.node.id!r}, which it does not hold; this claim cannot be exported"
                 )

@@ -97,9 +97,9 @@ class Looks:
         self._places: dict[tuple[str, str], int] = {}
 
     def curve(
-        self, name: str, arm: str | None, look: int | None, variant: int, taken: dict[tuple[str, int], str]
+        self, name: str, arm: str | None, look: int | None, variant: int, look_owners: dict[tuple[str, int], str]
     ) -> dict[str, Any]:
-        """Colour, dashes, marker and its filling; ``taken`` are the looks of the panel it is drawn on, with their names."""
+        """Colour, dashes, marker and its filling; ``look_owners`` are the looks of the panel it is drawn on, with their names."""
         if not 0 <= variant < VARIANTS:
             raise LabError(f"{name!r} asks for variant {variant}; there are variants 0 to {VARIANTS - 1}")
         if arm is not None:
@@ -114,30 +114,30 @@ class Looks:
                 )
             return _varied(ARMS[arm], variant)
         if look is None:
-            look = self._place("look", name, len(LOOKS), taken)
+            look = self._place("look", name, len(LOOKS), look_owners)
         elif not 0 <= look < len(LOOKS):
             raise LabError(f"{name!r} asks for look {look}; there are looks 0 to {len(LOOKS) - 1}")
-        taken.setdefault(("look", look), name)
+        look_owners.setdefault(("look", look), name)
         return _varied(LOOKS[look], variant)
 
-    def theory(self, name: str | None, taken: dict[tuple[str, int], str]) -> dict[str, Any]:
+    def theory(self, name: str | None, look_owners: dict[tuple[str, int], str]) -> dict[str, Any]:
         """A black line; the first name and lines without a name are dotted."""
-        place = 0 if name is None else self._place("closed form", name, len(THEORIES), taken)
+        place = 0 if name is None else self._place("closed form", name, len(THEORIES), look_owners)
         return {"color": "black", "linestyle": THEORIES[place], "linewidth": 1.5}
 
-    def _place(self, kind: str, name: str, many: int, taken: dict[tuple[str, int], str]) -> int:
+    def _place(self, kind: str, name: str, many: int, look_owners: dict[tuple[str, int], str]) -> int:
         place = self._places.get((kind, name))
         if place is None:
             # The look least used on the sheet of those that are free on the panel.
-            used = [at for (one, _), at in self._places.items() if one == kind]
-            free = [at for at in range(many) if (kind, at) not in taken]
+            used = [at for (placed_kind, _), at in self._places.items() if placed_kind == kind]
+            free = [at for at in range(many) if (kind, at) not in look_owners]
             if not free:
                 raise LabError(
                     f"{name!r} is {kind} {many + 1} of one panel, and a reader cannot tell more than {many} apart; give several "
                     "curves one look= with variants, or draw two panels"
                 )
             place = self._places[kind, name] = min(free, key=used.count)
-        owner = taken.setdefault((kind, place), name)
+        owner = look_owners.setdefault((kind, place), name)
         if owner != name:
             raise LabError(
                 f"{name!r} and {owner!r} have one {kind} from other panels of their sheet; give one of them look="
@@ -158,8 +158,8 @@ def plain(words: str) -> str:
 def wrapped(words: str, inches: float, size: float) -> str:
     """``words`` broken at spaces into lines of at most ``inches`` at a font size in points; formulas stay whole."""
     lines = []
-    for given in words.split("\n"):
-        parts = re.sub(r"\$[^$]*\$", lambda formula: formula[0].replace(" ", "\0"), given).split(" ")
+    for paragraph in words.split("\n"):
+        parts = re.sub(r"\$[^$]*\$", lambda formula: formula[0].replace(" ", "\0"), paragraph).split(" ")
         line = ""
         for part in (part.replace("\0", " ") for part in parts):
             longer = f"{line} {part}" if line else part

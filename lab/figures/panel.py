@@ -71,7 +71,7 @@ class Panel:
     values: list[str] = field(default_factory=list, init=False)
     entries: dict[str, Any] = field(default_factory=dict, init=False)
     categories: dict[str, list[str]] = field(default_factory=lambda: {"x": [], "y": []}, init=False)
-    taken: dict[tuple[str, int], str] = field(default_factory=dict, init=False)
+    look_owners: dict[tuple[str, int], str] = field(default_factory=dict, init=False)
     numbered: set[str] = field(default_factory=set, init=False)
     cells: bool = field(default=False, init=False)
     finished: bool = field(default=False, init=False)
@@ -95,16 +95,16 @@ class Panel:
     ) -> None:
         """A line through the middle of the samples, with its band; ``steps`` draws it as a histogram's outline."""
         name = self._name(name, arm)
-        found = summary(samples, over, x, across=across, middle=middle, band=band, within=within, name=name)
+        statistics = summary(samples, over, x, across=across, middle=middle, band=band, within=within, name=name)
         looks = self._look(name, arm, look, variant)
-        self._plot(name, found.x, found.mean, looks, steps)
-        places = self._places(found.x)
-        if not np.isnan(found.low).all():
+        self._plot(name, statistics.x, statistics.mean, looks, steps)
+        places = self._places(statistics.x)
+        if not np.isnan(statistics.low).all():
             edges: dict[str, Any] = {"step": "mid"} if steps else {}
             self.axes.fill_between(
-                places, found.low, found.high, color=looks["color"], alpha=0.18, linewidth=0, **edges
+                places, statistics.low, statistics.high, color=looks["color"], alpha=0.18, linewidth=0, **edges
             )
-        self._note_summary("bands", name, found)
+        self._note_summary("bands", name, statistics)
 
     @styled
     def points(
@@ -127,9 +127,9 @@ class Panel:
     ) -> None:
         """Middles with error bars at single places; ``horizontal`` puts the categories on the y axis, ``join`` draws the line."""
         name = self._name(name, arm)
-        found = summary(samples, over, x, across=across, middle=middle, band=band, within=within, name=name)
-        self._error_bars(name, found, self._look(name, arm, look, variant), slot, horizontal, join)
-        self._note_summary("error bars", name, found)
+        statistics = summary(samples, over, x, across=across, middle=middle, band=band, within=within, name=name)
+        self._error_bars(name, statistics, self._look(name, arm, look, variant), slot, horizontal, join)
+        self._note_summary("error bars", name, statistics)
 
     @styled
     def intervals(
@@ -157,9 +157,9 @@ class Panel:
                 f"{name!r} has {len(x)} places, {len(mean)} means, {len(low)} and {len(high)} ends; give equally many"
             )
         counts = np.broadcast_to(np.asarray(n, dtype=int), mean.shape)
-        found = Summary([label(one) for one in x], mean, low, high, counts, words)
-        self._error_bars(name, found, self._look(name, arm, look, variant), slot, horizontal, join)
-        self._note_summary("error bars", name, found)
+        statistics = Summary([label(place) for place in x], mean, low, high, counts, words)
+        self._error_bars(name, statistics, self._look(name, arm, look, variant), slot, horizontal, join)
+        self._note_summary("error bars", name, statistics)
 
     @styled
     def bars(
@@ -183,13 +183,13 @@ class Panel:
         from matplotlib import patches
 
         name = self._name(name, arm)
-        found = summary(
+        statistics = summary(
             samples, over, x, across=across, middle=middle, band="none" if dots else band, within=within, name=name
         )
         color = self._look(name, arm, look)["color"]
         place = {"prefix": 0, "causal": 1}.get(arm or "", len(self.entries))
         hatch = HATCHES[(place + 2 * variant) % len(HATCHES)]
-        places, width = self._slots(self._places(found.x), slot, 0.8)
+        places, width = self._slots(self._places(statistics.x), slot, 0.8)
         looks: dict[str, Any] = {
             "facecolor": color,
             "alpha": 0.75,
@@ -197,15 +197,15 @@ class Panel:
             "edgecolor": "white",
             "linewidth": 0.5,
         }
-        self.axes.bar(places, found.mean, 0.94 * width, **looks)
+        self.axes.bar(places, statistics.mean, 0.94 * width, **looks)
         self.entries.setdefault(name, patches.Patch(label=name, **looks))
         if dots:
             _, columns = table(samples, over, x, across=across, name=name)
             self.axes.plot(np.broadcast_to(places, columns.shape).ravel(), columns.ravel(), "k.", markersize=3)
             self._say_value("dots: single samples")
         else:
-            self._whiskers(places, found, {"color": "#222222", "linestyle": "none", "elinewidth": 1.0}, False)
-        self._note_summary("error bars", name, found)
+            self._whiskers(places, statistics, {"color": "#222222", "linestyle": "none", "elinewidth": 1.0}, False)
+        self._note_summary("error bars", name, statistics)
 
     @styled
     def each(
@@ -251,7 +251,7 @@ class Panel:
         name = self._name(name, arm)
         values = np.asarray(y, dtype=np.float64).ravel()
         single = isinstance(x, str) or np.ndim(x) == 0
-        labels = [label(x)] * len(values) if single else [label(one) for one in np.asarray(x).ravel()]
+        labels = [label(x)] * len(values) if single else [label(place) for place in np.asarray(x).ravel()]
         if len(labels) != len(values):
             raise LabError(f"{name!r} has {len(labels)} places and {len(values)} values; give equally many")
         looks = self._look(name, arm, look)
@@ -288,7 +288,7 @@ class Panel:
     def theory(self, x: Any, y: Any, *, name: str | None = None) -> None:
         """A closed form: black and dotted, with other dashes for the second and later names of a sheet."""
         labels, values = self._pairs(x, y, name or "theory")
-        self._plot(name, labels, values, self.looks.theory(name, self.taken), False)
+        self._plot(name, labels, values, self.looks.theory(name, self.look_owners), False)
         self.note(name or "theory", labels, values)
         self._say_value("no band: exact")
 
@@ -306,10 +306,10 @@ class Panel:
         """A line at ``value`` of y (of x, if ``vertical``), over all of the panel or over ``span``; black as theory is."""
         value = float(value)
         if arm is None and look is None:
-            looks = self.looks.theory(name, self.taken)
+            looks = self.looks.theory(name, self.look_owners)
         else:
-            own = self._look(name or arm or "level", arm, look)
-            looks = {"color": own["color"], "linestyle": own["linestyle"], "linewidth": 1.0}
+            style = self._look(name or arm or "level", arm, look)
+            looks = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 1.0}
         place = value + 0.5 if self.cells else value
         if span is not None:
             ends = [[place, place], list(span)] if vertical else [list(span), [place, place]]
@@ -350,29 +350,29 @@ class Panel:
             if matrix.ndim == 2:
                 rows = matrix[matrix.dims[0]].values if rows is None else rows
                 columns = matrix[matrix.dims[1]].values if columns is None else columns
-        found = np.asarray(matrix, dtype=np.float64)
-        if found.ndim != 2:
-            raise LabError(f"a heat map of {self.title!r} has the shape {found.shape}; it needs rows and columns")
-        row_labels = [label(one) for one in (range(found.shape[0]) if rows is None else rows)]
-        column_labels = [label(one) for one in (range(found.shape[1]) if columns is None else columns)]
-        if (len(row_labels), len(column_labels)) != found.shape:
+        cells = np.asarray(matrix, dtype=np.float64)
+        if cells.ndim != 2:
+            raise LabError(f"a heat map of {self.title!r} has the shape {cells.shape}; it needs rows and columns")
+        row_labels = [label(row) for row in (range(cells.shape[0]) if rows is None else rows)]
+        column_labels = [label(column) for column in (range(cells.shape[1]) if columns is None else columns)]
+        if (len(row_labels), len(column_labels)) != cells.shape:
             raise LabError(
-                f"the heat map of {self.title!r} has the shape {found.shape} with {len(row_labels)} rows= and "
+                f"the heat map of {self.title!r} has the shape {cells.shape} with {len(row_labels)} rows= and "
                 f"{len(column_labels)} columns=; give a label for each"
             )
-        most = float(np.nanmax(np.abs(found))) or 1.0
-        low = (-most if signed else min(0.0, float(np.nanmin(found)))) if low is None else low
-        high = (most if signed else float(np.nanmax(found)) or 1.0) if high is None else high
-        tall = found.shape[0] / found.shape[1]
+        most = float(np.nanmax(np.abs(cells))) or 1.0
+        low = (-most if signed else min(0.0, float(np.nanmin(cells)))) if low is None else low
+        high = (most if signed else float(np.nanmax(cells)) or 1.0) if high is None else high
+        tall = cells.shape[0] / cells.shape[1]
         import seaborn
 
         seaborn.heatmap(
-            found + 0.0,  # no minus zero in a cell
+            cells + 0.0,  # no minus zero in a cell
             ax=self.axes,
             vmin=low,
             vmax=high,
             cmap="RdBu_r" if signed else "Greys",
-            annot=_cells(found, numbers) if numbers else False,
+            annot=_cells(cells, numbers) if numbers else False,
             fmt="",
             annot_kws={"fontsize": 8},
             cbar=False,
@@ -390,7 +390,7 @@ class Panel:
         self.cells = True
         if bar is not None:
             self.axes.figure.colorbar(self.axes.collections[-1], ax=self.axes, label=bar, shrink=0.85)
-        for row_label, values in zip(row_labels, found, strict=True):
+        for row_label, values in zip(row_labels, cells, strict=True):
             name = row_label if isinstance(row_label, str) else f"{row_label:g}"
             self.note(name, column_labels, values, n=[count] * len(values))
         if count:
@@ -440,7 +440,9 @@ class Panel:
             raise LabError(
                 f"{curve!r} is drawn on {self.title!r} after its sheet was finished; draw before .figure is read"
             )
-        labels = [one if isinstance(one, str) else label(one) for one in np.atleast_1d(np.asarray(x, dtype=object))]
+        labels = [
+            place if isinstance(place, str) else label(place) for place in np.atleast_1d(np.asarray(x, dtype=object))
+        ]
         count = len(labels)
         parts = [np.full(count, np.nan) if part is None else np.atleast_1d(part) for part in (mean, low, high)]
         numbers = np.zeros(count, int) if n is None else np.broadcast_to(np.asarray(n, int), (count,))
@@ -454,14 +456,14 @@ class Panel:
         if words is not None:
             self._say_value(words)
 
-    def _note_summary(self, kind: str, name: str, found: Summary) -> None:
-        self.note(name, found.x, found.mean, found.low, found.high, found.n)
-        if not found.words:
+    def _note_summary(self, kind: str, name: str, statistics: Summary) -> None:
+        self.note(name, statistics.x, statistics.mean, statistics.low, statistics.high, statistics.n)
+        if not statistics.words:
             self._say_value("no band: one value a point")
-        for number in sorted(set(found.n.tolist())):
-            if found.words and number > 1:
-                self.bands.append((kind if "no band" not in found.words else "", found.words, number))
-            elif found.words and number == 1:
+        for number in sorted(set(statistics.n.tolist())):
+            if statistics.words and number > 1:
+                self.bands.append((kind if "no band" not in statistics.words else "", statistics.words, number))
+            elif statistics.words and number == 1:
                 self._say_value("no band: one sample")
 
     def _say_value(self, words: str) -> None:
@@ -474,10 +476,10 @@ class Panel:
         return name if name is not None else str(arm)
 
     def _look(self, name: str, arm: str | None, look: int | None, variant: int = 0) -> dict[str, Any]:
-        return self.looks.curve(name, arm, look, variant, self.taken)
+        return self.looks.curve(name, arm, look, variant, self.look_owners)
 
     def _pairs(self, x: Any, y: Any, name: str) -> tuple[list[Label], np.ndarray]:
-        labels, values = [label(one) for one in x], np.asarray(y, dtype=np.float64)
+        labels, values = [label(place) for place in x], np.asarray(y, dtype=np.float64)
         if values.shape != (len(labels),):
             raise LabError(
                 f"{name!r} has {len(labels)} places and values of shape {values.shape}; give one value a place"
@@ -487,7 +489,7 @@ class Panel:
     def _places(self, labels: Sequence[Label], axis: str = "x") -> np.ndarray:
         """Where labels lie: numbers at themselves, categories in order of use."""
         known = self.categories[axis]
-        text = any(isinstance(one, str) for one in labels)
+        text = any(isinstance(place, str) for place in labels)
         if (text and axis in self.numbered) or (known and not text):
             raise LabError(
                 f"{self.title!r} has numbers and categories on its {axis} axis (now {labels[0]!r}); use one kind"
@@ -495,8 +497,8 @@ class Panel:
         if not text:
             self.numbered.add(axis)
             return np.array(labels, dtype=np.float64)
-        known.extend(one for one in dict.fromkeys(map(str, labels)) if one not in known)
-        return np.array([known.index(str(one)) for one in labels], dtype=np.float64)
+        known.extend(category for category in dict.fromkeys(map(str, labels)) if category not in known)
+        return np.array([known.index(str(category)) for category in labels], dtype=np.float64)
 
     def _slots(self, places: np.ndarray, slot: tuple[int, int], share: float) -> tuple[np.ndarray, float]:
         """Places beside one another, and the width of each; ``share`` of the distance of two places is used."""
@@ -519,22 +521,28 @@ class Panel:
             self.entries.setdefault(name, line)
 
     def _error_bars(
-        self, name: str, found: Summary, looks: Mapping[str, Any], slot: tuple[int, int], horizontal: bool, join: bool
+        self,
+        name: str,
+        statistics: Summary,
+        looks: Mapping[str, Any],
+        slot: tuple[int, int],
+        horizontal: bool,
+        join: bool,
     ) -> None:
-        places, _ = self._slots(self._places(found.x, "y" if horizontal else "x"), slot, 0.5)
+        places, _ = self._slots(self._places(statistics.x, "y" if horizontal else "x"), slot, 0.5)
         chosen = {**looks, "markersize": 5.5} | ({} if join else {"linestyle": "none"})
-        handle = self._whiskers(places, found, chosen, horizontal)
+        handle = self._whiskers(places, statistics, chosen, horizontal)
         self.entries.setdefault(name, handle)
 
-    def _whiskers(self, places: np.ndarray, found: Summary, looks: Mapping[str, Any], horizontal: bool) -> Any:
+    def _whiskers(self, places: np.ndarray, statistics: Summary, looks: Mapping[str, Any], horizontal: bool) -> Any:
         # A missing interval has no length; the middle of a geometric mean may lie a rounding error outside its interval.
-        sides = np.maximum(np.nan_to_num([found.mean - found.low, found.high - found.mean]), 0.0)
+        sides = np.maximum(np.nan_to_num([statistics.mean - statistics.low, statistics.high - statistics.mean]), 0.0)
         chosen: dict[str, Any] = {"capsize": 3, **looks}
-        if np.isnan(found.low).all():
+        if np.isnan(statistics.low).all():
             sides = None
         if horizontal:
-            return self.axes.errorbar(found.mean, places, xerr=sides, **chosen)
-        return self.axes.errorbar(places, found.mean, yerr=sides, **chosen)
+            return self.axes.errorbar(statistics.mean, places, xerr=sides, **chosen)
+        return self.axes.errorbar(places, statistics.mean, yerr=sides, **chosen)
 
 
 def _cells(values: np.ndarray, form: str) -> np.ndarray:
@@ -545,8 +553,8 @@ def _cells(values: np.ndarray, form: str) -> np.ndarray:
 
 def _thinned(labels: Sequence[Label], most: int = 10) -> list[str]:
     """Tick labels: all of categories and of few numbers, else every few."""
-    every = 1 if len(labels) <= most or any(isinstance(one, str) for one in labels) else -(-len(labels) // 8)
+    every = 1 if len(labels) <= most or any(isinstance(tick, str) for tick in labels) else -(-len(labels) // 8)
     return [
-        (one if isinstance(one, str) else f"{one:.4g}") if place % every == 0 else ""
-        for place, one in enumerate(labels)
+        (tick if isinstance(tick, str) else f"{tick:.4g}") if place % every == 0 else ""
+        for place, tick in enumerate(labels)
     ]

@@ -85,27 +85,27 @@ class Sheet:
             raise LabError(
                 f"{title!r} is panel {len(self.panels) + 1} of a sheet for {len(self._axes)}; give it more rows="
             )
-        for what, words in (("title", title), ("label of its x axis", x), ("label of its y axis", y)):
+        for part, words in (("title", title), ("label of its x axis", x), ("label of its y axis", y)):
             if not words.strip():
                 raise LabError(
-                    f"panel {len(self.panels) + 1} ({title!r}) has no {what}; every panel needs title, x= and y="
+                    f"panel {len(self.panels) + 1} ({title!r}) has no {part}; every panel needs title, x= and y="
                 )
-        for one in scale:
-            if one not in SCALES:
+        for kind in scale:
+            if kind not in SCALES:
                 raise LabError(
-                    f"{title!r} has the scale {one!r}; scales are {', '.join(SCALES)}, one for x and one for y"
+                    f"{title!r} has the scale {kind!r}; scales are {', '.join(SCALES)}, one for x and one for y"
                 )
         if legend not in LEGENDS:
             raise LabError(
                 f"{title!r} has its legend at {legend!r}{nearest(legend, LEGENDS)}; places are {', '.join(LEGENDS)}"
             )
         axes = self._axes[len(self.panels)]
-        for name, one in zip("xy", scale, strict=True):
-            options = {"log2": {"base": 2}, "symlog": {"linthresh": 1}}.get(one, {})
-            getattr(axes, f"set_{name}scale")("log" if one == "log2" else one, **options)
-        made = Panel(axes, title, x, y, scale, xlim, ylim, xticks, yticks, legend, self._looks, self._inches)
-        self.panels.append(made)
-        return made
+        for name, kind in zip("xy", scale, strict=True):
+            options = {"log2": {"base": 2}, "symlog": {"linthresh": 1}}.get(kind, {})
+            getattr(axes, f"set_{name}scale")("log" if kind == "log2" else kind, **options)
+        panel = Panel(axes, title, x, y, scale, xlim, ylim, xticks, yticks, legend, self._looks, self._inches)
+        self.panels.append(panel)
+        return panel
 
     @property
     def data(self) -> pd.DataFrame:
@@ -114,8 +114,10 @@ class Sheet:
 
         notes = [note for panel in self.panels for note in panel.notes]
         frame = pd.DataFrame([vars(note) for note in notes], columns=list(COLUMNS))
-        if any(isinstance(one, str) for one in frame["x"]):
-            frame["x"] = ["" if pd.isna(one) else one if isinstance(one, str) else f"{one:.6g}" for one in frame["x"]]
+        if any(isinstance(place, str) for place in frame["x"]):
+            frame["x"] = [
+                "" if pd.isna(place) else place if isinstance(place, str) else f"{place:.6g}" for place in frame["x"]
+            ]
         frame["n"] = pd.array([note.n or None for note in notes], dtype="Int64")
         return frame
 
@@ -140,8 +142,8 @@ class Sheet:
             numbers = sorted(set().union(*kinds.values()))
             many = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
             named = " and ".join(kind for kind in kinds if kind)
-            said = words.replace("{n}", many)
-            parts.append(f"{named}: {said}" if named else said)
+            phrase = words.replace("{n}", many)
+            parts.append(f"{named}: {phrase}" if named else phrase)
         values = list(dict.fromkeys(word for panel in self.panels for word in panel.values))
         exact = [word for word in values if word == "no band: exact"]
         # Closed forms are black on every picture; only where nothing else is drawn the reader has to be told.
@@ -196,7 +198,7 @@ class Sheet:
         if (
             largest is not None
             and len(automatic) > 1
-            and all(set(one.entries) <= set(largest.entries) for one in automatic)
+            and all(set(panel.entries) <= set(largest.entries) for panel in automatic)
         ):
             width = max(map(_width, largest.entries))
             many = len(largest.entries)
@@ -242,7 +244,7 @@ def _dress(panel: Panel) -> None:
         getattr(axes, f"set_{name}lim")(*getattr(panel, f"{name}lim"))
         ticks: Ticks | None = getattr(panel, f"{name}ticks")
         if known:
-            axis.set_ticks(range(len(known)), [wrapped(one, 0.35 * width, 9) for one in known], fontsize=9)
+            axis.set_ticks(range(len(known)), [wrapped(category, 0.35 * width, 9) for category in known], fontsize=9)
             if name == "x":
                 axes.set_xlim(-0.6, len(known) - 0.4)
             else:
@@ -251,7 +253,7 @@ def _dress(panel: Panel) -> None:
             axis.set_ticks(list(ticks), list(ticks.values()))
             axis.set_minor_locator(NullLocator())
         elif ticks is not None:
-            axis.set_ticks(list(ticks), [f"{one:.6g}" for one in ticks])
+            axis.set_ticks(list(ticks), [f"{tick:.6g}" for tick in ticks])
             axis.set_minor_locator(NullLocator())
         else:
             _ticks(axis, panel.scale["xy".index(name)], panel)
@@ -268,8 +270,8 @@ def _break_words(panel: Panel) -> None:
     known = panel.categories["x"]
     if known and not panel.cells:
         room = 0.92 * inner / (len(known) + 0.2)
-        narrow = any(longest_word(one, 9) > room for one in known)
-        texts = known if narrow else [wrapped(one, room, 9) for one in known]
+        narrow = any(longest_word(category, 9) > room for category in known)
+        texts = known if narrow else [wrapped(category, room, 9) for category in known]
         turn: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if narrow else {}
         axes.set_xticks(range(len(known)), texts, fontsize=9, **turn)
 
@@ -297,8 +299,8 @@ def _ticks(axis: Axis, scale: str, panel: Panel) -> None:
 
 
 def _whole(places: Iterable[Any]) -> bool:
-    numbers = [one for one in places if not isinstance(one, str) and not np.isnan(one)]
-    return bool(numbers) and all(float(one).is_integer() for one in numbers)
+    numbers = [place for place in places if not isinstance(place, str) and not np.isnan(place)]
+    return bool(numbers) and all(float(number).is_integer() for number in numbers)
 
 
 def _number(value: float, _: Any) -> str:

@@ -93,45 +93,45 @@ def table(
         return _labelled(samples, over, x, across, name)
     if isinstance(samples, Mapping):
         groups = [np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in samples.values()]
-        found = np.full((max(map(len, groups), default=0), len(groups)), np.nan)
+        columns = np.full((max(map(len, groups), default=0), len(groups)), np.nan)
         for place, values in enumerate(groups):
             if values.ndim != 1:
                 raise LabError(
                     f"{name!r} has samples of shape {values.shape} for one category; give one number a sample"
                 )
-            found[: len(values), place] = values
-        return [label(one) for one in samples], found
-    found = np.asarray(samples, dtype=np.float64)
+            columns[: len(values), place] = values
+        return [label(category) for category in samples], columns
+    columns = np.asarray(samples, dtype=np.float64)
     if x is None:
         raise LabError(f"{name!r} is drawn from an array without labels; give x=, or pass a labelled array with over=")
-    labels = [label(x)] if isinstance(x, str) or np.ndim(x) == 0 else [label(one) for one in x]
+    labels = [label(x)] if isinstance(x, str) or np.ndim(x) == 0 else [label(place) for place in x]
     if across is None:
-        found = np.atleast_1d(found)[None]
-    elif found.ndim == 1 and len(labels) == 1:
-        found = found[:, None]
-    if found.ndim != 2 or found.shape[1] != len(labels):
+        columns = np.atleast_1d(columns)[None]
+    elif columns.ndim == 1 and len(labels) == 1:
+        columns = columns[:, None]
+    if columns.ndim != 2 or columns.shape[1] != len(labels):
         wanted = f"[{len(labels)}]" if across is None else f"[samples, {len(labels)}]"
-        shape = found.shape[1:] if across is None else found.shape
+        shape = columns.shape[1:] if across is None else columns.shape
         raise LabError(
             f"{name!r} has values of shape {list(shape)} for {len(labels)} places; its shape must be {wanted}"
         )
-    return labels, found
+    return labels, columns
 
 
 def _labelled(
     samples: xr.DataArray, over: str | None, x: Any, across: str | None, name: str
 ) -> tuple[list[Label], np.ndarray]:
     axes = [str(axis) for axis in samples.dims]
-    others = [axis for axis in axes if axis != across]
+    remaining = [axis for axis in axes if axis != across]
     if across is not None and across not in axes:
         raise LabError(
             f"{name!r} has the axes {', '.join(axes) or 'none'} and no axis {across!r} of samples; "
             "name it with across=, or draw values without samples with line, theory or across=None"
         )
-    if over is None and len(others) == 1:
-        over = others[0]
-    surplus = [axis for axis in others if axis != over]
-    if surplus or (over is not None and over not in others):
+    if over is None and len(remaining) == 1:
+        over = remaining[0]
+    surplus = [axis for axis in remaining if axis != over]
+    if surplus or (over is not None and over not in remaining):
         raise LabError(
             f"{name!r} has the axes {', '.join(axes)}; besides {across!r} it may keep only the one it runs over "
             f"({'over=' + repr(over) if over else 'name it with over='}): choose one label of each other axis with .sel(...)"
@@ -145,7 +145,7 @@ def _labelled(
     places = x if x is not None else samples[over].values
     if len(places) != values.shape[-1]:
         raise LabError(f"{name!r} has {values.shape[-1]} places along {over!r} and {len(places)} in x=; give as many")
-    return [label(one) for one in places], values.reshape(-1, len(places))
+    return [label(place) for place in places], values.reshape(-1, len(places))
 
 
 def label(value: Any) -> Label:

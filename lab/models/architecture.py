@@ -128,7 +128,9 @@ class Architecture:
             require(name, len(values) in (0, self.layers), f"empty or have one entry for each of {self.layers} layers")
         for kind in self.attention_by_layer:
             require("attention_by_layer", kind in ATTENTION_KINDS, f"of {', '.join(ATTENTION_KINDS)}")
-        require("windows", all(one is None or one >= 1 for one in self.windows), "of numbers at least 1, or None")
+        require(
+            "windows", all(window is None or window >= 1 for window in self.windows), "of numbers at least 1, or None"
+        )
         if self.parallel:
             require("parallel", self.norm != "stream", "False where the norm replaces the stream")
         if self.gated:
@@ -142,20 +144,20 @@ class Architecture:
         if self.positions == "rotary":
             require("rotary_base", self.rotary_base > 1, "greater than 1")
             require("rotary_share", 0 < self.rotary_share <= 1, "in (0, 1]")
-            whole = self.rotary_share == 1
+            full_rotation = self.rotary_share == 1
             require(
-                "positions" if whole else "rotary_share",
+                "positions" if full_rotation else "rotary_share",
                 self.size_turned % 2 == 0 and self.size_turned > 0,
                 f"another kind with head size {self.size_of_head} (odd)"
-                if whole
+                if full_rotation
                 else f"a share of the head size {self.size_of_head} that is an even number",
             )
         if self.tie_embedding:
             require("vocabulary", self.vocabulary is not None, "given with tie_embedding")
             require("output_size", self.output_size == self.vocabulary, "the vocabulary with tie_embedding")
         if self.output_bias:
-            own = self.output_size is not None and not self.tie_embedding
-            require("output_bias", own, "False without a read-out of its own")
+            separate_read_out = self.output_size is not None and not self.tie_embedding
+            require("output_bias", separate_read_out, "False without a read-out of its own")
 
     @property
     def size_of_head(self) -> int:

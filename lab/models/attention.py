@@ -80,7 +80,9 @@ class Attention(nn.Module):
         if cache is not None:
             key, value = cache.extend(depth, key, value)
         if key.shape[2] < query.shape[2]:
-            key, value = (one.repeat_interleave(query.shape[2] // key.shape[2], dim=2) for one in (key, value))
+            key, value = (
+                projection.repeat_interleave(query.shape[2] // key.shape[2], dim=2) for projection in (key, value)
+            )
         if kind == "softmax" and intermediates is None and thin is None:
             attended = F.scaled_dot_product_attention(
                 query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), attn_mask=visible.fused
@@ -125,5 +127,5 @@ def _turn(x: Tensor, turns: Tensor) -> Tensor:
     difference of positions only; coordinates beyond those pairs stay."""
     turned, (cos, sin) = x[..., : 2 * turns.shape[-1]], turns
     even, odd = turned[..., 0::2], turned[..., 1::2]
-    found = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
-    return found if turned.shape == x.shape else torch.cat((found, x[..., turned.shape[-1] :]), dim=-1)
+    rotated = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    return rotated if turned.shape == x.shape else torch.cat((rotated, x[..., turned.shape[-1] :]), dim=-1)

@@ -118,7 +118,7 @@ class _Queue(KeyValueCache):
 
     @property
     def numbers(self) -> int:
-        return sum(one[0, 0].numel() for pair in self._held.values() for one in pair)
+        return sum(tensor[0, 0].numel() for pair in self._held.values() for tensor in pair)
 
     def trim(self) -> None:
         """Drop the oldest tokens beyond ``kept``."""

@@ -108,14 +108,14 @@ def load_model(
             "write the model with lab.models.checkpoint.save_model"
         )
     try:
-        architecture, members, own, sign = _of_header(header)
+        architecture, members, stored_mask, sign = _of_header(header)
     except (LabError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise LabError(f"{path} names an architecture that is not this lab's transformer: {error}") from error
     _check_models(path, weights, len(members) or 1)
     if members:
-        place, own = _place(path, members, seed, arm)
+        place, stored_mask = _place(path, members, seed, arm)
         weights = {key: value[place : place + 1] for key, value in weights.items()}
-    return StoredModel(built(path, architecture, weights), mask or own, sign)
+    return StoredModel(built(path, architecture, weights), mask or stored_mask, sign)
 
 
 def _of_header(header: Any) -> tuple[Architecture, list[list], str, int]:
@@ -145,7 +145,7 @@ def _is_of(hint: Any, value: Any) -> bool:
     """Whether plain data are of a type: whole numbers that fit 64 bits, finite numbers, and JSON's lists for tuples too."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return any(_is_of(one, value) for one in inner)
+        return any(_is_of(argument, value) for argument in inner)
     if origin in (tuple, list):
         each = origin is list or inner[-1] is Ellipsis
         hints = [inner[0]] * len(value) if each and isinstance(value, list) else list(inner)
@@ -177,13 +177,13 @@ def _is_pickle(begin: bytes) -> bool:
 
 def _place(path: Path, members: list[list], seed: int | None, arm: str | None) -> tuple[int, str]:
     """Place and arm of the one network asked for."""
-    found = [place for place, one in enumerate(members) if seed in (None, one[0]) and arm in (None, one[1])]
-    if len(found) != 1:
-        known = ", ".join(f"(seed {one[0]}, arm {one[1]!r})" for one in members)
+    places = [place for place, member in enumerate(members) if seed in (None, member[0]) and arm in (None, member[1])]
+    if len(places) != 1:
+        known = ", ".join(f"(seed {member[0]}, arm {member[1]!r})" for member in members)
         raise LabError(
-            f"{path} holds {len(found)} networks of seed {seed} and arm {arm!r} but one is read; choose among {known}"
+            f"{path} holds {len(places)} networks of seed {seed} and arm {arm!r} but one is read; choose among {known}"
         )
-    return found[0], members[found[0]][1]
+    return places[0], members[places[0]][1]
 
 
 def _check_sizes(path: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> None:

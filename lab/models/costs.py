@@ -27,9 +27,9 @@ class Size:
         return self.layers * (4 + 2 * self.mlp_ratio) * self.width**2 + self.width * self.outputs
 
 
-def operations(size: Size, new: int, seen: int) -> int:
-    """F(n, m) = 2 [n W + 2 L n m D]: n ``new`` tokens, each against m = ``seen`` keys, hidden pairs computed as well."""
-    return 2 * (new * size.weights + 2 * size.layers * new * seen * size.width)
+def operations(size: Size, new: int, context: int) -> int:
+    """F(n, m) = 2 [n W + 2 L n m D]: n ``new`` tokens, each against m = ``context`` keys, hidden pairs computed as well."""
+    return 2 * (new * size.weights + 2 * size.layers * new * context * size.width)
 
 
 def generation(size: Size, prompt: int, steps: int, cached: bool) -> int:
@@ -94,11 +94,11 @@ def visible_pairs(pattern: str, length: int, sizes: Mapping[str, int | Sequence[
     )
 
 
-def _fitting(value: int | Sequence[int], what: str, least: int, length: int) -> int:
+def _fitting(value: int | Sequence[int], name: str, least: int, length: int) -> int:
     assert isinstance(value, int)
     if not least <= value <= length:
         raise LabError(
-            f"A {what} of {value} does not fit a prompt of {length} tokens; choose one from {least} to {length}."
+            f"A {name} of {value} does not fit a prompt of {length} tokens; choose one from {least} to {length}."
         )
     return value
 

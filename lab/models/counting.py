@@ -47,14 +47,16 @@ def count(function: Callable[[], Any], parameters: tuple[Tensor, ...] = ()) -> C
     )
     with counter, saved_tensors_hooks(note, lambda tensor: tensor):
         result = function()
-    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    parameter_places = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     places = {
-        one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() // one.element_size()
-        for one in kept
-        if one.is_floating_point() or one.is_complex()
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() // tensor.element_size()
+        for tensor in kept
+        if tensor.is_floating_point() or tensor.is_complex()
     }
     del result
-    return Counts(counter.get_total_flops() // 2, sum(size for place, size in places.items() if place not in own))
+    return Counts(
+        counter.get_total_flops() // 2, sum(size for place, size in places.items() if place not in parameter_places)
+    )
 
 
 def _fused_attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:

@@ -28,10 +28,10 @@ def widths(vocabulary: int, length: int, heads: Sequence[int]) -> list[int]:
     >>> widths(3, 5, [1, 1])
     [8, 16, 32]
     """
-    found = [vocabulary + length]
+    stream_widths = [vocabulary + length]
     for number in heads:
-        found.append(found[-1] * (1 + number))
-    return found
+        stream_widths.append(stream_widths[-1] * (1 + number))
+    return stream_widths
 
 
 class Disentangled(nn.Module):
@@ -50,9 +50,9 @@ class Disentangled(nn.Module):
         self.vocabulary = readout.shape[-1]
         self.length = attention[0].shape[-1] - self.vocabulary
         expected = widths(self.vocabulary, self.length, [matrix.shape[1] for matrix in attention])
-        found = [matrix.shape[-1] for matrix in attention] + [readout.shape[-2]]
-        if self.length < 1 or found != expected:
-            raise LabError(f"matrices of widths {found} must have the widths {expected}; build them with `zeros`")
+        actual = [matrix.shape[-1] for matrix in attention] + [readout.shape[-2]]
+        if self.length < 1 or actual != expected:
+            raise LabError(f"matrices of widths {actual} must have the widths {expected}; build them with `zeros`")
         self.attention = nn.ParameterList([nn.Parameter(matrix.clone()) for matrix in attention])
         self.readout = nn.Parameter(readout.clone())
 

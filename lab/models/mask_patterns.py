@@ -120,7 +120,7 @@ def mask(name: str, **sizes: Any) -> Bool[Tensor, "token token"]:
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise LabError(f"There is no attention pattern {name!r}{hint}; please choose among {', '.join(PATTERNS)}.")
     parameters = inspect.signature(PATTERNS[name]).parameters
-    needed = [key for key, one in parameters.items() if one.default is one.empty]
+    needed = [key for key, parameter in parameters.items() if parameter.default is parameter.empty]
     if set(sizes) - set(parameters) or set(needed) - set(sizes):
         raise LabError(
             f"The pattern {name!r} was given {', '.join(sizes) or 'no sizes'} but takes {', '.join(parameters)}; "
@@ -130,7 +130,7 @@ def mask(name: str, **sizes: Any) -> Bool[Tensor, "token token"]:
         several = "Sequence" in str(parameters[key].annotation)
         numbers = value if several and isinstance(value, Sequence) and not isinstance(value, str) else [value]
         if (several and numbers is not value) or not all(
-            isinstance(one, int) and not isinstance(one, bool) for one in numbers
+            isinstance(number, int) and not isinstance(number, bool) for number in numbers
         ):
             kind = "a list of whole numbers" if several else "a whole number"
             raise LabError(f"{key} = {value!r} of the pattern {name!r} must be {kind}; please change it.")

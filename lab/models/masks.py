@@ -45,8 +45,19 @@ def prefix_lm(length: int, prefix_length: int) -> Bool[Tensor, "token token"]:
 
 
 def prefix_masks(length: int, prefix_length: Int[Tensor, " batch"]) -> Bool[Tensor, "batch token token"]:
-    """`prefix_lm` for each prompt of a batch, whose prefixes differ in length."""
+    """`prefix_lm` for each prompt of a batch, whose prefixes differ in length.
+
+    Raises:
+        LabError: a length below 0, or prefixes that are no whole numbers from 0 to `length`.
+    """
     _at_least(0, length=length)
+    if prefix_length.is_floating_point() or prefix_length.dtype == torch.bool:
+        raise LabError(f"prefix_length is {prefix_length.dtype}; please give whole numbers of tokens.")
+    outside = prefix_length[(prefix_length < 0) | (prefix_length > length)]
+    if outside.numel():
+        raise LabError(
+            f"prefix_length = {int(outside[0])} does not lie between 0 and length = {length}; please change one of them."
+        )
     in_prefix = torch.arange(length, device=prefix_length.device) < prefix_length.unsqueeze(-1)
     return causal(length).to(prefix_length.device) | in_prefix.unsqueeze(-2)
 
@@ -129,9 +140,9 @@ def clean_noisy(blocks: int, block_size: int) -> Bool[Tensor, "token token"]:
     its own noisy block. With T blocks of B tokens, B^2 (T^2 + T) pairs.
     """
     _at_least(1, blocks=blocks, block_size=block_size)
-    seen, row = _blocks([block_size] * blocks), _blocks([block_size] * blocks).unsqueeze(1)
-    clean = torch.cat((seen <= row, torch.zeros_like(seen <= row)), dim=1)
-    return torch.cat((clean, torch.cat((seen < row, seen == row), dim=1)), dim=0)
+    column, row = _blocks([block_size] * blocks), _blocks([block_size] * blocks).unsqueeze(1)
+    clean = torch.cat((column <= row, torch.zeros_like(column <= row)), dim=1)
+    return torch.cat((clean, torch.cat((column < row, column == row), dim=1)), dim=0)
 
 
 def labels_independent(image: int, prompt: int, labels: Sequence[int]) -> Bool[Tensor, "token token"]:
@@ -184,8 +195,8 @@ PATTERNS: dict[str, Callable[..., Bool[Tensor, "token token"]]] = {
 def closure(mask: Bool[Tensor, "*batch token token"], depth: int) -> Bool[Tensor, "*batch token token"]:
     """(mask or I)^L as a boolean matrix power: who depends on whom after L = `depth` residual layers."""
     _at_least(0, depth=depth)
-    own = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
-    step, reached = (mask | own).double(), own.expand_as(mask)
+    identity = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+    step, reached = (mask | identity).double(), identity.expand_as(mask)
     for _ in range(depth):
         reached = reached.double() @ step > 0
     return reached

@@ -58,7 +58,7 @@ def load_released(folder: Path | str, dtype: torch.dtype = torch.float32) -> Sto
         weights = _Weights(folder, tensors)
         architecture = FAMILIES[kind](config, weights)
         weights.check_all_taken()
-        return StoredModel(built(folder, architecture, weights.made(architecture, dtype)), "causal")
+        return StoredModel(built(folder, architecture, weights.all_parameters(architecture, dtype)), "causal")
 
 
 class _Configuration:
@@ -81,36 +81,36 @@ class _Configuration:
         """What is wrong with a value."""
         return LabError(f"{self.path} says {name} = {value!r}, but it must be {limit}; choose another network")
 
-    def whole(self, name: str, default: int | None = None) -> int:
+    def integer(self, name: str, default: int | None = None) -> int:
         """A whole number, at least 1."""
-        found = self.values.get(name)
-        found = default if found is None else found
-        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-            raise self.refuse(name, found, "a whole number, at least 1")
-        return found
+        setting = self.values.get(name)
+        setting = default if setting is None else setting
+        if isinstance(setting, bool) or not isinstance(setting, int) or setting < 1:
+            raise self.refuse(name, setting, "a whole number, at least 1")
+        return setting
 
     def real(self, name: str, default: float) -> float:
         """A number greater than 0."""
-        found = self.values.get(name, default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
-            raise self.refuse(name, found, "a number greater than 0")
-        return float(found)
+        setting = self.values.get(name, default)
+        if isinstance(setting, bool) or not isinstance(setting, int | float) or not 0 < setting < math.inf:
+            raise self.refuse(name, setting, "a number greater than 0")
+        return float(setting)
 
     def true(self, name: str, default: bool) -> bool:
         """A truth value."""
-        found = self.values.get(name, default)
-        if not isinstance(found, bool):
-            raise self.refuse(name, found, "true or false")
-        return found
+        setting = self.values.get(name, default)
+        if not isinstance(setting, bool):
+            raise self.refuse(name, setting, "true or false")
+        return setting
 
     def words(self, name: str, default: str | None, known: tuple[str, ...]) -> str:
         """One of some words."""
-        found = self.values.get(name, default)
-        if found not in known:
+        setting = self.values.get(name, default)
+        if setting not in known:
             raise self.refuse(
-                name, found, f"one of {', '.join(known)}{nearest(found, known) if isinstance(found, str) else ''}"
+                name, setting, f"one of {', '.join(known)}{nearest(setting, known) if isinstance(setting, str) else ''}"
             )
-        return str(found)
+        return str(setting)
 
     def needs(self, **values: Any) -> None:
         """Refuse another value of an option than the one that the transformer has; what is left out has it."""
@@ -129,15 +129,15 @@ class _Configuration:
             base, share: their names in older files.
             default: the share where none is given.
         """
-        given = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
-        if not isinstance(given, dict):
-            raise self.refuse("rope_parameters", given, "names and values")
-        kind = given.get("rope_type", given.get("type", "default"))
+        parameters = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
+        if not isinstance(parameters, dict):
+            raise self.refuse("rope_parameters", parameters, "names and values")
+        kind = parameters.get("rope_type", parameters.get("type", "default"))
         if kind != "default":
             raise self.refuse("rope_type", kind, "'default'")
         for name, old in (("rope_theta", base), ("partial_rotary_factor", share)):
-            if name in given:
-                self.values[old] = given[name]
+            if name in parameters:
+                self.values[old] = parameters[name]
         return self.real(base, 10_000.0), self.real(share, default)
 
 
@@ -145,7 +145,7 @@ class _Weights:
     """Tensors of a release, each asked for by name and shape, and what is made of them."""
 
     def __init__(self, folder: Path, tensors: dict[str, Any]) -> None:
-        self.folder, self.tensors, self.found = folder, tensors, dict[str, Tensor]()
+        self.folder, self.tensors, self.parameters = folder, tensors, dict[str, Tensor]()
         self.untaken = {name for name in tensors if not name.endswith(NO_WEIGHTS)}
 
     def take(self, name: str, *shape: int) -> Tensor:
@@ -159,10 +159,10 @@ class _Weights:
                 f"{self.folder} lacks the tensor {name!r} of shape {list(shape)}{nearest(name, self.tensors)}; fetch it anew"
             )
         file = self.tensors[name]
-        own = file.get_slice(name).get_shape()
-        if own != list(shape):
+        stored_shape = file.get_slice(name).get_shape()
+        if stored_shape != list(shape):
             raise LabError(
-                f"{self.folder} holds {name!r} with the shape {own}, but by its {CONFIGURATION} it must have "
+                f"{self.folder} holds {name!r} with the shape {stored_shape}, but by its {CONFIGURATION} it must have "
                 f"{list(shape)}; fetch both anew"
             )
         self.untaken.discard(name)
@@ -170,7 +170,7 @@ class _Weights:
 
     def put(self, name: str, value: Tensor) -> None:
         """A parameter of the transformer, without its model axis."""
-        self.found[name] = value
+        self.parameters[name] = value
 
     def linear(self, name: str, of: str, rows: int, columns: int, bias: bool) -> None:
         """A map kept as [outputs, inputs], and its bias."""
@@ -196,16 +196,16 @@ class _Weights:
                 f"({len(self.untaken)} such tensors); choose a plain causal language model"
             )
 
-    def made(self, architecture: Architecture, dtype: torch.dtype) -> dict[str, Tensor]:
+    def all_parameters(self, architecture: Architecture, dtype: torch.dtype) -> dict[str, Tensor]:
         """All parameters [1, ...]; a bias that the release does not have is 0."""
         if architecture.bias:
-            for name, value in list(self.found.items()):
+            for name, value in list(self.parameters.items()):
                 owner, _, leaf = name.rpartition(".")
                 if leaf == "weight" and owner.startswith("layers.") and not owner.endswith("_norm"):
-                    self.found.setdefault(f"{owner}.bias", torch.zeros(value.shape[-1]))
+                    self.parameters.setdefault(f"{owner}.bias", torch.zeros(value.shape[-1]))
         return {
             name: (value.to(dtype) if value.is_floating_point() else value).contiguous()[None]
-            for name, value in self.found.items()
+            for name, value in self.parameters.items()
         }
 
 
@@ -235,7 +235,7 @@ def _files(folder: Path) -> list[Path]:
         if Path(str(name)).name != name:
             raise LabError(f"{folder / INDEX} names the file {name!r}, which is no file of this folder; fetch it anew")
         if not (folder / name).is_file():
-            other = next((one.name for one in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), "")
+            other = next((file.name for file in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), "")
             pickled = f" ({other} is a pickle, and reading one can execute code)" if other else ""
             raise LabError(f"{folder} holds no {name}{pickled}; fetch or save the network as safetensors")
     return [folder / name for name in names]
@@ -255,12 +255,12 @@ def _heads_in_pairs(value: Tensor, architecture: Architecture) -> Tensor:
 def _gpt2(config: _Configuration, weights: _Weights) -> Architecture:
     """GPT-2: learned positions, biases everywhere, linear maps kept as [inputs, outputs]."""
     config.needs(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    width, vocabulary = config.whole("n_embd", 768), config.whole("vocab_size", 50257)
-    length, inner = config.whole("n_positions", 1024), config.whole("n_inner", 4 * width)
+    width, vocabulary = config.integer("n_embd", 768), config.integer("vocab_size", 50257)
+    length, inner = config.integer("n_positions", 1024), config.integer("n_inner", 4 * width)
     architecture = Architecture(
         width=width,
-        layers=config.whole("n_layer", 12),
-        heads=config.whole("n_head", 12),
+        layers=config.integer("n_layer", 12),
+        heads=config.integer("n_head", 12),
         vocabulary=vocabulary,
         output_size=vocabulary,
         mlp_ratio=inner / width,
@@ -295,13 +295,13 @@ def _gpt2(config: _Configuration, weights: _Weights) -> Architecture:
 
 def _gpt_neox(config: _Configuration, weights: _Weights) -> Architecture:
     """GPT-NeoX (Pythia): a share of rotary positions, parallel blocks, the queries, keys and values of a head side by side."""
-    width, vocabulary = config.whole("hidden_size"), config.whole("vocab_size")
-    heads, inner = config.whole("num_attention_heads"), config.whole("intermediate_size")
+    width, vocabulary = config.integer("hidden_size"), config.integer("vocab_size")
+    heads, inner = config.integer("num_attention_heads"), config.integer("intermediate_size")
     biased = config.true("attention_bias", True)
     (base, share), size = config.rotary("rotary_emb_base", "rotary_pct", 0.25), width // heads
     architecture = Architecture(
         width=width,
-        layers=config.whole("num_hidden_layers"),
+        layers=config.integer("num_hidden_layers"),
         heads=heads,
         vocabulary=vocabulary,
         output_size=vocabulary,
@@ -321,8 +321,8 @@ def _gpt_neox(config: _Configuration, weights: _Weights) -> Architecture:
         weights.norm(f"{new}.attention_norm", f"{old}.input_layernorm", width, True)
         weights.norm(f"{new}.mlp_norm", f"{old}.post_attention_layernorm", width, True)
         for leaf, shape in (("weight", (3 * width, width)), ("bias", (3 * width,)))[: 1 + biased]:
-            found = weights.take(f"{old}.attention.query_key_value.{leaf}", *shape)
-            three = found.movedim(0, -1).unflatten(-1, (heads, 3, size)).unbind(-2)
+            fused = weights.take(f"{old}.attention.query_key_value.{leaf}", *shape)
+            three = fused.movedim(0, -1).unflatten(-1, (heads, 3, size)).unbind(-2)
             for part, value in zip(("query", "key", "value"), three, strict=True):
                 columns = value.flatten(-2)
                 if part != "value":
@@ -340,11 +340,11 @@ def _llama(config: _Configuration, weights: _Weights) -> Architecture:
     """LLaMA: RMS norms, a gated MLP, grouped queries; Mistral: with a window; Qwen2: with biases of queries, keys and values."""
     kind = config.values["model_type"]
     config.needs(pretraining_tp=1)
-    width, vocabulary = config.whole("hidden_size"), config.whole("vocab_size")
+    width, vocabulary = config.integer("hidden_size"), config.integer("vocab_size")
     heads, inner, layers = (
-        config.whole(name) for name in ("num_attention_heads", "intermediate_size", "num_hidden_layers")
+        config.integer(name) for name in ("num_attention_heads", "intermediate_size", "num_hidden_layers")
     )
-    size, kept = config.whole("head_dim", width // heads), config.whole("num_key_value_heads", heads)
+    size, kept = config.integer("head_dim", width // heads), config.integer("num_key_value_heads", heads)
     biased = kind == "qwen2" or (kind == "llama" and config.true("attention_bias", False))
     biased_mlp = kind == "llama" and config.true("mlp_bias", False)
     base, share = config.rotary("rope_theta", "partial_rotary_factor")
@@ -379,7 +379,7 @@ def _llama(config: _Configuration, weights: _Weights) -> Architecture:
         for part in ("query", "key"):
             for leaf in ("weight", "bias")[: 1 + biased]:
                 name = f"{new}.attention.{part}.{leaf}"
-                weights.put(name, _heads_in_pairs(weights.found[name], architecture))
+                weights.put(name, _heads_in_pairs(weights.parameters[name], architecture))
         biased_output = biased and kind == "llama"
         weights.linear(f"{new}.attention.output", f"{old}.self_attn.o_proj", heads * size, width, biased_output)
         for part, of in (("gate", "gate_proj"), ("hidden", "up_proj")):
@@ -395,14 +395,14 @@ def _windows(config: _Configuration, kind: str, layers: int) -> tuple[int | None
     if kind == "llama" or config.values.get("sliding_window") is None:
         return ()
     if kind == "mistral":
-        return (config.whole("sliding_window"),) * layers
+        return (config.integer("sliding_window"),) * layers
     if not config.true("use_sliding_window", False):
         return ()
-    window, first = config.whole("sliding_window"), config.values.get("max_window_layers", 28)
+    window, first = config.integer("sliding_window"), config.values.get("max_window_layers", 28)
     if not isinstance(first, int):
         raise config.refuse("max_window_layers", first, "a whole number")
     types = config.values.get("layer_types") or [first <= depth for depth in range(layers)]
-    return tuple(window if one in (True, "sliding_attention") else None for one in types)
+    return tuple(window if layer_type in (True, "sliding_attention") else None for layer_type in types)
 
 
 def _read_out(architecture: Architecture, weights: _Weights, name: str) -> None:

@@ -103,17 +103,17 @@ class ShiftedKeys(MixingNetwork):
         self.positions.data.mul_(PLACES)
         for depth, block in enumerate(self.blocks):
             assert isinstance(block, nn.ModuleDict)
-            own: dict[str, nn.Module] = {
+            modules: dict[str, nn.Module] = {
                 "query": Linear(models, width, columns, bias=True),
                 "key": ShiftedLinear(models, width, columns),
             }
-            own |= {name: Gate(models, width, allowed) for name, allowed in gates.items() if allowed is not None}
-            for name, module in own.items():
+            modules |= {name: Gate(models, width, allowed) for name, allowed in gates.items() if allowed is not None}
+            for name, module in modules.items():
                 for leaf, parameter in module.named_parameters():
                     called = f"blocks.{depth}.{name}.{leaf}"
                     drawn = np.stack([_initial(seed, called, tuple(parameter.shape[1:])) for seed in seeds])
                     parameter.data.copy_(torch.from_numpy(drawn))
-            block.update(own)
+            block.update(modules)
 
 
 def _initial(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -174,8 +174,8 @@ class Transformer(nn.Module):
             thin = None
             if dropout is not None and architecture.attention_dropout > 0:
                 thin = functools.partial(drop, site=f"{name}.attention.weights", share=architecture.attention_dropout)
-            seen = visible[architecture.window_at(depth)]
-            y = block.attention(y, seen, turns, depth, cache, intermediates, thin)
+            pattern = visible[architecture.window_at(depth)]
+            y = block.attention(y, pattern, turns, depth, cache, intermediates, thin)
             x = x + drop(note(f"{name}.attention.output", y), f"{name}.attention")
             if block.mlp is not None:
                 read = before if architecture.parallel else x
@@ -277,6 +277,8 @@ class Transformer(nn.Module):
                 f"Positions have the shape {tuple(positions.shape)} but must be [{length}], "
                 f"[{batch}, {length}] or [{self.models}, {batch}, {length}]; please reshape them."
             )
+        if positions is not None and positions.is_floating_point():
+            raise LabError(f"Positions are {positions.dtype} but must be whole numbers; please convert them.")
         if self.positions is not None:
             if positions is not None:
                 return x + _look_up(
@@ -293,20 +295,20 @@ class Transformer(nn.Module):
             return x + torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2).to(x.dtype)
         return x
 
-    def _windows(self, mask: Tensor, batch: int, length: int, seen: int) -> dict[int | None, Visible]:
+    def _windows(self, mask: Tensor, batch: int, length: int, keys: int) -> dict[int | None, Visible]:
         """The mask as layers of each window see it."""
-        found: dict[int | None, Visible] = {None: self._visible(mask, batch, length, seen)}
-        places = torch.arange(seen, device=mask.device)
-        for window in {one for one in self.architecture.windows if one is not None}:
-            near = (places[seen - length :, None] - places).abs() < window
-            found[window] = self._visible(mask & near, batch, length, seen)
-        return found
+        patterns: dict[int | None, Visible] = {None: self._visible(mask, batch, length, keys)}
+        places = torch.arange(keys, device=mask.device)
+        for window in {width for width in self.architecture.windows if width is not None}:
+            near = (places[keys - length :, None] - places).abs() < window
+            patterns[window] = self._visible(mask & near, batch, length, keys)
+        return patterns
 
-    def _visible(self, mask: Tensor, batch: int, length: int, seen: int) -> Visible:
+    def _visible(self, mask: Tensor, batch: int, length: int, keys: int) -> Visible:
         shape, models = tuple(mask.shape), self.models
-        if mask.dtype != torch.bool or shape[-2:] != (length, seen) or mask.dim() not in (2, 3, 4):
+        if mask.dtype != torch.bool or shape[-2:] != (length, keys) or mask.dim() not in (2, 3, 4):
             raise LabError(
-                f"The mask has the shape {shape} and type {mask.dtype} but must be boolean [..., {length}, {seen}]; "
+                f"The mask has the shape {shape} and type {mask.dtype} but must be boolean [..., {length}, {keys}]; "
                 "please build it for these tokens."
             )
         mask = mask if mask.dim() == 4 else mask[None, None] if mask.dim() == 2 else mask[:, None]
@@ -320,7 +322,7 @@ class Transformer(nn.Module):
         mask = mask | empty if some else mask
         fused = mask[0, 0]
         if mask.shape[:2] != (1, 1):
-            fused = mask.expand(models, batch, length, seen).flatten(0, 1).unsqueeze(1)
+            fused = mask.expand(models, batch, length, keys).flatten(0, 1).unsqueeze(1)
         return Visible(fused, ~mask.unsqueeze(2), empty.unsqueeze(2) if some else None)
 
 
@@ -354,12 +356,12 @@ def initial_weight(architecture: Architecture, seed: int, name: str, shape: Sequ
     return scale * rng.standard_normal(shape)
 
 
-def _look_up(table: Tensor, ids: Tensor, what: str, limit: str) -> Tensor:
+def _look_up(table: Tensor, ids: Tensor, name: str, limit: str) -> Tensor:
     """Rows `ids` [model, batch, token] of each model's table [model, row, width]."""
     models, rows = table.shape[:2]
     if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < rows):
         raise LabError(
-            f"The {what} run from {int(ids.min())} to {int(ids.max())} but {limit} is {rows}; please keep them "
+            f"The {name} run from {int(ids.min())} to {int(ids.max())} but {limit} is {rows}; please keep them "
             f"between 0 and {rows - 1}."
         )
     offsets = rows * torch.arange(models, device=ids.device)

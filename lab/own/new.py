@@ -39,9 +39,9 @@ def new(path: Path, folder: bool = False) -> list[Path]:
     stem = name.replace("-", "_")
     _check_name(name, stem)
     file = path.parent / stem / f"{stem}.py" if folder else path.parent / f"{stem}.py"
-    for there in (path.parent / f"{stem}.py", path.parent / stem):
-        if there.exists() or there.is_symlink():
-            raise LabError(f"{there} is there already and is left as it is; choose another name, or move it away")
+    for target in (path.parent / f"{stem}.py", path.parent / stem):
+        if target.exists() or target.is_symlink():
+            raise LabError(f"{target} is there already and is left as it is; choose another name, or move it away")
     if not path.parent.is_dir():
         raise LabError(f"there is no folder {path.parent} to write {stem} to; make it first, or name another one")
     texts = {file: text(name)}
@@ -74,16 +74,18 @@ def text(name: str) -> str:
     return TEMPLATE.read_text(encoding="utf-8").replace(NAME, name)
 
 
-def apart(whole: str, beside: str) -> tuple[str, str]:
+def apart(source: str, beside: str) -> tuple[str, str]:
     """The task without its prompts, and the module ``beside`` that holds them; each imports what it uses."""
-    start = whole.index(APART)
-    end = whole.index("# %% [markdown]", start + 1)
-    cells = whole[start:end]
+    start = source.index(APART)
+    end = source.index("# %% [markdown]", start + 1)
+    cells = source[start:end]
     about, code = cells.split("# %%\n", 1)
     prose = [line.removeprefix("#").strip() for line in about.splitlines()[3:] if line.strip("# ")]
-    defined = [one.name for one in ast.parse(code).body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
-    head, imports, body = _imports(whole[:start] + whole[end:])
-    names = [name for name in sorted(defined, key=lambda one: (one.islower(), one)) if _uses(body, name)]
+    defined = [
+        definition.name for definition in ast.parse(code).body if isinstance(definition, ast.FunctionDef | ast.ClassDef)
+    ]
+    head, imports, body = _imports(source[:start] + source[end:])
+    names = [name for name in sorted(defined, key=lambda name: (name.islower(), name)) if _uses(body, name)]
     task = head + _kept(imports, body) + f"\nfrom {beside} import {', '.join(names)}\n" + body
     module = '"""Prompts, and what is known of them exactly.\n\n' + "\n".join(prose) + '\n"""\n\n'
     return task, f"{module}{_kept(imports, code)}\n\n{code.rstrip()}\n"
@@ -92,8 +94,10 @@ def apart(whole: str, beside: str) -> tuple[str, str]:
 def _imports(source: str) -> tuple[str, list[str], str]:
     """What stands before the imports of a source, the lines of these, and what follows them."""
     lines = source.splitlines(keepends=True)
-    found = [one for one in ast.parse(source).body if isinstance(one, ast.Import | ast.ImportFrom)]
-    first, last = found[0].lineno - 1, found[-1].end_lineno or 0
+    statements = [
+        statement for statement in ast.parse(source).body if isinstance(statement, ast.Import | ast.ImportFrom)
+    ]
+    first, last = statements[0].lineno - 1, statements[-1].end_lineno or 0
     return "".join(lines[:first]), lines[first:last], "".join(lines[last:])
 
 
@@ -101,19 +105,19 @@ def _kept(imports: list[str], code: str) -> str:
     """Of import lines, those of names that ``code`` uses, blank lines between groups kept."""
     kept: list[str] = []
     for line in imports:
-        statement = ast.parse(line).body
-        if not statement:
+        statements = ast.parse(line).body
+        if not statements:
             if kept and kept[-1] != "\n":
                 kept.append("\n")
             continue
-        (one,) = statement
-        assert isinstance(one, ast.Import | ast.ImportFrom)
-        if isinstance(one, ast.ImportFrom) and one.module == "__future__":
+        (statement,) = statements
+        assert isinstance(statement, ast.Import | ast.ImportFrom)
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
             kept.append(line)
             continue
-        one.names = [alias for alias in one.names if _uses(code, alias.asname or alias.name)]
-        if one.names:
-            kept.append(f"{ast.unparse(one)}\n")
+        statement.names = [alias for alias in statement.names if _uses(code, alias.asname or alias.name)]
+        if statement.names:
+            kept.append(f"{ast.unparse(statement)}\n")
     return "".join(kept).rstrip("\n") + "\n"
 
 

@@ -31,13 +31,13 @@ class Break:
     """A change that is wrong, and what the lab is asked then.
 
     Attributes:
-        said: what is changed, in words that follow "Break it:".
+        change: what is changed, in words that follow "Break it:".
         old, new: the text in the file and what it becomes; nothing is changed where both are empty.
         command: what is asked.
         shows: of the answer, the lines that hold one of these.
     """
 
-    said: str
+    change: str
     old: str
     new: str
     command: str = CHECK
@@ -183,7 +183,7 @@ def page(folder: Path) -> str:
         if step.defines:
             lines += ["```python", excerpt(text(NAME), step.defines), "```", ""]
         broken = step.broken
-        lines += [f"**Break it**: {broken.said}", ""]
+        lines += [f"**Break it**: {broken.change}", ""]
         if broken.old:
             lines += ["```diff", *_changed(text(NAME), broken), "```", ""]
         answer = answered(broken, folder / f"step-{number}")
@@ -193,53 +193,53 @@ def page(folder: Path) -> str:
 
 def excerpt(source: str, names: tuple[str, ...]) -> str:
     """The definitions called ``names``, decorators included, as they stand in a source."""
-    lines, found = source.splitlines(), []
-    for one in ast.parse(source).body:
-        called = one.targets[0].id if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name) else ""
-        if getattr(one, "name", called) in names:
-            first = min([one.lineno, *(each.lineno for each in getattr(one, "decorator_list", []))])
-            found.append("\n".join(lines[first - 1 : one.end_lineno]))
-    return "\n\n\n".join(found)
+    lines, definitions = source.splitlines(), []
+    for node in ast.parse(source).body:
+        called = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""
+        if getattr(node, "name", called) in names:
+            first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+            definitions.append("\n".join(lines[first - 1 : node.end_lineno]))
+    return "\n\n\n".join(definitions)
 
 
 def answered(broken: Break, folder: Path) -> list[str]:
     """What the lab says to the file of ``lab new`` after a change, as far as `Break.shows`, decimals left out."""
     folder.mkdir(parents=True)
     (file,) = new(folder / NAME)
-    whole = file.read_text(encoding="utf-8")
-    assert whole.count(broken.old) == 1 or not broken.old, f"{broken.old!r} stands {whole.count(broken.old)} times"
-    file.write_text(whole.replace(broken.old, broken.new) if broken.old else whole, encoding="utf-8")
-    told = io.StringIO()
-    with _inside(folder), redirect_stdout(told), redirect_stderr(told):
+    source = file.read_text(encoding="utf-8")
+    assert source.count(broken.old) == 1 or not broken.old, f"{broken.old!r} stands {source.count(broken.old)} times"
+    file.write_text(source.replace(broken.old, broken.new) if broken.old else source, encoding="utf-8")
+    console = io.StringIO()
+    with _inside(folder), redirect_stdout(console), redirect_stderr(console):
         measures = broken.command.split()[1] in ("run", "check")
         main([*broken.command.split()[1:], *(["--workers", "1", "--results", "results"] if measures else [])])
-    said = re.sub(r"\x1b\[[0-9;]*m", "", told.getvalue()).replace(f"{folder.resolve()}{os.sep}", "")
-    said = re.sub(r"\d+\.\d+(e-\d+)?", "…", said)  # numbers that chance or the processor decides
-    return [line.strip() for line in said.splitlines() if any(one in line for one in broken.shows)]
+    transcript = re.sub(r"\x1b\[[0-9;]*m", "", console.getvalue()).replace(f"{folder.resolve()}{os.sep}", "")
+    transcript = re.sub(r"\d+\.\d+(e-\d+)?", "…", transcript)  # numbers that chance or the processor decides
+    return [line.strip() for line in transcript.splitlines() if any(fragment in line for fragment in broken.shows)]
 
 
 def _changed(source: str, broken: Break) -> list[str]:
     """The lines that a change touches, as a difference."""
     before, after = source.splitlines(), source.replace(broken.old, broken.new).splitlines()
     old = [line.strip() for line in before if line not in after]
-    made = [line.strip() for line in after if line not in before]
-    return [*(f"- {line}" for line in old), *(f"+ {line}" for line in made)]
+    added = [line.strip() for line in after if line not in before]
+    return [*(f"- {line}" for line in old), *(f"+ {line}" for line in added)]
 
 
 @contextmanager
 def _inside(folder: Path) -> Iterator[None]:
     """Work in a folder, with tables as narrow as a page."""
-    here, width = Path.cwd(), listing.PLAIN_WIDTH
+    working_directory, width = Path.cwd(), listing.PLAIN_WIDTH
     os.chdir(folder)
     listing.PLAIN_WIDTH = 100
     try:
         yield
     finally:
         listing.PLAIN_WIDTH = width
-        os.chdir(here)
+        os.chdir(working_directory)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as made:
-        write(PAGE, page(Path(made)).encode())
+    with tempfile.TemporaryDirectory() as folder:
+        write(PAGE, page(Path(folder)).encode())
     print(f"wrote {PAGE}")

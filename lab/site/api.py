@@ -41,7 +41,7 @@ def modules() -> list[Any]:
 
     logging.getLogger("griffe").setLevel(logging.ERROR)  # arguments of one line for several names are no mistake
     root = griffe.load("lab", search_paths=[str(PROJECT)], allow_inspection=False, docstring_parser="google")
-    return [module for module in sorted(_inside(root), key=lambda one: str(one.path)) if module.docstring]
+    return [module for module in sorted(_inside(root), key=lambda module: str(module.path)) if module.docstring]
 
 
 def _inside(module: Any) -> Iterator[Any]:
@@ -72,7 +72,7 @@ def page(module: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def index(found: Sequence[Any]) -> str:
+def index(modules: Sequence[Any]) -> str:
     """The list of all modules by package, after what is registered, in Markdown."""
     lines = ["---", "hide-toc: true", "---", "", "# API", ""]
     lines += [
@@ -81,15 +81,18 @@ def index(found: Sequence[Any]) -> str:
         "",
     ]
     packages: dict[str, list[Any]] = {}
-    for module in found:
+    for module in modules:
         packages.setdefault(_package(module.path, module.is_init_module), []).append(module)
     for package, inside in packages.items():
         title = TITLES.get(package, package.rpartition(".")[2].capitalize())
         lines += [f"## {title}", "", "| module | what is in it |", "| --- | --- |"]
-        lines += [f"| [`{one.path.removeprefix('lab.')}`]({one.path}.md) | {_cell(_first(one))} |" for one in inside]
+        lines += [
+            f"| [`{module.path.removeprefix('lab.')}`]({module.path}.md) | {_cell(_first(module))} |"
+            for module in inside
+        ]
         lines.append("")
     lines += ["## What is registered", "", "| name | what it is | in words |", "| --- | --- | --- |"]
-    for module in found:
+    for module in modules:
         for member in _public(module):
             if kind := _registered(member):
                 lines.append(f"| `{member.path}` | {kind} | {_cell(_first(member))} |")
@@ -104,7 +107,8 @@ def _package(path: str, itself: bool) -> str:
 def _public(parent: Any) -> Iterator[Any]:
     """What a module or class offers, in the order of its source."""
     for member in sorted(
-        (one for one in parent.members.values() if not one.is_alias and one.lineno), key=lambda one: one.lineno
+        (member for member in parent.members.values() if not member.is_alias and member.lineno),
+        key=lambda member: member.lineno,
     ):
         if member.name.startswith("_") or member.is_module:
             continue
@@ -151,18 +155,18 @@ def _signature(parameters: Iterable[Any]) -> str:
     """Parameters as they are written, without ``self``."""
     shown: list[str] = []
     before = ""
-    for one in parameters:
-        kind = one.kind.value if one.kind else ""
-        if one.name in ("self", "cls"):
+    for parameter in parameters:
+        kind = parameter.kind.value if parameter.kind else ""
+        if parameter.name in ("self", "cls"):
             continue
         if before == "positional-only" != kind:
             shown.append("/")
         if kind == "keyword-only" and before not in ("keyword-only", "variadic positional"):
             shown.append("*")
         star = {"variadic positional": "*", "variadic keyword": "**"}.get(kind, "")
-        annotation = f": {_type(one.annotation)}" if one.annotation is not None else ""
-        default = f" = {one.default}" if one.default is not None and not star else ""
-        shown.append(f"{star}{one.name}{annotation}{default}")
+        annotation = f": {_type(parameter.annotation)}" if parameter.annotation is not None else ""
+        default = f" = {parameter.default}" if parameter.default is not None and not star else ""
+        shown.append(f"{star}{parameter.name}{annotation}{default}")
         before = kind
     return f"({', '.join(shown)})"
 
@@ -186,9 +190,9 @@ def _text(docstring: Any) -> list[str]:
             lines += [_fenced(section.value), ""]
         elif kind in SECTIONS:
             lines += [f"*{section.title or SECTIONS[kind]}*", ""]
-            for one in section.value:
-                name = getattr(one, "name", None) or str(one.annotation)
-                description = _fenced(one.description).replace("\n", "\n  ")
+            for element in section.value:
+                name = getattr(element, "name", None) or str(element.annotation)
+                description = _fenced(element.description).replace("\n", "\n  ")
                 lines += [f"`{name}`", f": {description}", ""]
         elif kind == "admonition":
             lines += [f"*{section.title}*: {_fenced(section.value.description)}", ""]
@@ -199,7 +203,7 @@ def _text(docstring: Any) -> list[str]:
 
 def _fenced(text: str) -> str:
     """Prose whose examples (``>>> …``) stand in blocks of code."""
-    return DOCTEST.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text)
+    return DOCTEST.sub(lambda match: f"```pycon\n{match[0].rstrip()}\n```\n", text)
 
 
 def _registered(member: Any) -> str:

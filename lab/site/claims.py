@@ -72,17 +72,15 @@ def rows(sheets: Mapping[str, Sequence[Task]]) -> list[Row]:
     """
     known = papers.entries()
     home = {entry.sheet: key for key, entry in known.items() if entry.sheet}
-    found = []
+    rows = []
     for task in (task for parts in sheets.values() for task in parts):
         for record in stored_records(task):
             claim = task.claims[record["id"]]
             key = claim.paper or home.get(task.name, "")
             paper = known[key].paper if key in known else task.paper
             title = f"{paper.title} ({paper.year})" if paper.year else paper.title
-            found.append(
-                Row(claim, record, task, title, wings(task.file, claim.check.__name__), masks(claim.statement))
-            )
-    return found
+            rows.append(Row(claim, record, task, title, wings(task.file, claim.check.__name__), masks(claim.statement)))
+    return rows
 
 
 def masks(statement: str) -> tuple[str, ...]:
@@ -98,20 +96,20 @@ def masks(statement: str) -> tuple[str, ...]:
 def wings(file: Path, name: str) -> tuple[str, ...]:
     """The wings of ``lab/domains/`` that the top-level ``name`` of ``file`` uses, itself or through its sheet's files."""
     text = source.code(file, name)
-    found = set(DOMAIN.findall(text))
+    domains = set(DOMAIN.findall(text))
     for module, names in OF_A_SHEET.findall(text):
         shared = _file(module)
-        for one in re.findall(r"(\w+)(?: as \w+)?", names):
-            found |= set(wings(shared, one)) if shared else set()
-    return tuple(sorted(found))
+        for imported_name in re.findall(r"(\w+)(?: as \w+)?", names):
+            domains |= set(wings(shared, imported_name)) if shared else set()
+    return tuple(sorted(domains))
 
 
 def _file(module: str) -> Path | None:
     path = PROJECT.joinpath(*module.split("."))
-    return next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-def table(found: Iterable[Row], link: Callable[[Row], str] | None = None) -> str:
+def table(rows: Iterable[Row], link: Callable[[Row], str] | None = None) -> str:
     """Claims as an HTML table; each row carries what it can be filtered by.
 
     Args:
@@ -119,7 +117,7 @@ def table(found: Iterable[Row], link: Callable[[Row], str] | None = None) -> str
         link: where the id of a claim leads; None where its row is the place that links lead to.
     """
     head = "".join(f"<th>{name}</th>" for name in ("claim", "statement", "measured", "required", "controls"))
-    body = "\n".join(_row(row, link) for row in found)
+    body = "\n".join(_row(row, link) for row in rows)
     return f'<table class="claims"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
 
 
@@ -138,7 +136,7 @@ def _row(row: Row, link: Callable[[Row], str] | None) -> str:
     attributes += "" if link else f' id="{escape(anchor(claim.id))}"'
     identity = f'<a href="{escape(place)}"><code>{sheet}{escape(row.short)}</code></a>'
     measured = f"<b>{number(record['measured'])}</b>" + "".join(
-        f"<small>{escape(one)}</small>" for one in notes(record)
+        f"<small>{escape(note)}</small>" for note in notes(record)
     )
     relation = requirement(record).replace("<=", "≤").replace(">=", "≥")
     required = f"<b>{escape(relation)}</b><small>{inline(record['bound_origin'])}</small>"
@@ -163,10 +161,10 @@ def _condition(row: Row) -> str:
     return f' <span class="condition">{opening} {inline(row.claim.condition)}.</span>' if opening else ""
 
 
-def _control(one: Mapping[str, Any]) -> str:
-    mark = "rejected, as it must be" if one["rejected"] else "NOT REJECTED"
-    kind = "" if one["rejected"] else ' class="failed"'
-    return f'<p{kind} title="{mark}">{inline(one["name"])}: <b>{number(one["measured"])}</b></p>'
+def _control(control: Mapping[str, Any]) -> str:
+    mark = "rejected, as it must be" if control["rejected"] else "NOT REJECTED"
+    kind = "" if control["rejected"] else ' class="failed"'
+    return f'<p{kind} title="{mark}">{inline(control["name"])}: <b>{number(control["measured"])}</b></p>'
 
 
 def anchor(identity: str) -> str:
@@ -178,7 +176,7 @@ def anchor(identity: str) -> str:
     return "claim-" + identity.split("/", 1)[1]
 
 
-def choices(found: Sequence[Row]) -> dict[str, list[tuple[str, int]]]:
+def choices(rows: Sequence[Row]) -> dict[str, list[tuple[str, int]]]:
     """What the claims can be filtered by: for each property its values and how many claims have them."""
     values: dict[str, Callable[[Row], Iterable[str]]] = {
         "domain": lambda row: row.domains,
@@ -187,11 +185,11 @@ def choices(found: Sequence[Row]) -> dict[str, list[tuple[str, int]]]:
         "verdict": lambda row: (row.record["verdict"],),
         "mask": lambda row: row.masks,
     }
-    counts = {name: Counter(value for row in found for value in of(row)) for name, of in values.items()}
+    counts = {name: Counter(value for row in rows for value in of(row)) for name, of in values.items()}
     return {name: sorted(counted.items()) for name, counted in counts.items()}
 
 
-def filters(found: Sequence[Row]) -> str:
+def filters(rows: Sequence[Row]) -> str:
     """The controls above the table as HTML."""
     selects = "".join(
         f'<label>{name}<select name="{name}"><option value="">any</option>'
@@ -199,10 +197,10 @@ def filters(found: Sequence[Row]) -> str:
             f'<option value="{escape(value, quote=True)}">{escape(value)} ({count})</option>' for value, count in values
         )
         + "</select></label>"
-        for name, values in choices(found).items()
+        for name, values in choices(rows).items()
     )
     return (
         '<form class="filters" role="search" aria-label="claims">'
         '<label class="text">text<input type="search" name="text" placeholder="such as Kaczmarz" autocomplete="off"></label>'
-        f'{selects}<p><output>{len(found)} of {len(found)} claims</output> <button type="reset">show all</button></p></form>'
+        f'{selects}<p><output>{len(rows)} of {len(rows)} claims</output> <button type="reset">show all</button></p></form>'
     )

@@ -31,9 +31,9 @@ def _link_names(app: Any, doctree: Any, page: str) -> None:
             continue
         place = app.config.lab_claims.get(name)
         # (`lab` alone is the command.)
-        found = [parts[full] for full in (name, f"{module}.{name}") if "." in full and full in parts]
-        if place is None and found:
-            place = found[0].docname, found[0].node_id
+        entries = [parts[full] for full in (name, f"{module}.{name}") if "." in full and full in parts]
+        if place is None and entries:
+            place = entries[0].docname, entries[0].node_id
         if place is not None:
             target, spot = place
             word.replace_self(make_refnode(app.builder, page, target, spot, word.deepcopy()))

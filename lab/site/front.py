@@ -25,7 +25,7 @@ def html(text: str) -> str:
 
 def front_page(
     opening: tuple[str, str],
-    found: Sequence[Row],
+    rows: Sequence[Row],
     sheets: Mapping[str, Sequence[Task]],
     navigation: Mapping[str, Sequence[str]],
 ) -> str:
@@ -38,9 +38,9 @@ def front_page(
             ":::{container} wide opening",
             text.strip(),
             ":::",
-            html(_numbers(found, sheets)),
+            html(_numbers(rows, sheets)),
             "## What was found",
-            _findings(found, sheets),
+            _findings(rows, sheets),
             "## Where to go",
             *(f"**{caption}**: {' · '.join(map(_way, links))}" for caption, links in navigation.items()),
             "",
@@ -54,13 +54,13 @@ def _way(entry: str) -> str:
     return f"[{words}](/{page}.md)"
 
 
-def _numbers(found: Sequence[Row], sheets: Mapping[str, Sequence[Task]]) -> str:
-    verdicts = Counter(row.record["verdict"] for row in found)
+def _numbers(rows: Sequence[Row], sheets: Mapping[str, Sequence[Task]]) -> str:
+    verdicts = Counter(row.record["verdict"] for row in rows)
     pictures = sum(len(task.figures) for parts in sheets.values() for task in parts)
-    census = [one for one in coverage.coverage() if one.entry.paper.family not in (COMPANIONS, COLLECTIONS)]
-    verified = sum(one.state == "verified" for one in census)
+    census = [covered for covered in coverage.coverage() if covered.entry.paper.family not in (COMPANIONS, COLLECTIONS)]
+    verified = sum(covered.state == "verified" for covered in census)
     shown = [
-        (len(found), "claims, each with a control", "claims.html"),
+        (len(rows), "claims, each with a control", "claims.html"),
         *(
             (count, "hold" if verdict == "holds" else verdict, f"claims.html#verdict={verdict.replace(' ', '+')}")
             for verdict, count in verdicts.most_common()
@@ -68,13 +68,13 @@ def _numbers(found: Sequence[Row], sheets: Mapping[str, Sequence[Task]]) -> str:
         (pictures, "pictures", "gallery.html"),
         (verified, f"of {len(census)} papers checked", "figures/papers.html"),
     ]
-    links = "".join(f'<a href="{link}"><b>{count}</b> {what}</a>' for count, what, link in shown)
+    links = "".join(f'<a href="{link}"><b>{count}</b> {label}</a>' for count, label, link in shown)
     return f'<nav class="numbers" aria-label="numbers">{links}</nav>'
 
 
-def _findings(found: Sequence[Row], sheets: Mapping[str, Sequence[Task]]) -> str:
+def _findings(rows: Sequence[Row], sheets: Mapping[str, Sequence[Task]]) -> str:
     """The findings on sheets that the site shows, as a grid of cards."""
-    records = {row.claim.id: row.record for row in found}
+    records = {row.claim.id: row.record for row in rows}
     cards = [
         _card(
             finding.claim.split("/")[0],
@@ -98,7 +98,7 @@ def _card(sheet: str, figure: str, text: str) -> str:
     return f":::{{container}} card{' broad' if width > BROAD * height else ''}\n{picture}\n\n{text}\n:::"
 
 
-def claims_page(found: Sequence[Row]) -> str:
+def claims_page(rows: Sequence[Row]) -> str:
     """All claims in one table with filters."""
 
     def link(row: Row) -> str:
@@ -110,7 +110,7 @@ def claims_page(found: Sequence[Row]) -> str:
             "# Claims",
             "Each claim is a sentence with a measured number, the bound it was held to, and controls: settings in which the same "
             "check must come out the other way. [How a verdict is reached](verdicts.md). The address keeps what is chosen.",
-            html(f'<div class="wide">{claims.filters(found)}{claims.table(found, link)}</div>'),
+            html(f'<div class="wide">{claims.filters(rows)}{claims.table(rows, link)}</div>'),
             "",
         ]
     )
@@ -134,7 +134,7 @@ def gallery_page(sheets: Mapping[str, Sequence[Task]]) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def sheets_page(sheets: Mapping[str, Sequence[Task]], found: Sequence[Row]) -> str:
+def sheets_page(sheets: Mapping[str, Sequence[Task]], rows: Sequence[Row]) -> str:
     """The list of all sheets, which is also their place in the navigation."""
     lines = [
         "# Sheets",
@@ -144,7 +144,7 @@ def sheets_page(sheets: Mapping[str, Sequence[Task]], found: Sequence[Row]) -> s
     ]
     lines += ["| paper | claims | verdicts | pictures |", "| --- | --- | --- | --- |"]
     for name, parts in sheets.items():
-        counts = Counter(row.record["verdict"] for row in found if row.sheet == name)
+        counts = Counter(row.record["verdict"] for row in rows if row.sheet == name)
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
         pictures = sum(len(task.figures) for task in parts)
         lines.append(
@@ -154,12 +154,12 @@ def sheets_page(sheets: Mapping[str, Sequence[Task]], found: Sequence[Row]) -> s
     return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", *contents, "```"]) + "\n"
 
 
-def filled(text: str, found: Sequence[Row]) -> str:
+def filled(text: str, rows: Sequence[Row]) -> str:
     """An authored page with its numbers filled in."""
-    verdicts = Counter(row.record["verdict"] for row in found)
+    verdicts = Counter(row.record["verdict"] for row in rows)
     numbers = {
-        "claims": f"{len(found):,}",
-        "controls": f"{sum(len(row.record['controls']) for row in found):,}",
+        "claims": f"{len(rows):,}",
+        "controls": f"{sum(len(row.record['controls']) for row in rows):,}",
         "holds": str(verdicts["holds"]),
         "refuted": str(verdicts["refuted"]),
         "not_reproduced": str(verdicts["not reproduced"]),

@@ -60,14 +60,14 @@ class Tree:
         """Links between files of the project as links between pages; one to a sheet that is left out becomes its words."""
         return LINK.sub(partial(self._link, PROJECT / origin), text)
 
-    def _link(self, page: Path, found: re.Match[str]) -> str:
-        target = found["target"] or found["source"]
+    def _link(self, page: Path, match: re.Match[str]) -> str:
+        target = match["target"] or match["source"]
         file = (page.parent / target).resolve()
         if "://" in target or not file.is_relative_to(PROJECT) or not file.is_file():
-            return found[0]
+            return match[0]
         place = PurePosixPath(file.relative_to(PROJECT).as_posix())
         if not self._shown(place):
-            return found["text"] or ""
+            return match["text"] or ""
         if place.suffix == ".py":
             self.code.add(place)
             place = PurePosixPath("code") / place.with_suffix(".md")
@@ -75,7 +75,7 @@ class Tree:
             place = place.with_name("index.md")
         elif place.suffix not in (".md", ".ipynb"):
             self.copy(file)  # it becomes a download
-        return f'src="/{place}"' if found["source"] else f"[{found['text']}](/{place}{found['anchor'] or ''})"
+        return f'src="/{place}"' if match["source"] else f"[{match['text']}](/{place}{match['anchor'] or ''})"
 
     def _shown(self, place: PurePosixPath) -> bool:
         """Whether a file is of the whole project, or of a sheet that the site shows."""
@@ -95,31 +95,31 @@ def plant(folder: Path, sheets: Mapping[str, Sequence[Task]]) -> dict[str, tuple
         LabError: verdicts, or a page that the site is made from, are missing or damaged.
     """
     tree = Tree(folder, sheets)
-    found = claims.rows(sheets)
+    rows = claims.rows(sheets)
     for name, parts in sheets.items():
-        _plant_sheet(tree, name, parts, [row for row in found if row.sheet == name])
+        _plant_sheet(tree, name, parts, [row for row in rows if row.sheet == name])
     guides = _plant_guides(tree)
     handbook = _plant_handbook(tree)
-    tree.add("figures/index.md", front.sheets_page(sheets, found))
-    tree.add("claims.md", front.claims_page(found))
+    tree.add("figures/index.md", front.sheets_page(sheets, rows))
+    tree.add("claims.md", front.claims_page(rows))
     tree.add("gallery.md", front.gallery_page(sheets))
-    tree.add("verdicts.md", front.filled((AUTHORED / "verdicts.md").read_text(encoding="utf-8"), found))
+    tree.add("verdicts.md", front.filled((AUTHORED / "verdicts.md").read_text(encoding="utf-8"), rows))
     tree.add("CHANGELOG.md", (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8"), "CHANGELOG.md")
-    others = [page for page in guides if page not in _of(guides, RESULTS + CHECKS)]
+    usage_guides = [page for page in guides if page not in _of(guides, RESULTS + CHECKS)]
     navigation = {
         "Results": ["figures/index", "claims", "gallery", *map(_labelled, _of(guides, RESULTS))],
-        "Using the lab": [*handbook, *map(_labelled, others)],
+        "Using the lab": [*handbook, *map(_labelled, usage_guides)],
         "Why to trust it": ["verdicts", *map(_labelled, _of(guides, CHECKS)), "CHANGELOG"],
         "Reference": ["api/index"],
     }
-    opening = front.front_page(_readme()[0], found, sheets, navigation)
+    opening = front.front_page(_readme()[0], rows, sheets, navigation)
     tree.add("index.md", opening + "\n".join(map(_contents, navigation, navigation.values())), "README.md")
     _plant_code(tree)
-    return {row.claim.id: (f"figures/{row.sheet}/index", claims.anchor(row.claim.id)) for row in found}
+    return {row.claim.id: (f"figures/{row.sheet}/index", claims.anchor(row.claim.id)) for row in rows}
 
 
-def _plant_sheet(tree: Tree, name: str, parts: Sequence[Task], found: Sequence[claims.Row]) -> None:
-    by_id = {row.claim.id: row for row in found}
+def _plant_sheet(tree: Tree, name: str, parts: Sequence[Task], rows: Sequence[claims.Row]) -> None:
+    by_id = {row.claim.id: row for row in rows}
 
     def table(records: Iterable[pages.Record], task: Task) -> str:
         return front.html(claims.table(by_id[record["id"]] for record in records))
@@ -129,25 +129,25 @@ def _plant_sheet(tree: Tree, name: str, parts: Sequence[Task], found: Sequence[c
         if picture.with_suffix(".csv").is_file():
             tree.copy(picture.with_suffix(".csv"))
     notebooks = [task.file.with_suffix(".ipynb") for task in parts if task.place == "tasks"]
-    for notebook in [one for one in notebooks if not one.is_file()]:
-        logger.warning("%s is not there, so the site has no page of it; `lab notebooks` makes it", notebook)
-    there = [notebook for notebook in notebooks if notebook.is_file()]
-    for notebook in there:
+    for notebook in [notebook for notebook in notebooks if not notebook.is_file()]:
+        logger.warning("%s is not there, so the site has no page of it; `make notebooks` makes it", notebook)
+    existing = [notebook for notebook in notebooks if notebook.is_file()]
+    for notebook in existing:
         tree.copy(notebook)
     text = pages.sheet_page(name, parts, table)
-    links = [f"/{notebook.relative_to(PROJECT).with_suffix('').as_posix()}" for notebook in there]
+    links = [f"/{notebook.relative_to(PROJECT).with_suffix('').as_posix()}" for notebook in existing]
     tree.add(f"figures/{name}/index.md", f"{text}\n{_contents('', links)}", f"figures/{name}/README.md")
 
 
 def _plant_guides(tree: Tree) -> list[str]:
     """The pages that lie in ``figures/`` itself."""
-    found = []
+    guides = []
     for file in sorted((PROJECT / "figures").glob("*.md")):
         if file.name != "README.md":
             place = file.relative_to(PROJECT).as_posix()
             tree.add(place, file.read_text(encoding="utf-8"), place)
-            found.append(place.removesuffix(".md"))
-    return found
+            guides.append(place.removesuffix(".md"))
+    return guides
 
 
 def _of(guides: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -172,20 +172,20 @@ def _readme() -> list[tuple[str, str]]:
 
 def _plant_handbook(tree: Tree) -> list[str]:
     """The sections of README.md, but the one of findings, which the front page shows."""
-    found = []
+    sections = []
     for title, body in _readme()[1:]:
         if pages.BEGIN not in body:
             name = "handbook/" + re.sub(r"\W+", "-", title.lower()).strip("-")
             tree.add(f"{name}.md", f"# {title}\n{re.sub(r'^###', '##', body, flags=re.MULTILINE)}", "README.md")
-            found.append(name)
-    return found
+            sections.append(name)
+    return sections
 
 
 def _plant_code(tree: Tree) -> None:
     """The API (of a site with some of the sheets: what these import), and every file of Python that a page leads to."""
     used = {name for parts in tree.sheets.values() for file in _files(parts) for name in IMPORT.findall(file)}
-    whole = len(tree.sheets) == len(pages.sheets())
-    modules = [module for module in api.modules() if whole or module.path in used]
+    complete = len(tree.sheets) == len(pages.sheets())
+    modules = [module for module in api.modules() if complete or module.path in used]
     tree.add("api/index.md", api.index(modules))
     for module in modules:
         tree.add(f"api/{module.path}.md", api.page(module))

@@ -201,8 +201,8 @@ def growth_with_depth(config: object) -> LabelledArrays:
     added = []
     for title in PATTERNS:
         allowed = pattern(title)
-        one, three = (flow(network(depth), prompt(len(allowed)), allowed) != 0 for depth in (1, 3))
-        added.append(int((one != three).sum()) + (not is_transitive(allowed)))
+        shallow, deep = (flow(network(depth), prompt(len(allowed)), allowed) != 0 for depth in (1, 3))
+        added.append(int((shallow != deep).sum()) + (not is_transitive(allowed)))
     window = [
         int((closure(masks.sliding_window(9, 2), depth) != masks.sliding_window(9, depth + 1)).sum())
         for depth in DEPTHS
@@ -314,9 +314,9 @@ def mask_gallery(results: Results) -> Sheet:
     )
     for title in titles:
         allowed = pattern(title)
-        one, two, four = (closure(allowed, depth) for depth in (1, 2, 4))
-        shade = np.where(one, 1.0, np.where(two, 0.5, np.where(four, 0.2, 0.0)))
-        pairs = [int(reached.sum()) for reached in (one, two, four)]
+        after_one, after_two, after_four = (closure(allowed, depth) for depth in (1, 2, 4))
+        shade = np.where(after_one, 1.0, np.where(after_two, 0.5, np.where(after_four, 0.2, 0.0)))
+        pairs = [int(reached.sum()) for reached in (after_one, after_two, after_four)]
         panel = sheet.panel(title, x=f"{pairs[0]}, {pairs[1]}, {pairs[2]} pairs", y="token")
         panel.heat(shade, low=0.0, high=1.0, of="exact")
         panel.note("pairs reached", ["1 layer", "2 layers", "4 layers"], pairs)

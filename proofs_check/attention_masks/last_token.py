@@ -136,10 +136,10 @@ def norm_grows_as_the_logarithm_of_time(results: Results, case: str = "claimed")
     return Evidence.exact(abs(growth - 1), "<=", 1 / LOG_END, "1 / log t, the order of the next term of the expansion")
 
 
-@PROOFS.cases(claimed={}, others={"own": False})
-def updated_matrix(config: object, *, own: bool = True) -> LabelledArrays:
+@PROOFS.cases(claimed={}, others={"own_pair": False})
+def updated_matrix(config: object, *, own_pair: bool = True) -> LabelledArrays:
     """Difference between the last output of linear attention and that of the updated matrix, and its ``rounding``; without
-    ``own`` the last token's pair is left out."""
+    ``own_pair`` the last token's pair is left out."""
     model = Transformer(
         Architecture(width=WIDTH, layers=1, attention="linear", mlp_ratio=0.0, norm="none", bias=False),
         [5],
@@ -150,8 +150,8 @@ def updated_matrix(config: object, *, own: bool = True) -> LabelledArrays:
         model.get_parameter(f"layers.0.attention.{name}.weight")[0].detach()
         for name in ("query", "key", "value", "output")
     )
-    kept = inputs if own else inputs[:-1]
-    updated = (kept @ value).T @ (kept @ key)
+    context = inputs if own_pair else inputs[:-1]
+    updated = (context @ value).T @ (context @ key)
     expected = inputs[-1] + (inputs[-1] @ query) @ updated.T @ read
     longest = float(inputs.norm(dim=-1).max())
     sizes = [longest * float(torch.linalg.matrix_norm(matrix)) for matrix in (query, key, value)]

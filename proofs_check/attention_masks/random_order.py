@@ -94,13 +94,13 @@ def streams_bound(models: tuple[Transformer, Transformer], order: Tensor) -> flo
     """Rounding bound of an answer: that of the content, carried through the reading layer, and that layer's own."""
     tokens, places, targets = streams_prompt(order)
     allowed, count, joint_places = masks.two_stream(len(order)), len(order), torch.cat((places, targets))
-    own = network_rounding_bound(models[0], tokens[:count], allowed[:count, :count], places)
+    content_bound = network_rounding_bound(models[0], tokens[:count], allowed[:count, :count], places)
     content = outputs(models[0], tokens[:count], allowed[:count, :count], positions=places)
     states = torch.cat((content, tokens[count:]))
     reading = torch.cat((torch.zeros_like(allowed[:count]), allowed[count:]))
-    carried = flow(lambda inputs, seen: models[1](inputs, seen, joint_places), states, reading)
+    carried = flow(lambda inputs, mask: models[1](inputs, mask, joint_places), states, reading)
     reader = network_rounding_bound(models[1], states, reading, joint_places)
-    return own * WIDTH * float(torch.linalg.matrix_norm(carried)) + reader
+    return content_bound * WIDTH * float(torch.linalg.matrix_norm(carried)) + reader
 
 
 @PROOFS.cases(claimed={}, own_target={"shift": 1})
@@ -115,7 +115,7 @@ def flow_to_questions(config: object, *, shift: int = 0) -> LabelledArrays:
     differing = []
     for layers in CLAIMED_LAYERS:
         models = two_streams(layers)
-        moved = flow(lambda inputs, seen, models=models: answer(models, inputs, seen, places, targets), tokens, used)  # type: ignore[misc]
+        moved = flow(lambda inputs, mask, models=models: answer(models, inputs, mask, places, targets), tokens, used)  # type: ignore[misc]
         # A question's row reaches itself: its own vector is what it starts from.
         predicted = reachability([*[intended & content] * layers, intended & ~content])
         differing.append(discrepancy(moved, predicted).count)

@@ -220,9 +220,9 @@ def collapse(config: Config, *, averaging: str = "causal", law_of: str = "", pow
     for kind, (residual, depths) in KINDS.items():
         for length in LENGTHS:
             for depth in depths:
-                found = distance_from_first(length, depth=depth, residual=residual) if averaging == "causal" else 0.0
+                distance = distance_from_first(length, depth=depth, residual=residual) if averaging == "causal" else 0.0
                 law, error = collapse_law(length, depth=depth, residual=KINDS[law_of or kind][0])
-                deviations.append(abs(found / (law * (length - 1) ** (power - 2)) - 1))
+                deviations.append(abs(distance / (law * (length - 1) ** (power - 2)) - 1))
                 bounds.append(error + rounding_bound(4 * length * depth))
     shape = (len(KINDS), len(LENGTHS), 3)
     axes: dict[str, Sequence[Label]] = {"kind": tuple(KINDS), "length": LENGTHS, "depth": ("early", "middle", "late")}
@@ -249,18 +249,18 @@ def collapse(config: Config, *, averaging: str = "causal", law_of: str = "", pow
 def stacked_means_collapse_at_a_known_rate(
     results: Results, case: str = "claimed", kinds: tuple[str, ...] = tuple(KINDS)
 ) -> Evidence:
-    found = results[collapse].sel(case=case, kind=list(kinds))
-    return Evidence.within(found["deviation"].values.ravel(), found["bound"].values.ravel(), COLLAPSE)
+    measured = results[collapse].sel(case=case, kind=list(kinds))
+    return Evidence.within(measured["deviation"].values.ravel(), measured["bound"].values.ravel(), COLLAPSE)
 
 
 @PROOFS.cases(means={}, residual={"residual": 1.0})
 def collapse_by_depth(config: Config, *, residual: float | None = None) -> LabelledArrays:
     """1 - cos^2(1, n) by depth and length, and its law."""
     depths = range(1, 81)
-    found = [[distance_from_first(n, depth=depth, residual=residual) for depth in depths] for n in LENGTHS]
+    distances = [[distance_from_first(n, depth=depth, residual=residual) for depth in depths] for n in LENGTHS]
     law = [[collapse_law(n, depth=depth, residual=residual)[0] for depth in depths] for n in LENGTHS]
     axes = {"length": LENGTHS, "depth": depths}
-    return {"distance": labelled(found, **axes), "law": labelled(law, **axes)}
+    return {"distance": labelled(distances, **axes), "law": labelled(law, **axes)}
 
 
 @PROOFS.figure
@@ -272,7 +272,7 @@ def collapse_onto_the_first(results: Results) -> Sheet:
         ("means", "running means: a factor of 4 a layer", 24, 1e-14),
         ("residual", "with a residual (c = 1): a factor of 16/9", 80, 1e-20),
     ):
-        found = measured.sel(case=case, depth=slice(None, deepest))
+        curves = measured.sel(case=case, depth=slice(None, deepest))
         panel = sheet.panel(
             title,
             x="layers",
@@ -282,10 +282,10 @@ def collapse_onto_the_first(results: Results) -> Sheet:
             legend="lower left",
         )
         for length in LENGTHS:
-            distance = found["distance"].sel(length=length)
+            distance = curves["distance"].sel(length=length)
             panel.line(distance["depth"].values, distance.values, name=f"n = {length}", of="exact", marks=False)
         for length in LENGTHS:
-            law = found["law"].sel(length=length)
+            law = curves["law"].sel(length=length)
             shown = law.values < 1
             panel.theory(law["depth"].values[shown], law.values[shown], name=r"$(n-1)^2 \lambda^{2L}$")
     return sheet

@@ -120,10 +120,10 @@ def inside_a_scale_there_is_no_order(results: Results, case: str = "claimed") ->
     return within_rounding(results[permuted_scale].sel(case=case))
 
 
-def inputs_of_scales(targets: Tensor, own: bool) -> Tensor:
-    """Inputs [1, batch, token, width] of all scales: the coarser targets brought to their size, or their ``own``."""
+def inputs_of_scales(targets: Tensor, own_targets: bool) -> Tensor:
+    """Inputs [1, batch, token, width] of all scales: the coarser targets brought to their size, or ``own_targets``."""
     parts = [targets[:, :, first:last] for first, last in zip(STARTS, STARTS[1:], strict=False)]
-    if own:
+    if own_targets:
         return torch.cat(parts, 2)
     inputs = [torch.ones_like(parts[0])]
     for place in range(1, len(SIDES)):
@@ -136,19 +136,19 @@ def inputs_of_scales(targets: Tensor, own: bool) -> Tensor:
     return torch.cat(inputs, 2)
 
 
-def scale_outputs(model: Transformer, own: bool, targets: Tensor, allowed: Tensor) -> Tensor:
+def scale_outputs(model: Transformer, own_targets: bool, targets: Tensor, allowed: Tensor) -> Tensor:
     """Outputs of all scales as a function of their targets."""
-    answers: Tensor = model(inputs_of_scales(targets, own), allowed)
+    answers: Tensor = model(inputs_of_scales(targets, own_targets), allowed)
     return answers
 
 
-@PROOFS.cases(claimed={}, own={"own": True})
-def flow_between_scales(config: object, *, own: bool = False) -> LabelledArrays:
+@PROOFS.cases(claimed={}, own={"own_targets": True})
+def flow_between_scales(config: object, *, own_targets: bool = False) -> LabelledArrays:
     """Pairs of scales whose flow is not the one from coarse to fine."""
     scale = torch.repeat_interleave(torch.arange(3), torch.tensor([side**2 for side in SIDES]))
     differing = []
     for depth in DEPTHS:
-        outputs_of_scales = partial(scale_outputs, network(depth), own)
+        outputs_of_scales = partial(scale_outputs, network(depth), own_targets)
         reached = flow(outputs_of_scales, prompt(14), pattern(SCALES))
         between = torch.zeros(3, 3, dtype=torch.float64)
         between = between.index_put((scale[:, None].expand(14, 14), scale.expand(14, 14)), reached, accumulate=True)

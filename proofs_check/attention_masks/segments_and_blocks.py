@@ -66,9 +66,11 @@ def cached_segments(config: object, *, title: str = SEGMENTED, ends: tuple[int, 
     differences, bounds = [], []
     for depth in DEPTHS:
         model, inputs = network(depth), prompt(len(allowed))
-        whole = outputs(model, inputs, allowed)
+        full_outputs = outputs(model, inputs, allowed)
         alone = [outputs(model, inputs[:end], allowed[:end, :end]) for end in ends]
-        differences.append([largest(kept - whole[:end]) for kept, end in zip(alone, ends, strict=True)])
+        differences.append(
+            [largest(prefix_outputs - full_outputs[:end]) for prefix_outputs, end in zip(alone, ends, strict=True)]
+        )
         bounds.append(network_rounding_bound(model, inputs, allowed))
     return {
         "difference": labelled(differences, depth=DEPTHS, segments=(1, 2)),
@@ -137,10 +139,10 @@ def generated_rows_are_causal(results: Results, case: str = "claimed") -> Eviden
 LENGTHS = range(2, 8)
 
 
-@PROOFS.cases(claimed={}, full={"sight": "full"}, half={"seen": 2})
-def held_pointers(config: object, *, sight: str = "causal", seen: int = 1) -> LabelledArrays:
+@PROOFS.cases(claimed={}, full={"sight": "full"}, half={"parts": 2})
+def held_pointers(config: object, *, sight: str = "causal", parts: int = 1) -> LabelledArrays:
     """Share of tokens, over all permutations, that hold the right pointer: in the arm ``sight``, and where the first of
-    ``seen`` equal parts is seen by all (1: full sight)."""
+    ``parts`` equal parts is seen by all (1: full sight)."""
     held, seeing_all = [], []
     for length in LENGTHS:
         orders = torch.cartesian_prod(*[torch.arange(length)] * length)
@@ -148,7 +150,7 @@ def held_pointers(config: object, *, sight: str = "causal", seen: int = 1) -> La
         for layers in DEPTHS:
             goal = follow(pointers, 2**layers)
             held.append(float((jump(pointers, mask(sight, length=length), layers) == goal).double().mean()))
-            prefix = masks.prefix_lm(length, length // seen)
+            prefix = masks.prefix_lm(length, length // parts)
             seeing_all.append(float((jump(pointers, prefix, layers) == goal).double().mean()))
     shape, axes = (len(LENGTHS), len(DEPTHS)), {"length": LENGTHS, "layers": DEPTHS}
     return {
@@ -213,8 +215,8 @@ def orders_of_a_cycle(config: object, *, sight: str = "causal", shorter: int = 0
 def hops_by_depth(results: Results, case: str = "claimed", fewer: int = 0) -> Evidence:
     measured = results[orders_of_a_cycle].sel(case=case)
     laws = {layers: long_cycle_accuracy(layers - fewer) for layers in HOPS}
-    attention = max(abs(float(measured["attention"].sel(layers=one)) - laws[one]) for one in HOPS[:-1])
-    tree = max(abs(float(measured["tree"].sel(hops=one)) / laws[one] - 1) for one in HOPS)
+    attention = max(abs(float(measured["attention"].sel(layers=layers)) - laws[layers]) for layers in HOPS[:-1])
+    tree = max(abs(float(measured["tree"].sel(hops=hops)) / laws[hops] - 1) for hops in HOPS)
     return Evidence.all(
         Evidence.exact(attention, "<=", rounding_bound(64), "rounding of means of 0s and 1s"),
         Evidence.exact(tree, "<=", rounding_bound(2), "rounding of one quotient of integers"),
@@ -246,9 +248,9 @@ def clean_noisy(leak: bool = False, blocks: int = BLOCKS, block_size: int = BLOC
     """The mask; with ``leak``, noisy block k also sees clean block k, which is the answer."""
     allowed = mask("clean_noisy", blocks=blocks, block_size=block_size)
     half = blocks * block_size
-    own = allowed[half:, half:]
+    block_diagonal = allowed[half:, half:]
     if leak:
-        allowed[half:, :half] |= own
+        allowed[half:, :half] |= block_diagonal
     return allowed
 
 

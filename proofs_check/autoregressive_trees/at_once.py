@@ -45,15 +45,15 @@ FEW = range(1, 5)
 def sizes(config: object, *, unread: bool = False) -> LabelledArrays:
     """The fewest leaves for parity, *and* and majority (of odd numbers; nan else) of n bits; ``unread`` leaves the last bit out of
     all three."""
-    found: dict[str, list[float]] = {"parity": [], "and": [], "majority": []}
+    leaves: dict[str, list[float]] = {"parity": [], "and": [], "majority": []}
     for bits in BITS:
         ones = np.indices((2,) * bits)
         count, all_bits = (ones[:-1].sum(0), bits - 1) if unread else (ones.sum(0), bits)
-        found["parity"].append(least_leaves(count % 2))
-        found["and"].append(least_leaves((count == all_bits).astype(np.int64)))
+        leaves["parity"].append(least_leaves(count % 2))
+        leaves["and"].append(least_leaves((count == all_bits).astype(np.int64)))
         odd = bits % 2 == 1
-        found["majority"].append(least_leaves((2 * count > bits).astype(np.int64)) if odd else np.nan)
-    return {name: labelled(values, bits=BITS) for name, values in found.items()}
+        leaves["majority"].append(least_leaves((2 * count > bits).astype(np.int64)) if odd else np.nan)
+    return {name: labelled(values, bits=BITS) for name, values in leaves.items()}
 
 
 @PROOFS.claim(
@@ -66,12 +66,12 @@ def sizes(config: object, *, unread: bool = False) -> LabelledArrays:
     controls=[control("the last bit does not count", case="one_bit_unread")],
 )
 def parity_needs_every_leaf(results: Results, case: str = "claimed") -> Evidence:
-    found = results[sizes].sel(case=case)
+    leaves = results[sizes].sel(case=case)
     bits = np.array(BITS)
-    majority = found["majority"].sel(bits=[1, 3, 5]).values - np.array([2, 6, 20])
+    majority = leaves["majority"].sel(bits=[1, 3, 5]).values - np.array([2, 6, 20])
     return Evidence.all(
-        Evidence.exact(float(abs(found["parity"].values - 2**bits).max()), "<=", 0, f"2^n; {COUNTS}"),
-        Evidence.exact(float(abs(found["and"].values - bits - 1).max()), "<=", 0, f"n + 1; {COUNTS}"),
+        Evidence.exact(float(abs(leaves["parity"].values - 2**bits).max()), "<=", 0, f"2^n; {COUNTS}"),
+        Evidence.exact(float(abs(leaves["and"].values - bits - 1).max()), "<=", 0, f"n + 1; {COUNTS}"),
         Evidence.exact(float(abs(majority).max()), "<=", 0, f"2, 6, 20; {COUNTS}"),
     )
 
@@ -146,7 +146,7 @@ PROOFS.show(depth_bounds_leaves)
 def leaves_at_once(results: Results) -> Sheet:
     """The fewest leaves that a tree needs to say parity, majority or *and* of n bits at once, and the four leaves with which a
     tree says parity token by token."""
-    found = results[sizes].sel(case="claimed")
+    leaves = results[sizes].sel(case="claimed")
     sheet = Sheet(width=6.4, height=3.8)
     panel = sheet.panel(
         "parity at once takes every leaf",
@@ -156,9 +156,9 @@ def leaves_at_once(results: Results) -> Sheet:
         xticks=list(BITS),
         legend="upper left",
     )
-    panel.line(list(BITS), found["parity"].values, name="parity", of="exact")
-    panel.line([1, 3, 5], found["majority"].sel(bits=[1, 3, 5]).values, name="majority", of="exact")
-    panel.line(list(BITS), found["and"].values, name="and", of="exact")
+    panel.line(list(BITS), leaves["parity"].values, name="parity", of="exact")
+    panel.line([1, 3, 5], leaves["majority"].sel(bits=[1, 3, 5]).values, name="majority", of="exact")
+    panel.line(list(BITS), leaves["and"].values, name="and", of="exact")
     panel.level(4, "parity, token by token")
     return sheet
 

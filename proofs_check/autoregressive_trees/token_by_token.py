@@ -92,11 +92,11 @@ def automata(config: object, *, shift: int = 0) -> LabelledArrays:
     controls=[control("the letter looked for one place nearer", case="one_place_off")],
 )
 def trees_run_automata(results: Results, case: str = "claimed") -> Evidence:
-    found = results[automata].sel(case=case)
+    measured = results[automata].sel(case=case)
     return Evidence.all(
-        Evidence.exact(float(found["wrong"]), "<=", 0, f"wrong states; {COUNTS}"),
-        Evidence.exact(float(found["leaves"]), "<=", 0, f"m k leaves; {COUNTS}"),
-        Evidence.exact(float(found["depth"]), "<=", 0, f"depth m + k - 2; {COUNTS}"),
+        Evidence.exact(float(measured["wrong"]), "<=", 0, f"wrong states; {COUNTS}"),
+        Evidence.exact(float(measured["leaves"]), "<=", 0, f"m k leaves; {COUNTS}"),
+        Evidence.exact(float(measured["depth"]), "<=", 0, f"depth m + k - 2; {COUNTS}"),
     )
 
 
@@ -155,10 +155,10 @@ def parity_words(config: object, *, cut: bool = False) -> LabelledArrays:
     controls=[control("after one token less", case="short")],
 )
 def four_leaves_say_parity(results: Results, case: str = "claimed") -> Evidence:
-    found = results[parity_words].sel(case=case)
+    measured = results[parity_words].sel(case=case)
     return Evidence.all(
-        Evidence.exact(float(found["wrong"].sum()), "<=", 0, f"words that end wrong; {COUNTS}"),
-        Evidence.exact(float(found["leaves"].max()), "<=", 4, f"leaves; {COUNTS}"),
+        Evidence.exact(float(measured["wrong"].sum()), "<=", 0, f"words that end wrong; {COUNTS}"),
+        Evidence.exact(float(measured["leaves"].max()), "<=", 4, f"leaves; {COUNTS}"),
     )
 
 
@@ -194,10 +194,10 @@ def turing_machines(config: object, *, swap: bool = False) -> LabelledArrays:
             cells = len(start.tape)
             tree = turing_tree(machine, cells)
             history = run(machine, start, STEPS)
-            expected = [token for one in history[1:] for token in turing_string(machine, one)[1:]]
-            asked = mirrored(tree, cells + 1) if swap else tree
-            written = generate(asked, turing_string(machine, start, STEPS), len(expected))
-            failed += sum(one != other for one, other in zip(written, expected, strict=True))
+            expected = [token for configuration in history[1:] for token in turing_string(machine, configuration)[1:]]
+            tested_tree = mirrored(tree, cells + 1) if swap else tree
+            written = generate(tested_tree, turing_string(machine, start, STEPS), len(expected))
+            failed += sum(token != target for token, target in zip(written, expected, strict=True))
             total += len(expected)
         k, heads, live = len(machine.symbols), len(machine.heads), len(machine.transitions)
         wrong.append(failed)
@@ -224,11 +224,11 @@ def turing_machines(config: object, *, swap: bool = False) -> LabelledArrays:
     controls=[control("left and right neighbour exchanged", case="mirrored")],
 )
 def trees_run_turing_machines(results: Results, case: str = "claimed") -> Evidence:
-    found = results[turing_machines].sel(case=case)
+    measured = results[turing_machines].sel(case=case)
     return Evidence.all(
-        Evidence.exact(float(found["wrong"].sum()), "<=", 0, f"wrong tokens; {COUNTS}"),
-        Evidence.exact(float(abs(found["leaves"] - found["formula"]).max()), "<=", 0, f"the formula; {COUNTS}"),
-        Evidence.exact(float(abs(found["leaves"].sel(machine="universal") - 91)), "<=", 0, f"91 leaves; {COUNTS}"),
+        Evidence.exact(float(measured["wrong"].sum()), "<=", 0, f"wrong tokens; {COUNTS}"),
+        Evidence.exact(float(abs(measured["leaves"] - measured["formula"]).max()), "<=", 0, f"the formula; {COUNTS}"),
+        Evidence.exact(float(abs(measured["leaves"].sel(machine="universal") - 91)), "<=", 0, f"91 leaves; {COUNTS}"),
     )
 
 
@@ -271,11 +271,11 @@ def circuits(config: object, *, shift: bool = False) -> LabelledArrays:
     controls=[control("the last gate's table complemented", case="one_wire_off")],
 )
 def trees_run_circuits(results: Results, case: str = "claimed") -> Evidence:
-    found = results[circuits].sel(case=case)
+    measured = results[circuits].sel(case=case)
     return Evidence.all(
-        Evidence.exact(float(found["wrong"].sum()), "<=", 0, f"inputs on which a gate is wrong; {COUNTS}"),
-        Evidence.exact(float(found["share"].max()), "<=", 2, "leaves over N 2^w"),
-        Evidence.exact(float(found["deep"].max()), "<=", 0, f"depth less 2 N + w; {COUNTS}"),
+        Evidence.exact(float(measured["wrong"].sum()), "<=", 0, f"inputs on which a gate is wrong; {COUNTS}"),
+        Evidence.exact(float(measured["share"].max()), "<=", 2, "leaves over N 2^w"),
+        Evidence.exact(float(measured["deep"].max()), "<=", 0, f"depth less 2 N + w; {COUNTS}"),
     )
 
 
@@ -327,19 +327,19 @@ def written_tape(config: object) -> LabelledArrays:
 def tape_token_by_token(results: Results) -> Sheet:
     """Binary increment of 10111, written by a tree of 31 leaves one token after the other; a row is one configuration, red dots are the
     head."""
-    found = results[written_tape].sel(case="increment")
+    tape = results[written_tape].sel(case="increment")
     sheet = Sheet(width=5.0, height=4.2)
     panel = sheet.panel("a tree adds one", x="cell", y="step")
-    rows, columns = found["cells"].shape
+    rows, columns = tape["cells"].shape
     panel.heat(
-        found["cells"].values,
+        tape["cells"].values,
         rows=range(rows),
         columns=range(columns),
         bar="place of the symbol in the alphabet",
         of="exact",
     )
-    panel.axes.scatter(found["heads"].values + 0.5, np.arange(rows) + 0.5, s=16, color="crimson", zorder=3)
-    for step, head in enumerate(found["heads"].values.tolist()):
+    panel.axes.scatter(tape["heads"].values + 0.5, np.arange(rows) + 0.5, s=16, color="crimson", zorder=3)
+    for step, head in enumerate(tape["heads"].values.tolist()):
         panel.note("head", step, head, words="dots: place of the head")
     return sheet
 

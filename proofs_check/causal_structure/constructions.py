@@ -122,18 +122,18 @@ def known_graph(config: Config, *, wrong_graph: bool = False) -> LabelledArrays:
     states, errors = 4, []
     for name, parents in graphs(HEAD_LENGTH - 1, stream(0, "C1")).items():
         data = causal_sequences(stream(0, "C1", name), 100, states, parents, 1.0)
-        seen = grandparents(parents) if wrong_graph else parents
+        attended_graph = grandparents(parents) if wrong_graph else parents
         tokens, mask = data.tokens[None], masks.causal(HEAD_LENGTH)
         wanted = induction_head(data.tokens, parents, states, HEAD_SHARPNESS)
         children = [node for node, parent in enumerate(parents) if parent != ROOT]
-        others = [node for node in range(HEAD_LENGTH) if node not in children]
+        silent = [node for node in range(HEAD_LENGTH) if node not in children]
         keys = data.tokens[:, children]
         frequencies = pair_counts(torch.zeros_like(keys), keys, 1, states)[:, 0]
         smooth = smoothing_head(last_row(data.tokens, parents, states), frequencies, HEAD_SHARPNESS)
         for build in (single_parent, single_parent_transformer):
-            model = build(seen, states, HEAD_SHARPNESS, FOCUS)
+            model = build(attended_graph, states, HEAD_SHARPNESS, FOCUS)
             errors.append((model(tokens, mask)[0, :, -1] - wanted).detach().abs().max())
-            model = build(seen, states, HEAD_SHARPNESS, FOCUS, others)
+            model = build(attended_graph, states, HEAD_SHARPNESS, FOCUS, silent)
             errors.append((model(tokens, mask)[0, :, -1] - smooth).detach().abs().max())
     return {"error": labelled(max(errors))}
 
@@ -172,10 +172,10 @@ def sharp_limit(config: Config, *, wrong_graph: bool = False) -> LabelledArrays:
         all_equal = (tokens == tokens[:, -1:]).double().cumprod(1)
         for root in [node for node, parent in enumerate(parents) if parent == ROOT] + [HEAD_LENGTH - 1]:
             counts[torch.arange(len(tokens)), tokens[:, root]] += all_equal[:, root]
-        seen = counts.sum(-1) > 0
+        nonempty = counts.sum(-1) > 0
         model = single_parent(grandparents(parents) if wrong_graph else parents, states, INFINITE, FOCUS)
         law = model.final(tokens[None], masks.causal(HEAD_LENGTH))[0].detach()
-        errors.append((law - counts / counts.sum(-1, keepdim=True))[seen].abs().max())
+        errors.append((law - counts / counts.sum(-1, keepdim=True))[nonempty].abs().max())
     return {"error": labelled(max(errors))}
 
 
@@ -222,17 +222,17 @@ def best_sharpness(config: Config, seed: int) -> LabelledArrays:
         data = causal_sequences(stream(seed, "sharpness", length), config.sequences // 3, 3, graph, 1.0)
         context = data.tokens[:, :-1]
         keys = pair_counts(torch.zeros_like(context), context, 1, 3)[:, 0]
-        kept = (keys > 0).all(-1)
-        target, keys = data.target[kept], keys[kept]
+        complete = (keys > 0).all(-1)
+        target, keys = data.target[complete], keys[complete]
         entropy = soft_cross_entropy(target, target).mean()
 
         def excess(law: Tensor, floor: float = 0.0, target: Tensor = target, entropy: Tensor = entropy) -> float:
             return float(soft_cross_entropy(target, law + floor).mean() - entropy)
 
-        reference.append(excess(smoothed(last_row(data.tokens, graph, 3), 1.0)[kept]))
+        reference.append(excess(smoothed(last_row(data.tokens, graph, 3), 1.0)[complete]))
         best = []
-        for seen, floor in ((graph, 0.0), (grandparents(graph), 0.0), (graph, FLOOR)):
-            counts = last_row(data.tokens, seen, 3)[kept]
+        for attended_graph, floor in ((graph, 0.0), (grandparents(graph), 0.0), (graph, FLOOR)):
+            counts = last_row(data.tokens, attended_graph, 3)[complete]
             best.append(
                 optimize.minimize_scalar(
                     lambda beta: excess(smoothing_head(counts, keys, beta), floor),  # noqa: B023 (called in this turn)
@@ -387,12 +387,12 @@ def several_copies(config: Config, *, silenced: bool = True) -> LabelledArrays:
     countable = (*graph[:-2], (), graph[-1])
     codes = tuple_codes(tokens, graph, [SEVERAL_LENGTH], states)[:, 0]
     counts = row_of(several_parent_counts(tokens, countable, states), codes)
-    seen = counts.sum(-1) > 0
-    wanted = (counts / counts.sum(-1, keepdim=True))[seen]
+    nonempty = counts.sum(-1) > 0
+    wanted = (counts / counts.sum(-1, keepdim=True))[nonempty]
     silent = None if silenced else ()
     errors = []
     for build in (several_parents, several_parents_transformer):
-        law = build(graph, states, INFINITE, FOCUS, silent)(tokens[None], masks.causal(SEVERAL_LENGTH))[0, seen, -1]
+        law = build(graph, states, INFINITE, FOCUS, silent)(tokens[None], masks.causal(SEVERAL_LENGTH))[0, nonempty, -1]
         errors.append((law.detach() - wanted).abs().max())
     return {"error": labelled(max(errors))}
 
@@ -420,9 +420,9 @@ def fewer_parents(config: Config, seed: int) -> LabelledArrays:
     data = several_parent_sequences(stream(seed, "fewer"), config.sequences // 12, 5, graph, 0.1)
     losses = []
     for kept in ([0, 1], [1], [0]):
-        seen = keep_parents(graph, kept)
-        counts = several_parent_counts(data.tokens, seen, 5)
-        row = row_of(counts, tuple_codes(data.tokens, seen, [32], 5)[:, 0])
+        attended_graph = keep_parents(graph, kept)
+        counts = several_parent_counts(data.tokens, attended_graph, 5)
+        row = row_of(counts, tuple_codes(data.tokens, attended_graph, [32], 5)[:, 0])
         losses.append(soft_cross_entropy(data.target, smoothed(row, 0.1)).mean())
     return {"loss": labelled(torch.stack(losses), kept=("both", "last", "first"))}
 

@@ -86,7 +86,9 @@ def finite_length(config: Config, *, counted: bool = True) -> LabelledArrays:
         for length in FINITE:
             row = (length - 1) // 2
             exact, limit = start_gradient_of_a_chain(transition, length - 1, row), limit_of_a_chain(transition, row)
-            rows.append([length * (found - wanted) for found, wanted in zip(exact, limit, strict=True)])
+            rows.append(
+                [length * (exact_entry - limit_entry) for exact_entry, limit_entry in zip(exact, limit, strict=True)]
+            )
         deviations.append(rows)
         constants.append(list(finite_length_coefficients(transition, counted)))
     axes = {"matrix": ("positive", "negative"), "entry": ("itself", "parent")}
@@ -234,9 +236,9 @@ def eigenvalue_moments(config: Config, *, stickiness: float = 0.0) -> LabelledAr
         nodes, weights = special.roots_jacobi(12, concentration - 1, concentration - 1)
         leave, weights = (nodes + 1) / 2, weights / weights.sum()
         eigenvalue = (1 - stickiness) * (1 - leave[:, None] - leave) + stickiness
-        found = [float(weights @ eigenvalue**order @ weights) for order in MOMENTS]
-        moments.append(found)
-        errors.append(max(abs(value - eigenvalue_moment(n, concentration)) for n, value in enumerate(found)))
+        by_order = [float(weights @ eigenvalue**order @ weights) for order in MOMENTS]
+        moments.append(by_order)
+        errors.append(max(abs(value - eigenvalue_moment(n, concentration)) for n, value in enumerate(by_order)))
     return {"moment": labelled(moments, concentration=(0.5, 1.0, 2.0), order=MOMENTS), "error": labelled(max(errors))}
 
 

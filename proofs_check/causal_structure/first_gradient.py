@@ -385,11 +385,11 @@ def sampled_gradient_finds_parents(results: Results, setting: str = "uniform") -
 @PROOFS.cases(small={}, large={"start": 1.0})
 def mirrored_gradients(config: Config, *, start: float = 1e-3) -> LabelledArrays:
     """Largest entry of the sum of the gradients of A_1 at +start and -start, over the largest of one of them."""
-    length, found = 12, []
+    length, asymmetries = 12, []
     mask = masks.causal(length)
     for name, parents in graphs(length - 1, stream(0, "mirror")).items():
         data = causal_sequences(stream(0, "mirror", name), 500, 3, parents, 1.0)
-        both = [
+        gradients = [
             reduced_gradients(
                 torch.zeros(length, length, dtype=torch.float64),
                 sign * start * torch.eye(3, dtype=torch.float64),
@@ -400,8 +400,8 @@ def mirrored_gradients(config: Config, *, start: float = 1e-3) -> LabelledArrays
             )[0]
             for sign in (1, -1)
         ]
-        found.append((both[0] + both[1]).abs().max() / both[0].abs().max())
-    return {"asymmetry": labelled(max(found)), "start": labelled(start)}
+        asymmetries.append((gradients[0] + gradients[1]).abs().max() / gradients[0].abs().max())
+    return {"asymmetry": labelled(max(asymmetries)), "start": labelled(start)}
 
 
 @PROOFS.claim(

@@ -149,13 +149,13 @@ def place_descent(
         all_examples: sum over all i.
         own_residuals: residuals $y_i - w_j \cdot x_i$ with the weights of place j.
     """
-    seen = torch.ones(x.shape[1], x.shape[1], dtype=x.dtype)
-    seen = seen if all_examples else seen.tril()
+    visible = torch.ones(x.shape[1], x.shape[1], dtype=x.dtype)
+    visible = visible if all_examples else visible.tril()
     weights = torch.zeros_like(x) if initial is None else torch.zeros_like(x) + initial
     path = [weights]
     for _ in range(layers):
         fitted = weights @ x.mT if own_residuals else (weights * x).sum(-1)[:, None]
-        weights = weights + step_size * (((y[:, None] - fitted) * seen) @ x)
+        weights = weights + step_size * (((y[:, None] - fitted) * visible) @ x)
         path.append(weights)
     return torch.stack(path)
 

@@ -36,19 +36,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lab import Evidence, Task, control
-from lab.domains.regression.causal_recursions import causal_rate, gram
-from lab.domains.regression.gradient_descent import gradient_descent_path, prefix_rate, stability_limit
+from lab.domains.regression.causal_recursions import gram
+from lab.domains.regression.gradient_descent import gradient_descent_path, stability_limit
 from lab.domains.regression.least_squares import least_squares_weights, predict, ridge_weights
 from lab.domains.regression.linear_attention import gradient_descent_network, label_slots
-from lab.domains.regression.prompts import tokens
+from lab.domains.regression.prompts import RegressionPrompts, tokens
+from lab.labels import LabelledArrays
+from lab.models.transformer import Transformer
 from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
+from proofs_check.causallm_icl._deviations import (
+    FRACTIONS,
+    Deviations,
+    Shape,
+    by_name,
+    late_rates,
+    within_bounds,
+    worst_prompts,
+)
 from proofs_check.causallm_icl._shared import (
     LAYERS,
     MASKS,
@@ -58,18 +72,16 @@ from proofs_check.causallm_icl._shared import (
     ROUNDING,
     SHAPES,
     SLUG,
+    Config,
     gap,
     greatest,
-    late_rate,
     layers_bound,
     longest,
     place_descent,
     pseudo_inverse_bound,
-    rate_tolerance,
     safe_step,
     sample,
     slots_of,
-    within,
 )
 
 TASK = Task(SLUG, PAPER, PRESETS)
@@ -91,6 +103,113 @@ TASK = Task(SLUG, PAPER, PRESETS)
 
 
 # %%
+def weights_by(rule: str, data: RegressionPrompts, step_size: float, initial: Tensor) -> Tensor:
+    """Weights of all layers [depth, batch, place, dimension], with one place where all share them.
+
+    Args:
+        rule: "batch" for gradient descent on all examples from zero; else weights of each place from ``initial``, by
+            the examples up to it ("visible"), by "all examples", or by "own residuals" of the place.
+    """
+    x, y = data.x_context, data.y_context
+    if rule == "batch":
+        return gradient_descent_path(x, y, step=step_size, steps=LAYERS)[:, :, None]
+    return place_descent(
+        x,
+        y,
+        step_size=step_size,
+        layers=LAYERS,
+        initial=initial,
+        all_examples=rule == "all examples",
+        own_residuals=rule == "own residuals",
+    )
+
+
+FORMS = {"slots, four matrices": "factored", "slots, two products": "merged"}
+
+
+def slots_against_weights(
+    network: Callable[..., Transformer], data: RegressionPrompts, mask: Tensor, path: Tensor, initial: Tensor
+) -> dict[str, Tensor]:
+    """Largest difference [batch] of label slots, in both forms of the network, and of answers, from those of weights.
+
+    Args:
+        network: ``(attention_matrices=...) -> Transformer``.
+        path: weights of all layers [depth, batch, place, dimension].
+        initial: $w_0$ of the network.
+    """
+    slots = {name: label_slots(network(attention_matrices=form), tokens(data), mask) for name, form in FORMS.items()}
+    expected, answers = slots_of(path, data, initial), (data.x_query @ path[:, :, -1, :, None])[..., 0]
+    at_queries = slots["slots, four matrices"][..., data.x_context.shape[1] :]
+    return {
+        **{name: gap(values, expected) for name, values in slots.items()},
+        "answers": gap(data.x_query @ initial - at_queries, answers),
+        "answers without w_0": gap(-at_queries, answers),
+    }
+
+
+T1 = {"prompts": "T1", "pattern": "prefix", "weights": "batch"}
+T2 = {"prompts": "T2", "pattern": "causal", "weights": "visible"}
+RULES = {"prefix": "all examples", "causal": "visible"}
+COMPARISONS: Mapping[str, Mapping[str, Any]] = {
+    "T1": T1,
+    "T1, causal mask": {**T1, "mask": "causal"},
+    "T1, longer step": {**T1, "step_factor": 1.1},
+    "T2": T2,
+    "T2, prefix mask": {**T2, "mask": "prefix"},
+    "T2, all examples": {**T2, "weights": "all examples"},
+    "T2, own residuals": {**T2, "weights": "own residuals"},
+    **{
+        f"T6, {pattern}, weights from {start}": {
+            "prompts": "T6",
+            "pattern": pattern,
+            "weights": RULES[pattern],
+            "network_from": "w_0",
+            "weights_from": start,
+        }
+        for pattern in MASKS
+        for start in ("w_0", "zero")
+    },
+}
+
+
+@TASK.cases(**COMPARISONS)
+def slots_of_the_network(
+    config: Config,
+    *,
+    prompts: str,
+    pattern: str,
+    weights: str,
+    mask: str = "",
+    step_factor: float = 1.0,
+    network_from: str = "zero",
+    weights_from: str = "zero",
+) -> LabelledArrays:
+    """Label slots and answers of the network against the same numbers from weights: the worst prompt of each shape.
+
+    Args:
+        prompts: name of the stream that draws the prompts.
+        pattern: the mask that the sentence is about; the bounds are for it.
+        weights: the rule of `weights_by`.
+        mask: the one that the network runs under, if it is another.
+        step_factor: how much longer the network's step is than that of the weights.
+        network_from, weights_from: the starting point of each, "zero" or "w_0".
+    """
+    by_shape = {}
+    for dimension, context in SHAPES:
+        data = sample(config, prompts, (dimension, context))
+        step_size, queries = safe_step(data), data.x_query.shape[1]
+        drawn = torch.from_numpy(stream(0, "T6", "initial").rng().standard_normal(dimension))
+        starts = {"zero": 0 * drawn, "w_0": drawn}
+        initial = starts[network_from]
+        network = partial(gradient_descent_network, dimension, LAYERS, step=step_size * step_factor, initial=initial)
+        path = weights_by(weights, data, step_size, starts[weights_from])
+        used = MASKS[mask or pattern](context, queries)
+        bound = layers_bound(data, MASKS[pattern](context, queries), step_size, LAYERS, path)
+        deviations = slots_against_weights(network, data, used, path, initial)
+        by_shape[dimension, context] = {name: (deviation, bound) for name, deviation in deviations.items()}
+    return worst_prompts(by_shape)
+
+
 @TASK.claim(
     "causallm-icl/T1",
     where="Proposition 1",
@@ -98,24 +217,12 @@ TASK = Task(SLUG, PAPER, PRESETS)
     statement=r"Under the prefix mask, $l$ layers of linear attention hold $\delta_j = y_j - w^{(l)} \cdot x_j$ at each example and "
     r"$-w^{(l)} \cdot x_q$ at each query, with $w^{(l)} = w^{(l-1)} + s X^\top (y - X w^{(l-1)})$, $w^{(0)} = 0$.",
     controls=[
-        control("the same network under a causal mask", pattern="causal"),
-        control("a step 1.1 times as long in the network", step_factor=1.1),
+        control("the same network under a causal mask", case="T1, causal mask"),
+        control("a step 1.1 times as long in the network", case="T1, longer step"),
     ],
 )
-def prefix_descends(results: Results, pattern: str = "prefix", step_factor: float = 1.0) -> Evidence:
-    errors, bounds = [], []
-    for dimension, context in SHAPES:
-        data = sample(results.config, "T1", (dimension, context))
-        step_size, queries = safe_step(data), data.x_query.shape[1]
-        path = gradient_descent_path(data.x_context, data.y_context, step=step_size, steps=LAYERS)
-        expected = slots_of(path[:, :, None], data)
-        bound = layers_bound(data, MASKS["prefix"](context, queries), step_size, LAYERS, path)
-        for form in ("factored", "merged"):
-            network = gradient_descent_network(dimension, LAYERS, step=step_size * step_factor, attention_matrices=form)
-            slots = label_slots(network, tokens(data), MASKS[pattern](context, queries))
-            errors.append(gap(slots, expected))
-            bounds.append(bound)
-    return within(errors, bounds, ROUNDING)
+def prefix_descends(results: Results, case: str = "T1") -> Evidence:
+    return within_bounds(results[slots_of_the_network].sel(case=case, quantity=list(FORMS)), ROUNDING)
 
 
 # %%
@@ -129,8 +236,6 @@ TASK.show(prefix_descends)
 
 
 # %%
-
-
 @TASK.claim(
     "causallm-icl/T2",
     where="Proposition 2",
@@ -138,33 +243,13 @@ TASK.show(prefix_descends)
     statement=r"Under the causal mask the same network holds $\delta_j = y_j - w_j^{(l)} \cdot x_j$ with weights of its own at each "
     r"place, $w_j^{(l)} = w_j^{(l-1)} + s \sum_{i \le j} (y_i - w_i^{(l-1)} \cdot x_i)\, x_i$, and $-w_n^{(l)} \cdot x_q$ at each query.",
     controls=[
-        control("the network under a prefix mask", pattern="prefix"),
-        control("weights that follow all examples", all_examples=True),
-        control("residuals measured with the weights of place j instead of place i", own_residuals=True),
+        control("the network under a prefix mask", case="T2, prefix mask"),
+        control("weights that follow all examples", case="T2, all examples"),
+        control("residuals measured with the weights of place j instead of place i", case="T2, own residuals"),
     ],
 )
-def causal_descends(
-    results: Results, pattern: str = "causal", all_examples: bool = False, own_residuals: bool = False
-) -> Evidence:
-    errors, bounds = [], []
-    for dimension, context in SHAPES:
-        data = sample(results.config, "T2", (dimension, context))
-        step_size, queries = safe_step(data), data.x_query.shape[1]
-        path = place_descent(
-            data.x_context,
-            data.y_context,
-            step_size=step_size,
-            layers=LAYERS,
-            all_examples=all_examples,
-            own_residuals=own_residuals,
-        )
-        bound = layers_bound(data, MASKS["causal"](context, queries), step_size, LAYERS, path)
-        for form in ("factored", "merged"):
-            network = gradient_descent_network(dimension, LAYERS, step=step_size, attention_matrices=form)
-            slots = label_slots(network, tokens(data), MASKS[pattern](context, queries))
-            errors.append(gap(slots, slots_of(path, data)))
-            bounds.append(bound)
-    return within(errors, bounds, ROUNDING)
+def causal_descends(results: Results, case: str = "T2") -> Evidence:
+    return within_bounds(results[slots_of_the_network].sel(case=case, quantity=list(FORMS)), ROUNDING)
 
 
 # %%
@@ -185,33 +270,15 @@ TASK.show(causal_descends)
     statement=r"With $w_0$ in the value matrix, $\delta_j = y_j - (w_j^{(l)} - w_0) \cdot x_j$ with $w^{(0)} = w_0$, and the prediction is "
     r"$w_0 \cdot x_q - \delta_q = w_n^{(l)} \cdot x_q$, under both masks.",
     controls=[
-        control("weights that start at zero", from_zero=True),
-        control(r"a query that does not add $w_0 \cdot x_q$", read_out=False),
+        control("weights that start at zero", start="zero"),
+        control(r"a query that does not add $w_0 \cdot x_q$", answers="answers without w_0"),
     ],
 )
-def other_starts(results: Results, from_zero: bool = False, read_out: bool = True) -> Evidence:
-    errors, bounds = [], []
-    for pattern, mask in MASKS.items():
-        for dimension, context in SHAPES:
-            data = sample(results.config, "T6", (dimension, context))
-            step_size, queries = safe_step(data), data.x_query.shape[1]
-            initial = torch.from_numpy(stream(0, "T6", "initial").rng().standard_normal(dimension))
-            network = gradient_descent_network(dimension, LAYERS, step=step_size, initial=initial)
-            slots = label_slots(network, tokens(data), mask(context, queries))
-            path = place_descent(
-                data.x_context,
-                data.y_context,
-                step_size=step_size,
-                layers=LAYERS,
-                initial=0 * initial if from_zero else initial,
-                all_examples=pattern == "prefix",
-            )
-            expected = slots_of(path, data, initial)
-            answers = (data.x_query @ path[:, :, -1, :, None])[..., 0]
-            added = data.x_query @ initial if read_out else 0
-            errors.append(torch.maximum(gap(slots, expected), gap(added - slots[..., context:], answers)))
-            bounds.append(layers_bound(data, mask(context, queries), step_size, LAYERS, path))
-    return within(errors, bounds, ROUNDING)
+def other_starts(results: Results, start: str = "w_0", answers: str = "answers") -> Evidence:
+    measured = results[slots_of_the_network].sel(
+        case=[f"T6, {pattern}, weights from {start}" for pattern in MASKS], quantity=["slots, four matrices", answers]
+    )
+    return within_bounds(measured, ROUNDING)
 
 
 # %%
@@ -228,6 +295,74 @@ TASK.show(other_starts)
 
 
 # %%
+LIMIT = ("fixed point", "span of the examples", "error map")
+
+
+def limit_of_descent(config: Config, shape: Shape, penalty: float, step_factor: float) -> Deviations:
+    """What a step adds to the limit, how far it leaves the span of the examples, and the path from its error map."""
+    data = sample(config, "T3", shape)
+    x, y, step_size = data.x_context, data.y_context, safe_step(data)
+    target = ridge_weights(x, y, penalty) if penalty else least_squares_weights(x, y)
+    path = gradient_descent_path(x, y, step=step_size, steps=LAYERS)
+    added = (step_size * predict(y - predict(target, x), x.mT)).norm(dim=-1)
+    # In the span of the examples: what the projector X^+ X takes off.
+    outside = (target - predict(predict(target, x), torch.linalg.pinv(x))).norm(dim=-1)
+    # The error map, applied to the first error instead of taking steps.
+    error_map = torch.eye(x.shape[-1], dtype=x.dtype) - step_factor * step_size * x.mT @ x
+    left = torch.stack([predict(-target, torch.linalg.matrix_power(error_map, layer)) for layer in range(LAYERS + 1)])
+    # A step and a product are chains of n + d operations on |w| + s n r (|y| + |w| r); no error grows.
+    reach, size = longest(x), longest(path, 1) + target.norm(dim=-1)
+    size = size + step_size * x.shape[1] * reach * (greatest(y) + size * reach)
+    arithmetic = 2 * LAYERS * math.sqrt(x.shape[2]) * rounding_bound(sum(shape) + 3) * size
+    # The target's own error is in the fixed point (times s A <= 1), twice in the projector (pinv again), twice in
+    # the map.
+    bound = 2 * pseudo_inverse_bound(x, y) + arithmetic
+    return by_name(LIMIT, (added, outside, (path - target - left).norm(dim=-1).amax(0)), [bound] * len(LIMIT))
+
+
+def rate_of_descent(config: Config, shape: Shape, limit_factor: float, rate: str) -> Deviations:
+    """Late rates in the span of the examples.
+
+    In coordinates of the smaller Gram matrix, whose eigenvalues are the non-zero ones.
+    """
+    data = sample(config, "T3 rate", shape)
+    x, y = data.x_context, data.y_context
+    many = x.shape[1] >= x.shape[2]
+    matrix = x.mT @ x if many else gram(x)
+    error = least_squares_weights(x, y) if many else torch.linalg.solve(matrix, y)
+    return late_rates(x, matrix, error, stability_limit(x), limit_factor=limit_factor, rate=rate)
+
+
+CONVERGENCE: Mapping[str, Mapping[str, Any]] = {
+    "claimed": {},
+    "ridge": {"penalty": 0.1},
+    "longer step in the error map": {"step_factor": 1.1},
+    "larger limit": {"limit_factor": 1.1},
+    "causal rate": {"rate": "causal"},
+}
+
+
+@TASK.cases(**CONVERGENCE)
+def convergence_of_the_prefix_network(
+    config: Config, *, penalty: float = 0.0, step_factor: float = 1.0, limit_factor: float = 1.0, rate: str = "prefix"
+) -> LabelledArrays:
+    """How far the prefix network's limit, error map and late rates lie from their laws: the worst prompt of each shape.
+
+    Args:
+        penalty: of the ridge regression that is taken for the limit.
+        step_factor: how much longer the step of the error map is.
+        limit_factor: how much larger the limit of stable steps is taken to be.
+        rate: whose law the late rates are compared with.
+    """
+    return worst_prompts(
+        {
+            shape: {
+                **limit_of_descent(config, shape, penalty, step_factor),
+                **rate_of_descent(config, shape, limit_factor, rate),
+            }
+            for shape in SHAPES
+        }
+    )
 
 
 @TASK.claim(
@@ -237,36 +372,13 @@ TASK.show(other_starts)
     statement=r"$w^* = X^+ y$ is a fixed point of the prefix network, lies in the span of the examples, and is approached by "
     r"$w^{(l)} - w^* = (w^{(l-1)} - w^*)(I - s A)$ exactly: the limit from zero is least squares, of least norm if $n < d$.",
     controls=[
-        control("ridge regression instead of least squares", penalty=0.1),
-        control("an error map with 1.1 times the step", step_factor=1.1),
+        control("ridge regression instead of least squares", case="ridge"),
+        control("an error map with 1.1 times the step", case="longer step in the error map"),
     ],
 )
-def prefix_limit(results: Results, penalty: float = 0.0, step_factor: float = 1.0) -> Evidence:
-    errors: list[Tensor] = []
-    bounds: list[Tensor] = []
-    for shape in SHAPES:
-        data = sample(results.config, "T3", shape)
-        x, y, step_size = data.x_context, data.y_context, safe_step(data)
-        target = ridge_weights(x, y, penalty) if penalty else least_squares_weights(x, y)
-        of_target = pseudo_inverse_bound(x, y)
-        path = gradient_descent_path(x, y, step=step_size, steps=LAYERS)
-        # Fixed point: what a step adds to it.
-        errors.append((step_size * predict(y - predict(target, x), x.mT)).norm(dim=-1))
-        # In the span of the examples: what the projector X^+ X takes off.
-        errors.append((target - predict(predict(target, x), torch.linalg.pinv(x))).norm(dim=-1))
-        # The error map, applied to the first error instead of taking steps.
-        error_map = torch.eye(shape[0], dtype=x.dtype) - step_factor * step_size * x.mT @ x
-        left = torch.stack(
-            [predict(-target, torch.linalg.matrix_power(error_map, layer)) for layer in range(LAYERS + 1)]
-        )
-        errors.append((path - target - left).norm(dim=-1).amax(0))
-        # A step and a product are chains of n + d operations on |w| + s n r (|y| + |w| r); no error grows.
-        reach, size = longest(x), longest(path, 1) + target.norm(dim=-1)
-        size = size + step_size * shape[1] * reach * (greatest(y) + size * reach)
-        arithmetic = 2 * LAYERS * math.sqrt(shape[0]) * rounding_bound(sum(shape) + 3) * size
-        # The target's own error is in the fixed point (times s A <= 1), twice in the projector (pinv again), twice in the map.
-        bounds += [2 * of_target + arithmetic] * 3
-    return within(errors, bounds, "rounding of X^+ y (n d operations, times the condition number) and of 8 steps")
+def prefix_limit(results: Results, case: str = "claimed") -> Evidence:
+    measured = results[convergence_of_the_prefix_network].sel(case=case, quantity=list(LIMIT))
+    return within_bounds(measured, "rounding of X^+ y (n d operations, times the condition number) and of 8 steps")
 
 
 @TASK.claim(
@@ -276,29 +388,12 @@ def prefix_limit(results: Results, penalty: float = 0.0, step_factor: float = 1.
     statement=r"The prefix error shrinks by $\rho = \max_k |1 - s \lambda_k(A)|$ a layer in the end, over the non-zero eigenvalues, and "
     r"shrinks at all iff $s < 2 / \lambda_{\max}(A)$ (steps of 25 %, 95 % and 105 % of that limit).",
     controls=[
-        control("a limit that is 10 % larger", limit_factor=1.1),
-        control("the rate of the causal network", rate="causal"),
+        control("a limit that is 10 % larger", case="larger limit"),
+        control("the rate of the causal network", case="causal rate"),
     ],
 )
-def prefix_rate_is_spectral(results: Results, limit_factor: float = 1.0, rate: str = "prefix") -> Evidence:
-    errors, bounds = [], []
-    for shape in SHAPES:
-        data = sample(results.config, "T3 rate", shape)
-        x, y = data.x_context, data.y_context
-        # In the span of the examples: coordinates of the smaller Gram matrix, whose eigenvalues are the non-zero ones.
-        many = shape[1] >= shape[0]
-        matrix = x.mT @ x if many else gram(x)
-        error = least_squares_weights(x, y) if many else torch.linalg.solve(matrix, y)
-        for fraction in (0.25, 0.95, 1.05):
-            step_size = fraction * stability_limit(x)
-            error_map = torch.eye(min(shape), dtype=x.dtype) - step_size[:, None, None] * matrix
-            # Both rates depend on s through sqrt(s) x only, which makes room for a step of its own in each prompt.
-            expected = (prefix_rate if rate == "prefix" else causal_rate)(step_size.sqrt()[:, None, None] * x, 1.0)
-            measured = late_rate(error_map, error)
-            stable = fraction < limit_factor
-            errors.append(torch.where((measured < 1) == stable, (measured / expected).log().abs(), math.inf))
-            bounds.append(rate_tolerance(error_map, error))
-    return within(errors, bounds, RATE)
+def prefix_rate_is_spectral(results: Results, case: str = "claimed") -> Evidence:
+    return within_bounds(results[convergence_of_the_prefix_network].sel(case=case, quantity=list(FRACTIONS)), RATE)
 
 
 # %%

@@ -12,20 +12,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.domains.regression.causal_recursions import (
     causal_gram,
-    causal_rate,
     causal_recursion,
     causal_stability_limit,
     causal_weights,
     gram,
 )
-from lab.domains.regression.gradient_descent import prefix_rate
 from lab.domains.regression.kaczmarz import kaczmarz_path, stationary_coefficients
 from lab.domains.regression.least_squares import least_squares_weights, predict
 from lab.domains.regression.prompts import linear_regression
@@ -33,6 +33,17 @@ from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.statistics import rounding_bound
 from lab.streams import stream
+from proofs_check.causallm_icl._deviations import (
+    COEFFICIENTS,
+    DETERMINED,
+    FRACTIONS,
+    Deviations,
+    Shape,
+    by_name,
+    late_rates,
+    within_bounds,
+    worst_prompts,
+)
 from proofs_check.causallm_icl._shared import (
     LAYERS,
     MASKS,
@@ -46,17 +57,14 @@ from proofs_check.causallm_icl._shared import (
     Sampled,
     coefficients_and_map,
     greatest,
-    late_rate,
     longest,
     one_pass,
     pass_bound,
     place_descent,
-    rate_tolerance,
     safe_step,
     sample,
     solution_bound,
     triangle,
-    within,
 )
 
 TASK = Task(SLUG, PAPER, SAMPLED, root=2026)
@@ -73,6 +81,56 @@ TASK = Task(SLUG, PAPER, SAMPLED, root=2026)
 
 
 # %%
+def causal_limit(config: Sampled, shape: Shape, part: str) -> Deviations:
+    """Weights of places from coefficients, their fixed point, and their error map by a part of the Gram matrix."""
+    data = sample(config, "T4", shape)
+    x, y, step_size = data.x_context, data.y_context, safe_step(data)
+    coefficients = causal_recursion(x, y, data.x_query, step=step_size, layers=LAYERS).coefficients
+    target = stationary_coefficients(x, y)
+    deviations, bounds = coefficients_and_map(
+        data,
+        causal_gram(x),
+        step_size,
+        coefficients,
+        target,
+        place_descent(x, y, step_size=step_size, layers=LAYERS),
+        causal_weights(coefficients, x),
+        solution_bound(x, target),
+        triangle(x, part),
+    )
+    return by_name(COEFFICIENTS, deviations, bounds)
+
+
+def causal_rates(config: Sampled, shape: Shape, limit_factor: float, rate: str) -> Deviations:
+    """Late rates of the coefficients' error, from coefficients of zero."""
+    data = sample(config, "T4 rate", shape)
+    x, error = data.x_context, stationary_coefficients(data.x_context, data.y_context)
+    return late_rates(x, causal_gram(x), error, causal_stability_limit(x), limit_factor=limit_factor, rate=rate)
+
+
+@TASK.cases(
+    claimed={},
+    whole_gram_matrix={"part": "full"},
+    lower_triangle={"part": "lower"},
+    larger_limit={"limit_factor": 1.1},
+    prefix_rate={"rate": "prefix"},
+)
+def convergence_of_the_causal_network(
+    config: Sampled, *, part: str = "upper", limit_factor: float = 1.0, rate: str = "causal"
+) -> LabelledArrays:
+    """How far coefficients, their limit, error map and late rates lie from their laws: the worst prompt of each shape.
+
+    Args:
+        part: the part of the Gram matrix that is taken for T.
+        limit_factor: how much larger the limit of stable steps is taken to be.
+        rate: whose law the late rates are compared with.
+    """
+    return worst_prompts(
+        {
+            shape: {**causal_limit(config, shape, part), **causal_rates(config, shape, limit_factor, rate)}
+            for shape in SHAPES
+        }
+    )
 
 
 @TASK.claim(
@@ -82,31 +140,13 @@ TASK = Task(SLUG, PAPER, SAMPLED, root=2026)
     statement=r"$w_j^{(l)} = \sum_{i \le j} a_i^{(l)} x_i$ with coefficients that no place $j$ changes; they obey "
     r"$a^{(l)} - a^* = (a^{(l-1)} - a^*)(I - s T)$ exactly, and $a^* T = y$.",
     controls=[
-        control("the whole Gram matrix instead of its upper triangle", part="full"),
-        control("its lower triangle", part="lower"),
+        control("the whole Gram matrix instead of its upper triangle", case="whole_gram_matrix"),
+        control("its lower triangle", case="lower_triangle"),
     ],
 )
-def causal_coefficients(results: Results, part: str = "upper") -> Evidence:
-    errors, bounds = [], []
-    for shape in SHAPES:
-        data = sample(results.config, "T4", shape)
-        x, y, step_size = data.x_context, data.y_context, safe_step(data)
-        coefficients = causal_recursion(x, y, data.x_query, step=step_size, layers=LAYERS).coefficients
-        target = stationary_coefficients(x, y)
-        error, bound = coefficients_and_map(
-            data,
-            causal_gram(x),
-            step_size,
-            coefficients,
-            target,
-            place_descent(x, y, step_size=step_size, layers=LAYERS),
-            causal_weights(coefficients, x),
-            solution_bound(x, target),
-            triangle(x, part),
-        )
-        errors += error
-        bounds += bound
-    return within(errors, bounds, "rounding of the recursion, of the definition and of the substitution")
+def causal_coefficients(results: Results, case: str = "claimed") -> Evidence:
+    measured = results[convergence_of_the_causal_network].sel(case=case, quantity=list(COEFFICIENTS))
+    return within_bounds(measured, "rounding of the recursion, of the definition and of the substitution")
 
 
 @TASK.claim(
@@ -116,26 +156,12 @@ def causal_coefficients(results: Results, part: str = "upper") -> Evidence:
     statement=r"The causal error shrinks by $\rho = \max_j |1 - s |x_j|^2|$ a layer in the end, and shrinks at all iff "
     r"$s < 2 / \max_j |x_j|^2$, whatever $n$ is (steps of 25 %, 95 % and 105 % of that limit).",
     controls=[
-        control("a limit that is 10 % larger", limit_factor=1.1),
-        control("the rate of the prefix network", rate="prefix"),
+        control("a limit that is 10 % larger", case="larger_limit"),
+        control("the rate of the prefix network", case="prefix_rate"),
     ],
 )
-def causal_rate_is_diagonal(results: Results, limit_factor: float = 1.0, rate: str = "causal") -> Evidence:
-    errors, bounds = [], []
-    for shape in SHAPES:
-        data = sample(results.config, "T4 rate", shape)
-        x, y = data.x_context, data.y_context
-        error = stationary_coefficients(x, y)
-        for fraction in (0.25, 0.95, 1.05):
-            step_size = fraction * causal_stability_limit(x)
-            error_map = torch.eye(shape[1], dtype=x.dtype) - step_size[:, None, None] * causal_gram(x)
-            # Both rates depend on s through sqrt(s) x only, which makes room for a step of its own in each prompt.
-            expected = (causal_rate if rate == "causal" else prefix_rate)(step_size.sqrt()[:, None, None] * x, 1.0)
-            measured = late_rate(error_map, error)
-            stable = fraction < limit_factor
-            errors.append(torch.where((measured < 1) == stable, (measured / expected).log().abs(), math.inf))
-            bounds.append(rate_tolerance(error_map, error))
-    return within(errors, bounds, RATE)
+def causal_rate_is_diagonal(results: Results, case: str = "claimed") -> Evidence:
+    return within_bounds(results[convergence_of_the_causal_network].sel(case=case, quantity=list(FRACTIONS)), RATE)
 
 
 # %%
@@ -220,7 +246,7 @@ def transient_growth(results: Results, mean: float = 1.0) -> Evidence:
 )
 def linear_from_the_start(results: Results, pattern: str = "causal") -> Evidence:
     prompts = results[transient].sel(input_mean=1.0, mask=pattern).stack(every=("seed", "prompt"))
-    worst = prompts.isel(every=int((prompts.excess - prompts.rounding).argmax("every")))
+    worst = prompts.sel(every=(prompts.excess - prompts.rounding).idxmax("every").item())
     return Evidence.exact(
         float(worst.excess),
         "<=",
@@ -246,6 +272,29 @@ TASK.show(linear_from_the_start)
 
 
 # %%
+@TASK.cases(claimed={}, half_the_step={"relaxation": 0.5}, reverse={"reverse_order": True})
+def passes_of_kaczmarz(config: Sampled, *, relaxation: float = 1.0, reverse_order: bool = False) -> LabelledArrays:
+    """Stationary weights, and `kaczmarz_path`, against the pass as it is written: the worst prompt of each shape.
+
+    Args:
+        relaxation: multiplies the steps of the pass.
+        reverse_order: the last example first; then only the weights after all examples are compared.
+    """
+
+    def compared(shape: Shape) -> Deviations:
+        data = sample(config, "T5", shape)
+        x, y = data.x_context, data.y_context
+        weights = causal_weights(stationary_coefficients(x, y), x)
+        order = [1] if reverse_order else []
+        path = one_pass(x.flip(order), y.flip(order), relaxation=relaxation)
+        places = slice(-1, None) if reverse_order else slice(None)
+        bound = pass_bound(x, y)
+        return {
+            "stationary weights": (longest((weights - path)[:, places]), bound),
+            "kaczmarz_path": (longest((kaczmarz_path(x, y) - path)[:, places]), bound),
+        }
+
+    return worst_prompts({shape: compared(shape) for shape in SHAPES})
 
 
 @TASK.claim(
@@ -255,22 +304,12 @@ TASK.show(linear_from_the_start)
     statement=r"The stationary weights $w^*_j = \sum_{i \le j} a^*_i x_i$ of the causal network are one pass of Kaczmarz: "
     r"$w^*_{j+1} = w^*_j + (y_{j+1} - w^*_j \cdot x_{j+1})\, x_{j+1} / |x_{j+1}|^2$ from $w^*_0 = 0$.",
     controls=[
-        control("half the step", relaxation=0.5),
-        control("examples gone through in reverse", reverse_order=True),
+        control("half the step", case="half_the_step"),
+        control("examples gone through in reverse", case="reverse"),
     ],
 )
-def stationary_is_one_pass(results: Results, relaxation: float = 1.0, reverse_order: bool = False) -> Evidence:
-    errors, bounds = [], []
-    for shape in SHAPES:
-        data = sample(results.config, "T5", shape)
-        x, y = data.x_context, data.y_context
-        weights = causal_weights(stationary_coefficients(x, y), x)
-        order = [1] if reverse_order else []
-        path = one_pass(x.flip(order), y.flip(order), relaxation=relaxation)
-        places = slice(-1, None) if reverse_order else slice(None)
-        errors += [longest((weights - path)[:, places]), longest((kaczmarz_path(x, y) - path)[:, places])]
-        bounds += [pass_bound(x, y)] * 2
-    return within(errors, bounds, SOLVE)
+def stationary_is_one_pass(results: Results, case: str = "claimed") -> Evidence:
+    return within_bounds(results[passes_of_kaczmarz].sel(case=case), SOLVE)
 
 
 # %%
@@ -284,31 +323,83 @@ TASK.show(stationary_is_one_pass)
 
 
 # %%
+def own_labels(config: Sampled, shape: Shape, pattern: str, relaxation: float) -> Deviations:
+    """How far the limit of each place misses the label of that place."""
+    data = sample(config, "T5b", shape)
+    x, y = data.x_context, data.y_context
+    if pattern == "prefix":
+        weights = least_squares_weights(x, y)[:, None]
+    else:
+        weights = kaczmarz_path(x, y, relaxation=relaxation)
+    # The weights' error times the longest input, and the dot product's own chain.
+    of_product = rounding_bound(x.shape[2] + 1) * (longest(weights) * longest(x) + greatest(y))
+    bound = pass_bound(x, y) * longest(x) + of_product
+    return {"own label": (greatest((weights * x).sum(-1) - y), bound)}
+
+
+def mean_square(limit: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
+    """Mean square [batch] that a limit leaves on its context of noise of variance 1.
+
+    It is quadratic in the noise: its mean is the sum over a basis of labels, divided by n.
+    """
+    context = x.shape[1]
+    rows = x.repeat_interleave(context, 0)
+    labels = torch.eye(context, dtype=x.dtype).repeat(len(x), 1)
+    squares = (labels - predict(limit(rows, labels), rows)).square().sum(-1)
+    return squares.reshape(len(x), context).sum(-1) / context
+
+
+def mean_residuals(config: Sampled, shape: Shape, pattern: str, relaxation: float) -> Deviations:
+    """Mean squared error on the context against its law, with the degrees of freedom of the fit and without."""
+    dimension, context = shape
+    x = sample(config, "T5b residual", shape).x_context
+    if pattern == "prefix":
+        left = mean_square(least_squares_weights, x)
+    else:
+        left = mean_square(lambda rows, labels: kaczmarz_path(rows, labels, relaxation=relaxation)[:, -1], x)
+    values = torch.linalg.svdvals(x)
+    # Each residual, at most 1, has the error of X^+ e_j times |x|; their squares are averaged.
+    of_weights = rounding_bound(context * dimension) * values[:, 0] / values[:, -1] ** 2 * longest(x)
+    bound = 2 * NOISE**2 * (math.sqrt(context) * of_weights + rounding_bound(context + dimension))
+    return {
+        "mean residual": (NOISE**2 * (left - (1 - dimension / context)).abs(), bound),
+        "mean residual, no freedom lost": (NOISE**2 * (left - 1).abs(), bound),
+    }
+
+
+@TASK.cases(causal={}, half_the_step={"relaxation": 0.5}, prefix={"pattern": "prefix"})
+def errors_on_the_context(config: Sampled, *, pattern: str = "causal", relaxation: float = 1.0) -> LabelledArrays:
+    """What the limits leave on their own context: the worst prompt of each shape.
+
+    With fewer examples than dimensions least squares would fit all labels as well.
+
+    Args:
+        pattern: whose limit, "prefix" or "causal".
+        relaxation: multiplies the steps of the causal one.
+    """
+    return worst_prompts(
+        {
+            shape: {
+                **own_labels(config, shape, pattern, relaxation),
+                **mean_residuals(config, shape, pattern, relaxation),
+            }
+            for shape in DETERMINED
+        }
+    )
+
+
 @TASK.claim(
     "causallm-icl/T5b",
     where="derived",
     kind="identity",
     statement=r"At the fixed point every causal place fits its own label, $w^*_j \cdot x_j = y_j$, however noisy the labels are.",
     controls=[
-        control("half the step", relaxation=0.5),
-        control("least squares at every place, the prefix network's limit", pattern="prefix"),
+        control("half the step", case="half_the_step"),
+        control("least squares at every place, the prefix network's limit", case="prefix"),
     ],
 )
-def own_label_is_fitted(results: Results, relaxation: float = 1.0, pattern: str = "causal") -> Evidence:
-    errors, bounds = [], []
-    # At least as many examples as dimensions, or least squares would fit them all as well.
-    for shape in [(d, n) for d, n in SHAPES if n > d]:
-        data = sample(results.config, "T5b", shape)
-        x, y = data.x_context, data.y_context
-        if pattern == "prefix":
-            weights = least_squares_weights(x, y)[:, None]
-        else:
-            weights = kaczmarz_path(x, y, relaxation=relaxation)
-        errors.append(greatest((weights * x).sum(-1) - y))
-        # The weights' error times the longest input, and the dot product's own chain.
-        of_product = rounding_bound(shape[0] + 1) * (longest(weights) * longest(x) + greatest(y))
-        bounds.append(pass_bound(x, y) * longest(x) + of_product)
-    return within(errors, bounds, SOLVE)
+def own_label_is_fitted(results: Results, case: str = "causal") -> Evidence:
+    return within_bounds(results[errors_on_the_context].sel(case=case, quantity="own label"), SOLVE)
 
 
 @TASK.claim(
@@ -318,25 +409,13 @@ def own_label_is_fitted(results: Results, relaxation: float = 1.0, pattern: str 
     statement=r"The prefix limit keeps, for every inputs and in the mean over the noise, the squared error $\sigma^2 (1 - d/n)$ on its "
     r"context ($n > d$), where the causal limit shows none.",
     controls=[
-        control("degrees of freedom forgotten", fitted=0),
-        control("one pass of Kaczmarz instead of least squares", pattern="causal"),
+        control("degrees of freedom forgotten", quantity="mean residual, no freedom lost"),
+        control("one pass of Kaczmarz instead of least squares", case="causal"),
     ],
 )
-def prefix_keeps_residual(results: Results, fitted: int = 1, pattern: str = "prefix") -> Evidence:
-    errors, bounds = [], []
-    for dimension, context in [(d, n) for d, n in SHAPES if n > d]:
-        x = sample(results.config, "T5b residual", (dimension, context)).x_context
-        # The error is quadratic in the noise: its mean is the sum over a basis of labels, divided by n.
-        rows = x.repeat_interleave(context, 0)
-        labels = torch.eye(context, dtype=x.dtype).repeat(len(x), 1)
-        limit = least_squares_weights(rows, labels) if pattern == "prefix" else kaczmarz_path(rows, labels)[:, -1]
-        left = (labels - predict(limit, rows)).square().sum(-1).reshape(len(x), context).sum(-1) / context
-        errors.append((NOISE**2 * (left - (1 - fitted * dimension / context))).abs())
-        values = torch.linalg.svdvals(x)
-        # Each residual, at most 1, has the error of X^+ e_j times |x|; their squares are averaged.
-        of_weights = rounding_bound(context * dimension) * values[:, 0] / values[:, -1] ** 2 * longest(x)
-        bounds.append(2 * NOISE**2 * (math.sqrt(context) * of_weights + rounding_bound(context + dimension)))
-    return within(errors, bounds, "rounding of n pseudo-inverse solutions")
+def prefix_keeps_residual(results: Results, quantity: str = "mean residual", case: str = "prefix") -> Evidence:
+    measured = results[errors_on_the_context].sel(case=case, quantity=quantity)
+    return within_bounds(measured, "rounding of n pseudo-inverse solutions")
 
 
 # %%

@@ -29,6 +29,7 @@ from lab.domains.regression.prompts import linear_regression
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.streams import stream
+from proofs_check.causallm_icl._deviations import COEFFICIENTS, Deviations, Shape, by_name, within_bounds, worst_prompts
 from proofs_check.causallm_icl._shared import (
     LAYERS,
     PAPER,
@@ -45,7 +46,6 @@ from proofs_check.causallm_icl._shared import (
     safe_step,
     sample,
     solution_bound,
-    within,
 )
 
 TASK = Task(SLUG, PAPER, SAMPLED, root=2026)
@@ -60,39 +60,79 @@ TASK = Task(SLUG, PAPER, SAMPLED, root=2026)
 
 
 # %%
+PASSES = ("stationary weights", "normalised_kaczmarz_path")
+
+
+def divided_map(config: Sampled, shape: Shape, divide_by_all: bool) -> Deviations:
+    """Weights of places from coefficients, the coefficients' fixed point, and the map of their error."""
+    data = sample(config, "T7", shape)
+    x, y, rate = data.x_context, data.y_context, safe_step(data)
+    numbers = torch.arange(1, x.shape[1] + 1, dtype=x.dtype)
+    coefficients = normalised_causal_recursion(x, y, data.x_query, learning_rate=rate, layers=LAYERS).coefficients
+    # a S = y is a T = (j y_j): one substitution.
+    target = stationary_coefficients(x, numbers * y)
+    matrix = normalised_causal_gram(x)
+    deviations, bounds = coefficients_and_map(
+        data,
+        matrix,
+        rate,
+        coefficients,
+        target,
+        place_descent(x, y, step_size=rate / numbers[:, None], layers=LAYERS),
+        causal_weights(coefficients, x) / numbers[:, None],
+        solution_bound(x, target),
+        causal_gram(x) / x.shape[1] if divide_by_all else matrix,
+    )
+    return by_name(COEFFICIENTS, deviations, bounds)
+
+
+def divided_pass(config: Sampled, shape: Shape, shrink: str) -> Deviations:
+    """Stationary weights, and the pass as the lab has it, against the pass on shrunken weights as it is written."""
+    data = sample(config, "T8", shape)
+    x, y = data.x_context, data.y_context
+    numbers = torch.arange(1, x.shape[1] + 1, dtype=x.dtype)
+    weights = causal_weights(stationary_coefficients(x, numbers * y), x) / numbers[:, None]
+    claimed = (numbers - 1) / numbers
+    factors = {"claimed": claimed, "inverted": torch.where(claimed > 0, 1 / claimed, 0.0), "none": None}
+    path = one_pass(x, y, shrink=factors[shrink])
+    bound = pass_bound(x, numbers * y)
+    return by_name(PASSES, (longest(weights - path), longest(normalised_kaczmarz_path(x, y) - path)), (bound, bound))
+
+
+@TASK.cases(
+    claimed={},
+    divided_by_all={"divide_by_all": True},
+    inverted_factor={"shrink": "inverted"},
+    no_factor={"shrink": "none"},
+)
+def division_by_what_is_visible(
+    config: Sampled, *, divide_by_all: bool = False, shrink: str = "claimed"
+) -> LabelledArrays:
+    """How far division by j lies from its error map and a pass on shrunken weights: the worst prompt of each shape.
+
+    Args:
+        divide_by_all: the map that is claimed divides every place by n.
+        shrink: the factor of the weights before each example: "claimed", "inverted" or "none".
+    """
+    return worst_prompts(
+        {
+            shape: {**divided_map(config, shape, divide_by_all), **divided_pass(config, shape, shrink)}
+            for shape in SHAPES
+        }
+    )
+
+
 @TASK.claim(
     "causallm-icl/T7.map",
     where="Proposition 7",
     kind="identity",
     statement=r"With the step $\eta / j$ at place $j$, $w_j^{(l)} = \frac1j \sum_{i \le j} a_i^{(l)} x_i$ with "
     r"$a^{(l)} - a^* = (a^{(l-1)} - a^*)(I - \eta S)$, $S_{kj} = T_{kj} / j$ and $a^* S = y$.",
-    controls=[control("all places divided by n", divide_by_all=True)],
+    controls=[control("all places divided by n", case="divided_by_all")],
 )
-def normalised_coefficients(results: Results, divide_by_all: bool = False) -> Evidence:
-    errors, bounds = [], []
-    for shape in SHAPES:
-        data = sample(results.config, "T7", shape)
-        x, y = data.x_context, data.y_context
-        rate = safe_step(data)
-        numbers = torch.arange(1, shape[1] + 1, dtype=x.dtype)
-        coefficients = normalised_causal_recursion(x, y, data.x_query, learning_rate=rate, layers=LAYERS).coefficients
-        # a S = y is a T = (j y_j): one substitution.
-        target = stationary_coefficients(x, numbers * y)
-        matrix = normalised_causal_gram(x)
-        error, bound = coefficients_and_map(
-            data,
-            matrix,
-            rate,
-            coefficients,
-            target,
-            place_descent(x, y, step_size=rate / numbers[:, None], layers=LAYERS),
-            causal_weights(coefficients, x) / numbers[:, None],
-            solution_bound(x, target),
-            causal_gram(x) / shape[1] if divide_by_all else matrix,
-        )
-        errors += error
-        bounds += bound
-    return within(errors, bounds, "rounding of the recursion, of the definition and of the substitution")
+def normalised_coefficients(results: Results, case: str = "claimed") -> Evidence:
+    measured = results[division_by_what_is_visible].sel(case=case, quantity=list(COEFFICIENTS))
+    return within_bounds(measured, "rounding of the recursion, of the definition and of the substitution")
 
 
 @TASK.claim(
@@ -102,24 +142,13 @@ def normalised_coefficients(results: Results, divide_by_all: bool = False) -> Ev
     statement=r"The stationary weights under division by $j$ obey $w^*_{j+1} = u_j + (y_{j+1} - u_j \cdot x_{j+1})\, "
     r"x_{j+1} / |x_{j+1}|^2$ with $u_j = \frac{j}{j+1} w^*_j$.",
     controls=[
-        control(r"the factor upside down, $(j+1)/j$", inverted=True),
-        control("no factor: plain Kaczmarz", plain=True),
+        control(r"the factor upside down, $(j+1)/j$", case="inverted_factor"),
+        control("no factor: plain Kaczmarz", case="no_factor"),
     ],
 )
-def normalised_is_shrunken_pass(results: Results, inverted: bool = False, plain: bool = False) -> Evidence:
-    errors, bounds = [], []
-    for shape in SHAPES:
-        data = sample(results.config, "T8", shape)
-        x, y = data.x_context, data.y_context
-        numbers = torch.arange(1, shape[1] + 1, dtype=x.dtype)
-        weights = causal_weights(stationary_coefficients(x, numbers * y), x) / numbers[:, None]
-        shrink = (numbers - 1) / numbers
-        if inverted:
-            shrink = torch.where(shrink > 0, 1 / shrink, 0.0)
-        path = one_pass(x, y, shrink=None if plain else shrink)
-        errors += [longest(weights - path), longest(normalised_kaczmarz_path(x, y) - path)]
-        bounds += [pass_bound(x, numbers * y)] * 2
-    return within(errors, bounds, SOLVE + ", for labels j y_j")
+def normalised_is_shrunken_pass(results: Results, case: str = "claimed") -> Evidence:
+    measured = results[division_by_what_is_visible].sel(case=case, quantity=list(PASSES))
+    return within_bounds(measured, SOLVE + ", for labels j y_j")
 
 
 # %%

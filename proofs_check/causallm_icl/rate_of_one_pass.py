@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import xarray as xr
 from scipy import integrate, stats
 from torch import Tensor
 
@@ -83,14 +84,14 @@ PASSES = {"plain": kaczmarz_path, "divided": normalised_kaczmarz_path}
 
 def coordinate_moments(law: str) -> tuple[float, float]:
     """Variance and mean of a coordinate."""
-    values, chances = (np.array(one) for one in LAWS[law])
+    values, chances = (np.array(row) for row in LAWS[law])
     mean = float(values @ chances)
     return float(values**2 @ chances) - mean**2, mean
 
 
 def all_inputs(law: str, dimension: int, scales: Sequence[float] = ()) -> tuple[Tensor, Tensor]:
     """Every input [count, d] and its probability [count]; ``scales`` multiply the coordinates."""
-    values, chances = (torch.tensor(one, dtype=torch.float64) for one in LAWS[law])
+    values, chances = (torch.tensor(row, dtype=torch.float64) for row in LAWS[law])
     grid = torch.cartesian_prod(*[torch.arange(len(values))] * dimension)
     factors = torch.tensor(list(scales) or [1.0] * dimension, dtype=torch.float64)
     return values[grid] * factors, chances[grid].prod(-1)
@@ -123,55 +124,78 @@ def enumerated_error(law: str, dimension: int, examples: int, network: str, scal
     return torch.stack([torch.as_tensor(clean), torch.as_tensor(noise)])
 
 
+def closed_forms(law: str, dimension: int, examples: int) -> dict[str, Tensor]:
+    """The laws of the error for up to so many examples, without noise and what noise of variance 1 adds, [examples, 2].
+
+    "crossless" is that of the network that divides, with the correlation of error and weights forgotten.
+    """
+    variance, mean = coordinate_moments(law)
+    lengths, moments = torch.arange(1, examples + 1), enumerated_moments(law, dimension)
+    about = (lengths, moments, variance, mean, dimension)
+
+    def parts(clean: Tensor, noisy: Tensor) -> Tensor:
+        return torch.stack([clean, noisy - clean], -1)
+
+    return {
+        "plain": parts(*(kaczmarz_error_of_moments(*about, noise=noise) for noise in (0.0, 1.0))),
+        "divided": parts(*(normalised_error_of_moments(*about, noise=noise) for noise in (0.0, 1.0))),
+        "crossless": parts(*(normalised_error_of_moments(*about, noise=noise, cross=False) for noise in (0.0, 1.0))),
+    }
+
+
 @TASK.cases(
     **{f"{law} {network}": {"law": law, "network": network} for law in LAWS for network in PASSES},
     unequal={"law": "symmetric", "network": "plain", "scales": [1.0, 3.0, 1.0]},
 )
 def sums_over_all_inputs(config: Config, *, law: str, network: str, scales: Sequence[float] = ()) -> LabelledArrays:
-    """Expected query errors by dimension, examples and part (clean, noise) as finite sums, the laws, and rounding bounds."""
+    """Expected query errors by dimension, examples and part (clean, noise) as finite sums; the laws; rounding bounds.
+
+    ``inverse_square`` is $E |x|^{-2}$ by dimension.
+
+    Args:
+        law: of a coordinate.
+        network: whose pass; its law is "law", that of the other network "other".
+        scales: they multiply the coordinates, unknown to the laws.
+    """
     sizes = ENUMERATED[law]
-    shape = (len(sizes), max(n for _, n in sizes), 2)
-    found = {name: np.full(shape, np.nan) for name in ("sum", "law", "other", "crossless", "bound")}
-    variance, mean = coordinate_moments(law)
-    for row, (d, most) in enumerate(sizes):
-        moments, lengths = enumerated_moments(law, d), torch.arange(1, most + 1)
-        laws = {
-            "plain": lambda noise, m=moments, n=lengths, d=d: kaczmarz_error_of_moments(
-                n, m, variance, mean, d, noise=noise
-            ),
-            "divided": lambda noise, m=moments, n=lengths, d=d: normalised_error_of_moments(
-                n, m, variance, mean, d, noise=noise
-            ),
-            "crossless": lambda noise, m=moments, n=lengths, d=d: normalised_error_of_moments(
-                n, m, variance, mean, d, noise=noise, cross=False
-            ),
-        }
-        other = "divided" if network == "plain" else "plain"
-        for name, chosen in (("law", network), ("other", other), ("crossless", "crossless")):
-            clean, noisy = laws[chosen](0.0), laws[chosen](1.0)
-            found[name][row, :most] = torch.stack([clean, noisy - clean], -1)
-        for place, examples in enumerate(range(1, most + 1)):
-            found["sum"][row, place] = enumerated_error(law, d, examples, network, list(scales)[:d])
-            # A sum of as many terms as there are sequences, each the square of n steps of 2 d + 6 operations; and the law's own.
-            terms = len(all_inputs(law, d)[0]) ** examples + 2 * examples * (2 * d + 6) + 100
-            found["bound"][row, place] = 4 * rounding_bound(terms) * (1 + found["law"][row, place])
-    axes = {"dimension": [d for d, _ in sizes], "examples": range(1, shape[1] + 1), "part": ("clean", "noise")}
-    return {name: labelled(values, **axes) for name, values in found.items() if name != "crossless"} | {
-        "crossless": labelled(found["crossless"], **axes)
+    axes = {
+        "dimension": [dimension for dimension, _ in sizes],
+        "examples": range(1, max(most for _, most in sizes) + 1),
+        "part": ("clean", "noise"),
     }
+    empty = np.full([len(labels) for labels in axes.values()], np.nan)
+    arrays = {name: labelled(empty.copy(), **axes) for name in ("sum", "law", "other", "crossless", "bound")}
+    other = "divided" if network == "plain" else "plain"
+    for dimension, most in sizes:
+        laws = closed_forms(law, dimension, most)
+        at = {"dimension": dimension, "examples": slice(1, most)}
+        for name, form in {"law": network, "other": other, "crossless": "crossless"}.items():
+            arrays[name].loc[at] = laws[form]
+        for examples in range(1, most + 1):
+            at = {"dimension": dimension, "examples": examples}
+            arrays["sum"].loc[at] = enumerated_error(law, dimension, examples, network, list(scales)[:dimension])
+            # A sum of as many terms as there are sequences, each the square of n steps of 2 d + 6 operations; and the
+            # law's own.
+            terms = len(LAWS[law][0]) ** (dimension * examples) + 2 * examples * (2 * dimension + 6) + 100
+            arrays["bound"].loc[at] = 4 * rounding_bound(terms) * (1 + arrays["law"].loc[at])
+    inverse = [enumerated_moments(law, dimension).inverse_square for dimension, _ in sizes]
+    return arrays | {"inverse_square": labelled(inverse, dimension=axes["dimension"])}
 
 
 SUM = "rounding of a sum over all sequences of inputs"
 
 
-def sums_are(results: Results, case: str, part: str | None, against: str = "law", of: float = 1.0) -> Evidence:
-    """The worst of the differences between finite sums and a law, over its rounding bound."""
-    found = results[sums_over_all_inputs].sel(case=case)
-    found = found if part is None else found.sel(part=part)
-    excess = abs(found["sum"] - of * found[against]) - found.bound
-    place = excess.stack(every=list(excess.dims)).dropna("every").idxmax("every").item()
-    one = found.stack(every=list(excess.dims)).sel(every=place)
-    return Evidence.exact(abs(float(one["sum"]) - of * float(one[against])), "<=", float(one.bound), SUM)
+def worst_place(difference: xr.DataArray, bound: xr.DataArray) -> Evidence:
+    """Evidence that all differences are within their bounds; the one that is least so speaks for all."""
+    places = xr.Dataset({"difference": difference, "bound": bound}).stack(place=difference.dims).dropna("place")
+    worst = places.sel(place=(places.difference - places.bound).idxmax("place").item())
+    return Evidence.exact(worst.difference, "<=", worst.bound, SUM)
+
+
+def sums_are(results: Results, case: str, against: str = "law") -> Evidence:
+    """Evidence that all finite sums of a case are those of a law."""
+    measured = results[sums_over_all_inputs].sel(case=case)
+    return worst_place(abs(measured["sum"] - measured[against]), measured.bound)
 
 
 @TASK.claim(
@@ -187,13 +211,48 @@ def sums_are(results: Results, case: str, part: str | None, against: str = "law"
     ],
 )
 def noise_free_error(results: Results, effective: int = 0, case: str = "symmetric plain") -> Evidence:
-    found = results[sums_over_all_inputs].sel(case=case, part="clean")
-    d, n = found.dimension, found.examples
-    law = coordinate_moments("symmetric")[0] * d * (1 - 1 / (d + effective)) ** n
-    excess = (abs(found["sum"] - law) - found.bound).stack(every=("dimension", "examples")).dropna("every")
-    worst = dict(zip(("dimension", "examples"), excess.idxmax("every").item(), strict=True))
-    one = abs(found["sum"] - law).sel(worst)
-    return Evidence.exact(float(one), "<=", float(found.bound.sel(worst)), SUM)
+    measured = results[sums_over_all_inputs].sel(case=case, part="clean")
+    dimension, examples = measured.dimension, measured.examples
+    variance, _ = coordinate_moments("symmetric")
+    law = variance * dimension * (1 - 1 / (dimension + effective)) ** examples
+    return worst_place(abs(measured["sum"] - law), measured.bound)
+
+
+NORMAL_DIMENSIONS = range(3, 21)
+NORMAL_VARIANCE = 0.49
+ANGLE_DIMENSIONS = (2, 3, 4, 8, 16, 64)
+
+
+def mean_logarithm(dimension: int) -> tuple[float, float]:
+    r"""$E \log \sin^2 t$ of the angle t between a fixed and a uniform direction, and the error bound of its quadrature.
+
+    The density of t is proportional to $\sin(t)^{d-2}$ on $(0, \pi)$, and $|P e| = |e| |\sin t|$.
+    """
+    weight, weight_error = integrate.quad(lambda angle: math.sin(angle) ** (dimension - 2), 0, math.pi)
+    total, total_error = integrate.quad(
+        lambda angle: math.sin(angle) ** (dimension - 2) * 2 * math.log(math.sin(angle)), 0, math.pi, limit=400
+    )
+    return total / weight, (total_error + abs(total / weight) * weight_error) / weight
+
+
+@TASK.cases(claimed={})
+def quadratures(config: Config) -> LabelledArrays:
+    """$E |x|^{-2}$ of normal inputs, and the share that a projection leaves of an error: its mean and mean logarithm.
+
+    The mean logarithm comes with the error bound of its quadrature.
+    """
+    normal = Coordinate("normal", 0.0, math.sqrt(NORMAL_VARIANCE))
+    logarithms, errors = zip(*(mean_logarithm(dimension) for dimension in ANGLE_DIMENSIONS), strict=True)
+    shares = [float(stats.beta((dimension - 1) / 2, 1 / 2).mean()) for dimension in ANGLE_DIMENSIONS]
+    return {
+        "inverse_square": labelled(
+            [direction_moments(normal, dimension).inverse_square for dimension in NORMAL_DIMENSIONS],
+            normal_dimension=NORMAL_DIMENSIONS,
+        ),
+        "mean_logarithm": labelled(logarithms, dimension=ANGLE_DIMENSIONS),
+        "quadrature_error": labelled(errors, dimension=ANGLE_DIMENSIONS),
+        "mean_share": labelled(shares, dimension=ANGLE_DIMENSIONS),
+    }
 
 
 @TASK.claim(
@@ -205,22 +264,21 @@ def noise_free_error(results: Results, effective: int = 0, case: str = "symmetri
     controls=[control(r"$1 / (v d)$, the inverse of the mean of $|x|^2$", inverse="of the mean")],
 )
 def noisy_error(results: Results, inverse: str = "mean of") -> Evidence:
-    found = results[sums_over_all_inputs].sel(case="symmetric plain", part="noise")
-    variance = coordinate_moments("symmetric")[0]
+    sums = results[sums_over_all_inputs].sel(case="symmetric plain", part="noise")
+    normal = results[quadratures].inverse_square.sel(case="claimed")
+    variance, _ = coordinate_moments("symmetric")
     parts = []
-    for d, most in ENUMERATED["symmetric"]:
-        mean_inverse = enumerated_moments("symmetric", d).inverse_square
-        scale = mean_inverse if inverse == "mean of" else 1 / (variance * d)
-        for n in range(1, most + 1):
-            law, one = variance * d * scale * (1 - (1 - 1 / d) ** n), found.sel(dimension=d, examples=n)
-            parts.append(Evidence.exact(abs(float(one["sum"]) - law), "<=", float(one.bound), SUM))
-    for d in range(3, 21):
-        quadrature = direction_moments(Coordinate("normal", 0.0, 0.7), d).inverse_square
-        law = 1 / (0.49 * (d - 2 if inverse == "mean of" else d))
+    for dimension, most in ENUMERATED["symmetric"]:
+        scale = sums.inverse_square.sel(dimension=dimension) if inverse == "mean of" else 1 / (variance * dimension)
+        for examples in range(1, most + 1):
+            law = variance * dimension * scale * (1 - (1 - 1 / dimension) ** examples)
+            place = sums.sel(dimension=dimension, examples=examples)
+            parts.append(Evidence.exact(abs(place["sum"] - law), "<=", place.bound, SUM))
+    for dimension in NORMAL_DIMENSIONS:
+        law = 1 / (NORMAL_VARIANCE * (dimension - 2 if inverse == "mean of" else dimension))
+        deviation = abs(normal.sel(normal_dimension=dimension) / law - 1)
         # The trapezoid sum has (90 + 45) * 16 nodes.
-        parts.append(
-            Evidence.exact(abs(quadrature / law - 1), "<=", rounding_bound(2160), "rounding of the quadrature")
-        )
+        parts.append(Evidence.exact(deviation, "<=", rounding_bound(2160), "rounding of the quadrature"))
     return Evidence.all(*parts)
 
 
@@ -238,11 +296,11 @@ def noisy_error(results: Results, inverse: str = "mean of") -> Evidence:
 )
 def shifted_error(results: Results, both: bool = True, network: str = "plain") -> Evidence:
     if both:
-        return sums_are(results, f"shifted {network}", None, "law" if network == "plain" else "other")
-    found = results[sums_over_all_inputs].sel(case="shifted plain", part="clean", dimension=2, examples=3)
+        return sums_are(results, f"shifted {network}", "law" if network == "plain" else "other")
+    measured = results[sums_over_all_inputs].sel(case="shifted plain", part="clean", dimension=2, examples=3)
     variance, mean = coordinate_moments("shifted")
     law = 2 * (variance + mean**2) * (1 / 2) ** 3
-    return Evidence.exact(abs(float(found["sum"]) - law), "<=", float(found.bound), SUM)
+    return Evidence.exact(abs(measured["sum"] - law), "<=", measured.bound, SUM)
 
 
 # %%
@@ -282,10 +340,62 @@ TASK.show(shifted_error)
     ],
 )
 def divided_error(results: Results, against: str = "law") -> Evidence:
-    return Evidence.all(*(sums_are(results, f"{law} divided", None, against) for law in LAWS))
+    return Evidence.all(*(sums_are(results, f"{law} divided", against) for law in LAWS))
 
 
+DIMENSION = 16
+MEANS = (0.0, 1.0, 2.0, 3.0)
 CROSSING_NOISES = (0.25, 0.5)
+
+
+def misplaced(longest: int, noise: float) -> list[list[int]]:
+    """Numbers of examples up to the longest at which dividing is better below a crossing, or not better from it on.
+
+    One row for each noise whose crossing is taken: by its law, and by the leading term alone.
+    """
+    lengths, coordinate = torch.arange(2, longest + 1), Coordinate("uniform")
+    divided = normalised_kaczmarz_error(lengths, coordinate, DIMENSION, noise=noise)
+    better = divided < centred_kaczmarz_error(lengths, coordinate, DIMENSION, noise=noise)
+    inverse = direction_moments(coordinate, DIMENSION).inverse_square
+    laws = [normalised_crossing(crossing_noise, inverse, DIMENSION) for crossing_noise in CROSSING_NOISES]
+    return [
+        [int((better != (lengths >= crossing)).sum()) for crossing in (law, law - (2 * DIMENSION - 1) / 2)]
+        for law in laws
+    ]
+
+
+def plain_errors(lengths: Tensor, noise: float) -> Tensor:
+    """Expected stationary errors of one pass over uniform inputs of each mean, [mean, length]."""
+    return torch.stack(
+        [shifted_kaczmarz_error(lengths, Coordinate("uniform", mean), DIMENSION, noise=noise) for mean in MEANS]
+    )
+
+
+@TASK.cases(**{f"noise {noise:g}": {"noise": noise} for noise in (0.0, *CROSSING_NOISES, 2.0)})
+def laws_at_every_length(config: Config, *, noise: float) -> LabelledArrays:
+    r"""The exact laws for d = 16 and uniform inputs under label noise, compared at every number of examples.
+
+    - ``misplaced``: numbers of examples on the wrong side of the crossing that belongs to a noise, maybe another;
+    - ``divided_over_plain``: the least ratio of the two networks' errors over $n = 2, \dots, 300$, by mean of inputs;
+    - ``growth``: the least ratio of the plain error to that at the next smaller mean, over $n = 1, \dots, 1000$;
+    - ``late_growth``: this ratio in the end: at $10\,000$ examples, or at 1000 without noise.
+    """
+    lengths = torch.arange(2, 301)
+    divided = torch.stack(
+        [normalised_kaczmarz_error(lengths, Coordinate("uniform", mean), DIMENSION, noise=noise) for mean in MEANS]
+    )
+    errors = plain_errors(torch.arange(1, 1001), noise)
+    # Noise-free errors at 10 000 examples are below the smallest number for mean 0: 1000 are enough to see the order.
+    late = plain_errors(torch.tensor([10_000 if noise else 1000]), noise)
+    larger = MEANS[1:]
+    return {
+        "misplaced": labelled(
+            misplaced(config.longest, noise), crossing_noise=CROSSING_NOISES, crossing=("law", "leading term")
+        ),
+        "divided_over_plain": labelled((divided / plain_errors(lengths, noise)).amin(-1), mean=MEANS),
+        "growth": labelled((errors[1:] / errors[:-1]).amin(-1), larger_mean=larger),
+        "late_growth": labelled((late[1:] / late[:-1]).squeeze(-1), larger_mean=larger),
+    }
 
 
 @TASK.claim(
@@ -296,21 +406,16 @@ CROSSING_NOISES = (0.25, 0.5)
     r"$n^* \le n \le 10\,000$ with $n^* = (2d-1)(1+c)/2c$, $c = \sigma^2 E|x|^{-2}$ ($d = 16$, uniform inputs of mean zero, "
     r"$\sigma = 1/4$ and $1/2$: from 1268 and from 329 examples on).",
     controls=[
-        control("the leading term $(2d-1)/2c$ alone", leading=True),
+        control("the leading term $(2d-1)/2c$ alone", crossing="leading term"),
         control("no noise, where the plain network stays ahead", noisy=False),
     ],
 )
-def division_pays_under_noise(results: Results, leading: bool = False, noisy: bool = True) -> Evidence:
-    lengths, coordinate = torch.arange(2, results.config.longest + 1), Coordinate("uniform")
-    inverse = direction_moments(coordinate, 16).inverse_square
-    wrong = []
-    for noise in CROSSING_NOISES:
-        divided = normalised_kaczmarz_error(lengths, coordinate, 16, noise=noise if noisy else 0.0)
-        plain = centred_kaczmarz_error(lengths, coordinate, 16, noise=noise if noisy else 0.0)
-        crossing = normalised_crossing(noise, inverse, 16)
-        crossing -= (2 * 16 - 1) / 2 if leading else 0.0
-        wrong.append(int(((divided < plain) != (lengths >= crossing)).sum()))
-    return Evidence.exact(sum(wrong), "<=", 0, "numbers of examples on the wrong side, both noises together")
+def division_pays_under_noise(results: Results, crossing: str = "law", noisy: bool = True) -> Evidence:
+    counts = results[laws_at_every_length].misplaced.sel(crossing=crossing)
+    wrong = sum(
+        int(counts.sel(case=f"noise {noise if noisy else 0:g}", crossing_noise=noise)) for noise in CROSSING_NOISES
+    )
+    return Evidence.exact(wrong, "<=", 0, "numbers of examples on the wrong side, both noises together")
 
 
 @TASK.claim(
@@ -319,17 +424,11 @@ def division_pays_under_noise(results: Results, leading: bool = False, noisy: bo
     kind="ordering",
     statement=r"Noise-free, the network that divides by the visible length has the larger expected stationary error at every "
     r"$n = 2, \dots, 300$ and every mean $\mu = 0, 1, 2, 3$ ($d = 16$, uniform inputs).",
-    controls=[control("label noise of 2", noise=2.0)],
+    controls=[control("label noise of 2", case="noise 2")],
 )
-def division_is_worse_without_noise(results: Results, noise: float = 0.0) -> Evidence:
-    lengths = torch.arange(2, 301)
-    ratios = []
-    for mean in (0.0, 1.0, 2.0, 3.0):
-        coordinate = Coordinate("uniform", mean)
-        divided = normalised_kaczmarz_error(lengths, coordinate, 16, noise=noise)
-        ratios.append(divided / shifted_kaczmarz_error(lengths, coordinate, 16, noise=noise))
+def division_is_worse_without_noise(results: Results, case: str = "noise 0") -> Evidence:
+    least = results[laws_at_every_length].divided_over_plain.sel(case=case).min()
     # Two recursions of 300 steps of a dozen operations each, on positive numbers.
-    least = float(torch.stack(ratios).min())
     return Evidence.exact(
         least, ">", 1 + rounding_bound(300 * 12), "no difference, up to the rounding of two recursions"
     )
@@ -341,14 +440,11 @@ def division_is_worse_without_noise(results: Results, noise: float = 0.0) -> Evi
     kind="ordering",
     statement=r"Noise-free, the expected stationary error of the causal network grows with the mean $\mu = 0, 1, 2, 3$ of the inputs at "
     r"every $n = 1, \dots, 1000$ ($d = 16$, uniform inputs).",
-    controls=[control("label noise of 0.5, with which the order turns round", noise=NOISE)],
+    controls=[control("label noise of 0.5, with which the order turns round", case=f"noise {NOISE:g}")],
 )
-def error_grows_with_the_mean(results: Results, noise: float = 0.0) -> Evidence:
-    lengths = torch.arange(1, 1001)
-    errors = torch.stack(
-        [shifted_kaczmarz_error(lengths, Coordinate("uniform", mean), 16, noise=noise) for mean in (0.0, 1.0, 2.0, 3.0)]
-    )
-    return Evidence.exact(float((errors[1:] / errors[:-1]).min()), ">", 1.0, "the next smaller mean")
+def error_grows_with_the_mean(results: Results, case: str = "noise 0") -> Evidence:
+    growth = results[laws_at_every_length].growth.sel(case=case)
+    return Evidence.exact(growth.min(), ">", 1.0, "the next smaller mean")
 
 
 @TASK.claim(
@@ -357,15 +453,11 @@ def error_grows_with_the_mean(results: Results, noise: float = 0.0) -> Evidence:
     kind="ordering",
     statement=r"With label noise $\sigma = 1/2$ the order turns round: over $10\,000$ examples the expected stationary error of the "
     r"causal network *falls* with the mean $\mu = 0, 1, 2, 3$ of the inputs, because $|x|^{-2}$ does ($d = 16$, uniform inputs).",
-    controls=[control("no noise", noise=0.0)],
+    controls=[control("no noise", case="noise 0")],
 )
-def error_falls_with_the_mean(results: Results, noise: float = NOISE) -> Evidence:
-    # Noise-free errors at 10 000 examples are below the smallest number for mean 0: 1000 are enough to see the order there.
-    lengths = torch.tensor([10_000 if noise else 1000])
-    errors = [float(shifted_kaczmarz_error(lengths, Coordinate("uniform", mean), 16, noise=noise)) for mean in range(4)]
-    return Evidence.exact(
-        max(b / a for a, b in zip(errors, errors[1:], strict=False)), "<", 1.0, "the next smaller mean"
-    )
+def error_falls_with_the_mean(results: Results, case: str = f"noise {NOISE:g}") -> Evidence:
+    growth = results[laws_at_every_length].late_growth.sel(case=case)
+    return Evidence.exact(growth.max(), "<", 1.0, "the next smaller mean")
 
 
 # %%
@@ -395,19 +487,19 @@ TASK.show(error_falls_with_the_mean)
     controls=[control("the rate of the mean error", rate="mean")],
 )
 def typical_error(results: Results, rate: str = "typical") -> Evidence:
+    measured = results[quadratures].sel(case="claimed")
     parts = []
-    for d in (2, 3, 4, 8, 16, 64):
-        # The angle t between e and x has density proportional to sin(t)^(d-2) on (0, pi), and |P e| = |e| |sin t|.
-        weight, weight_error = integrate.quad(lambda t, d=d: math.sin(t) ** (d - 2), 0, math.pi)
-        total, total_error = integrate.quad(
-            lambda t, d=d: math.sin(t) ** (d - 2) * 2 * math.log(math.sin(t)), 0, math.pi, limit=400
-        )
-        law = typical_rate(d) if rate == "typical" else math.log1p(-1 / d)
-        allowed = (total_error + abs(total / weight) * weight_error) / weight + rounding_bound(400) * abs(law)
-        parts.append(Evidence.exact(abs(total / weight - law), "<=", allowed, "the error bound of the quadrature"))
-        mean = float(stats.beta((d - 1) / 2, 1 / 2).mean())
-        parts.append(Evidence.exact(abs(mean - (1 - 1 / d)), "<=", rounding_bound(10), "rounding"))
-        parts.append(Evidence.exact(typical_rate(d), "<", math.log1p(-1 / d), "Jensen's inequality"))
+    for dimension in ANGLE_DIMENSIONS:
+        place = measured.sel(dimension=dimension)
+        of_mean = math.log1p(-1 / dimension)
+        law = typical_rate(dimension) if rate == "typical" else of_mean
+        allowed = place.quadrature_error + rounding_bound(400) * abs(law)
+        share = abs(place.mean_share - (1 - 1 / dimension))
+        parts += [
+            Evidence.exact(abs(place.mean_logarithm - law), "<=", allowed, "the error bound of the quadrature"),
+            Evidence.exact(share, "<=", rounding_bound(10), "rounding"),
+            Evidence.exact(typical_rate(dimension), "<", of_mean, "Jensen's inequality"),
+        ]
     return Evidence.all(*parts)
 
 

@@ -12,11 +12,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.domains.regression.causal_recursions import causal_recursion, prefix_recursion
@@ -100,6 +102,85 @@ def turning_context(config: Config, *, power: float = 1.0) -> LabelledArrays:
     }
 
 
+def finite_residual(layers: int, place: int, step: Fraction) -> Fraction:
+    """$e_l(j)$ of the sum (see the Laguerre law below), exactly."""
+    terms = (math.comb(layers, k) * (-step) ** k * math.comb(place + k - 1, k) for k in range(layers + 1))
+    return sum(terms, Fraction(0))
+
+
+SCALAR_RATE, SCALAR_LENGTH, SCALAR_LAYERS = Fraction(8, 5), 64, 20
+LONG_LENGTH, POSITIONS = 100_000, (Fraction(1, 4), Fraction(1, 2), Fraction(1))
+ENVELOPE = {"layers 2000 to 4000": (2000, 4000), "layers 4000 to 6000": (4000, 6000)}
+RECURSIONS = {"causal": causal_recursion, "prefix": prefix_recursion}
+
+
+def summed_residuals(length: int, places: Sequence[int]) -> Tensor:
+    """$e_l(j)$ of the sum at some places of so many examples, [layer, place]."""
+    step = SCALAR_RATE / length
+    residuals = [[float(finite_residual(depth, place, step)) for place in places] for depth in range(SCALAR_LAYERS + 1)]
+    return torch.tensor(residuals, dtype=torch.float64)
+
+
+def recursion_residuals(mask: str) -> Tensor:
+    """What layers of the network leave of the weight 1 in one dimension with inputs of either sign, [layer, place]."""
+    signs = torch.from_numpy(stream(0, "L5").rng().choice([-1.0, 1.0], SCALAR_LENGTH))[None, :, None]
+    step = float(SCALAR_RATE) / SCALAR_LENGTH
+    path = RECURSIONS[mask](signs, signs[..., 0], signs[:, :1], step=step, layers=SCALAR_LAYERS).coefficients
+    # Coefficients times inputs, summed over i <= j, are the weights of place j; what they miss of 1 is the residual.
+    return 1 - (path * signs[..., 0]).cumsum(-1)[:, 0]
+
+
+def limiting_residuals(mask: str, point: float, layers: int) -> Tensor:
+    r"""What each depth leaves at $\eta\tau$ as $n \to \infty$, [layer]: $L_l(\eta\tau)$ or $(1 - \eta\tau)^l$."""
+    at = torch.tensor(point, dtype=torch.float64)
+    if mask == "causal":
+        return laguerre(layers, at)
+    return (1 - at) ** torch.arange(layers + 1, dtype=torch.float64)
+
+
+def limit_distance(depth: int, position: Fraction) -> float:
+    """How far the residual of so many layers may lie from its limit, by the statement, and the rounding of both."""
+    point, tau = float(SCALAR_RATE * position), float(position)
+    terms = (
+        math.comb(depth, k) * point**k / math.factorial(k) * math.expm1(k**2 / (2 * tau * LONG_LENGTH))
+        for k in range(depth + 1)
+    )
+    return sum(terms) + rounding_bound(200)
+
+
+def peaks_over_envelope(mask: str) -> list[float]:
+    r"""The largest residual in each range of layers, over $e^{a/2} (\pi^2 a l)^{-1/4}$ at $a = \eta/3$."""
+    point, most = RATE / 3, max(last for _, last in ENVELOPE.values())
+    depths = torch.arange(most + 1, dtype=torch.float64)
+    scaled = limiting_residuals(mask, point, most).abs() * (math.pi**2 * point * depths) ** 0.25 * math.exp(-point / 2)
+    return [float(scaled[first : last + 1].max()) for first, last in ENVELOPE.values()]
+
+
+@TASK.cases(causal={"mask": "causal"}, prefix={"mask": "prefix"})
+def fixed_depth(config: Config, *, mask: str) -> LabelledArrays:
+    r"""What layers leave under a mask when the number of examples grows, against the causal laws at finite length.
+
+    - ``finite``: largest distance of the network's residuals from the sum of binomials, n = 64;
+    - ``distance``: of that sum at n = 100 000 from the mask's limit, by position and layers, and ``distance_bound``;
+    - ``peak``: the largest residual in a range of layers, over the envelope $e^{a/2} (\pi^2 a l)^{-1/4}$, $a = \eta/3$;
+    - ``error``: the query error in the limit, at 50 layers and d = 16.
+    """
+    finite = recursion_residuals(mask) - summed_residuals(SCALAR_LENGTH, range(1, SCALAR_LENGTH + 1))
+    long = summed_residuals(LONG_LENGTH, [int(position * LONG_LENGTH) for position in POSITIONS])
+    points = [float(SCALAR_RATE * position) for position in POSITIONS]
+    limits = torch.stack([limiting_residuals(mask, point, SCALAR_LAYERS) for point in points], dim=1)
+    layers = range(SCALAR_LAYERS + 1)
+    bounds = [[limit_distance(depth, position) for position in POSITIONS] for depth in layers]
+    axes = {"layers": layers, "position": [float(position) for position in POSITIONS]}
+    return {
+        "finite": float(finite.abs().max()),
+        "distance": labelled((long - limits).abs(), **axes),
+        "distance_bound": labelled(bounds, **axes),
+        "peak": labelled(peaks_over_envelope(mask), depths=list(ENVELOPE)),
+        "error": float(long_context_error(FIXED_DEPTH, SPECTRUM, RATE, pattern=mask)[-1]),
+    }
+
+
 @TASK.claim(
     "causallm-icl/L2",
     where="abstract",
@@ -114,16 +195,15 @@ def turning_context(config: Config, *, power: float = 1.0) -> LabelledArrays:
     ],
 )
 def not_guaranteed(results: Results, case: str = "turning", pattern: str = "causal") -> Evidence:
-    found, count = results[turning_context].sel(case=case), results.config.turning
+    turned, examples = results[turning_context].sel(case=case), results.config.turning
     # n steps of 2 d + 6 operations each; least squares with the condition number of two vectors an angle of 1 apart.
-    rounding = rounding_bound(10 * count)
-    left = long_context_error(FIXED_DEPTH, SPECTRUM, RATE, pattern=pattern)[-1]
+    rounding = rounding_bound(10 * examples)
     return Evidence.all(
-        Evidence.exact(abs(float(found.left / found["product"]) - 1), "<=", rounding, "rounding of n projections"),
-        Evidence.exact(float(found.left), ">", 0.38, r"below the infinite product, 0.3885"),
+        Evidence.exact(abs(turned.left / turned["product"] - 1), "<=", rounding, "rounding of n projections"),
+        Evidence.exact(turned.left, ">", 0.38, r"below the infinite product, 0.3885"),
         Evidence.exact(cosine_product(), ">", 0.38, "the sum of squared angles is finite"),
-        Evidence.exact(float(found.least_squares), "<=", rounding_bound(200), "rounding of two equations"),
-        Evidence.exact(float(left), ">", 0.5, "0.545 by the Laguerre law"),
+        Evidence.exact(turned.least_squares, "<=", rounding_bound(200), "rounding of two equations"),
+        Evidence.exact(results[fixed_depth].error.sel(case=pattern), ">", 0.5, "0.545 by the Laguerre law"),
     )
 
 
@@ -151,7 +231,7 @@ def long_contexts(config: Config, seed: int) -> LabelledArrays:
         if not noise:
             limits["passes"] = [kaczmarz_weights(x[:, :length], y[:, :length], passes=50) for length in lengths[:2]]
         for name, weights in limits.items():
-            errors[name].append([float((one - data.weights).square().sum(-1).mean()) / 3 for one in weights])
+            errors[name].append([float((fitted - data.weights).square().sum(-1).mean()) / 3 for fitted in weights])
     return {
         "causal": labelled(errors["causal"], noise=(0.0, NOISE), examples=lengths),
         "least_squares": labelled(errors["least_squares"], noise=(0.0, NOISE), examples=lengths),
@@ -203,13 +283,13 @@ def gap_with_noise(results: Results, noise: float = NOISE) -> Evidence:
 )
 def gap_at_finite_length(results: Results, limit: str = "causal") -> Evidence:
     errors = results[long_contexts].sel(noise=0.0)
-    found = errors.causal if limit == "causal" else errors.passes.rename(few="examples")
-    gaps = found - errors.least_squares
-    law = centred_kaczmarz_error(torch.tensor([40, 100]), Coordinate("uniform"), 16)
+    of_limit = errors.causal if limit == "causal" else errors.passes.rename(few="examples")
+    gaps = of_limit - errors.least_squares
+    laws = centred_kaczmarz_error(torch.tensor([40, 100]), Coordinate("uniform"), 16)
     return Evidence.all(
         *(
-            Evidence.over_seeds(gaps.sel(examples=n) / float(one), ">", 0.5, f"half of the law, n = {n}")
-            for n, one in zip((40, 100), law, strict=True)
+            Evidence.over_seeds(gaps.sel(examples=n) / float(law), ">", 0.5, f"half of the law, n = {n}")
+            for n, law in zip((40, 100), laws, strict=True)
         )
     )
 
@@ -236,15 +316,6 @@ TASK.show(gap_at_finite_length)
 
 
 # %%
-def finite_residual(layers: int, place: int, step: Fraction) -> Fraction:
-    """$e_l(j)$ of the sum, exactly."""
-    terms = (math.comb(layers, k) * (-step) ** k * math.comb(place + k - 1, k) for k in range(layers + 1))
-    return sum(terms, Fraction(0))
-
-
-SCALAR_RATE, SCALAR_LENGTH, SCALAR_LAYERS = Fraction(8, 5), 64, 20
-
-
 @TASK.claim(
     "causallm-icl/L5",
     where="derived",
@@ -255,42 +326,18 @@ SCALAR_RATE, SCALAR_LENGTH, SCALAR_LAYERS = Fraction(8, 5), 64, 20
     r"($n = 10^5$, $l \le 20$, $\tau = 1/4, 1/2, 1$).",
     controls=[
         control("the prefix mask", pattern="prefix"),
-        control("the prefix network's $(1 - \\eta\\tau)^l$ as the limit", limit="power"),
+        control("the prefix network's $(1 - \\eta\\tau)^l$ as the limit", limit="prefix"),
     ],
 )
-def laguerre_law(results: Results, pattern: str = "causal", limit: str = "laguerre") -> Evidence:
-    signs = torch.from_numpy(stream(0, "L5").rng().choice([-1.0, 1.0], SCALAR_LENGTH))[None, :, None]
-    step = float(SCALAR_RATE) / SCALAR_LENGTH
-    recursion = causal_recursion if pattern == "causal" else prefix_recursion
-    path = recursion(signs, signs[..., 0], signs[:, :1], step=step, layers=SCALAR_LAYERS).coefficients
-    # Coefficients times inputs, summed over i <= j, are the weights of place j; what is missing of w = 1 is the residual.
-    reached = (path * signs[..., 0]).cumsum(-1)[:, 0]
-    exact = torch.tensor(
-        [
-            [float(finite_residual(depth, j, SCALAR_RATE / SCALAR_LENGTH)) for j in range(1, SCALAR_LENGTH + 1)]
-            for depth in range(SCALAR_LAYERS + 1)
-        ],
-        dtype=torch.float64,
-    )
+def laguerre_law(results: Results, pattern: str = "causal", limit: str = "causal") -> Evidence:
     # Sums of n terms in each layer; a layer's matrix I - s U has norm at most 1 + eta in the maximum norm.
     rounding = 4 * rounding_bound(SCALAR_LAYERS * (SCALAR_LENGTH + 4)) * float((1 + SCALAR_RATE) ** SCALAR_LAYERS)
-    parts = [Evidence.exact(float((1 - reached - exact).abs().max()), "<=", rounding, "rounding of 20 layers")]
-    long = 100_000
-    for share in (Fraction(1, 4), Fraction(1, 2), Fraction(1)):
-        a = SCALAR_RATE * share
-        laws = laguerre(SCALAR_LAYERS, torch.tensor(float(a), dtype=torch.float64))
-        for depth in range(SCALAR_LAYERS + 1):
-            law = float(laws[depth]) if limit == "laguerre" else float((1 - a) ** depth)
-            difference = abs(float(finite_residual(depth, int(share * long), SCALAR_RATE / long)) - law)
-            allowed = sum(
-                math.comb(depth, k) * float(a) ** k / math.factorial(k) * math.expm1(k**2 / (2 * float(share) * long))
-                for k in range(depth + 1)
-            )
-            parts.append(Evidence.exact(difference, "<=", allowed + rounding_bound(200), "the bound of the statement"))
-    return Evidence.all(*parts)
-
-
-ENVELOPE = (2000, 6000)
+    finite = results[fixed_depth].finite.sel(case=pattern)
+    long = results[fixed_depth].sel(case=limit).stack(place=("layers", "position"))
+    return Evidence.all(
+        Evidence.exact(finite, "<=", rounding, "rounding of 20 layers"),
+        Evidence.within(long.distance.values, long.distance_bound.values, "the bound of the statement"),
+    )
 
 
 @TASK.claim(
@@ -303,13 +350,12 @@ ENVELOPE = (2000, 6000)
     controls=[control("the prefix network, which falls geometrically", pattern="prefix")],
 )
 def depth_hardly_helps(results: Results, pattern: str = "causal") -> Evidence:
-    point = torch.tensor(RATE / 3, dtype=torch.float64)
-    depths = torch.arange(ENVELOPE[1] + 1, dtype=torch.float64)
-    left = laguerre(ENVELOPE[1], point).abs() if pattern == "causal" else (1 - point).abs() ** depths
-    scaled = left * (math.pi**2 * point * depths) ** 0.25 * math.exp(-float(point) / 2)
-    peaks = scaled[2000:4001].max(), scaled[4000:].max()
+    peaks = results[fixed_depth].peak.sel(case=pattern)
     return Evidence.all(
-        *(Evidence.exact(abs(float(peak) - 1), "<=", 0.01, "terms of order l^{-1/2} or the grid") for peak in peaks)
+        *(
+            Evidence.exact(abs(peaks.sel(depths=depths) - 1), "<=", 0.01, "terms of order l^{-1/2} or the grid")
+            for depths in ENVELOPE
+        )
     )
 
 
@@ -400,8 +446,8 @@ def layer_errors(config: Config, seed: int) -> LabelledArrays:
     controls=[control("the causal mask, from the second layer on", pattern="causal")],
 )
 def prefix_error_by_layer(results: Results, pattern: str = "prefix") -> Evidence:
-    found = results[layer_errors].sel(mask=pattern)
-    worst = max(float(abs(found.largest - 1).max()), float(abs(found.smallest - 1).max()))
+    ratios = results[layer_errors].sel(mask=pattern)
+    worst = max(float(abs(ratios.largest - 1).max()), float(abs(ratios.smallest - 1).max()))
     # Both sides are sums of powers of rho; near rho = 0 a power of it has a relative error of l roundings of 1 / rho.
     return Evidence.exact(worst, "<=", 1e-8, "rounding of 50 layers of n + d operations, times the condition number")
 
@@ -420,8 +466,8 @@ def depth_is_early_stopping(results: Results, noises: tuple[float, ...] = (0.1, 
     late = results[layer_errors].late
     return Evidence.all(
         *(
-            Evidence.exact(float(late.sel(level=one).max()), "<", 0.0, f"the limit's error, noise {one:g}")
-            for one in noises
+            Evidence.exact(late.sel(level=noise).max(), "<", 0.0, f"the limit's error, noise {noise:g}")
+            for noise in noises
         )
     )
 

@@ -107,12 +107,12 @@ def one_number_changed(rows: Derivations, low: int, high: int) -> torch.Tensor:
     controls=[control("the first number of every derivation replaced by the next", changed=True)],
 )
 def steps_follow(config: object, *, changed: bool = False) -> LabelledArrays:
-    found = []
+    pairs = []
     for name, (rows, low, high) in families().items():
         tokens = one_number_changed(rows, low, high) if changed else rows.tokens
         wrong = sum(READERS[name](row) is not None for row in tokens.tolist())
-        found.append((float(wrong), 0.0))
-    return deviations(found)
+        pairs.append((float(wrong), 0.0))
+    return deviations(pairs)
 
 
 OPERATORS = (2, 3, 4)
@@ -128,13 +128,13 @@ OPERATORS = (2, 3, 4)
     controls=[control("no brackets: lines of 2 k + 1 tokens", bracketed=False)],
 )
 def longest_rows(config: object, *, bracketed: bool = True) -> LabelledArrays:
-    found = []
+    pairs = []
     for n, format in product(OPERATORS, ("direct", "derivation")):
         rows = arithmetic.arithmetic(stream(0, "lengths", n), 4000, operators=n, format=format)
         lines = [4 * k - 1 if bracketed else 2 * k + 1 for k in (range(1, n + 1) if format == "derivation" else [n])]
         law = sum(lines) + len(lines) + 2  # a sign of equality each, the value, the stop token
-        found.append((abs(float(rows.lengths.max()) - law), 0.0))
-    return deviations(found)
+        pairs.append((abs(float(rows.lengths.max()) - law), 0.0))
+    return deviations(pairs)
 
 
 # %% [markdown]
@@ -154,18 +154,18 @@ def longest_rows(config: object, *, bracketed: bool = True) -> LabelledArrays:
     controls=[control("singular systems kept", keep_singular=True)],
 )
 def solutions_are_uniform(config: object, *, keep_singular: bool = False) -> LabelledArrays:
-    found = []
+    pairs = []
     for unknowns, modulus in ((1, 5), (2, 2), (2, 3), (3, 2)):
         entries = unknowns * (unknowns + 1)
         everything = torch.arange(modulus**entries)[:, None] // modulus ** torch.arange(entries) % modulus
         solved = equations.eliminate(everything.view(-1, unknowns, unknowns + 1), modulus)
         kept = torch.ones(len(everything), dtype=torch.bool) if keep_singular else solved.singular == 0
         share = float(kept.double().mean())
-        found.append((abs(share - equations.share_invertible(unknowns, modulus)), 1e-15))
+        pairs.append((abs(share - equations.share_invertible(unknowns, modulus)), 1e-15))
         answers = (solved.systems[-1][kept, :, -1] * modulus ** torch.arange(unknowns)).sum(1)
         counts = answers.bincount(minlength=modulus**unknowns).double() / len(answers)
-        found.append((float((counts - float(modulus) ** -unknowns).abs().max()), 1e-15))
-    return deviations(found)
+        pairs.append((float((counts - float(modulus) ** -unknowns).abs().max()), 1e-15))
+    return deviations(pairs)
 
 
 # %% [markdown]

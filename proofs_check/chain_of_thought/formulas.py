@@ -53,17 +53,19 @@ FORMULAS, VARIABLES, DEPTHS = 50, 4, (1, 2, 3)
     controls=[control("a disjunction translated as a sum", or_is_sum=True)],
 )
 def formulas_are_arithmetic(config: object, *, or_is_sum: bool = False) -> LabelledArrays:
-    inputs, found = formulas.all_inputs(VARIABLES), []
+    inputs, pairs = formulas.all_inputs(VARIABLES), []
     for depth in DEPTHS:
         drawn = formulas.random_formulas(stream(0, "formulas", depth), FORMULAS, depth, VARIABLES)
         truth = [[formulas.truth(drawn, row, values) for values in inputs.tolist()] for row in range(FORMULAS)]
         for modulus in (2, 3, 11):
             values = formulas.field_values(drawn, inputs, modulus, or_is_sum).tolist()
             wrong = sum(
-                a != b for row, other in zip(values, truth, strict=True) for a, b in zip(row, other, strict=True)
+                a != b
+                for row, truth_row in zip(values, truth, strict=True)
+                for a, b in zip(row, truth_row, strict=True)
             )
-            found.append((float(wrong), 0.0))
-    return deviations(found)
+            pairs.append((float(wrong), 0.0))
+    return deviations(pairs)
 
 
 @PROOFS.identity(
@@ -76,15 +78,15 @@ def formulas_are_arithmetic(config: object, *, or_is_sum: bool = False) -> Label
     controls=[control("two elements that commute for the commutator", abelian=True)],
 )
 def formulas_are_permutations(config: object, *, abelian: bool = False) -> LabelledArrays:
-    inputs, found = formulas.all_inputs(VARIABLES), []
+    inputs, pairs = formulas.all_inputs(VARIABLES), []
     for depth in DEPTHS:
         drawn = formulas.random_formulas(stream(0, "formulas", depth), FORMULAS, depth, VARIABLES)
         truth = formulas.node_values(drawn, inputs)[:, :, 0]
-        made = formulas.program(drawn, abelian=abelian)
-        product = formulas.run_program(made, drawn, inputs)
+        program = formulas.program(drawn, abelian=abelian)
+        product = formulas.run_program(program, drawn, inputs)
         wanted = truth.long() * int(formulas.five_cycles()[0])
-        found += [(float((product != wanted).sum()), 0.0), (abs(len(made.leaf) - 4.0**depth), 0.0)]
-    return deviations(found)
+        pairs += [(float((product != wanted).sum()), 0.0), (abs(len(program.leaf) - 4.0**depth), 0.0)]
+    return deviations(pairs)
 
 
 # %%

@@ -55,13 +55,13 @@ def pairs(size: float, least: float = 0.0) -> tuple[Tensor, Tensor]:
     controls=[control("ReLU for GELU, at its best factor", activation="relu")],
 )
 def four_units_multiply(config: object, *, activation: str = "gelu") -> LabelledArrays:
-    found = []
+    checks = []
     for size in (1.0, 4.0):
         a, b = pairs(size)
         for scale in (1.0, 3.0, 10.0, 1e2, 1e3, 1e4):
             error = (multiply(a, b, scale, activation=activation) - a * b).abs().max()
-            found.append((float(error), error_bound(size, scale) + rounding(size, scale)))
-    return deviations(found)
+            checks.append((float(error), error_bound(size, scale) + rounding(size, scale)))
+    return deviations(checks)
 
 
 @PROOFS.identity(
@@ -76,15 +76,15 @@ def four_units_multiply(config: object, *, activation: str = "gelu") -> Labelled
 )
 def leading_error(config: object, *, exchanged: bool = False) -> LabelledArrays:
     a, b = pairs(1.0, least=0.5)
-    found = []
+    checks = []
     for activation, other in (("gelu", "gelu_tanh"), ("gelu_tanh", "gelu")):
         for scale in (10.0, 30.0, 100.0):
             error = multiply(a, b, scale, activation=activation) - a * b
             constant = -error * scale**2 / (a * b * (a.square() + b.square()))
             wanted = CONSTANTS[other if exchanged else activation]
             bound = 0.25 / scale**2 + rounding(1.0, scale) * scale**2 / (0.25 * 0.5)
-            found.append((float((constant - wanted).abs().max()), bound))
-    return deviations(found)
+            checks.append((float((constant - wanted).abs().max()), bound))
+    return deviations(checks)
 
 
 SCALES = tuple(10 ** (step / 3) for step in range(19))

@@ -59,10 +59,10 @@ def problems(length: int, numbers: int) -> Derivations:
 
 def inside(module: Transformer, rows: Derivations) -> Intermediates:
     """Everything the network computes on the true rows."""
-    found: Intermediates = {}
+    intermediates: Intermediates = {}
     with torch.no_grad():
-        module(rows.tokens[None, :, :-1], masks.causal(rows.tokens.shape[1] - 1), intermediates=found)
-    return found
+        module(rows.tokens[None, :, :-1], masks.causal(rows.tokens.shape[1] - 1), intermediates=intermediates)
+    return intermediates
 
 
 def averages(module: Transformer, rows: Derivations, length: int) -> Tensor:
@@ -90,7 +90,7 @@ def averages(module: Transformer, rows: Derivations, length: int) -> Tensor:
 def two_layers_write_subsequences(
     config: object, *, sharpness: float = 0.0, shift: int = 0, empty_candidate: bool = True, strict: bool = True
 ) -> LabelledArrays:
-    found = []
+    pairs = []
     for length, numbers in SIZES:
         module = subsequence_transformer(
             length,
@@ -101,12 +101,12 @@ def two_layers_write_subsequences(
             strict=strict,
         )
         rows = problems(length, numbers)
-        found += [
+        pairs += [
             (wrong(module, rows, mask), 0.0)
             for wrong in (wrong_written, wrong_predicted)
             for mask in ("causal", "prefix")
         ]
-    return deviations(found)
+    return deviations(pairs)
 
 
 @PROOFS.identity(
@@ -119,14 +119,14 @@ def two_layers_write_subsequences(
     controls=[control("< as before", strict=True)],
 )
 def non_decreasing(config: object, *, strict: bool = False) -> LabelledArrays:
-    found = []
+    pairs = []
     for length, numbers in SIZES:
         rows = problems(length, numbers)
         values = rows.tokens[:, :length] - subsequences.ZERO
-        other = subsequences.write_sequences(values, "derivation", strict=False)
+        expected = subsequences.write_sequences(values, "derivation", strict=False)
         module = subsequence_transformer(length, numbers, least_sharpness(length) + MARGIN, strict=strict)
-        found.append((wrong_written(module, other), 0.0))
-    return deviations(found)
+        pairs.append((wrong_written(module, expected), 0.0))
+    return deviations(pairs)
 
 
 SHARPNESSES = (2.0, 4.0, 8.0, 16.0)
@@ -142,15 +142,15 @@ SHARPNESSES = (2.0, 4.0, 8.0, 16.0)
     controls=[control("the empty candidate left out", empty_candidate=False)],
 )
 def leak_of_the_softmax(config: object, *, empty_candidate: bool = True) -> LabelledArrays:
-    found = []
+    pairs = []
     for length, numbers in SIZES:
         rows = problems(length, numbers)
         wanted = rows.tokens[:, length + 1 : 2 * length + 1] - subsequences.ZERO - 1.0
         for sharpness in SHARPNESSES:
             module = subsequence_transformer(length, numbers, sharpness, empty_candidate=empty_candidate)
             leak = (averages(module, rows, length) - wanted).abs().max()
-            found.append((float(leak), leak_bound(length, sharpness) + 1e-12))
-    return deviations(found)
+            pairs.append((float(leak), leak_bound(length, sharpness) + 1e-12))
+    return deviations(pairs)
 
 
 DRAWN, DRAWN_NUMBERS = 15, 46
@@ -183,10 +183,10 @@ def subsequence_network(results: Results) -> Sheet:
     """The explicit network for subsequences of 15 items, by sharpness: rows with a wrong length, and how far its average lies
     from a whole number (60 rows); attention of its second layer on one row.
     """
-    found = results[by_sharpness].sel(case="all")
+    measured = results[by_sharpness].sel(case="all")
     sheet = Sheet(columns=3, width=4.6)
     panel = sheet.panel("wrong rows", x=r"sharpness $\beta$", y="share of rows with a wrong length")
-    panel.line(BETAS, found["wrong"].values, name="network", of="60 rows")
+    panel.line(BETAS, measured["wrong"].values, name="network", of="60 rows")
     panel.level(least_sharpness(DRAWN), r"$\ln(4n(n+1))$: enough", vertical=True)
     panel = sheet.panel(
         "what the softmax leaves to others",
@@ -194,7 +194,7 @@ def subsequence_network(results: Results) -> Sheet:
         y="largest |m - whole number|",
         scale=("linear", "log"),
     )
-    panel.line(BETAS, found["leak"].values, name="network", of="60 rows")
+    panel.line(BETAS, measured["leak"].values, name="network", of="60 rows")
     panel.theory(BETAS, [leak_bound(DRAWN, beta) for beta in BETAS], name=r"$n (2n + 2) e^{-\beta}$")
     panel.level(0.5, "half: rounding goes wrong")
     panel = sheet.panel(
@@ -203,7 +203,7 @@ def subsequence_network(results: Results) -> Sheet:
         y="position that owes a token",
     )
     items = [f"$d_{{{item}}}$" if item % 3 == 0 else "" for item in range(DRAWN)]
-    panel.heat(found["attention"].values, rows=[*items, "|", "max"], columns=["|", *items], of="one row")
+    panel.heat(measured["attention"].values, rows=[*items, "|", "max"], columns=["|", *items], of="one row")
     return sheet
 
 

@@ -56,16 +56,16 @@ MACHINES = {
     controls=[control("a head that looks one place too far back", shift=1)],
 )
 def one_layer_runs_automata(config: object, *, shift: int = 0) -> LabelledArrays:
-    found = []
+    pairs = []
     for name, (table, length) in MACHINES.items():
         rows = automata.words(stream(0, "automata", name), 40, table=table, length=length)
         module = automaton_transformer(table, length, shift=shift)
-        found += [
+        pairs += [
             (wrong(module, rows, mask), 0.0)
             for wrong in (wrong_written, wrong_predicted)
             for mask in ("causal", "prefix")
         ]
-    return deviations(found)
+    return deviations(pairs)
 
 
 LONG, COPIES = 2500, 4
@@ -102,7 +102,7 @@ BITS = (1, 2, 5, 10)
     controls=[control("one hidden unit fewer", missing=1)],
 )
 def parity_by_counting(config: object, *, missing: int = 0) -> LabelledArrays:
-    found = []
+    pairs = []
     for length in BITS:
         bits = torch.arange(2**length)[:, None] >> torch.arange(length) & 1
         ends = torch.full((len(bits), 1), automata.END)
@@ -110,8 +110,8 @@ def parity_by_counting(config: object, *, missing: int = 0) -> LabelledArrays:
         module = parity_at_once(length, units=max(1, length - missing))
         for mask in (masks.causal(length + 1), masks.full(length + 1)):
             answer = module(tokens[None], mask)[0, :, -1].argmax(-1) - automata.LETTERS - 2
-            found.append((float((answer != bits.sum(1) % 2).sum()), 0.0))
-    return deviations(found)
+            pairs.append((float((answer != bits.sum(1) % 2).sum()), 0.0))
+    return deviations(pairs)
 
 
 @PROOFS.identity(
@@ -124,14 +124,14 @@ def parity_by_counting(config: object, *, missing: int = 0) -> LabelledArrays:
     controls=[control("the law of words that are one letter shorter", shorter=1)],
 )
 def law_of_the_walk(config: object, *, shorter: int = 0) -> LabelledArrays:
-    table, found = automata.group_table(), []
+    table, pairs = automata.group_table(), []
     law = automata.walk_law(table, 16)
     for length, stated in ((8, 0.0586), (16, 0.0205)):
         words = torch.arange(2**length)[:, None] >> torch.arange(length) & 1
         counts = automata.run(table, words)[:, -1].bincount(minlength=len(table)).double() / len(words)
-        found.append((float((law[length - shorter] - counts).abs().max()), 2.0**-50))
-        found.append((abs(float(law[length - shorter].max()) - stated), 5e-5))
-    return deviations(found)
+        pairs.append((float((law[length - shorter] - counts).abs().max()), 2.0**-50))
+        pairs.append((abs(float(law[length - shorter].max()) - stated), 5e-5))
+    return deviations(pairs)
 
 
 @PROOFS.identity(
@@ -144,12 +144,14 @@ def law_of_the_walk(config: object, *, shorter: int = 0) -> LabelledArrays:
     controls=[control("words in reverse", reverse=True)],
 )
 def logarithmic_rounds(config: object, *, reverse: bool = False) -> LabelledArrays:
-    table, found = automata.group_table(), []
+    table, pairs = automata.group_table(), []
     for length in (1, 2, 7, 16, 33):
         words = torch.from_numpy(stream(0, "rounds", length).rng().integers(0, 2, (50, length)))
-        other = words.flip(1) if reverse else words
-        found.append((float((automata.run(table, words) != automata.run_by_composition(table, other)).sum()), 0.0))
-    return deviations(found)
+        composed_words = words.flip(1) if reverse else words
+        pairs.append(
+            (float((automata.run(table, words) != automata.run_by_composition(table, composed_words)).sum()), 0.0)
+        )
+    return deviations(pairs)
 
 
 # %%

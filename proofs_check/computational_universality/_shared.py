@@ -30,10 +30,11 @@ def machines(name: str, number: int) -> list[TuringMachine]:
     return [random_machine(stream(place, "machine"), 1 + place % 5, 2 + place % 2) for place in range(number)]
 
 
-def starts(inputs: int, others: int) -> Iterator[tuple[str, TuringMachine, Configuration]]:
-    """Every named machine on ``inputs`` random tapes and ``others`` random machines on one each, of 3 to 8 cells."""
+def starts(inputs: int, random_machines: int) -> Iterator[tuple[str, TuringMachine, Configuration]]:
+    """Every named machine on ``inputs`` random tapes and ``random_machines`` random ones on one each, of 3 to 8
+    cells."""
     for name in NAMES:
-        for place, machine in enumerate(machines(name, others if name == RANDOM else inputs)):
+        for place, machine in enumerate(machines(name, random_machines if name == RANDOM else inputs)):
             yield name, machine, random_configuration(stream(place, name), machine, 3 + place % 6)
 
 

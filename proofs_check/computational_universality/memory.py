@@ -37,7 +37,7 @@ STEPS, RUNS, PAD = 60, 60, 12
 def tapes(padded: bool) -> list[tuple[str, Configuration]]:
     """Runs of six machines from random tapes of four cells. ``padded`` with blanks, the head stays on its cells or the run is left
     out; otherwise the run is left out if it does."""
-    found = []
+    starts = []
     names = [name for name in MACHINES if name != "increment"]
     for place in range(RUNS):
         name = names[place % len(names)]
@@ -48,8 +48,8 @@ def tapes(padded: bool) -> list[tuple[str, Configuration]]:
             tape, head = (*blanks, *tape, *blanks), head + PAD
         start = Configuration(state, tape, head)
         if (len(run(machine, start, STEPS)[-1].tape) == len(tape)) == padded:
-            found.append((name, start))
-    return found
+            starts.append((name, start))
+    return starts
 
 
 @PROOFS.cases(
@@ -60,13 +60,13 @@ def tapes(padded: bool) -> list[tuple[str, Configuration]]:
 )
 def memory_runs(config: object, *, bounded: bool = False, cut: bool = False) -> LabelledArrays:
     """Runs that stay on their cells, or that leave them; how many of them are the machine's, with or without the second symbols."""
-    own = tapes(bounded)
+    starts = tapes(bounded)
     right = 0
-    for name, start in own:
+    for name, start in starts:
         system = compiled(MACHINES[name], 2)
         chosen = restricted(system) if cut else system
         right += compare(MACHINES[name], start, chosen, encode(MACHINES[name], start, 2), STEPS).right
-    return {"runs": float(len(own)), "right": float(right)}
+    return {"runs": float(len(starts)), "right": float(right)}
 
 
 @PROOFS.claim(
@@ -78,9 +78,9 @@ def memory_runs(config: object, *, bounded: bool = False, cut: bool = False) -> 
     controls=[control("with the second symbols", case="full_growing")],
 )
 def one_symbol_cannot_grow(results: Results, case: str = "restricted_growing") -> Evidence:
-    own, full = results[memory_runs].sel(case=case), results[memory_runs].sel(case="full_growing")
+    measured, full = results[memory_runs].sel(case=case), results[memory_runs].sel(case="full_growing")
     return Evidence.all(
-        Evidence.exact(float(own["right"]), "<=", 0, f"runs that are the machine's; {COUNTS}"),
+        Evidence.exact(float(measured["right"]), "<=", 0, f"runs that are the machine's; {COUNTS}"),
         Evidence.exact(float(full["right"]), ">=", 30, f"runs of the full system that are; {COUNTS}"),
     )
 
@@ -94,10 +94,10 @@ def one_symbol_cannot_grow(results: Results, case: str = "restricted_growing") -
     controls=[control("runs that leave their cells", case="restricted_growing")],
 )
 def one_symbol_is_enough_on_given_cells(results: Results, case: str = "restricted_bounded") -> Evidence:
-    own = results[memory_runs].sel(case=case)
+    measured = results[memory_runs].sel(case=case)
     return Evidence.all(
-        Evidence.exact(float(own["runs"] - own["right"]), "<=", 0, f"runs that are not; {COUNTS}"),
-        Evidence.exact(float(own["runs"]), ">=", 30, f"runs; {COUNTS}"),
+        Evidence.exact(float(measured["runs"] - measured["right"]), "<=", 0, f"runs that are not; {COUNTS}"),
+        Evidence.exact(float(measured["runs"]), ">=", 30, f"runs; {COUNTS}"),
     )
 
 
@@ -119,12 +119,12 @@ SIZES = ((2, 3), (2, 6), (3, 4), (4, 3), (4, 5))  # letters, length of the queue
 
 def before_repeat(system: LagSystem, queue: Word, limit: int) -> int:
     """Rules applied before a queue comes back, or until the system halts; ``limit`` where neither happens."""
-    seen: set[tuple[Symbol, ...]] = set()
+    visited: set[tuple[Symbol, ...]] = set()
     for applied in range(limit):
         right = system.right_side(queue)
-        if queue in seen or right is None:
+        if queue in visited or right is None:
             return applied
-        seen.add(queue)
+        visited.add(queue)
         queue = (*queue[1:], *right)
     return limit
 
@@ -133,22 +133,22 @@ def before_repeat(system: LagSystem, queue: Word, limit: int) -> int:
 def repeats(config: object, *, second: bool = False) -> LabelledArrays:
     """Most rules applied before a queue came back, over random tables and starts, for each number of letters and length of the
     queue; with ``second``, every rule appends its letter twice."""
-    found = []
+    longest_runs = []
     for letters, length in SIZES:
         alphabet, longest = "abcd"[:letters], 0
         for place in range(40):
             rng = stream(place, "table", letters).rng()
-            windows = [(one, other) for one in alphabet for other in alphabet]
+            windows = [(letter, following) for letter in alphabet for following in alphabet]
             rights = [alphabet[rng.integers(letters)] for _ in windows]
             rules: list[tuple[Word, Word]] = [
                 (left, (right, right) if second else (right,)) for left, right in zip(windows, rights, strict=True)
             ]
-            queue = tuple(alphabet[one] for one in rng.integers(letters, size=length))
+            queue = tuple(alphabet[index] for index in rng.integers(letters, size=length))
             longest = max(longest, before_repeat(lag_system(2, alphabet, rules), queue, letters**length + 1))
-        found.append(longest)
+        longest_runs.append(longest)
     names = [f"{letters} letters, {length} long" for letters, length in SIZES]
     most = [letters**length for letters, length in SIZES]
-    return {"rules": labelled(found, size=names), "queues": labelled(most, size=names)}
+    return {"rules": labelled(longest_runs, size=names), "queues": labelled(most, size=names)}
 
 
 @PROOFS.claim(
@@ -160,8 +160,10 @@ def repeats(config: object, *, second: bool = False) -> LabelledArrays:
     controls=[control("two symbols a rule", case="two")],
 )
 def restricted_systems_repeat(results: Results, case: str = "one") -> Evidence:
-    found = results[repeats].sel(case=case)
-    return Evidence.within(found["rules"].values, found["queues"].values, "as many queues as there are of this length")
+    measured = results[repeats].sel(case=case)
+    return Evidence.within(
+        measured["rules"].values, measured["queues"].values, "as many queues as there are of this length"
+    )
 
 
 # %%
@@ -188,14 +190,14 @@ def queue_lengths(config: object, *, cut: bool = False) -> LabelledArrays:
 def length_of_the_queue(results: Results) -> Sheet:
     """Length of the queue while the busy beaver of four states runs in it, with the rules that append two symbols and
     without their second symbols."""
-    found = results[queue_lengths]["length"]
+    lengths = results[queue_lengths]["length"]
     sheet = Sheet(width=6.4, height=3.6)
     panel = sheet.panel(
         "only two symbols at once make room", x="rules applied", y="symbols in the queue", legend="upper left"
     )
     rules = list(range(0, 2500, 5))
-    panel.line(rules, found.sel(case="full", rule=rules).values, name="one or two symbols", marks=False, of="exact")
-    panel.line(rules, found.sel(case="cut", rule=rules).values, name="one symbol", marks=False, of="exact")
+    panel.line(rules, lengths.sel(case="full", rule=rules).values, name="one or two symbols", marks=False, of="exact")
+    panel.line(rules, lengths.sel(case="cut", rule=rules).values, name="one symbol", marks=False, of="exact")
     return sheet
 
 

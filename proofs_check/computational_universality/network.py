@@ -79,28 +79,28 @@ def every_window(config: object, *, window: int = 2, broken: str = "") -> Labell
     numbers = range(size**2) if window == 2 else stream(0, "windows").rng().integers(size**3, size=20_000).tolist()
     words = (tuple(system.alphabet[number // size**place % size] for place in range(window)) for number in numbers)
     windows += [word for word in words if word not in system.rules]
-    prompts = torch.tensor([tokens.given(one) for one in windows])
-    wanted = [tokens.written(system.rules.get(one)) for one in windows]
-    logits = asked(built, prompts)
+    prompts = torch.tensor([tokens.prompt(word) for word in windows])
+    wanted = [tokens.written(system.rules.get(word)) for word in windows]
+    logits = logits_after(built, prompts)
     best = logits.topk(2).values
-    right = torch.tensor([one[0] for one in wanted])
-    pairs = [place for place, one in enumerate(wanted) if len(one) == 2]
+    right = torch.tensor([continuation[0] for continuation in wanted])
+    pairs = [place for place, continuation in enumerate(wanted) if len(continuation) == 2]
     longer = torch.cat((prompts[pairs], right[pairs].unsqueeze(1)), dim=1)
     seconds = torch.tensor([wanted[place][1] for place in pairs])
-    silent = torch.tensor([one not in system.rules for one in windows])
-    others = logits[silent][:, : tokens.halt]
+    silent = torch.tensor([word not in system.rules for word in windows])
+    symbol_logits = logits[silent][:, : tokens.halt]
     return {
         "wrong": float((logits.argmax(-1) != right).sum()),
-        "wrong seconds": float((asked(built, longer).argmax(-1) != seconds).sum()),
+        "wrong seconds": float((logits_after(built, longer).argmax(-1) != seconds).sum()),
         "rules": float(len(system.rules)),
         "windows": float(len(windows)),
         "lead": float((best[:, 0] - best[:, 1]).min()),
-        "silence": float(others.abs().max()),
+        "silence": float(symbol_logits.abs().max()),
         "fraction": float((logits - logits.round()).abs().max()),
     }
 
 
-def asked(built: Transformer, prompts: Tensor) -> Tensor:
+def logits_after(built: Transformer, prompts: Tensor) -> Tensor:
     """Logits [prompt, token] after each prompt."""
     with torch.no_grad():
         parts = [built(part.unsqueeze(0), masks.causal(prompts.shape[1]))[0, :, -1] for part in prompts.split(4096)]
@@ -122,13 +122,13 @@ def asked(built: Transformer, prompts: Tensor) -> Tensor:
     ],
 )
 def the_network_holds_the_table(results: Results, cases: tuple[str, ...] = ("window_2", "window_3")) -> Evidence:
-    found = results[every_window].sel(case=list(cases))
+    measured = results[every_window].sel(case=list(cases))
     return Evidence.all(
-        Evidence.exact(float(found["wrong"].sum()), "<=", 0, f"wrong first symbols; {COUNTS}"),
-        Evidence.exact(float(found["wrong seconds"].sum()), "<=", 0, f"wrong second symbols; {COUNTS}"),
-        Evidence.exact(float(found["lead"].min()), ">=", 1, "whole numbers that differ"),
-        Evidence.exact(float(found["silence"].max()), "<=", 0, "sums in which no unit is on"),
-        Evidence.exact(float(found["fraction"].max()), "<=", 0, "sums of whole numbers"),
+        Evidence.exact(float(measured["wrong"].sum()), "<=", 0, f"wrong first symbols; {COUNTS}"),
+        Evidence.exact(float(measured["wrong seconds"].sum()), "<=", 0, f"wrong second symbols; {COUNTS}"),
+        Evidence.exact(float(measured["lead"].min()), ">=", 1, "whole numbers that differ"),
+        Evidence.exact(float(measured["silence"].max()), "<=", 0, "sums in which no unit is on"),
+        Evidence.exact(float(measured["fraction"].max()), "<=", 0, "sums of whole numbers"),
     )
 
 
@@ -158,7 +158,7 @@ def decoded(config: object, *, tapes: int = 16, steps: int = 500, window: int = 
     built, tokens = network(window, CELLS + 2 + steps, broken)
     starts = configurations(UNIVERSAL, random_tapes(stream(0, "tapes"), UNIVERSAL, tapes, CELLS))
     queues = [encode(UNIVERSAL, start, window) for start in starts]
-    prompts = torch.tensor([tokens.given(queue) for queue in queues])
+    prompts = torch.tensor([tokens.prompt(queue) for queue in queues])
     mask = masks.causal(prompts.shape[1] + steps)
     written = decode(built, prompts, mask, steps, stop_token=tokens.halt).tokens[0]
     wanted = torch.tensor([tokens.continuation(queue, steps) for queue in queues])
@@ -179,7 +179,7 @@ def forced(config: object, *, window: int = 2, broken: str = "", length: int = 2
     built, tokens = network(window, CELLS + 2 + length, broken)
     (start,) = configurations(UNIVERSAL, random_tapes(stream(1, "tapes"), UNIVERSAL, 1, CELLS))
     queue = encode(UNIVERSAL, start, window)
-    string = torch.tensor(tokens.given(queue) + tokens.continuation(queue, length))
+    string = torch.tensor(tokens.prompt(queue) + tokens.continuation(queue, length))
     with torch.no_grad():
         logits = built(string[None, None, :-1], masks.causal(len(string) - 1))[0, 0, len(queue) - 1 :]
     return {
@@ -206,12 +206,12 @@ def the_network_runs_the_machine(
     runs: tuple[str, ...] = ("long", "many_2", "many_3"),
     positions: tuple[str, ...] = ("window_2", "window_3"),
 ) -> Evidence:
-    found = results[decoded].sel(case=list(runs))
+    measured = results[decoded].sel(case=list(runs))
     places = results[forced].sel(case=list(positions))
     return Evidence.all(
-        Evidence.exact(float(found["wrong"].sum()), "<=", 0, f"wrong tokens; {COUNTS}"),
-        Evidence.exact(float(found["pairs"].min()), ">=", 1, f"at least one cell is added; {COUNTS}"),
-        Evidence.exact(float(found["queue"].min()), ">=", 1, "the last queue of the first tape is the system's"),
+        Evidence.exact(float(measured["wrong"].sum()), "<=", 0, f"wrong tokens; {COUNTS}"),
+        Evidence.exact(float(measured["pairs"].min()), ">=", 1, f"at least one cell is added; {COUNTS}"),
+        Evidence.exact(float(measured["queue"].min()), ">=", 1, "the last queue of the first tape is the system's"),
         Evidence.exact(float(places["wrong"].sum()), "<=", 0, f"wrong positions; {COUNTS}"),
         Evidence.exact(float(places["fraction"].max()), "<=", 0, "logits are sums of whole numbers"),
     )

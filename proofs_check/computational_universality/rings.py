@@ -83,12 +83,12 @@ RELEASED_RULES = 2027  # of the paper's table for the universal machine
 def rule_counts(config: object, *, window: int = 2, halting: bool = True) -> LabelledArrays:
     """Rules of the compiled table beside the formula, for each machine (the sum, for the random ones). Without ``halting`` the
     formula takes every head for one that goes on."""
-    found, formula = [], []
+    rules, formula = [], []
     for name in NAMES:
-        own = machines(name, OTHERS if name == RANDOM else 1)
-        found.append(sum(len(compiled(machine, window).rules) for machine in own))
-        formula.append(sum(rule_count(machine if halting else never_halting(machine), window) for machine in own))
-    return {"rules": labelled(found, machine=NAMES), "formula": labelled(formula, machine=NAMES)}
+        instances = machines(name, OTHERS if name == RANDOM else 1)
+        rules.append(sum(len(compiled(machine, window).rules) for machine in instances))
+        formula.append(sum(rule_count(machine if halting else never_halting(machine), window) for machine in instances))
+    return {"rules": labelled(rules, machine=NAMES), "formula": labelled(formula, machine=NAMES)}
 
 
 def never_halting(machine: TuringMachine) -> TuringMachine:
@@ -98,12 +98,14 @@ def never_halting(machine: TuringMachine) -> TuringMachine:
 
 
 def counted(results: Results, case: str, universal: int) -> Evidence:
-    found = results[rule_counts].sel(case=case)
-    difference = float(abs(found["rules"] - found["formula"]).max())
-    own = float(found["formula"].sel(machine="universal"))
+    measured = results[rule_counts].sel(case=case)
+    difference = float(abs(measured["rules"] - measured["formula"]).max())
+    universal_formula = float(measured["formula"].sel(machine="universal"))
     return Evidence.all(
         Evidence.exact(difference, "<=", 0, f"the formula; {COUNTS}"),
-        Evidence.exact(abs(own - universal), "<=", 0, f"{universal} for 15 states and 2 symbols; {COUNTS}"),
+        Evidence.exact(
+            abs(universal_formula - universal), "<=", 0, f"{universal} for 15 states and 2 symbols; {COUNTS}"
+        ),
     )
 
 
@@ -131,9 +133,11 @@ def rules_of_window_three(results: Results, case: str = "window_3") -> Evidence:
     controls=[control("the formula for machines in which no head halts", case="alike_2")],
 )
 def rules_of_window_two(results: Results, case: str = "window_2") -> Evidence:
-    found = counted(results, case, 587)
-    own = float(results[rule_counts].sel(case=case)["rules"].sel(machine="universal"))
-    return Evidence.all(found, Evidence.exact(own, "<", RELEASED_RULES / 3, "a third of the paper's 2,027"))
+    evidence = counted(results, case, 587)
+    universal_rules = float(results[rule_counts].sel(case=case)["rules"].sel(machine="universal"))
+    return Evidence.all(
+        evidence, Evidence.exact(universal_rules, "<", RELEASED_RULES / 3, "a third of the paper's 2,027")
+    )
 
 
 # %%
@@ -158,8 +162,8 @@ def corrupted(system: LagSystem, queue: Word, source: RandomStream) -> LagSystem
         front = run(system, queue, rules).queue[: system.window]
         used += [front] if front in system.rules else []
     broken = used[rng.integers(len(used))]
-    others = [symbol for symbol in system.alphabet if symbol != system.rules[broken][0]]
-    wrong = others[rng.integers(len(others))]
+    other_symbols = [symbol for symbol in system.alphabet if symbol != system.rules[broken][0]]
+    wrong = other_symbols[rng.integers(len(other_symbols))]
     return replace(system, rules={**system.rules, broken: (wrong, *system.rules[broken][1:])})
 
 
@@ -189,10 +193,17 @@ def ring_runs(config: object, *, window: int = 2, fault: str = "") -> LabelledAr
             queue = (*queue[1:], queue[0])
         numbers[name].append(compare(machine, start, system, queue, STEPS))
     return {
-        "runs": labelled([len(own) for own in numbers.values()], machine=NAMES),
-        "right": labelled([sum(one.right for one in own) for own in numbers.values()], machine=NAMES),
-        "steps": labelled([sum(one.steps for one in own) for own in numbers.values()], machine=NAMES),
-        "cost": labelled([max((one.cost for one in own), default=0) for own in numbers.values()], machine=NAMES),
+        "runs": labelled([len(agreements) for agreements in numbers.values()], machine=NAMES),
+        "right": labelled(
+            [sum(agreement.right for agreement in agreements) for agreements in numbers.values()], machine=NAMES
+        ),
+        "steps": labelled(
+            [sum(agreement.steps for agreement in agreements) for agreements in numbers.values()], machine=NAMES
+        ),
+        "cost": labelled(
+            [max((agreement.cost for agreement in agreements), default=0) for agreements in numbers.values()],
+            machine=NAMES,
+        ),
     }
 
 
@@ -213,8 +224,8 @@ def ring_runs(config: object, *, window: int = 2, fault: str = "") -> LabelledAr
     ],
 )
 def rings_show_the_machine(results: Results, cases: tuple[str, ...] = ("window_2", "window_3")) -> Evidence:
-    found = results[ring_runs].sel(case=list(cases))
-    wrong = float((found["runs"] - found["right"]).sum())
+    measured = results[ring_runs].sel(case=list(cases))
+    wrong = float((measured["runs"] - measured["right"]).sum())
     return Evidence.exact(wrong, "<=", 0, f"runs that differ; {COUNTS}")
 
 
@@ -227,8 +238,8 @@ def rings_show_the_machine(results: Results, cases: tuple[str, ...] = ("window_2
     controls=[control("without a fault", cases=("window_2", "window_3"))],
 )
 def every_fault_is_seen(results: Results, cases: tuple[str, ...] = ("corrupted_2", "corrupted_3")) -> Evidence:
-    found = results[ring_runs].sel(case=list(cases))
-    return Evidence.exact(float(found["right"].sum()), "<=", 0, f"runs that come out right; {COUNTS}")
+    measured = results[ring_runs].sel(case=list(cases))
+    return Evidence.exact(float(measured["right"].sum()), "<=", 0, f"runs that come out right; {COUNTS}")
 
 
 @PROOFS.cases(window_2={}, window_3={"window": 3}, swapped_2={"law": 3}, swapped_3={"window": 3, "law": 2})
@@ -261,10 +272,10 @@ def costs(config: object, *, window: int = 2, law: int = 0) -> LabelledArrays:
     ],
 )
 def symbols_of_a_step(results: Results, cases: tuple[str, ...] = ("window_2", "window_3")) -> Evidence:
-    own = results[costs]["difference"].sel(case=list(cases))
+    differences = results[costs]["difference"].sel(case=list(cases))
     every = results[ring_runs]["cost"].sel(case=["window_2", "window_3"])
     return Evidence.all(
-        Evidence.exact(float(own.max()), "<=", 0, f"the law of the window; {COUNTS}"),
+        Evidence.exact(float(differences.max()), "<=", 0, f"the law of the window; {COUNTS}"),
         Evidence.exact(float(every.max()), "<=", 0, f"the law in the runs above; {COUNTS}"),
     )
 
@@ -297,7 +308,9 @@ def one_way_costs(config: object, *, law: str = "one way") -> LabelledArrays:
         start = random_configuration(stream(place, "one way"), UNIVERSAL, 3 + 2 * place)
         history = steps(system, encode(UNIVERSAL, start, 2), 25)
         expected = machine_run(UNIVERSAL, start, 25)
-        wrong += [normal(UNIVERSAL, one) for one, _ in history] != [normal(UNIVERSAL, one) for one in expected]
+        wrong += [normal(UNIVERSAL, configuration) for configuration, _ in history] != [
+            normal(UNIVERSAL, configuration) for configuration in expected
+        ]
         for (before, paid), (after, written) in zip(history, history[1:], strict=False):
             cells, grows = len(before.tape), len(after.tape) > len(before.tape)
             move = UNIVERSAL.transitions[before.state, before.tape[before.head]].move
@@ -331,10 +344,10 @@ def released_symbols(cells: int) -> int:
     ],
 )
 def one_circulation_is_enough(results: Results, case: str = "one_way") -> Evidence:
-    found = results[one_way_costs].sel(case=case)
+    measured = results[one_way_costs].sel(case=case)
     return Evidence.all(
-        Evidence.exact(float(found["difference"]), "<=", 0, f"the law; {COUNTS}"),
-        Evidence.exact(float(found["wrong"]), "<=", 0, f"runs that differ from the machine; {COUNTS}"),
+        Evidence.exact(float(measured["difference"]), "<=", 0, f"the law; {COUNTS}"),
+        Evidence.exact(float(measured["wrong"]), "<=", 0, f"runs that differ from the machine; {COUNTS}"),
     )
 
 
@@ -342,8 +355,8 @@ def one_circulation_is_enough(results: Results, case: str = "one_way") -> Eviden
 def price_of_a_move(results: Results) -> Sheet:
     """Symbols of one move to the right, by cells of the ring: as measured on the one-way ring, its law, those of the other two
     tables, and the one read from the paper's released rules."""
-    found = results[one_way_costs]["right"].sel(case="one_way")
-    known = found.dropna("cells")
+    symbols = results[one_way_costs]["right"].sel(case="one_way")
+    known = symbols.dropna("cells")
     sheet = Sheet(width=6.4, height=3.8)
     panel = sheet.panel(
         "the price of one move to the right",
@@ -384,12 +397,12 @@ def space_time(config: object, *, name: str = "increment") -> LabelledArrays:
         added.append(added[-1] + left)
     width = 16
     cells, heads = np.full((rows, width), np.nan), np.full(rows, np.nan)
-    for row, ((found, _), cells_before) in enumerate(zip(history, added, strict=True)):
+    for row, ((configuration, _), cells_before) in enumerate(zip(history, added, strict=True)):
         offset = added[-1] - cells_before
         cells[row, :] = 0
-        for place, symbol in enumerate(found.tape):
+        for place, symbol in enumerate(configuration.tape):
             cells[row, offset + place] = machine.symbols.index(symbol)
-        heads[row] = offset + found.head
+        heads[row] = offset + configuration.head
     return {"cells": labelled(cells, step=range(rows), cell=range(width)), "heads": labelled(heads, step=range(rows))}
 
 
@@ -397,39 +410,39 @@ def space_time(config: object, *, name: str = "increment") -> LabelledArrays:
 def rings_in_time(results: Results) -> Sheet:
     """The tape, read from the queue of the lag system of window 2 after every completed step (time runs down): binary
     increment of 10111 and the busy beaver of four states, which halts after 107 steps. Red dots are the head."""
-    found = results[space_time]
+    measured = results[space_time]
     sheet = Sheet(columns=2, width=5.0, height=5.2)
     for name, title in (("increment", "10111 + 1 = 11000"), ("BB4", "the busy beaver of four states")):
-        own = found.sel(case=name)
-        steps = int(own["heads"].notnull().sum())
+        history = measured.sel(case=name)
+        steps = int(history["heads"].notnull().sum())
         panel = sheet.panel(title, x="cell", y="completed steps")
-        cells = own["cells"].values[:steps, : 8 if name == "increment" else 16]
+        cells = history["cells"].values[:steps, : 8 if name == "increment" else 16]
         every = 1 if name == "increment" else 10
         rows = [str(step) if step % every == 0 else "" for step in range(steps)]
         columns = [str(cell) for cell in range(cells.shape[1])]
         panel.heat(cells, rows=range(steps), columns=columns, bar="place of the symbol in the alphabet", of="exact")
         panel.axes.set_yticks([place + 0.5 for place, label in enumerate(rows) if label], [row for row in rows if row])
         panel.axes.scatter(
-            own["heads"].values[:steps] + 0.5,
+            history["heads"].values[:steps] + 0.5,
             np.arange(steps) + 0.5,
             s=14 if every == 1 else 5,
             color="crimson",
             zorder=3,
         )
         for step in range(steps):
-            panel.note("head", step, float(own["heads"].values[step]), words="dots: place of the head")
+            panel.note("head", step, float(history["heads"].values[step]), words="dots: place of the head")
     return sheet
 
 
 @PROOFS.figure
 def how_many_rules(results: Results) -> Sheet:
     """Rules of the two tables for each machine, beside the 2,027 of the paper for the universal one."""
-    found = results[rule_counts]["rules"]
+    counts = results[rule_counts]["rules"]
     sheet = Sheet(width=6.8, height=3.8)
     panel = sheet.panel("two tables for any machine", x="machine", y="rules", ylim=(0, 2900), legend="upper left")
     for slot, window in enumerate((2, 3)):
-        own = found.sel(case=f"window_{window}")
-        rules = {name: [float(own.sel(machine=name))] for name in MACHINES}
+        window_counts = counts.sel(case=f"window_{window}")
+        rules = {name: [float(window_counts.sel(machine=name))] for name in MACHINES}
         panel.bars(rules, name=f"window {window}", slot=(slot, 2))
     panel.level(RELEASED_RULES, "the paper's rules for the universal machine")
     return sheet

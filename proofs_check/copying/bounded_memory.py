@@ -53,12 +53,12 @@ WRITERS = 200
 @PROOFS.cases(claimed={}, grown={"more": 1})
 def searched(config: object, *, more: int = 0) -> LabelledArrays:
     """The best of all pairs of a writer and a reader, and the bound for so many states more."""
-    found = [best_by_search(*sizes) for sizes in SEARCHED]
+    copied = [best_by_search(*sizes) for sizes in SEARCHED]
     bound = [
         round(letters**length * best_copy_rate(np.log2(states + more), letters, length))
         for states, letters, length in SEARCHED
     ]
-    return {"found": labelled(found, sizes=None), "bound": labelled(bound, sizes=None)}
+    return {"found": labelled(copied, sizes=None), "bound": labelled(bound, sizes=None)}
 
 
 @PROOFS.claim(
@@ -88,8 +88,8 @@ def copied_strings(config: object, *, rounded: bool = True) -> LabelledArrays:
     for row, bits in enumerate(BITS):
         weights = stream(0, "writers", bits).rng().standard_normal((WRITERS, LENGTH, bits))
         features = (2.0 * strings.numpy() - 1) @ weights  # [writer, string, bit]
-        for writer, one in enumerate(features):
-            kept = one > 0 if rounded else one
+        for writer, writer_features in enumerate(features):
+            kept = writer_features > 0 if rounded else writer_features
             states = np.unique(kept, axis=0, return_inverse=True)[1] if bits else np.zeros(len(strings), int)
             at_random[row, writer] = given_back(torch.from_numpy(states.reshape(-1)))
         code[row] = given_back(torch.arange(len(strings)).clamp_max(2**bits - 1))
@@ -125,8 +125,8 @@ def states_bound_the_copies(results: Results, case: str = "states", states: floa
 def float_states(config: object) -> LabelledArrays:
     """The longest strings that a state of so many float32 numbers could give back half of the time."""
     numbers, letters = (1, 4, 16, 64, 256), (2, 4, 26)
-    found = [[longest_copied(float_bits(number), letter) for letter in letters] for number in numbers]
-    return {"length": labelled(found, numbers=numbers, letters=letters)}
+    lengths = [[longest_copied(float_bits(number), letter) for letter in letters] for number in numbers]
+    return {"length": labelled(lengths, numbers=numbers, letters=letters)}
 
 
 @PROOFS.claim(
@@ -172,9 +172,9 @@ def bits_against_bits(results: Results) -> Sheet:
         scale=("log", "log"),
         legend="upper left",
     )
-    found = results[float_states]["length"].sel(case="all")
-    for letters in found["letters"].values.tolist():
-        line = found.sel(letters=letters)
+    lengths = results[float_states]["length"].sel(case="all")
+    for letters in lengths["letters"].values.tolist():
+        line = lengths.sel(letters=letters)
         panel.line(line["numbers"].values, line.values, name=f"{letters} letters", of="exact")
     return sheet
 

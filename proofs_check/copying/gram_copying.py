@@ -39,7 +39,7 @@ import torch
 
 from lab import Evidence, Task, control
 from lab.domains.copying.copy_prompts import all_strings, copy_prompts
-from lab.domains.copying.gram_copier import HARD, gram_copier, said
+from lab.domains.copying.gram_copier import HARD, gram_copier, next_token_law
 from lab.domains.copying.gram_copying import ambiguous, copy_by_grams, expected_pairs, poisson_error, union_bound
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
@@ -75,7 +75,7 @@ SMALL = ((2, 10), (3, 7), (4, 5))  # letters and length of strings that are enum
 @PROOFS.cases(all={})
 def enumerated(config: Config) -> LabelledArrays:
     """Over all strings of small sizes: share of errors by either rule, of ambiguous strings, and mean number of pairs."""
-    found = []
+    shares = []
     for letters, length in SMALL:
         strings = all_strings(letters, length)
         rows = []
@@ -88,13 +88,13 @@ def enumerated(config: Config) -> LabelledArrays:
             rows.append(
                 [
                     float(doubtful.double().mean()),
-                    *(float((one != doubtful).double().mean()) for one in wrong),
+                    *(float((rule_errors != doubtful).double().mean()) for rule_errors in wrong),
                     float(pairs.double().mean()),
                 ]
             )
-        found.append(rows)
+        shares.append(rows)
     kinds = ("ambiguous", "first differs", "last differs", "pairs")
-    return {"share": labelled(found, size=[f"{d}^{n}" for d, n in SMALL], gram=GRAMS, kind=kinds)}
+    return {"share": labelled(shares, size=[f"{d}^{n}" for d, n in SMALL], gram=GRAMS, kind=kinds)}
 
 
 @PROOFS.claim(
@@ -121,16 +121,16 @@ def errors_are_grams_with_two_followers(results: Results, longer: int = 0, follo
         for gram in GRAMS:
             if length - gram - longer < 2:
                 continue
-            one = share.sel(size=f"{letters}^{length}", gram=gram)
+            by_kind = share.sel(size=f"{letters}^{length}", gram=gram)
             law = expected_pairs(letters, length, gram + longer) / (1 if followers else 1 - 1 / letters)
             words = f"{letters}^{length} strings, g = {gram}"
-            distance = abs(one.sel(kind="pairs").item() / law - 1)
+            distance = abs(by_kind.sel(kind="pairs").item() / law - 1)
             parts.append(
                 Evidence.exact(distance, "<=", 1e-12, f"{words}: mean number of pairs over the law; summed exactly")
             )
             parts.append(
                 Evidence.exact(
-                    one.sel(kind="ambiguous").item(), "<=", min(1.0, law) * (1 + 1e-12), f"{words}: union bound"
+                    by_kind.sel(kind="ambiguous").item(), "<=", min(1.0, law) * (1 + 1e-12), f"{words}: union bound"
                 )
             )
     return Evidence.all(*parts)
@@ -141,8 +141,8 @@ def errors(config: Config, seed: int) -> LabelledArrays:
     """Share of strings that are not copied whole, by g: those in which a gram has two followers (see `enumerated`)."""
     strings = copy_prompts(stream(seed, "strings"), config.strings, letters=config.letters, length=config.length)
     string = strings.tokens[:, 1 : config.length + 1]
-    found = [float(ambiguous(string, gram).double().mean()) for gram in GRAMS]
-    return {"error": labelled(found, gram=GRAMS)}
+    shares = [float(ambiguous(string, gram).double().mean()) for gram in GRAMS]
+    return {"error": labelled(shares, gram=GRAMS)}
 
 
 @PROOFS.claim(
@@ -186,12 +186,12 @@ def circuit(config: Config, *, pattern: str = "causal", sharpness: float = HARD)
         "window": masks.sliding_window(2 * length, length // 2),
     }[pattern]
     string = copy_prompts(stream(0, "circuit"), count, letters=letters, length=length).tokens[:, 1 : length + 1] - 3
-    twice, found = torch.cat((string, string), 1), []
+    twice, disagreements = torch.cat((string, string), 1), []
     for gram in GRAMS:
-        answer = said(gram_copier(letters, 2 * length, gram, sharpness), twice, allowed).argmax(-1)
+        answer = next_token_law(gram_copier(letters, 2 * length, gram, sharpness), twice, allowed).argmax(-1)
         wrong = (answer[:, length + gram - 1 : -1] != string[:, gram:]).any(1)
-        found.append(int((wrong != ambiguous(string, gram)).sum()))
-    return {"disagree": labelled(found, gram=GRAMS)}
+        disagreements.append(int((wrong != ambiguous(string, gram)).sum()))
+    return {"disagree": labelled(disagreements, gram=GRAMS)}
 
 
 @PROOFS.claim(

@@ -101,10 +101,10 @@ MEMORIES = (*LAWS, "softmax")
 def enumerated(config: Config, *, design: str = "pentagon") -> LabelledArrays:
     """Error of each of four pairs over all keys from a design, of a sum and of the delta rule, beside the laws."""
     pairs, size = 4, 3 if design in ("icosahedron", "octahedron") else 2
-    found = [enumerated_error(memory, design, pairs) for memory in ("sum", "delta rule")]
+    errors = [enumerated_error(memory, design, pairs) for memory in ("sum", "delta rule")]
     law = [[sum_error(pairs, size)] * pairs, [delta_error(pairs - 1 - place, place, size) for place in range(pairs)]]
     axes = {"memory": ("sum", "delta rule"), "place": range(1, pairs + 1)}
-    return {"error": labelled(np.stack(found), **axes), "law": labelled(law, **axes)}
+    return {"error": labelled(np.stack(errors), **axes), "law": labelled(law, **axes)}
 
 
 def distance(results: Results, memory: str, cases: tuple[str, ...]) -> Evidence:
@@ -151,10 +151,10 @@ def the_delta_rule_forgets_by_a_law(results: Results, cases: tuple[str, ...] = (
 @PROOFS.measurement(seeds=lambda config: config.draws)
 def recall_errors(config: Config, seed: int) -> LabelledArrays:
     """Mean error over pairs and memories with random keys, by rule and number of pairs."""
-    found = []
+    errors = []
     for pairs in config.pairs:
         keys = sphere(stream(seed, "keys", pairs).rng(), config.memories, pairs, config.size)
-        found.append(
+        errors.append(
             [
                 memory_error(
                     weights_of(memory, keys[:4] if memory == "least squares" else keys, config.sharpness)
@@ -162,7 +162,7 @@ def recall_errors(config: Config, seed: int) -> LabelledArrays:
                 for memory in MEMORIES
             ]
         )
-    return {"error": labelled(found, pairs=config.pairs, memory=MEMORIES)}
+    return {"error": labelled(errors, pairs=config.pairs, memory=MEMORIES)}
 
 
 @PROOFS.claim(

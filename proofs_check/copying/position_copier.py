@@ -67,12 +67,12 @@ def copies(config: object, *, kind: str = "causal", positions: bool = True, chea
 
         def answer(tokens: Tensor, copier: torch.nn.Module = copier, length: int = length) -> Tensor:
             with torch.no_grad():
-                found: Tensor = copier(tokens, pattern(kind, tokens.shape[-1], length))
-            return found
+                law: Tensor = copier(tokens, pattern(kind, tokens.shape[-1], length))
+            return law
 
-        given = copied_whole(answer(prompts.tokens.unsqueeze(0)), prompts.targets)
+        teacher_forced = copied_whole(answer(prompts.tokens.unsqueeze(0)), prompts.targets)
         free = free_running(answer, prompts, 1)
-        shares.append([float(one.double().mean()) for one in (given, free)])
+        shares.append([float(copied.double().mean()) for copied in (teacher_forced, free)])
     return {"share": labelled(shares, size=[f"{d}^{n}" for d, n in SIZES], letters=("given", "own"))}
 
 

@@ -31,7 +31,7 @@ import torch
 
 from lab import Evidence, Task, control
 from lab.domains.copying.associative_recall import gap_law, look_up, recall_prompts
-from lab.domains.copying.gram_copier import HARD, gram_copier, said
+from lab.domains.copying.gram_copier import HARD, gram_copier, next_token_law
 from lab.figures import Sheet
 from lab.labels import LabelledArrays, labelled
 from lab.models import masks
@@ -68,11 +68,11 @@ def circuit(config: object, *, pattern: str = "causal", sharpness: float = HARD,
         if layers == 1:  # nothing brings a token's predecessor to it
             name = "layers.0.attention.output.weight"
             copier.load_weights({name: torch.zeros_like(copier.get_parameter(name))})
-        law = said(copier, prompts.tokens, allowed)
-        asked = prompts.loss_mask
-        wrong.append(int((law.argmax(-1) != prompts.targets)[asked].sum()))
+        law = next_token_law(copier, prompts.tokens, allowed)
+        questions = prompts.loss_mask
+        wrong.append(int((law.argmax(-1) != prompts.targets)[questions].sum()))
         exact = torch.nn.functional.one_hot(prompts.targets.clamp_min(0), 1 + KEYS + VALUES)
-        distance.append(float((law - exact)[asked].abs().max()))
+        distance.append(float((law - exact)[questions].abs().max()))
     return {"wrong": labelled(wrong, pairs=PAIRS), "distance": labelled(distance, pairs=PAIRS)}
 
 
@@ -119,10 +119,10 @@ def within_windows(config: object, *, power: float = 0.01) -> LabelledArrays:
     gaps = gap_law(pairs, LENGTH, 0.01)
     for window in WINDOWS:
         # A filler token may be the key by chance and lie nearer; whether the key itself is in sight is what is counted.
-        seen = place < window
+        in_sight = place < window
         answer = look_up(prompts, window).gather(1, place.unsqueeze(1))
-        reached.append(float((answer == exact)[seen].double().mean()) if bool(seen.any()) else 1.0)
-        counted.append(float(seen.double().mean()))
+        reached.append(float((answer == exact)[in_sight].double().mean()) if bool(in_sight.any()) else 1.0)
+        counted.append(float(in_sight.double().mean()))
         law.append(float(gaps[np.arange(1, len(gaps) + 1) * 2 < window].sum()))
     return {
         "answered": labelled(reached, window=WINDOWS),

@@ -108,7 +108,7 @@ def lost_numbers(config: object, *, scale: float = 300.0) -> LabelledArrays:
     network = RelationNetwork("none")
     stable = network.parallel({"query": query, "key": memory}, masks.causal(TOKENS))
     naive = normalised(pair_sums(query, memory, network))
-    return {"lost": labelled([int((~one.isfinite()).sum()) for one in (naive, stable)], form=("naive", "stable"))}
+    return {"lost": labelled([int((~sums.isfinite()).sum()) for sums in (naive, stable)], form=("naive", "stable"))}
 
 
 @PROOFS.claim(
@@ -139,11 +139,11 @@ def the_norm_of_a_pair_is_an_inner_product(config: object, *, covariance: bool =
     query, memory = sides("I3")
     direct = (query.unsqueeze(-2) + memory.unsqueeze(-3)).var(-1, unbiased=False)
     a, b = query - query.mean(-1, keepdim=True), memory - memory.mean(-1, keepdim=True)
-    found = a.square().mean(-1).unsqueeze(-1) + b.square().mean(-1).unsqueeze(-2)
+    variance = a.square().mean(-1).unsqueeze(-1) + b.square().mean(-1).unsqueeze(-2)
     if covariance:
-        found = found + 2 * (a @ b.mT) / FEATURES
+        variance = variance + 2 * (a @ b.mT) / FEATURES
     size = 4 * float(query.square().sum(-1).max() + memory.square().sum(-1).max()) / FEATURES
-    return deviations([(float((direct - found).abs().max()), rounding_bound(2 * (2 * FEATURES + 6), size))])
+    return deviations([(float((direct - variance).abs().max()), rounding_bound(2 * (2 * FEATURES + 6), size))])
 
 
 KINDS = {
@@ -157,14 +157,14 @@ KINDS = {
 @PROOFS.cases(all={})
 def pair_matrices(config: object) -> LabelledArrays:
     """Singular values of exp(z_ij) (or ReLU) as a matrix [i, j] of each feature, largest first, over the largest."""
-    query, memory = (one[0, 0, 0] for one in sides("I3 rank"))
-    found = []
+    query, memory = (side[0, 0, 0] for side in sides("I3 rank"))
+    ratios = []
     for prenorm, activation in KINDS.values():
         z = RelationNetwork(prenorm, activation).relations(query, memory)
         values = z.relu() if activation == "relu" else z.exp()
         singular = torch.linalg.svdvals(values.permute(2, 0, 1))
-        found.append((singular / singular[:, :1]).numpy())
-    return {"ratio": labelled(np.stack(found), kind=tuple(KINDS), feature=range(FEATURES), place=range(1, TOKENS + 1))}
+        ratios.append((singular / singular[:, :1]).numpy())
+    return {"ratio": labelled(np.stack(ratios), kind=tuple(KINDS), feature=range(FEATURES), place=range(1, TOKENS + 1))}
 
 
 @PROOFS.claim(
@@ -214,14 +214,14 @@ def gating(prenorm: str, sharpness: float, seed: int = 0) -> float:
 
     jacobian = torch.autograd.functional.jacobian(answers, payloads)  # [query, feature, key, feature]
     size = torch.linalg.matrix_norm(jacobian.transpose(1, 2))
-    own = size.diagonal()
-    return float((own / ((size.sum(1) - own) / (KEYS - 1))).mean())
+    own_size = size.diagonal()
+    return float((own_size / ((size.sum(1) - own_size) / (KEYS - 1))).mean())
 
 
 @PROOFS.cases(pairs={"prenorm": "pairs"}, sides={"prenorm": "sides"})
 def gates(config: object, *, prenorm: str) -> LabelledArrays:
     """`gating` by sharpness."""
-    return {"ratio": labelled([gating(prenorm, one) for one in SHARPNESS], sharpness=SHARPNESS)}
+    return {"ratio": labelled([gating(prenorm, sharpness) for sharpness in SHARPNESS], sharpness=SHARPNESS)}
 
 
 @PROOFS.claim(
@@ -240,13 +240,16 @@ def gates(config: object, *, prenorm: str) -> LabelledArrays:
 )
 def pairs_gate_by_content(results: Results, gate: str = "pairs", open_gate: str = "sides") -> Evidence:
     ratio = results[gates]["ratio"]
-    sharp = [one for one in SHARPNESS if one >= 10]
+    sharp = [sharpness for sharpness in SHARPNESS if sharpness >= 10]
     return Evidence.all(
         *(
             Evidence.exact(
-                ratio.sel(case=gate, sharpness=one).item(), ">", one / 2, f"t / 2 at t = {one:g}, of about t expected"
+                ratio.sel(case=gate, sharpness=sharpness).item(),
+                ">",
+                sharpness / 2,
+                f"t / 2 at t = {sharpness:g}, of about t expected",
             )
-            for one in sharp
+            for sharpness in sharp
         ),
         Evidence.exact(ratio.sel(case=open_gate).max().item(), "<", 2, "no key is told from another"),
     )
@@ -282,9 +285,9 @@ def what_a_pair_can_tell(results: Results) -> Sheet:
         legend="upper left",
     )
     for case, name in (("pairs", "pre-norm of pairs"), ("sides", "pre-norm of sides")):
-        found = results[gates]["ratio"].sel(case=case)
-        panel.line(SHARPNESS, found.values, name=name, of="exact")
-    panel.theory(SHARPNESS, [max(1.0, one) for one in SHARPNESS], name="t")
+        gate_ratio = results[gates]["ratio"].sel(case=case)
+        panel.line(SHARPNESS, gate_ratio.values, name=name, of="exact")
+    panel.theory(SHARPNESS, [max(1.0, sharpness) for sharpness in SHARPNESS], name="t")
     return sheet
 
 

@@ -77,7 +77,7 @@ def rows(u: Tensor) -> Tensor:
 @PROOFS.cases(all={})
 def stretches(config: object) -> LabelledArrays:
     """|f(u) - f(u')| / |u - u'| over the bound L, and over it without R and without diam(V), for near and far pairs."""
-    found = []
+    ratios = []
     for (tokens, width), size in itertools.product(SHAPES, (1.0, 12.0)):
         layer, x = layers(width, 0.4, 0.7), inputs(tokens, width, sizes=size)
         radius, lipschitz = layer.radius(x)[:, 0, 0], layer.lipschitz(x)[:, 0, 0]
@@ -91,8 +91,10 @@ def stretches(config: object) -> LabelledArrays:
             shrink = (radius / torch.maximum(rows(first), rows(second))).clamp_max(1.0)[:, None, None, None, None]
             first, second = shrink * first, shrink * second
             moved = rows(layer.step(first, x, allowed) - layer.step(second, x, allowed)) / rows(first - second)
-            found.append(torch.stack((moved / lipschitz, moved / (lipschitz / radius), moved / (lipschitz / diameter))))
-    every = torch.cat(found, 1)
+            ratios.append(
+                torch.stack((moved / lipschitz, moved / (lipschitz / radius), moved / (lipschitz / diameter)))
+            )
+    every = torch.cat(ratios, 1)
     return {"ratio": labelled(every, bound=("L", "without R", "without diam(V)"), pair=None)}
 
 
@@ -175,12 +177,12 @@ def two_tokens(config: object, *, damping: float = 1.0) -> LabelledArrays:
     """The scalar example at R = 0.5, 1 and 2: the quoted value, the bound L, the slope at the fixed point, and the
     last movement."""
     layer = two_token_layer(damping)
-    found = []
+    numbers = []
     for size in SIZES:
         x = torch.tensor([size, -size], dtype=torch.float64).view(1, 1, 1, 2, 1)
         solved = layer.solve(x, masks.full(2))
         last = orbit(size, 4000, 2, damping)
-        found.append(
+        numbers.append(
             [
                 quoted_value(layer).item(),
                 layer.lipschitz(x).item(),
@@ -191,7 +193,7 @@ def two_tokens(config: object, *, damping: float = 1.0) -> LabelledArrays:
             ]
         )
     names = ("quoted", "bound", "slope", "arrived", "low", "high")
-    return {"number": labelled(found, size=SIZES, what=names)}
+    return {"number": labelled(numbers, size=SIZES, what=names)}
 
 
 @PROOFS.claim(

@@ -142,8 +142,8 @@ def products(config: object, *, rule: str = "doubling", fewer: int = 0) -> Label
             expected.append(compose(expected[-1], drawn[:, place]))
         steps = length - 1 if rule == "turn" else (length - 1).bit_length()
         run = products_in_turn if rule == "turn" else products_by_doubling
-        found = run(drawn, steps - fewer)
-        wrong.append(int((found != torch.stack(expected, 1)).flatten(1).any(1).sum()))
+        prefix_products = run(drawn, steps - fewer)
+        wrong.append(int((prefix_products != torch.stack(expected, 1)).flatten(1).any(1).sum()))
     return {"wrong": labelled(wrong, length=LENGTHS)}
 
 
@@ -198,8 +198,8 @@ def depth_of_graphs(results: Results) -> Sheet:
         legend="lower right",
     )
     for chance in CHANCES:
-        found = results[searches]["accuracy"].sel(case="claimed", chance=chance)
-        panel.line(LAYERS, found.values, name=f"edges with probability {chance:g}", of=f"{GRAPHS} graphs")
+        accuracy = results[searches]["accuracy"].sel(case="claimed", chance=chance)
+        panel.line(LAYERS, accuracy.values, name=f"edges with probability {chance:g}", of=f"{GRAPHS} graphs")
     return sheet
 
 

@@ -77,9 +77,9 @@ def gradients(config: object, *, scale: float = 0.45, pattern: str = "causal") -
     rest = state.detach()
 
     def of(terms: int | None) -> float:
-        found = implicit_gradient(lambda u: step(u, weights[0]), rest, upstream, terms)
-        own = weights[0].clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(step(rest, own) @ found, own)
+        adjoint = implicit_gradient(lambda u: step(u, weights[0]), rest, upstream, terms)
+        query_weight = weights[0].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(step(rest, query_weight) @ adjoint, query_weight)
         return float((gradient - unrolled).norm() / unrolled.norm())
 
     jacobian = torch.autograd.functional.jacobian(lambda u: step(u, weights[0]), rest)

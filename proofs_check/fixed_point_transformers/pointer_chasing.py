@@ -118,7 +118,7 @@ def chases(
 ) -> LabelledArrays:
     """Nodes that do not hold their root at the end, and trees whose number of steps is not that of a law."""
     wrong: list[int] = []
-    other: dict[str, list[int]] = {"climbing": [], "doubling": []}
+    off_the_law: dict[str, list[int]] = {"climbing": [], "doubling": []}
     for nodes in NODES:
         trees = forest(instances(nodes, renumbered))
         tokens = chaser_tokens(trees.tokens)
@@ -130,10 +130,12 @@ def chases(
         allowed = masks.full(nodes) if pattern == "full" else masks.causal(nodes)
         solved = layer.solve(tokens, allowed, None if frozen else doubling_start(tokens))
         wrong.append(int((pointers(solved.state).argmax(-1) != trees.targets).sum()))
-        for law, found in other.items():
+        for law, counts in off_the_law.items():
             steps = torch.tensor([steps_of(int(depth), law == "climbing") for depth in trees.depth.amax(1)])
-            found.append(int(((solved.steps[0, :, 0] != steps) | ~solved.arrived[0, :, 0]).sum()))
-    return {"wrong": labelled(wrong, nodes=NODES)} | {law: labelled(found, nodes=NODES) for law, found in other.items()}
+            counts.append(int(((solved.steps[0, :, 0] != steps) | ~solved.arrived[0, :, 0]).sum()))
+    return {"wrong": labelled(wrong, nodes=NODES)} | {
+        law: labelled(counts, nodes=NODES) for law, counts in off_the_law.items()
+    }
 
 
 def right_in_time(results: Results, cases: tuple[str, ...], law: str = "climbing") -> Evidence:
@@ -246,13 +248,13 @@ def accuracies(config: Config, seed: int) -> LabelledArrays:
     controls=[control("the law of a tree of 12 nodes", nodes=12), control("the law of one layer more", more=1)],
 )
 def accuracy_of_fixed_depth(results: Results, nodes: int = 0, more: int = 0) -> Evidence:
-    found, size = results[accuracies], nodes or results.config.nodes
+    measured, size = results[accuracies], nodes or results.config.nodes
     mean = sum(1 / k for k in range(1, size + 1)) - 1
     words = "tolerance from the spread on pilot seeds (root 0)"
     return Evidence.all(
         *(
             Evidence.equals(
-                found["within"].sel(steps=steps),
+                measured["within"].sel(steps=steps),
                 reached_within(size, steps + more),
                 within=0.02,
                 absolute=True,
@@ -261,7 +263,7 @@ def accuracy_of_fixed_depth(results: Results, nodes: int = 0, more: int = 0) -> 
             for steps in range(1, 5)
         ),
         Evidence.equals(
-            found["mean"], mean, within=0.06, absolute=True, origin=f"mean depth, a harmonic number; {words}"
+            measured["mean"], mean, within=0.06, absolute=True, origin=f"mean depth, a harmonic number; {words}"
         ),
     )
 

@@ -91,12 +91,14 @@ def finite_differences(config: Config, seed: int) -> LabelledArrays:
     high = float(FAMILY.modes)
     rate = beta.abs() * high + nu * high**2
     bound = TIME * (beta.abs() * high**5 * width**4 / 30 + nu * high**6 * width**4 / 90 + rate**5 * step**4 / 120)
-    found = []
+    excesses = []
     for sign in (1.0, -1.0):
         exact = fields(start * propagators(sign * beta[:, 0], nu[:, 0], FAMILY.modes, TIME), POINTS)
         # Modes shrink, so that errors relative to the start bound those a mode makes.
-        found.append(float((((field - exact).norm(dim=-1) / fields(start, POINTS).norm(dim=-1)) / bound[:, 0]).max()))
-    return {"excess": labelled(found, sign=("own", "other"))}
+        excesses.append(
+            float((((field - exact).norm(dim=-1) / fields(start, POINTS).norm(dim=-1)) / bound[:, 0]).max())
+        )
+    return {"excess": labelled(excesses, sign=("own", "other"))}
 
 
 @PROOFS.claim(
@@ -138,7 +140,7 @@ def coefficient_fits(config: Config, seed: int) -> LabelledArrays:
             torch.ones_like(multipliers),
             dynamics.prior_mean_propagators(FAMILY).expand_as(multipliers) ** FORECAST,
         )
-        forecasts.append([float(dynamics.relative_error(one * new, truth).mean()) for one in guesses])
+        forecasts.append([float(dynamics.relative_error(guess * new, truth).mean()) for guess in guesses])
     _, noisy_beta, noisy_nu = fitted(shown + NOISES[0] * waste)
     distances = [
         [float((found_beta - beta).abs().max()), float((found_nu - nu).abs().max())]
@@ -194,10 +196,10 @@ def aliases(config: Config, *, alias: bool = True) -> LabelledArrays:
     interval = FAMILY.interval
     beta = torch.arange(-35.0, 36.0, dtype=torch.float64)
     multipliers = propagators(beta, torch.full_like(beta, 0.05), FAMILY.modes, interval)
-    found, _ = dynamics.fit_coefficients(multipliers, torch.ones(len(beta), FAMILY.modes).double(), interval)
+    advection, _ = dynamics.fit_coefficients(multipliers, torch.ones(len(beta), FAMILY.modes).double(), interval)
     period = 2 * math.pi / interval
     goal = beta - period * (beta / period).round() if alias else beta
-    return {"distance": float((found - goal).abs().max())}
+    return {"distance": float((advection - goal).abs().max())}
 
 
 @PROOFS.claim(

@@ -74,14 +74,19 @@ def covariances(config: Config, seed: int) -> LabelledArrays:
     for the class's own kernel, and another for the control."""
     x, z = stream(seed, "pairs").rng().normal(size=(2, PAIRS, 5))
     z = 0.3 * x + np.sqrt(1 - 0.3**2) * z  # neither alike nor unrelated
-    given = np.broadcast_to(np.concatenate([x, z]), (config.functions, 2 * PAIRS, 5))
+    inputs = np.broadcast_to(np.concatenate([x, z]), (config.functions, 2 * PAIRS, 5))
     first, second = torch.from_numpy(x)[:, None], torch.from_numpy(z)[:, None]
     rows = []
     for name, kernel in KERNELS.items():
-        labels = sample_functions(stream(seed, "covariance", name), len(given), name, 5)(given)
+        labels = sample_functions(stream(seed, "covariance", name), len(inputs), name, 5)(inputs)
         product = (labels[:, :PAIRS] * labels[:, PAIRS:]).mean(0)
         size = (kernel(first, first) * kernel(second, second)).sqrt()[:, 0, 0].numpy()
-        rows.append([np.mean((product - one(first, second)[:, 0, 0].numpy()) / size) for one in (kernel, OTHERS[name])])
+        rows.append(
+            [
+                np.mean((product - candidate(first, second)[:, 0, 0].numpy()) / size)
+                for candidate in (kernel, OTHERS[name])
+            ]
+        )
     return {"difference": labelled(rows, function=list(KERNELS), kernel=("own", "other"))}
 
 

@@ -82,7 +82,7 @@ CLASSES: tuple[FunctionClass, ...] = ("linear", "sparse", "quadratic", "relu", "
 @PROOFS.measurement(seeds=lambda config: config.draws)
 def label_moments(config: Config, seed: int) -> LabelledArrays:
     """Mean of f(x)^2 over prompts at d = 20."""
-    found = []
+    squares = []
     for name in CLASSES:
         prompts = function_prompts(
             stream(seed, "moments", name),
@@ -92,8 +92,8 @@ def label_moments(config: Config, seed: int) -> LabelledArrays:
             context_length=0,
             query_length=4,
         )
-        found.append(float(prompts.y_query.square().mean()))
-    return {"square": labelled(found, function=CLASSES)}
+        squares.append(float(prompts.y_query.square().mean()))
+    return {"square": labelled(squares, function=CLASSES)}
 
 
 @PROOFS.claim(
@@ -354,7 +354,7 @@ def exact_shifts(config: Config, seed: int) -> LabelledArrays:
         # Orthogonalising, the pseudo-inverse and two products; its error grows with the condition number.
         operations = 10 * DIMENSION * 5 * values[:, 0] / values[:, -1]
         size = prompts.y_context.norm(dim=-1) / values[:, -1] * prompts.x_query.norm(dim=-1).amax(-1)
-        bound = torch.tensor([rounding_bound(float(one)) for one in operations]) * size
+        bound = torch.tensor([rounding_bound(float(count)) for count in operations]) * size
         goals = {"zero": torch.zeros_like(answers), "label": prompts.y_query}
         rows.append([float(((answers - goal).abs().amax(-1) / bound).max()) for goal in goals.values()])
     return {"excess": labelled(rows, shift=SHIFTS, goal=("zero", "label"))}

@@ -135,9 +135,9 @@ def few_examples_suffice(results: Results, few: str = BAYES, many: str = SQUARES
     errors = results[sparse_errors]["error"]
     parts = []
     for k in (6, 8):
-        own, other = (errors.sel(rule=rule, examples=k, drop=True) for rule in (few, many))
-        parts.append(Evidence.over_seeds(own, "<", 0.1, f"a round number, k = {k}"))
-        parts.append(Evidence.over_seeds(other, ">", 0.25, f"a round number below 1 - k/d, k = {k}"))
+        small, large = (errors.sel(rule=rule, examples=k, drop=True) for rule in (few, many))
+        parts.append(Evidence.over_seeds(small, "<", 0.1, f"a round number, k = {k}"))
+        parts.append(Evidence.over_seeds(large, ">", 0.25, f"a round number below 1 - k/d, k = {k}"))
     return Evidence.all(*parts)
 
 

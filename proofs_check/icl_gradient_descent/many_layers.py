@@ -204,10 +204,10 @@ def growth_by_the_map(config: Config, *, start: float = 2.0, end: float = 2.0) -
     ],
 )
 def eigenvalues_grow_beyond_two(results: Results, case: str = "claimed") -> Evidence:
-    found = results[growth_by_the_map].sel(case=case)
+    measured = results[growth_by_the_map].sel(case=case)
     return Evidence.all(
-        Evidence.exact(float(found["least beyond"]), ">", 1.0, "1 is neither larger nor smaller (units of 1/gamma)"),
-        Evidence.exact(float(found["most before"]), "<", 1.0, "1 is neither larger nor smaller (units of 1/gamma)"),
+        Evidence.exact(float(measured["least beyond"]), ">", 1.0, "1 is neither larger nor smaller (units of 1/gamma)"),
+        Evidence.exact(float(measured["most before"]), "<", 1.0, "1 is neither larger nor smaller (units of 1/gamma)"),
     )
 
 
@@ -251,9 +251,9 @@ def two_causal_steps(config: Config, *, mask: str = "causal", normal_inputs: boo
         for step in (0.1, 0.3):
             network = gradient_descent_network(dimension, 2, step=step)
             labels = x.mT  # one prompt a unit vector w: its labels are a coordinate of the inputs
-            asked = torch.eye(dimension, dtype=x.dtype).expand(len(x) * dimension, -1, -1)
+            queries = torch.eye(dimension, dtype=x.dtype).expand(len(x) * dimension, -1, -1)
             examples = x[:, None].expand(-1, dimension, -1, -1).flatten(0, 1)
-            answers = network_predictor(network, MASKS[mask])(examples, labels.flatten(0, 1), asked)
+            answers = network_predictor(network, MASKS[mask])(examples, labels.flatten(0, 1), queries)
             left = torch.eye(dimension, dtype=x.dtype) - answers.unflatten(0, (len(x), dimension))
             error = float(probability @ left.square().sum((1, 2)))
             claimed = causal_two_step_error(step, context, dimension, moments)

@@ -435,8 +435,8 @@ def excess_of_any_layer(
             y = torch.einsum("bnd,wd->bwn", x, weights) + spread
             layer = random_layer(dimension, f"any {context} {dimension} {noise} {true_kurtosis}")
             score, value = layer["key"] @ layer["query"].mT, (layer["value"] @ layer["output"]).mT
-            given = answering_weights(layer, x, y)
-            square = (given - weights).square().sum(-1)
+            answer_weights = answering_weights(layer, x, y)
+            square = (answer_weights - weights).square().sum(-1)
             error = variance * float(torch.einsum("b,w,bw->", probability, share, square))
             reads, writes = score[:, :-1], value[-1]
             law = {"input_variance": variance, "kurtosis": true_kurtosis if kurtosis is None else kurtosis}

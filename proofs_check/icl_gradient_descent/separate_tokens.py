@@ -112,15 +112,15 @@ def copies_and_answers(
     for dimension, context in ((1, 3), (2, 6), (4, 5)):
         data = noisy_prompts(config, "T8", dimension, context)
         length, content = 2 * context + 1, dimension + 1
-        tokens, seen = alternating(data), MASKS[mask](length)
+        tokens, allowed = alternating(data), MASKS[mask](length)
         step_size = 1 / float(gram_eigenvalues(data.x_context).max())
         layers = [copying_layer(content, length, copied_from), learning_layer(dimension, length, step_size, read_from)]
-        after = apply(loaded(content + length, layers[:1]), tokens, seen)
+        after = apply(loaded(content + length, layers[:1]), tokens, allowed)
         inner = slice(0, -1) if read_from == RIGHT else slice(1, None)
         error = greatest(after[:, inner] - copied(tokens, content, read_from))
         bound = rounding_bound(4 * (content + 2 * length), max(greatest(tokens), 1.0))
         pairs.append((error, bound))
-        answer = apply(loaded(content + length, layers), tokens, seen)[:, -1, dimension]
+        answer = apply(loaded(content + length, layers), tokens, allowed)[:, -1, dimension]
         weights = gradient_descent_path(data.x_context, data.y_context, step=step_size, steps=1)[1]
         expected = predict(weights, data.x_query)[:, 0]
         chain = query_bound(data.x_context, data.y_context, data.x_query, 2)
@@ -142,8 +142,8 @@ def copies_and_answers(
     ],
 )
 def copy_then_learn(results: Results, case: str = "right") -> Evidence:
-    found = results[copies_and_answers].sel(case=case)
-    return Evidence.within(found["deviation"].values, found["bound"].values, CHAINS)
+    measured = results[copies_and_answers].sel(case=case)
+    return Evidence.within(measured["deviation"].values, measured["bound"].values, CHAINS)
 
 
 @PROOFS.claim(
@@ -157,8 +157,8 @@ def copy_then_learn(results: Results, case: str = "right") -> Evidence:
     controls=[control("copying from the right, as in the proposition", case="right_causal")],
 )
 def copy_then_learn_causally(results: Results, case: str = "left_causal") -> Evidence:
-    found = results[copies_and_answers].sel(case=case)
-    return Evidence.within(found["deviation"].values, found["bound"].values, CHAINS)
+    measured = results[copies_and_answers].sel(case=case)
+    return Evidence.within(measured["deviation"].values, measured["bound"].values, CHAINS)
 
 
 @PROOFS.cases(full={}, causal={"mask": "causal"})
@@ -194,8 +194,8 @@ def softmax_copies_in_the_limit(
     results: Results, scales: Sequence[float] = (8.0, 11.0, 14.0, 17.0), case: str = "full"
 ) -> Evidence:
     copies = results[softmax_copies].sel(case=case, scale=list(scales))
-    others = float(copies["tokens"]) - 1
-    share = others / (np.exp(copies["scale"]) + others)
+    other_tokens = float(copies["tokens"]) - 1
+    share = other_tokens / (np.exp(copies["scale"]) + other_tokens)
     over = copies["error"] / (2 * copies["largest value"] * share)
     slopes = np.diff(np.log(copies["error"])) / np.diff(copies["scale"])
     return Evidence.all(
@@ -203,7 +203,7 @@ def softmax_copies_in_the_limit(
         Evidence.exact(
             float(np.abs(slopes + 1).max()),
             "<=",
-            others * math.exp(-8.0),
+            other_tokens * math.exp(-8.0),
             "the exact slope of log share at the smallest scale is -1 up to (n-1) exp(-beta)",
         ),
     )

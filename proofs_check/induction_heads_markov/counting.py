@@ -269,8 +269,8 @@ def entropy_gaps(config: NoConfig, *, marginal: str = "stationary") -> LabelledA
     differences = []
     for states in sizes:
         table = dirichlet_chains(stream(0, "table", states), 100, states=states, length=2).table
-        whole = stationary_entropy(table) if marginal == "stationary" else entropy(table.mean(1))
-        differences.append(float((whole - entropy_rate(table) - adjacent_information(table)).abs().max()))
+        marginal_entropy = stationary_entropy(table) if marginal == "stationary" else entropy(table.mean(1))
+        differences.append(float((marginal_entropy - entropy_rate(table) - adjacent_information(table)).abs().max()))
     return {"difference": labelled(differences, states=sizes)}
 
 
@@ -296,8 +296,8 @@ READ = (256, 512, 1024)
 @PROOFS.cases(enumerated={})
 def binary_rates(config: NoConfig) -> LabelledArrays:
     """t times the excess loss of the smoothed bigram predictor after t tokens of a binary chain, summed over all sequences."""
-    found = [[read * binary_excess(p, q, read) for read in READ] for p, q in CHAINS.values()]
-    return {"rate": labelled(found, chain=list(CHAINS), read=READ)}
+    rates = [[read * binary_excess(p, q, read) for read in READ] for p, q in CHAINS.values()]
+    return {"rate": labelled(rates, chain=list(CHAINS), read=READ)}
 
 
 @PROOFS.measurement(seeds=lambda config: 32)
@@ -319,8 +319,8 @@ def long_contexts(config: NoConfig, seed: int) -> LabelledArrays:
     smooth = row / row.sum(-1, keepdim=True)
     truth = true_law(sampled.table, sampled.tokens, 1)[:, times]
     excess = kullback_leibler(truth.log(), smooth.log()).mean(0)
-    seen = torch.nn.functional.one_hot(sampled.tokens, states).cumsum(1)[:, times].double() + 1
-    unigram = -(truth * (seen / seen.sum(-1, keepdim=True)).log()).sum(-1)
+    unigram_counts = torch.nn.functional.one_hot(sampled.tokens, states).cumsum(1)[:, times].double() + 1
+    unigram = -(truth * (unigram_counts / unigram_counts.sum(-1, keepdim=True)).log()).sum(-1)
     gap = adjacent_information(matrix)
     levels = {"H(mu)": stationary_entropy(matrix), "entropy rate": entropy_rate(matrix)}
     return {

@@ -357,9 +357,9 @@ def basin_has_an_edge(results: Results, scale: float = 1.0) -> Evidence:
     return parted_at_the_edge(results[basin], scale)
 
 
-def parted_at_the_edge(found: xr.Dataset, scale: float) -> Evidence:
+def parted_at_the_edge(basins: xr.Dataset, scale: float) -> Evidence:
     """Starts below ``scale`` times the edge end at the unigram, the others at the entropy rate."""
-    measured = found.sel(case="flow")
+    measured = basins.sel(case="flow")
     predicted = measured["trap"].where(measured["factor"] < scale, measured["rate"])
     difference = abs(measured["loss"] - predicted).max()
     return Evidence.exact(float(difference), "<=", ARRIVED, "tolerance of the integration to t = 20000")
@@ -468,14 +468,16 @@ def nowhere_else_to_stop(results: Results, case: str = "tied") -> Evidence:
     return Evidence.all(
         *(
             Evidence.all(
-                Evidence.exact(float(one["pull"].min()), ">", 0, "L_s (sign of s - s*) at |s - s*| from 0.25 to 12"),
+                Evidence.exact(
+                    float(critical["pull"].min()), ">", 0, "L_s (sign of s - s*) at |s - s*| from 0.25 to 12"
+                ),
                 # Gradients below 1e-12: a product of three factors, so that one is below 1e-4.
                 Evidence.exact(
-                    float(one["distance"].max()), "<=", 1e-3, "a root of three factors at a gradient of 1e-12"
+                    float(critical["distance"].max()), "<=", 1e-3, "a root of three factors at a gradient of 1e-12"
                 ),
-                Evidence.exact(float(one["found"].min()), ">=", SEARCHES / 2, "half of the searches must arrive"),
+                Evidence.exact(float(critical["found"].min()), ">=", SEARCHES / 2, "half of the searches must arrive"),
             )
-            for one in (results[critical_points].sel(case=name) for name in cases)
+            for critical in (results[critical_points].sel(case=name) for name in cases)
         )
     )
 

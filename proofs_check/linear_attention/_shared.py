@@ -44,10 +44,10 @@ def largest(difference: Tensor) -> float:
     return float(difference.abs().max())
 
 
-def compared(mixer: Mixer, given: dict[str, Tensor], mask: Tensor, other: Tensor) -> dict[str, float]:
+def compared(mixer: Mixer, token_streams: dict[str, Tensor], mask: Tensor, other: Tensor) -> dict[str, float]:
     """Largest difference of ``other`` from the parallel form, and the bound of two forms."""
-    difference = largest(mixer.run("parallel", given, mask) - other)
-    return {"difference": difference, "rounding": mixer.rounding(given, mask)}
+    difference = largest(mixer.run("parallel", token_streams, mask) - other)
+    return {"difference": difference, "rounding": mixer.rounding(token_streams, mask)}
 
 
 def within_rounding(measured: xr.Dataset) -> Evidence:

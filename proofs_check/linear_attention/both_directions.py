@@ -57,24 +57,24 @@ FORMS = ("two recurrences", "chunks of 1", "chunks of 8")
 
 def lion_streams(config: Config, kind: str) -> dict[str, Tensor]:
     """Streams with decays 1 (LIT), 0.7 (D) or of each token (S)."""
-    given = streams(config, "decay")
+    token_streams = streams(config, "decay")
     fixed = {"LIT": 1.0, "D": 0.7}
-    return given | ({"decay": torch.full_like(given["decay"], fixed[kind])} if kind in fixed else {})
+    return token_streams | ({"decay": torch.full_like(token_streams["decay"], fixed[kind])} if kind in fixed else {})
 
 
-def twice_the_diagonal(mixer: BidirectionalLinearAttention, given: dict[str, Tensor]) -> Tensor:
+def twice_the_diagonal(mixer: BidirectionalLinearAttention, token_streams: dict[str, Tensor]) -> Tensor:
     """Two recurrences that meet without giving up half of the diagonal."""
-    query, key = mixer.features.map(given["query"]), mixer.features.map(given["key"])
-    weights = query @ key.transpose(-1, -2) * two_sided_decay(given["decay"].squeeze(-1))
+    query, key = mixer.features.map(token_streams["query"]), mixer.features.map(token_streams["key"])
+    weights = query @ key.transpose(-1, -2) * two_sided_decay(token_streams["decay"].squeeze(-1))
     weights = weights + torch.diag_embed(weights.diagonal(dim1=-2, dim2=-1))
-    return weights @ given["value"] / weights.sum(-1, keepdim=True)
+    return weights @ token_streams["value"] / weights.sum(-1, keepdim=True)
 
 
-def mean_of_two_passes(given: dict[str, Tensor]) -> Tensor:
+def mean_of_two_passes(token_streams: dict[str, Tensor]) -> Tensor:
     """The mean of a causal pass from each end, each divided by its own sum."""
-    forward, seen = DecayedLinearAttention(), masks.causal(given["query"].shape[-2])
-    turned = {name: value.flip(-2) for name, value in given.items()}
-    return (forward.run("recurrent", given, seen) + forward.run("recurrent", turned, seen).flip(-2)) / 2
+    forward, mask = DecayedLinearAttention(), masks.causal(token_streams["query"].shape[-2])
+    turned = {name: value.flip(-2) for name, value in token_streams.items()}
+    return (forward.run("recurrent", token_streams, mask) + forward.run("recurrent", turned, mask).flip(-2)) / 2
 
 
 # %%
@@ -92,23 +92,28 @@ def forms_of_lion(config: Config, *, source: bool = True, broken: str = "") -> L
     mixer, full = BidirectionalLinearAttention(source=source), masks.full(config.length)
     differences, bounds = [], []
     for kind in KINDS:
-        given = lion_streams(config, kind)
-        reference = mixer.run("parallel", given, full)
-        found = [mixer.run("recurrent", given, full), *(mixer.run("chunked", given, full, chunk) for chunk in (1, 8))]
+        token_streams = lion_streams(config, kind)
+        reference = mixer.run("parallel", token_streams, full)
+        outputs = [
+            mixer.run("recurrent", token_streams, full),
+            *(mixer.run("chunked", token_streams, full, chunk) for chunk in (1, 8)),
+        ]
         if broken == "diagonal":
-            found[0] = twice_the_diagonal(mixer, given)
+            outputs[0] = twice_the_diagonal(mixer, token_streams)
         elif broken == "two passes":
-            found[0] = mean_of_two_passes(given)
+            outputs[0] = mean_of_two_passes(token_streams)
         elif broken == "one direction":
-            found[0] = mixer.run("parallel", given, masks.causal(config.length))
+            outputs[0] = mixer.run("parallel", token_streams, masks.causal(config.length))
         elif broken == "other convention":
-            found[0] = BidirectionalLinearAttention(source=not source).run("recurrent", given, full)
+            outputs[0] = BidirectionalLinearAttention(source=not source).run("recurrent", token_streams, full)
         elif broken == "epsilon":
-            scores = mixer.features.map(given["query"]) @ mixer.features.map(given["key"]).transpose(-1, -2)
-            total = (scores * two_sided_decay(given["decay"].squeeze(-1))).sum(-1, keepdim=True)
+            scores = mixer.features.map(token_streams["query"]) @ mixer.features.map(token_streams["key"]).transpose(
+                -1, -2
+            )
+            total = (scores * two_sided_decay(token_streams["decay"].squeeze(-1))).sum(-1, keepdim=True)
             reference = reference * total / (total + 1e-6)
-        differences.append([largest(one - reference) for one in found])
-        bounds.append(mixer.rounding(given, full))
+        differences.append([largest(output - reference) for output in outputs])
+        bounds.append(mixer.rounding(token_streams, full))
     return {"difference": labelled(differences, kind=KINDS, form=FORMS), "rounding": labelled(bounds, kind=KINDS)}
 
 
@@ -174,14 +179,16 @@ def common_factor(config: Config, *, inside: str = "times each score") -> Labell
     mixer, full = BidirectionalLinearAttention(), masks.full(config.length)
     differences, bounds = [], []
     for kind in KINDS:
-        given = lion_streams(config, kind)
-        weights = mixer.features.map(given["query"]) @ mixer.features.map(given["key"]).transpose(-1, -2)
-        weights = weights * two_sided_decay(given["decay"].squeeze(-1))
-        scale = given["key"].shape[-1] ** -0.5
+        token_streams = lion_streams(config, kind)
+        weights = mixer.features.map(token_streams["query"]) @ mixer.features.map(token_streams["key"]).transpose(
+            -1, -2
+        )
+        weights = weights * two_sided_decay(token_streams["decay"].squeeze(-1))
+        scale = token_streams["key"].shape[-1] ** -0.5
         weights = weights * scale if inside == "times each score" else weights + scale
-        output = weights @ given["value"] / weights.sum(-1, keepdim=True)
-        differences.append(largest(output - mixer.run("parallel", given, full)))
-        bounds.append(mixer.rounding(given, full))
+        output = weights @ token_streams["value"] / weights.sum(-1, keepdim=True)
+        differences.append(largest(output - mixer.run("parallel", token_streams, full)))
+        bounds.append(mixer.rounding(token_streams, full))
     return {"difference": labelled(differences, kind=KINDS), "rounding": labelled(bounds, kind=KINDS)}
 
 
@@ -214,14 +221,14 @@ def epsilon_in_one_format_is_seen(results: Results, case: str = "epsilon") -> Ev
 def spectrum_of_the_mask(config: Config, *, of_inverse: float = 0.0) -> LabelledArrays:
     """Distances of M M^-1 from I, of det M from its law (relative), and how far eigenvalues leave their interval."""
     decays, lengths = (0.3, 0.7, 0.95), (2, 12, 40)
-    found = np.zeros((3, len(decays), len(lengths)))
+    distances = np.zeros((3, len(decays), len(lengths)))
     for row, decay in enumerate(decays):
         for column, length in enumerate(lengths):
             matrix, other = decay_matrix(length, decay), of_inverse or decay
             low, high = spectrum_of_decay_matrix(other)
             eigenvalues = np.linalg.eigvalsh(matrix)
             determinant = determinant_of_decay_matrix(length, other)
-            found[:, row, column] = (
+            distances[:, row, column] = (
                 np.abs(matrix @ inverse_of_decay_matrix(length, other) - np.eye(length)).max(),
                 abs(np.linalg.det(matrix) / determinant - 1),
                 max((low - eigenvalues.min()) / low, (eigenvalues.max() - high) / high),
@@ -231,7 +238,7 @@ def spectrum_of_the_mask(config: Config, *, of_inverse: float = 0.0) -> Labelled
     rounding = np.vectorize(rounding_bound)(operations * conditions)
     axes = {"decay": decays, "length": lengths}
     return {
-        "difference": labelled(found, of=("inverse", "determinant", "eigenvalues"), **axes),
+        "difference": labelled(distances, of=("inverse", "determinant", "eigenvalues"), **axes),
         "rounding": labelled(rounding, **axes),
     }
 

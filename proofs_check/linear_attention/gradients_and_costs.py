@@ -61,7 +61,7 @@ INPUTS = ("query", "key", "value")
 
 def gradients(function: Callable[..., Tensor], inputs: list[Tensor], output: Tensor) -> list[Tensor]:
     """Gradients with respect to the inputs where that of the result is ``output``."""
-    inputs = [one.detach().requires_grad_() for one in inputs]
+    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
     return list(torch.autograd.grad(function(*inputs), inputs, output))
 
 
@@ -82,7 +82,7 @@ def normalised(sums: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def absolute_gradients(inputs: list[Tensor], output: Tensor) -> list[Tensor]:
     """The three gradients of the sums with every term replaced by its absolute value."""
-    return gradients(masked_sums, [one.abs() for one in inputs], output.abs())
+    return gradients(masked_sums, [tensor.abs() for tensor in inputs], output.abs())
 
 
 # %%
@@ -92,18 +92,20 @@ def gradients_of_sums(config: Config, *, reversed_sums: bool = True) -> Labelled
 
     Without ``reversed_sums`` the gradients of keys and values sum over earlier tokens, as the states do.
     """
-    given = streams(config, spread=2.0)
-    inputs = [given[name] for name in INPUTS]
-    output = torch.from_numpy(stream(0, "output").rng().standard_normal(tuple(given["value"].shape)))
-    expected, found = gradients(masked_sums, inputs, output), gradients(recurrences, inputs, output)
+    token_streams = streams(config, spread=2.0)
+    inputs = [token_streams[name] for name in INPUTS]
+    output = torch.from_numpy(stream(0, "output").rng().standard_normal(tuple(token_streams["value"].shape)))
+    expected, recurrent_gradients = gradients(masked_sums, inputs, output), gradients(recurrences, inputs, output)
     if not reversed_sums:
         query, key, value = inputs
-        found[1:] = [recurrences(value, output, query), recurrences(key, query, output)]
+        recurrent_gradients[1:] = [recurrences(value, output, query), recurrences(key, query, output)]
     scale = absolute_gradients(inputs, output)
-    operations = config.length + max(one.shape[-1] for one in inputs)
+    operations = config.length + max(tensor.shape[-1] for tensor in inputs)
     return {
-        "difference": labelled([largest(a - b) for a, b in zip(expected, found, strict=True)], input=INPUTS),
-        "rounding": labelled([2 * rounding_bound(operations, largest(one)) for one in scale], input=INPUTS),
+        "difference": labelled(
+            [largest(a - b) for a, b in zip(expected, recurrent_gradients, strict=True)], input=INPUTS
+        ),
+        "rounding": labelled([2 * rounding_bound(operations, largest(gradient)) for gradient in scale], input=INPUTS),
     }
 
 
@@ -124,11 +126,11 @@ def gradients_are_two_recurrences(results: Results, case: str = "claimed") -> Ev
 @PROOFS.cases(claimed={}, unnormalised={"with_normaliser": False})
 def gradients_of_means(config: Config, *, with_normaliser: bool = True) -> LabelledArrays:
     """The same for the normalised layer; without the normaliser the gradient of the output goes into the sums as it is."""
-    given = streams(config)
-    inputs = [FEATURE_MAPS["elu"].map(given[name]) for name in INPUTS[:2]] + [given["value"]]
-    output = torch.from_numpy(stream(0, "output").rng().standard_normal(tuple(given["value"].shape)))
+    token_streams = streams(config)
+    inputs = [FEATURE_MAPS["elu"].map(token_streams[name]) for name in INPUTS[:2]] + [token_streams["value"]]
+    output = torch.from_numpy(stream(0, "output").rng().standard_normal(tuple(token_streams["value"].shape)))
     expected = gradients(normalised(masked_sums), inputs, output)
-    found = gradients(normalised(recurrences) if with_normaliser else recurrences, inputs, output)
+    recurrent_gradients = gradients(normalised(recurrences) if with_normaliser else recurrences, inputs, output)
     sums = masked_sums(inputs[0], inputs[1], augmented(inputs[2]))
     total = sums[..., -1:]
     # The gradient of the augmented sums, [G / total, -(G . sums) / total^2], in absolute values, each rounded by itself.
@@ -136,8 +138,10 @@ def gradients_of_means(config: Config, *, with_normaliser: bool = True) -> Label
     scale = absolute_gradients([*inputs[:2], augmented(inputs[2])], passed)
     operations = 3 * (config.length + inputs[0].shape[-1]) + inputs[2].shape[-1] + 4
     return {
-        "difference": labelled([largest(a - b) for a, b in zip(expected, found, strict=True)], input=INPUTS),
-        "rounding": labelled([2 * rounding_bound(operations, largest(one)) for one in scale], input=INPUTS),
+        "difference": labelled(
+            [largest(a - b) for a, b in zip(expected, recurrent_gradients, strict=True)], input=INPUTS
+        ),
+        "rounding": labelled([2 * rounding_bound(operations, largest(gradient)) for gradient in scale], input=INPUTS),
     }
 
 
@@ -156,12 +160,12 @@ def normaliser_is_one_more_column(results: Results, case: str = "claimed") -> Ev
 def _counted(length: int, key: int, value: int, normalise: bool, token_by_token: bool) -> tuple[int, int]:
     """Multiply-adds of linear and of softmax attention at these sizes."""
     sizes = {"query": key, "key": key, "value": value}
-    given = {name: torch.ones(1, 1, 1, length, size, dtype=torch.float64) for name, size in sizes.items()}
-    seen, linear, softmax = masks.causal(length), LinearAttention("elu", normalise), SoftmaxAttention()
+    token_streams = {name: torch.ones(1, 1, 1, length, size, dtype=torch.float64) for name, size in sizes.items()}
+    mask, linear, softmax = masks.causal(length), LinearAttention("elu", normalise), SoftmaxAttention()
     form = "recurrent" if token_by_token else "parallel"
     return (
-        multiply_adds(lambda: linear.run("chunked", given, seen, 1)),
-        multiply_adds(lambda: softmax.run(form, given, seen)),
+        multiply_adds(lambda: linear.run("chunked", token_streams, mask, 1)),
+        multiply_adds(lambda: softmax.run(form, token_streams, mask)),
     )
 
 
@@ -175,11 +179,11 @@ def counted_products(config: Config, *, normalise: bool = True, see: str = "caus
 
     ``full`` runs the masked product of softmax attention, which computes what it then hides.
     """
-    found = [_counted(*shape, normalise, see == "causal") for shape in SHAPES]
+    counts = [_counted(*shape, normalise, see == "causal") for shape in SHAPES]
     laws = [(recurrent_multiply_adds(*shape), softmax_multiply_adds(*shape)) for shape in SHAPES]
     names = [f"N = {length}, D = {key}, M = {value}" for length, key, value in SHAPES]
     axes = {"shape": names, "mixer": ("linear", "softmax")}
-    return {"found": labelled(found, **axes), "law": labelled(laws, **axes)}
+    return {"found": labelled(counts, **axes), "law": labelled(laws, **axes)}
 
 
 @PROOFS.claim(
@@ -215,21 +219,23 @@ TRAINED = ("two recurrences", "chunked form, differentiated", "recurrence, diffe
 @PROOFS.cases(claimed={})
 def kept_for_gradients(config: Config) -> LabelledArrays:
     """Numbers kept for the gradients of one head of D = M = 16, by form and length, as the hooks of torch find them."""
-    size, found = 16, []
+    size, saved = 16, []
     plain = LinearAttention("identity", normalised=False)
     for length in LENGTHS:
         shape = (1, 1, 1, length, size)
-        given = {name: torch.ones(shape, dtype=torch.float64, requires_grad=True) for name in INPUTS}
-        seen = masks.causal(length)
+        token_streams = {name: torch.ones(shape, dtype=torch.float64, requires_grad=True) for name in INPUTS}
+        mask = masks.causal(length)
         ways: tuple[Callable[[], Tensor], ...] = (
-            lambda given=given: causal_sums(given["query"], given["key"], given["value"]),  # type: ignore[misc]
-            lambda given=given, seen=seen: plain.chunked(given, seen, 32),  # type: ignore[misc]
-            lambda given=given, seen=seen: plain.recurrent(given, seen),  # type: ignore[misc]
-            lambda given=given, seen=seen: plain.parallel(given, seen),  # type: ignore[misc]
+            lambda token_streams=token_streams: causal_sums(  # type: ignore[misc]
+                token_streams["query"], token_streams["key"], token_streams["value"]
+            ),
+            lambda token_streams=token_streams, mask=mask: plain.chunked(token_streams, mask, 32),  # type: ignore[misc]
+            lambda token_streams=token_streams, mask=mask: plain.recurrent(token_streams, mask),  # type: ignore[misc]
+            lambda token_streams=token_streams, mask=mask: plain.parallel(token_streams, mask),  # type: ignore[misc]
         )
-        found.append([saved_numbers(way) for way in ways])
+        saved.append([saved_numbers(way) for way in ways])
     laws = [kept_by_recomputation(length, size, size) for length in LENGTHS]
-    return {"kept": labelled(found, length=LENGTHS, form=TRAINED), "law": labelled(laws, length=LENGTHS)}
+    return {"kept": labelled(saved, length=LENGTHS, form=TRAINED), "law": labelled(laws, length=LENGTHS)}
 
 
 @PROOFS.claim(

@@ -63,10 +63,10 @@ def pattern(name: str, length: int) -> Tensor:
     return mask(name, **sizes[name])
 
 
-def runs(mixer: Mixer, given: dict[str, Tensor], seen: Tensor) -> list[Tensor]:
+def runs(mixer: Mixer, token_streams: dict[str, Tensor], allowed: Tensor) -> list[Tensor]:
     """The recurrence, and the chunked form in each size of chunk."""
-    chunked = [mixer.run("chunked", given, seen, chunk) for chunk in CHUNKS]
-    return [mixer.run("recurrent", given, seen), *chunked]
+    chunked = [mixer.run("chunked", token_streams, allowed, chunk) for chunk in CHUNKS]
+    return [mixer.run("recurrent", token_streams, allowed), *chunked]
 
 
 FORMS = ("recurrence", *(f"chunks of {chunk}" for chunk in CHUNKS))
@@ -87,20 +87,22 @@ def forms_of_linear_attention(
     ``softmax`` puts softmax weights in the masked form; the normaliser may sum over all tokens, or be larger by LT's
     epsilon, in the masked form alone.
     """
-    given, seen = streams(config, spread=2.0), pattern("causal", config.length)
+    token_streams, allowed = streams(config, spread=2.0), pattern("causal", config.length)
     names = [name for name, features in FEATURE_MAPS.items() if features.never_negative]
     differences, bounds = [], []
     for name in names:
         linear = LinearAttention(name)
-        reference = (SoftmaxAttention() if mixer == "softmax" else linear).run("parallel", given, seen)
-        weights = linear.features.map(given["query"]) @ linear.features.map(given["key"]).transpose(-1, -2)
+        reference = (SoftmaxAttention() if mixer == "softmax" else linear).run("parallel", token_streams, allowed)
+        weights = linear.features.map(token_streams["query"]) @ linear.features.map(token_streams["key"]).transpose(
+            -1, -2
+        )
         total = weights.tril().sum(-1, keepdim=True)
         if normaliser == "all tokens":
             reference = reference * total / weights.sum(-1, keepdim=True)
         elif normaliser != "seen tokens":
             reference = reference * total / (total + 1e-6)
-        differences.append([largest(found - reference) for found in runs(linear, given, seen)])
-        bounds.append(linear.rounding(given, seen))
+        differences.append([largest(output - reference) for output in runs(linear, token_streams, allowed)])
+        bounds.append(linear.rounding(token_streams, allowed))
     return {
         "difference": labelled(differences, features=names, form=FORMS),
         "rounding": labelled(bounds, features=names),
@@ -133,18 +135,18 @@ def forms_under_other_patterns(config: Config, *, read_as: str = "", gated: bool
     A gate g of each block is a decay at its first token and 1 at the others. ``read_as`` runs the recurrence under another
     mask; without ``gated`` the recurrence forgets the gates.
     """
-    given = streams(config, "decay")
+    token_streams = streams(config, "decay")
     block = torch.arange(config.length) % (config.length // 3) == 0
-    given["decay"] = torch.where(block[:, None], given["decay"], 1.0)
+    token_streams["decay"] = torch.where(block[:, None], token_streams["decay"], 1.0)
     linear, patterns = DecayedLinearAttention(), ("prefix_lm", "block_causal")
     differences, bounds = [], []
     for name in patterns:
-        seen = pattern(name, config.length)
-        reference = linear.run("parallel", given, seen)
-        own = given if gated else given | {"decay": torch.ones_like(given["decay"])}
-        found = runs(linear, own, pattern(read_as or name, config.length))
-        differences.append([largest(one - reference) for one in found])
-        bounds.append(linear.rounding(given, seen))
+        allowed = pattern(name, config.length)
+        reference = linear.run("parallel", token_streams, allowed)
+        tested_streams = token_streams if gated else token_streams | {"decay": torch.ones_like(token_streams["decay"])}
+        outputs = runs(linear, tested_streams, pattern(read_as or name, config.length))
+        differences.append([largest(output - reference) for output in outputs])
+        bounds.append(linear.rounding(token_streams, allowed))
     return {
         "difference": labelled(differences, pattern=patterns, form=FORMS),
         "rounding": labelled(bounds, pattern=patterns),
@@ -173,14 +175,14 @@ def blocks_are_written_before_they_are_read(results: Results, case: str = "claim
 @PROOFS.cases(claimed={}, identity={"features": "identity"})
 def convex_hull(config: Config, *, features: str = "elu") -> LabelledArrays:
     """How far normalised outputs leave the running minimum and maximum of the values."""
-    given = streams(config, spread=2.0)
+    token_streams = streams(config, spread=2.0)
     linear = LinearAttention("elu")
     linear.features = FEATURE_MAPS[features]
-    outputs = linear.parallel(given, pattern("causal", config.length))
-    low, high = given["value"].cummin(-2).values, given["value"].cummax(-2).values
+    outputs = linear.parallel(token_streams, pattern("causal", config.length))
+    low, high = token_streams["value"].cummin(-2).values, token_streams["value"].cummax(-2).values
     return {
         "violation": float(torch.maximum(low - outputs, outputs - high).max()),
-        "rounding": rounding_bound(2 * config.length + 20, largest(given["value"])),
+        "rounding": rounding_bound(2 * config.length + 20, largest(token_streams["value"])),
     }
 
 
@@ -203,8 +205,8 @@ def outputs_are_means_of_values(results: Results, case: str = "claimed") -> Evid
 @PROOFS.cases(claimed={}, diagonal={"cross_terms": False})
 def polynomial_weights(config: Config, *, cross_terms: bool = True) -> LabelledArrays:
     """Largest difference of (q . k)^2 from the product of features, vec(x x^T) or, without cross terms, x * x."""
-    given = streams(config)
-    query, key = given["query"], given["key"]
+    token_streams = streams(config)
+    query, key = token_streams["query"], token_streams["key"]
     expand = FEATURE_MAPS["quadratic"].map if cross_terms else torch.square
     difference = (query @ key.transpose(-1, -2)).square() - expand(query) @ expand(key).transpose(-1, -2)
     scale = largest(query.abs() @ key.abs().transpose(-1, -2)) ** 2
@@ -244,26 +246,26 @@ def forms_of_the_delta_rule(config: Config, *, diagonal: int = -1, carried: bool
     With ``diagonal`` 0 the system holds a token's own product as well; without ``carried`` chunks write their values as
     they come, as if the memory knew nothing of them.
     """
-    given, rule = streams(config, "rate", spread=0.35), DeltaRule()
-    seen = pattern("causal", config.length)
-    key, rate = given["key"], given["rate"]
+    token_streams, rule = streams(config, "rate", spread=0.35), DeltaRule()
+    allowed = pattern("causal", config.length)
+    key, rate = token_streams["key"], token_streams["rate"]
     system = (rate * (key @ key.transpose(-1, -2))).tril(diagonal)
     system = system + torch.eye(config.length).to(system)
-    written = torch.linalg.solve_triangular(system, rate * given["value"], upper=False)
-    scores = (given["query"] @ key.transpose(-1, -2)).tril()
+    written = torch.linalg.solve_triangular(system, rate * token_streams["value"], upper=False)
+    scores = (token_streams["query"] @ key.transpose(-1, -2)).tril()
     reference = scores @ written
-    found = runs(rule, given, seen)
+    outputs = runs(rule, token_streams, allowed)
     if not carried:
-        parts = [between(given, first, first + 8) for first in range(0, config.length, 8)]
-        memory, rows = torch.zeros_like(key.transpose(-1, -2) @ given["value"]), []
+        parts = [between(token_streams, first, first + 8) for first in range(0, config.length, 8)]
+        memory, rows = torch.zeros_like(key.transpose(-1, -2) @ token_streams["value"]), []
         for part in parts:
             inside = rule.parallel(part, pattern("causal", part["key"].shape[-2]))
             rows.append(inside + part["query"] @ memory)
             memory = memory + part["key"].transpose(-1, -2) @ (part["rate"] * part["value"])
-        found[-1] = torch.cat(rows, dim=-2)
+        outputs[-1] = torch.cat(rows, dim=-2)
     return {
-        "difference": labelled([largest(one - reference) for one in found], form=FORMS),
-        "rounding": rule.rounding(given, seen),
+        "difference": labelled([largest(output - reference) for output in outputs], form=FORMS),
+        "rounding": rule.rounding(token_streams, allowed),
     }
 
 
@@ -288,9 +290,9 @@ def delta_rule_has_a_parallel_form(results: Results, case: str = "claimed") -> E
 @PROOFS.cases(claimed={}, other={"started_at": 2.0})
 def forms_of_least_squares(config: Config, *, started_at: float = 1.0) -> LabelledArrays:
     """Largest difference of the recursion, begun at P_0 = I / ``started_at``, from ridge regression of penalty 1."""
-    given, seen = streams(config, spread=0.35), pattern("causal", config.length)
-    found = RecursiveLeastSquares(started_at).run("recurrent", given, seen)
-    return dict(compared(RecursiveLeastSquares(1.0), given, seen, found))
+    token_streams, allowed = streams(config, spread=0.35), pattern("causal", config.length)
+    outputs = RecursiveLeastSquares(started_at).run("recurrent", token_streams, allowed)
+    return dict(compared(RecursiveLeastSquares(1.0), token_streams, allowed, outputs))
 
 
 @PROOFS.claim(
@@ -321,10 +323,12 @@ def how_near_the_forms_are(results: Results) -> Sheet:
     )
     titles = {"claimed": "itself", "small": "ε in one", "everywhere": "all tokens\nin the sum", "softmax": "softmax"}
     for form in FORMS:
-        found = {
+        differences = {
             title: measured["difference"].sel(case=case, features="elu", form=form) for case, title in titles.items()
         }
-        panel.scatter(list(found), [max(float(one), 1e-17) for one in found.values()], name=form)
+        panel.scatter(
+            list(differences), [max(float(difference), 1e-17) for difference in differences.values()], name=form
+        )
     panel.level(float(measured["rounding"].sel(case="claimed", features="elu")), "bound on rounding")
     return sheet
 

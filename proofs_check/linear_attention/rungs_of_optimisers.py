@@ -70,16 +70,18 @@ def mixer_streams(x: Tensor, y: Tensor, queries: Tensor, rate: Tensor) -> tuple[
     keys = torch.cat((x, queries), dim=1)
     values = torch.cat((y, torch.zeros_like(queries[..., 0])), dim=1)
     rates = torch.cat((rate, torch.ones_like(queries[..., 0])), dim=1)
-    given = {"query": keys, "key": keys, "value": values[..., None], "rate": rates[..., None]}
-    return {name: one[None, :, None] for name, one in given.items()}, masks.in_context_causal(
+    token_streams = {"query": keys, "key": keys, "value": values[..., None], "rate": rates[..., None]}
+    return {name: tensor[None, :, None] for name, tensor in token_streams.items()}, masks.in_context_causal(
         x.shape[1], queries.shape[1]
     )
 
 
-def answers(mixer: Mixer, given: dict[str, Tensor], mask: Tensor, form: str = "recurrent") -> tuple[Tensor, float]:
+def answers(
+    mixer: Mixer, token_streams: dict[str, Tensor], mask: Tensor, form: str = "recurrent"
+) -> tuple[Tensor, float]:
     """Answers [draw, query] of a mixer, and the bound on its rounding."""
-    own = {name: given[name] for name in mixer.streams}
-    return mixer.run(form, own, mask)[0, :, 0, -QUERIES:, 0], mixer.rounding(own, mask)
+    used_streams = {name: token_streams[name] for name in mixer.streams}
+    return mixer.run(form, used_streams, mask)[0, :, 0, -QUERIES:, 0], mixer.rounding(used_streams, mask)
 
 
 # %%
@@ -91,15 +93,17 @@ def rungs_and_optimisers(config: Config, *, scale: float = 1.0, penalty: float =
     read at ``scale`` times its output.
     """
     x, y, queries = problem(config)
-    given, mask = mixer_streams(x, y, queries, scale / x.square().sum(-1))
+    token_streams, mask = mixer_streams(x, y, queries, scale / x.square().sum(-1))
     mixers = (LinearAttention("identity", normalised=False), DeltaRule(), RecursiveLeastSquares(penalty))
-    found = [answers(mixer, given, mask) for mixer in mixers]
+    answers_and_bounds = [answers(mixer, token_streams, mask) for mixer in mixers]
     optimisers = (gradient_descent(step=1.0, steps=1), kaczmarz(), ridge(PENALTY), least_squares())
-    told = [one(x, y, queries) for one in optimisers]
-    outputs = [scale * found[0][0], found[1][0], found[2][0]]
+    optimiser_answers = [optimiser(x, y, queries) for optimiser in optimisers]
+    outputs = [scale * answers_and_bounds[0][0], answers_and_bounds[1][0], answers_and_bounds[2][0]]
     return {
-        "distance": labelled([[largest(a - b) for b in told] for a in outputs], mixer=RUNGS, optimiser=OPTIMISERS),
-        "rounding": labelled([bound for _, bound in found], mixer=RUNGS),
+        "distance": labelled(
+            [[largest(a - b) for b in optimiser_answers] for a in outputs], mixer=RUNGS, optimiser=OPTIMISERS
+        ),
+        "rounding": labelled([bound for _, bound in answers_and_bounds], mixer=RUNGS),
     }
 
 
@@ -171,16 +175,16 @@ def gradient_of_one_example(config: Config, *, sign: float = 1.0, order: str = "
     key, value = (torch.from_numpy(rng.standard_normal((*shape, size))) for _ in range(2))
     rate = torch.from_numpy(1 - rng.random((*shape, 1)))
     token = {"key": key, "value": value, "rate": sign * rate}
-    found = DeltaRule().write({"memory": memory}, token)["memory"]
+    written = DeltaRule().write({"memory": memory}, token)["memory"]
     if order != "values by keys":
-        found = memory + (found - memory).transpose(-1, -2)
+        written = memory + (written - memory).transpose(-1, -2)
     weights = memory.clone().requires_grad_()
     loss = 0.5 * ((weights @ key.unsqueeze(-1)).squeeze(-1) - value).square().sum()
     (gradient,) = torch.autograd.grad(loss, weights)
     reached = memory - rate.unsqueeze(-1) * gradient
     wrong = (memory.abs() @ key.abs().unsqueeze(-1)).squeeze(-1) + value.abs()
     scale = memory.abs() + rate.unsqueeze(-1) * wrong.unsqueeze(-1) * key.abs().unsqueeze(-2)
-    return {"difference": largest(found - reached), "rounding": 2 * rounding_bound(size + 5, largest(scale))}
+    return {"difference": largest(written - reached), "rounding": 2 * rounding_bound(size + 5, largest(scale))}
 
 
 @PROOFS.claim(
@@ -220,11 +224,11 @@ def masks_at_depth(config: Config, *, attention: str = "softmax") -> LabelledArr
         network = Transformer(
             Architecture(width=width, layers=depth, heads=3, attention=attention, mlp_ratio=1), [5], torch.float64
         )
-        seen = (masks.causal(length), masks.full(length))
+        compared_masks = (masks.causal(length), masks.full(length))
         with torch.no_grad():
-            found = [network(prompt[None, None], mask)[0, 0, -1] for mask in seen]
-        differences.append(largest(found[0] - found[1]))
-        bounds.append(max(network_rounding_bound(network, prompt, mask) for mask in seen))
+            last_outputs = [network(prompt[None, None], mask)[0, 0, -1] for mask in compared_masks]
+        differences.append(largest(last_outputs[0] - last_outputs[1]))
+        bounds.append(max(network_rounding_bound(network, prompt, mask) for mask in compared_masks))
     return {"difference": labelled(differences, depth=DEPTHS), "rounding": labelled(bounds, depth=DEPTHS)}
 
 

@@ -130,11 +130,11 @@ def enumerated_delta_memory(config: Config, *, directions: int = 7, delta: bool 
     """
     items = (1, 2, 3, 4)
     keys, weights = circle_keys(directions)
-    found = [enumerated_recall(keys, weights, count, delta=delta) for count in items]
+    errors = [enumerated_recall(keys, weights, count, delta=delta) for count in items]
     law = [delta_error(count, 2) for count in items]
     bounds = [rounding_bound(directions**count + 20 * count, 4.0) for count in items]
     return {
-        "difference": labelled(np.abs(np.subtract(found, law)), items=items),
+        "difference": labelled(np.abs(np.subtract(errors, law)), items=items),
         "rounding": labelled(bounds, items=items),
     }
 
@@ -161,8 +161,8 @@ def recall_by_items(config: Config) -> LabelledArrays:
     """Laws of both memories by number of items and dimension."""
     items, sizes = range(1, 257), (4, 32)
     laws = {"sum": additive_error, "delta rule": delta_error}
-    found = [[[law(count, size) for count in items] for size in sizes] for law in laws.values()]
-    return {"error": labelled(found, memory=list(laws), size=sizes, items=items)}
+    errors = [[[law(count, size) for count in items] for size in sizes] for law in laws.values()]
+    return {"error": labelled(errors, memory=list(laws), size=sizes, items=items)}
 
 
 @PROOFS.claim(
@@ -201,8 +201,8 @@ def enumerated_online(config: Config, *, stretch: float = 1.0) -> LabelledArrays
     for size, steps in cases:
         keys, weights = axis_keys(size)
         weights = weights * np.where(np.arange(size) == 0, stretch, 1.0)
-        found = enumerated_descent(keys, weights / weights.sum(), steps, 1.0, batch=False)
-        differences.append(abs(found - online_error(steps, size)))
+        error = enumerated_descent(keys, weights / weights.sum(), steps, 1.0, batch=False)
+        differences.append(abs(error - online_error(steps, size)))
         bounds.append(rounding_bound(size**steps + 4 * steps * size, 1.0))
     names = [f"d = {size}, t = {steps}" for size, steps in cases]
     return {"difference": labelled(differences, problem=names), "rounding": labelled(bounds, problem=names)}
@@ -235,11 +235,11 @@ def enumerated_normal(config: Config, *, of_law: str = "normal", nodes: int = 3)
     size, steps = 2, 3
     rates = [factor / (size + 2) for factor in (1.0, 1.1, 2.2)]
     keys, weights = normal_keys(size, nodes)
-    found = [enumerated_descent(keys, weights, steps, rate, batch=False) for rate in rates]
+    errors = [enumerated_descent(keys, weights, steps, rate, batch=False) for rate in rates]
     laws = [online_error(steps, size, rate, normal=of_law == "normal") for rate in rates]
     bound = rounding_bound(len(keys) ** steps + 20 * steps * size, 4.0**steps)
     return {
-        "difference": labelled(np.abs(np.subtract(found, laws)), rate=RATES),
+        "difference": labelled(np.abs(np.subtract(errors, laws)), rate=RATES),
         "law": labelled(laws, rate=RATES),
         "rounding": bound,
     }
@@ -276,8 +276,8 @@ def enumerated_batch(config: Config, *, nodes: int = 3) -> LabelledArrays:
     for size, examples in problems:
         keys, weights = normal_keys(size, nodes)
         for rate in (1 / examples, best_batch_rate(examples, size)):
-            found = enumerated_descent(keys, weights, examples, rate, batch=True)
-            differences.append(abs(found - batch_error(examples, size, rate)))
+            error = enumerated_descent(keys, weights, examples, rate, batch=True)
+            differences.append(abs(error - batch_error(examples, size, rate)))
             bounds.append(rounding_bound(len(keys) ** examples + 20 * examples * size, 10.0 * examples**2))
     shape = (len(problems), 2)
     axes = {"problem": [f"d = {d}, n = {n}" for d, n in problems], "rate": ("1 / n", "best")}
@@ -329,7 +329,7 @@ def sampled_laws(config: Config, seed: int) -> LabelledArrays:
         unit, online = torch.nn.functional.normalize(keys, dim=-1), torch.eye(dimension).double()
         for key in unit:
             online = online - torch.outer(online @ key, key)
-        descent[:, place] = [float(one.square().sum() / dimension) for one in (left, online)]
+        descent[:, place] = [float(residual.square().sum() / dimension) for residual in (left, online)]
     return {
         "recall": labelled(recall, memory=("sum", "delta rule"), items=items),
         "descent": labelled(descent, learner=("batch", "online"), examples=examples),

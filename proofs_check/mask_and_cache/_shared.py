@@ -45,21 +45,21 @@ def prompt(seed: int = 0, length: int = TOKENS, positions: Sequence[int] | None 
 def outputs(model: Transformer, inputs: Tensor, mask: Tensor) -> Tensor:
     """Outputs [token, 5] of one pass."""
     with torch.no_grad():
-        found: Tensor = model(inputs[None, None], mask)[0, 0]
-    return found
+        answers: Tensor = model(inputs[None, None], mask)[0, 0]
+    return answers
 
 
 def in_chunks(
     model: Transformer, inputs: Tensor, mask: Tensor, chunks: Sequence[int], window: int | None = None
 ) -> Tensor:
     """Outputs [token, 5], read chunk by chunk through a cache."""
-    held, found, start = PatternCache(window), [], 0
+    held, chunk_outputs, start = PatternCache(window), [], 0
     with torch.no_grad():
         for size in chunks:
             end = start + size
-            found.append(held.read(model, inputs[None, None, start:end], mask[:end, :end])[0, 0])
+            chunk_outputs.append(held.read(model, inputs[None, None, start:end], mask[:end, :end])[0, 0])
             start = end
-    return torch.cat(found)
+    return torch.cat(chunk_outputs)
 
 
 def rounding(depth: int, seed: int, mask: Tensor) -> float:
@@ -79,9 +79,9 @@ def largest(difference: Tensor) -> float:
 
 def by_seed_and_depth(measure: Callable[[Transformer, int], dict[str, float]]) -> dict[str, xr.DataArray]:
     """``measure(network, seed of its prompt)`` -> numbers by name, for every seed and depth, labelled."""
-    found = [[measure(network(depth, seed), seed) for depth in DEPTHS] for seed in SEEDS]
+    measured = [[measure(network(depth, seed), seed) for depth in DEPTHS] for seed in SEEDS]
     axes = {"network": SEEDS, "depth": DEPTHS}
-    return {name: labelled([[one[name] for one in row] for row in found], **axes) for name in found[0][0]}
+    return {name: labelled([[numbers[name] for numbers in row] for row in measured], **axes) for name in measured[0][0]}
 
 
 def worst(measured: xr.Dataset, name: str = "difference") -> Evidence:

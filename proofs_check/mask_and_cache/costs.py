@@ -83,20 +83,20 @@ def counted(length: int, mask: torch.Tensor | None = None) -> int:
         return 2 * count(lambda: model()(ids(length), masks.causal(length) if mask is None else mask)).multiply_adds
 
 
-def law(new: int, seen: int, half: bool = False, head: bool = True) -> int:
+def law(new: int, context: int, half: bool = False, head: bool = True) -> int:
     """F(n, m); with hidden pairs of a square left out, or without the read-out."""
-    found = costs.operations(SIZE, new, seen)
-    if half and new == seen:
-        found -= 4 * SIZE.layers * SIZE.width * (new * (new - 1) // 2)
-    return found if head else found - 2 * new * SIZE.width * SIZE.outputs
+    operations = costs.operations(SIZE, new, context)
+    if half and new == context:
+        operations -= 4 * SIZE.layers * SIZE.width * (new * (new - 1) // 2)
+    return operations if head else operations - 2 * new * SIZE.width * SIZE.outputs
 
 
 @PROOFS.cases(**CHANGES)
 def one_pass(config: object, *, half: bool = False, head: bool = True) -> LabelledArrays:
     """Counted operations less F(n, n), under the causal and the full mask."""
     lengths = (8, 32, 64)
-    found = [[counted(n, mask(n)) - law(n, n, half, head) for n in lengths] for mask in (masks.causal, masks.full)]
-    return {"excess": labelled(found, mask=("causal", "full"), length=lengths)}
+    excess = [[counted(n, mask(n)) - law(n, n, half, head) for n in lengths] for mask in (masks.causal, masks.full)]
+    return {"excess": labelled(excess, mask=("causal", "full"), length=lengths)}
 
 
 @PROOFS.claim(
@@ -180,7 +180,7 @@ def cache_sizes(config: object, *, heads: int = HEADS) -> LabelledArrays:
     state = [torch.zeros(HEADS, size, size), torch.zeros(HEADS, size)]
     for key, value in torch.from_numpy(stream(0, "state").rng().standard_normal((6, 2, HEADS, size))).float():
         state = [state[0] + key.unsqueeze(-1) * value.unsqueeze(-2), state[1] + key]
-    numbers = SIZE.layers * sum(one.numel() for one in state)
+    numbers = SIZE.layers * sum(part.numel() for part in state)
     queues = 0
     for window in (1, 2, 5, 12):
         held = PatternCache(window)
@@ -189,11 +189,11 @@ def cache_sizes(config: object, *, heads: int = HEADS) -> LabelledArrays:
                 mask = masks.sliding_window(place + 1, window)
                 held.read(model(), ids(12)[..., place : place + 1], mask)
         queues += abs(held.numbers - costs.cache_numbers(SIZE, 12, window))
-    told = costs.state_numbers(SIZE, heads)
+    expected = costs.state_numbers(SIZE, heads)
     crossed = sum(
         (costs.cache_numbers(SIZE, n) > numbers) != (2 * n > SIZE.width // heads + 1) for n in range(1, LONGEST + 1)
     )
-    return {"state": numbers - told, "queues": queues, "crossed": crossed}
+    return {"state": numbers - expected, "queues": queues, "crossed": crossed}
 
 
 @PROOFS.claim(
@@ -252,7 +252,7 @@ LARGE = costs.Size(32, 4096, 32_000)
 def intensities(config: object, *, caches: int | None = None) -> LabelledArrays:
     """Operations over bytes of one decoding step against the law: operations counted in the running network, bytes from the
     numbers in its matrices and caches (one a prompt, or ``caches`` in all); and the numbers of a large model."""
-    found = []
+    differences = []
     matrices = sum(p[0].numel() for name, p in model().named_parameters() if name.endswith("weight") and p.dim() == 3)
     for batch, context in ((1, 8), (4, 8), (16, 30)):
         held, tokens = PatternCache(), ids(context).expand(1, batch, context)
@@ -260,7 +260,7 @@ def intensities(config: object, *, caches: int | None = None) -> LabelledArrays:
             held.read(model(), tokens[..., :-1], masks.causal(context - 1))
             run = count(functools.partial(held.read, model(), tokens[..., -1:], masks.causal(context)))
         size = 2 * (matrices + (batch if caches is None else caches) * held.numbers)
-        found.append(abs(2 * run.multiply_adds / size - costs.intensity(SIZE, batch, context)))
+        differences.append(abs(2 * run.multiply_adds / size - costs.intensity(SIZE, batch, context)))
     stated = [
         abs(round(costs.intensity(LARGE, 64, n), digits) - value)
         for n, value, digits in ((128, 48.5, 1), (2048, 11.1, 1), (32768, 1.74, 2))
@@ -272,7 +272,7 @@ def intensities(config: object, *, caches: int | None = None) -> LabelledArrays:
     passed = max(
         costs.intensity(LARGE, 2**k, n) / costs.largest_intensity(LARGE, n) for k in range(30) for n in (128, 32768)
     )
-    return {"difference": max(found), "stated": max(stated), "limit": max(limits), "passed": passed}
+    return {"difference": max(differences), "stated": max(stated), "limit": max(limits), "passed": passed}
 
 
 @PROOFS.claim(
@@ -373,7 +373,7 @@ def pair_laws(config: object, *, less: int = 0) -> LabelledArrays:
 )
 def patterns_allow_the_pairs_of_the_law(results: Results, case: str = "claimed") -> Evidence:
     wrong = results[pair_laws]["wrong"].sel(case=case)
-    return Evidence.all(*(Evidence.exact(int(one), "<=", 0, "pairs, counted") for one in wrong.values))
+    return Evidence.all(*(Evidence.exact(int(wrong_pairs), "<=", 0, "pairs, counted") for wrong_pairs in wrong.values))
 
 
 @PROOFS.figure

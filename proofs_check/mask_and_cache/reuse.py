@@ -72,7 +72,7 @@ PREFIX = 5
 @PROOFS.cases(claimed={}, restarted={"restart": True})
 def causal_in_chunks(config: object, *, restart: bool = False) -> LabelledArrays:
     """Difference between one causal pass and chunks through a cache; ``restart`` numbers the positions of each chunk from 0."""
-    mask, found = masks.causal(TOKENS), []
+    mask, measured = masks.causal(TOKENS), []
     for chunks in CHUNKS:
         places = [place for size in chunks for place in range(size)] if restart else None
 
@@ -83,8 +83,8 @@ def causal_in_chunks(config: object, *, restart: bool = False) -> LabelledArrays
             difference = through_cache - outputs(model, prompt(seed), mask)
             return {"difference": largest(difference), "bound": rounding(len(model.layers), seed, mask)}
 
-        found.append(by_seed_and_depth(measure))
-    return {name: xr.concat([one[name] for one in found], dim="chunks") for name in ("difference", "bound")}
+        measured.append(by_seed_and_depth(measure))
+    return {name: xr.concat([numbers[name] for numbers in measured], dim="chunks") for name in ("difference", "bound")}
 
 
 @PROOFS.claim(
@@ -244,7 +244,7 @@ def masks_part_from_two_layers(results: Results, case: str = "claimed", same: tu
 )
 def change_of_the_last(config: object, *, kind: str) -> LabelledArrays:
     """Largest change of outputs before the last token, or before the last frame of 3, when the tokens of it change."""
-    own = 3 if kind in ("frames", "both ways") else 1
+    tail_length = 3 if kind in ("frames", "both ways") else 1
     mask = {
         "causal": masks.causal(TOKENS),
         "prefix": masks.prefix_lm(TOKENS, TOKENS),
@@ -255,8 +255,8 @@ def change_of_the_last(config: object, *, kind: str) -> LabelledArrays:
     def measure(model: Transformer, seed: int) -> dict[str, float]:
         inputs = prompt(seed)
         changed = inputs.clone()
-        changed[-own:] = prompt(7)[:own]
-        return {"moved": largest((outputs(model, changed, mask) - outputs(model, inputs, mask))[:-own])}
+        changed[-tail_length:] = prompt(7)[:tail_length]
+        return {"moved": largest((outputs(model, changed, mask) - outputs(model, inputs, mask))[:-tail_length])}
 
     return by_seed_and_depth(measure)
 

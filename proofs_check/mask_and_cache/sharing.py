@@ -71,11 +71,11 @@ def noisy(inputs: Tensor, step: int, on_context: bool) -> Tensor:
     """The chunk at a denoising step: noise and the embedding of the step; on the context too where ``on_context``."""
     rng = stream(step, "denoising").rng()
     embedding, noise = SCALE * rng.standard_normal(WIDTH), rng.standard_normal(inputs.shape)
-    given = inputs.clone()
-    given[CONTEXT:] += torch.from_numpy(SCALE * noise[CONTEXT:] + embedding)
+    noised = inputs.clone()
+    noised[CONTEXT:] += torch.from_numpy(SCALE * noise[CONTEXT:] + embedding)
     if on_context:
-        given[:CONTEXT] += torch.from_numpy(embedding)
-    return given
+        noised[:CONTEXT] += torch.from_numpy(embedding)
+    return noised
 
 
 @cache
@@ -93,15 +93,15 @@ def shared_cache(config: object, *, both_ways: bool = False, on_context: bool = 
     mask = masks.full(TOKENS) if both_ways else blocks
 
     def measure(model: Transformer, seed: int) -> dict[str, float]:
-        inputs, held, found = prompt(seed), PatternCache(), []
+        inputs, held, differences = prompt(seed), PatternCache(), []
         with torch.no_grad():
             held.read(model, inputs[None, None, :CONTEXT], masks.full(CONTEXT))
             for step in range(1, STEPS + 1):
-                given = noisy(inputs, step, on_context)
-                chunk = held.read(model, given[None, None, CONTEXT:], blocks, keep=False)[0, 0]
-                found.append(largest(chunk - outputs(model, given, mask)[CONTEXT:]))
+                noised = noisy(inputs, step, on_context)
+                chunk = held.read(model, noised[None, None, CONTEXT:], blocks, keep=False)[0, 0]
+                differences.append(largest(chunk - outputs(model, noised, mask)[CONTEXT:]))
         return {
-            "difference": max(found),
+            "difference": max(differences),
             "bound": max(step_rounding(len(model.layers), seed, step) for step in range(1, STEPS + 1)),
         }
 
@@ -157,13 +157,16 @@ def generation_of_chunks(config: object, *, lent: bool = False, half: bool = Fal
     cached, recomputed, ratios = [], [], []
     for n in ROUNDS:
         contexts = [(k + 1) * CHUNK for k in range(n)]
-        law = [costs.operations(SIZE, CHUNK, seen) for seen in contexts]
-        full = [costs.operations(SIZE, seen, seen) for seen in contexts]
+        law = [costs.operations(SIZE, CHUNK, context) for context in contexts]
+        full = [costs.operations(SIZE, context, context) for context in contexts]
         if half:
-            full = [one - 2 * SIZE.layers * seen * (seen - 1) * WIDTH for one, seen in zip(full, contexts, strict=True)]
+            full = [
+                operations - 2 * SIZE.layers * context * (context - 1) * WIDTH
+                for operations, context in zip(full, contexts, strict=True)
+            ]
         cached.append(counted_generation(n, cached=not lent) - sum(law))
         recomputed.append(counted_generation(n, cached=False) - sum(full))
-        pairs = Fraction(sum(seen**2 for seen in contexts), sum(CHUNK * seen for seen in contexts))
+        pairs = Fraction(sum(context**2 for context in contexts), sum(CHUNK * context for context in contexts))
         tokens = Fraction(sum(contexts), CHUNK * n)
         ratios.append([float(pairs - Fraction(2 * n + 1, 3)), float(tokens - Fraction(n + 1, 2))])
     axes = {"chunks": ROUNDS}

@@ -157,11 +157,11 @@ def queue_and_truncation(results: Results) -> Sheet:
         xticks=list(DEPTHS),
         legend="outside",
     )
-    for found, name in (
+    for measured, name in (
         (results[queue_against_band], "to one pass under the band"),
         (results[queue_against_truncation], "to the last 4 tokens alone"),
     ):
-        values = found["difference"].sel(case="claimed").clip(1e-17)
+        values = measured["difference"].sel(case="claimed").clip(1e-17)
         panel.curve(values, "depth", name=name, across="network", middle="geometric mean", band="range")
     return sheet
 

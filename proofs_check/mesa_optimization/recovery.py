@@ -177,7 +177,7 @@ def last_prediction(states: Tensor, step: float) -> Tensor:
 def short_sequences(config: Config, seed: int) -> LabelledArrays:
     """At T = 10, by law of the first state: the normal equation of the step at c* and at the step of long sequences, over its
     value at 0; the mean ratio of prediction to truth at the last position; and the largest error of a prediction."""
-    found: dict[str, list[float]] = {name: [] for name in ("equation", "equation of long ones", "ratio", "error")}
+    quantities: dict[str, list[float]] = {name: [] for name in ("equation", "equation of long ones", "ratio", "error")}
     for start in LAWS:
         law = theory.moments(start, config.dimension)
         step = theory.optimal_step(law, config.length)
@@ -191,14 +191,14 @@ def short_sequences(config: Config, seed: int) -> LabelledArrays:
         predicted, truth = theory.one_step_predictions(states, step)[:, :-1], states[:, 2:]
         nonzero = truth[:, -1].abs() > 0
         ratio = (predicted[:, -1] / torch.where(nonzero, truth[:, -1], torch.ones_like(truth[:, -1]))).real
-        found["ratio"].append(float(ratio[nonzero].mean()))
+        quantities["ratio"].append(float(ratio[nonzero].mean()))
         at_zero = config.dimension * (config.length - 2) * law.fourth  # E sum_t Re <x_{t+1}, y_t>
         aligned = float((truth.conj() * predicted).real.sum((-1, -2)).mean()) / step
         squared = float(predicted.abs().square().sum((-1, -2)).mean()) / step**2
         for name, tried in (("equation", step), ("equation of long ones", law.fourth / law.sixth)):
-            found[name].append((aligned - tried * squared) / at_zero)
-        found["error"].append(float((predicted - truth).abs().max()))
-    return {name: labelled(values, law=LAWS) for name, values in found.items()}
+            quantities[name].append((aligned - tried * squared) / at_zero)
+        quantities["error"].append(float((predicted - truth).abs().max()))
+    return {name: labelled(values, law=LAWS) for name, values in quantities.items()}
 
 
 @PROOFS.measurement(seeds=lambda config: config.draws)
@@ -268,8 +268,8 @@ def sparse_is_exact(results: Results, start: str = "sparse") -> Evidence:
 def long_gaussian_sequences_fail(results: Results, length: int = 0) -> Evidence:
     config = results.config
     law = theory.moments("gaussian", config.dimension)
-    seen = length or config.long_length
-    share = missed_share(theory.optimal_step(law, seen), law, seen - 2)
+    sequence_length = length or config.long_length
+    share = missed_share(theory.optimal_step(law, sequence_length), law, sequence_length - 2)
     return Evidence.equals(
         results[long_sequences]["missed"], float(share), within=0.05, origin="a term of the population loss"
     )

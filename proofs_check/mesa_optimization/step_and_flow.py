@@ -73,7 +73,7 @@ def construction(config: object, *, dimension: int, length: int) -> LabelledArra
     size = states.abs().square().sum(-1).sqrt()
     scale = KEY * VALUE * float((size.max(-1).values ** 3).max())
     bound = rounding_bound(8 * (length + 4 * dimension), scale)
-    errors = [float((one - exact).abs().max()) / bound for one in by_variant]
+    errors = [float((prediction - exact).abs().max()) / bound for prediction in by_variant]
     return {"error": labelled(errors, variant=CONSTRUCTIONS)}
 
 
@@ -143,7 +143,7 @@ def dense_weights(config: object, *, start: Start, phases: Phases) -> LabelledAr
     weights = rule.weights.expand(2, -1)
     mask = masks.causal(length)
     with torch.no_grad():
-        loss, of_active = (prediction_loss(one, states, weights, mask) for one in (layer, active_blocks(layer)))
+        loss, of_active = (prediction_loss(variant, states, weights, mask) for variant in (layer, active_blocks(layer)))
         predicted = layer(states, mask)
         rest = (predicted - active_blocks(layer)(states, mask))[:, :, 1:-1].abs().square().sum((-1, -2))
         changed = (layer(states, masks.prefix_lm(length, PREFIX)) - predicted).abs().amax((0, 1, 3))
@@ -320,22 +320,22 @@ def flow(config: object, *, rate: float) -> LabelledArrays:
     rule = theory.quadrature(FLOW_START, FLOW_DIMENSION, FLOW_LENGTH)
     law = theory.moments(FLOW_START, FLOW_DIMENSION)
     long_run = theory.Moments(law.second, law.fourth, law.sixth, 0.0)  # h -> 0 as sequences grow
-    keys, values = (tuple(one[place] for one in BEGINNINGS.values()) for place in (0, 1))
+    keys, values = (tuple(beginning[place] for beginning in BEGINNINGS.values()) for place in (0, 1))
     key, value, product = diagonal_path(rule, keys, values, rate, round(TIME / rate))
     times = rate * np.arange(len(product))
 
     def distances(moments: theory.Moments, logistic: bool = False) -> list[float]:
-        found = []
+        largest_distances = []
         for place, (first, second) in enumerate(zip(keys, values, strict=True)):
             if logistic:
                 first, second = np.sqrt(abs(first * second)), np.sign(first * second) * np.sqrt(abs(first * second))
             trajectory = product_flow(times, float(first), float(second), moments, FLOW_LENGTH)
-            found.append(float(np.abs(product[:, place] - trajectory).max()))
-        return found
+            largest_distances.append(float(np.abs(product[:, place] - trajectory).max()))
+        return largest_distances
 
     drifts = {
-        name: np.abs(one - one[0]).max(0)
-        for name, one in (("difference", key**2 - value**2), ("sum", key**2 + value**2))
+        name: np.abs(path - path[0]).max(0)
+        for name, path in (("difference", key**2 - value**2), ("sum", key**2 + value**2))
     }
     quantities = {
         **drifts,
@@ -343,7 +343,7 @@ def flow(config: object, *, rate: float) -> LabelledArrays:
         "other limit": distances(long_run),
         "logistic": distances(law, logistic=True),
     }
-    return {name: labelled(found, beginning=list(BEGINNINGS)) for name, found in quantities.items()}
+    return {name: labelled(by_beginning, beginning=list(BEGINNINGS)) for name, by_beginning in quantities.items()}
 
 
 FIRST_ORDER = "first order of Euler's method; its second order is below a tenth here"
@@ -351,8 +351,8 @@ FIRST_ORDER = "first order of Euler's method; its second order is below a tenth 
 
 def order_in_the_rate(results: Results, quantity: str, beginning: str) -> float:
     """Slope of the logarithm of a drift or distance against that of the step size."""
-    found = results[flow][quantity].sel(beginning=beginning)
-    return float(slope(np.array(RATES), found.sel(case=[f"rate {rate:g}" for rate in RATES]).values))
+    measured = results[flow][quantity].sel(beginning=beginning)
+    return float(slope(np.array(RATES), measured.sel(case=[f"rate {rate:g}" for rate in RATES]).values))
 
 
 @PROOFS.claim(
@@ -394,9 +394,9 @@ def logistic_trajectory(results: Results, quantity: str = "trajectory") -> Evide
 def trajectory_from_any_start(results: Results, quantity: str = "trajectory") -> Evidence:
     return Evidence.all(
         *(
-            Evidence.exact(abs(order_in_the_rate(results, quantity, one) - 1), "<=", 0.1, FIRST_ORDER)
-            for one in BEGINNINGS
-            if one != EQUAL
+            Evidence.exact(abs(order_in_the_rate(results, quantity, beginning) - 1), "<=", 0.1, FIRST_ORDER)
+            for beginning in BEGINNINGS
+            if beginning != EQUAL
         )
     )
 
@@ -414,8 +414,8 @@ def one_step(config: object, *, keys: tuple[float, ...], values: tuple[float, ..
     squares = {"squares": key[0] ** 2 + value[0] ** 2, "twice the product": 2 * first}
     moved = difference[1] - difference[0] * (1 - (rate * derivative) ** 2)
     errors = [
-        np.abs([moved, product[1] - first + one * rate * derivative - first * (rate * derivative) ** 2]).max()
-        for one in squares.values()
+        np.abs([moved, product[1] - first + square_sum * rate * derivative - first * (rate * derivative) ** 2]).max()
+        for square_sum in squares.values()
     ]
     return {"error": labelled(errors, formula=list(squares))}
 

@@ -136,25 +136,25 @@ def bayes_rule(config: Config, seed: int) -> LabelledArrays:
     prompts = regression_mixture(
         stream(seed, "bayes"), 500, components=components, length=12, noise=config.noise, prior=prior
     )
-    seen = MixturePrompts(prompts.x[:, :-1], prompts.y[:, :-1], prompts.weights, prompts.component)
-    exact = by_densities(seen, components, config.noise, prior)
-    unit = weight_rounding(seen, components, config.noise, exact)
-    scores = theory.squared_residuals(seen.x, seen.y, components).sum(1)
+    context = MixturePrompts(prompts.x[:, :-1], prompts.y[:, :-1], prompts.weights, prompts.component)
+    exact = by_densities(context, components, config.noise, prior)
+    unit = weight_rounding(context, components, config.noise, exact)
+    scores = theory.squared_residuals(context.x, context.y, components).sum(1)
     labels = prompts.x[:, -1] @ components.mT  # of the next input without noise, [prompt, component]
-    others = (theory.best_component(components), ridge(config.dimension * config.noise**2))
+    predictors = (theory.best_component(components), ridge(config.dimension * config.noise**2))
     ratios = []
-    for noise, own in ((config.noise, prior), (config.noise, ()), (3 * config.noise, prior)):
-        weights = theory.posterior(scores, noise, own)
+    for noise, assumed_prior in ((config.noise, prior), (config.noise, ()), (3 * config.noise, prior)):
+        weights = theory.posterior(scores, noise, assumed_prior)
         best = (weights * labels).sum(-1)
         row = [(weights - exact).abs().amax() / unit]
-        for other in others:
-            f = at_place(other, prompts, 11)
+        for predictor in predictors:
+            f = at_place(predictor, prompts, 11)
             gap = (exact * ((f.unsqueeze(-1) - labels).square() - (best.unsqueeze(-1) - labels).square())).sum(-1)
             largest = f.abs() + labels.abs().amax(-1)
             row.append(((gap - (f - best).square()).abs() / (4 * config.components * unit * largest.square())).amax())
         scale = 4 * config.components * unit * labels.abs().amax(-1).square()
         row.append((((exact * labels).sum(-1) * best - best.square()).abs() / scale).amax())
-        ratios.append([float(one) for one in row])
+        ratios.append([float(ratio) for ratio in row])
     return {"ratio": labelled(ratios, formula=FORMULAS, quantity=QUANTITIES)}
 
 
@@ -183,20 +183,20 @@ def rejection(config: Config, seed: int) -> LabelledArrays:
     the component's posterior weight averaged over the box, by the noise of the latter. 4 components in 2 dimensions."""
     half, pairs, count = 0.5, 3, 4
     components = component_set(stream(seed, "rejection", "set"), count, 2, "unit")
-    given = regression_mixture(
+    prompt = regression_mixture(
         stream(seed, "rejection", "prompt"), 1, components=components, length=pairs, noise=config.noise
     )
-    own, means = int(given.component[0]), given.x[0] @ components.mT  # [pair, component]
+    true_component, means = int(prompt.component[0]), prompt.x[0] @ components.mT  # [pair, component]
     proposals = stream(seed, "rejection", "proposals").rng()
     chosen = proposals.integers(0, count, config.proposals)
     labels = means.numpy()[:, chosen].T + config.noise * proposals.standard_normal((config.proposals, pairs))
-    kept = (np.abs(labels - given.y[0].numpy()) <= half).all(1)
-    frequency = (chosen[kept] == own).mean() if kept.any() else 0.0
+    accepted = (np.abs(labels - prompt.y[0].numpy()) <= half).all(1)
+    frequency = (chosen[accepted] == true_component).mean() if accepted.any() else 0.0
 
     def boxed(noise: float) -> float:
-        edges = [(given.y[0, :, None] + sign * half - means) / noise for sign in (1, -1)]
+        edges = [(prompt.y[0, :, None] + sign * half - means) / noise for sign in (1, -1)]
         share = (torch.special.ndtr(edges[0]) - torch.special.ndtr(edges[1])).prod(0)
-        return float(share[own] / share.sum())
+        return float(share[true_component] / share.sum())
 
     factors = (1.0, 3.0)
     return {"difference": labelled([frequency - boxed(factor * config.noise) for factor in factors], factor=factors)}
@@ -266,7 +266,7 @@ def identities(config: Config, seed: int) -> LabelledArrays:
     source = stream(seed, "identities", "prompts")
     inside = regression_mixture(source, config.prompts, components=components, **sizes)
     outside = fresh_regression(source, config.prompts, dimension=config.dimension, law="unit", **sizes)
-    others = (theory.best_component(components), ridge(config.dimension * config.noise**2))
+    predictors = (theory.best_component(components), ridge(config.dimension * config.noise**2))
     gaps, errors = [], []
     for name, factor in COMPARATORS.items():
         prompts = outside if name == "unseen weights" else inside
@@ -274,8 +274,8 @@ def identities(config: Config, seed: int) -> LabelledArrays:
         for pairs in config.pairs:
             truth, best = prompts.y[:, pairs], at_place(bayes, prompts, pairs)
             errors.append(float((best * (truth - best)).mean()))
-            for other in others:
-                f = at_place(other, prompts, pairs)
+            for predictor in predictors:
+                f = at_place(predictor, prompts, pairs)
                 gaps.append(float(((f - truth).square() - (best - truth).square() - (f - best).square()).mean()))
     shape = (len(COMPARATORS), len(config.pairs), len(OTHERS))
     axes: dict[str, Any] = {"comparator": list(COMPARATORS), "pairs": config.pairs}

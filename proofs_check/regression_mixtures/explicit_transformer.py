@@ -58,7 +58,9 @@ def construction(config: object, seed: int) -> LabelledArrays:
             posterior_network(components, length, noise, prior, own_input=True),
         )
         mask = masks.causal(2 * length - 1)
-        causal.append([float((one(prompts.x, prompts.y, mask) - exact).abs().max()) / bound for one in variants])
+        causal.append(
+            [float((variant(prompts.x, prompts.y, mask) - exact).abs().max()) / bound for variant in variants]
+        )
         pairs = length // 2
         error = (network(prompts.x, prompts.y, masks.prefix_lm(2 * length - 1, 2 * pairs)) - exact).abs()
         prefix.append([float(error[:, pairs:].max()) / bound, float(error[:, :pairs].max()) / bound])

@@ -93,9 +93,12 @@ def symmetric(config: Config, seed: int) -> LabelledArrays:
         float((theory.posterior(scores, config.noise, prior) @ components - weights).abs().max()) / bound
         for prior in PRIORS.values()
     ]
-    own = (error - theory.symmetric_excess_risk(signals, 1.0)).mean()
+    informed = (error - theory.symmetric_excess_risk(signals, 1.0)).mean()
     blind = error.mean() - theory.symmetric_excess_risk(np.ones(1), 1.0)[0]
-    return {"difference": labelled([own, blind], signal=("own", "one")), "form": labelled(form, prior=list(PRIORS))}
+    return {
+        "difference": labelled([informed, blind], signal=("own", "one")),
+        "form": labelled(form, prior=list(PRIORS)),
+    }
 
 
 @PROOFS.cases(claimed={}, wide={"spread": 2.0})
@@ -187,12 +190,12 @@ def student_law(config: Config, *, tail: str = "Student") -> LabelledArrays:
         for pairs in PAIRS:
             exact = averaged(lambda root, slope=ratio / 2: special.ndtr(-slope * root), pairs)
             place = math.sqrt(pairs) * ratio / 2
-            found = {
+            error_rate = {
                 "Student": pair_theory.argmin_error_rate(pairs, ratio, 1.0),
                 "normal": float(special.ndtr(-place)),
                 "one pair more": pair_theory.argmin_error_rate(pairs + 1, ratio, 1.0),
             }[tail]
-            rows.append(found - exact)
+            rows.append(error_rate - exact)
     return {"difference": labelled(np.reshape(rows, (len(RATIOS), len(PAIRS))), ratio=RATIOS, pairs=PAIRS)}
 
 
@@ -222,12 +225,12 @@ def posterior_law(config: Config, *, variant: str = "") -> LabelledArrays:
             exact = averaged(
                 lambda root, c=signal: theory.symmetric_excess_risk(np.array([c * root**2]), 1.0)[0], pairs
             )
-            found = {
+            risk = {
                 "": pair_theory.posterior_excess_risk(pairs, 1.0, 1 / ratio) * 4,
                 "even": (1 + signal) ** (-pairs / 2),
                 "other rate": (1 + 2 * signal) ** (-pairs / 2) * pair_theory.mean_sech(pairs, signal / (1 + signal)),
             }[variant]
-            rows.append(found / exact - 1)
+            rows.append(risk / exact - 1)
     return {"difference": labelled(np.reshape(rows, (len(RATIOS), len(PAIRS))), ratio=RATIOS, pairs=PAIRS)}
 
 
@@ -312,7 +315,9 @@ def two_sampled(config: Config, seed: int) -> LabelledArrays:
         chosen = scores.argmin(-1)
         weights = components[chosen], theory.posterior(scores, config.noise) @ components
         rates.append((chosen != prompts.component.unsqueeze(-1)).double().mean(0).numpy())
-        risks.append([(one - prompts.weights.unsqueeze(1)).square().sum(-1).mean(0).numpy() for one in weights])
+        risks.append(
+            [(estimate - prompts.weights.unsqueeze(1)).square().sum(-1).mean(0).numpy() for estimate in weights]
+        )
     return {
         "rate": labelled(rates, scale=(1.0, 2.0), pairs=SAMPLED),
         "risk": labelled(risks, scale=(1.0, 2.0), form=("argmin", "posterior mean"), pairs=SAMPLED),
@@ -329,13 +334,13 @@ def two_sampled(config: Config, seed: int) -> LabelledArrays:
     controls=[control("components twice as long", scale=2.0)],
 )
 def two_components_as_sampled(results: Results, scale: float = 1.0) -> Evidence:
-    found = results[two_sampled].sel(scale=scale)
+    measured = results[two_sampled].sel(scale=scale)
     noise, parts = results.config.noise, []
     for pairs in SAMPLED:
         laws = {
-            "rate": (found["rate"], pair_theory.argmin_error_rate(pairs, DISTANCE, noise)),
+            "rate": (measured["rate"], pair_theory.argmin_error_rate(pairs, DISTANCE, noise)),
             "posterior mean": (
-                found["risk"].sel(form="posterior mean"),
+                measured["risk"].sel(form="posterior mean"),
                 pair_theory.posterior_excess_risk(pairs, DISTANCE, noise),
             ),
         }
@@ -350,7 +355,7 @@ def two_components_as_sampled(results: Results, scale: float = 1.0) -> Evidence:
 def two_components_by_pairs(results: Results) -> Sheet:
     """Left: excess error of the argmin and of the posterior mean of two orthonormal components by the number of pairs, sampled
     and in closed form. Right: the second over the first, by distance over noise; it rises from a half to pi/4."""
-    found, noise = results[two_sampled].sel(scale=1.0), results.config.noise
+    measured, noise = results[two_sampled].sel(scale=1.0), results.config.noise
     sheet = Sheet(columns=2, width=5.0, height=3.8)
     panel = sheet.panel(
         "Student's law and what averaging saves", x="pairs seen k", y="excess error", scale=("linear", "log")
@@ -361,7 +366,7 @@ def two_components_by_pairs(results: Results) -> Sheet:
         ("posterior mean", pair_theory.posterior_excess_risk),
     ):
         panel.theory(every, [law(k, DISTANCE, noise) for k in every], name=f"{form}, closed form")
-        panel.points(found["risk"].sel(form=form), over="pairs", name=f"{form}, sampled")
+        panel.points(measured["risk"].sel(form=form), over="pairs", name=f"{form}, sampled")
     share = results[savings]["share"].sel(case="claimed")
     panel = sheet.panel(
         "the argmin never catches up",

@@ -137,8 +137,8 @@ def order(config: Config, seed: int) -> LabelledArrays:
         )
         best = theory.posterior_mean(components, noise)
         errors = [
-            [float((at_place(one, prompts, k) - prompts.y[:, k]).square().mean()) for k in FEW]
-            for one in (best, *predictors)
+            [float((at_place(predictor, prompts, k) - prompts.y[:, k]).square().mean()) for k in FEW]
+            for predictor in (best, *predictors)
         ]
         rows.append([[error - least for error, least in zip(row, errors[0], strict=True)] for row in errors[1:]])
     return {"excess": labelled(rows, world=WORLDS, predictor=LOSERS, pairs=FEW)}
@@ -191,18 +191,18 @@ def learning(config: Config, seed: int) -> LabelledArrays:
     )
     starts = stream(seed, "learning", "starts").rng().standard_normal((config.starts, count, dimension))
     first = torch.from_numpy(starts / dimension**0.5)
-    found = theory.expectation_maximisation(prompts.x, prompts.y, first, noise=noise, iterations=config.iterations)
+    estimated = theory.expectation_maximisation(prompts.x, prompts.y, first, noise=noise, iterations=config.iterations)
     test = regression_mixture(
         stream(seed, "learning", "new prompts"), config.prompts, length=config.learning_pairs + 1, **sizes
     )
     truth = theory.running_posterior_mean(test.x, test.y, components, noise)
     excess = []
-    for learnt in (found.best, first[0]):
+    for learnt in (estimated.best, first[0]):
         plug_in = theory.running_posterior_mean(test.x, test.y, learnt, noise)
         excess.append(float(((plug_in - test.y).square() - (truth - test.y).square())[:, 1:].mean()))
     return {
         "excess": labelled(excess, components=("learnt", "first start")),
-        "error": theory.matched_error(found.best, components),
+        "error": theory.matched_error(estimated.best, components),
     }
 
 

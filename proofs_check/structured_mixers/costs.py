@@ -126,43 +126,44 @@ OTHERS = (
 SCALES = (1, 2)
 
 
-def streams_of(one: Trial) -> dict[str, Tensor]:
+def streams_of(mixer_trial: Trial) -> dict[str, Tensor]:
     """Random streams of one head for the mixer, of the sizes above."""
-    length = len(one.mask)
-    names = one.mixer.streams
+    length = len(mixer_trial.mask)
+    names = mixer_trial.mixer.streams
     return {name: normal(f"cost {name}", 1, 1, 1, length, SIZES[name]).requires_grad_() for name in names}
 
 
-@PROOFS.cases(claimed={}, larger={"told": 2}, hidden={"dense": True}, inference={"gradients": False})
-def counted_costs(config: object, *, told: int = 1, dense: bool = False, gradients: bool = True) -> LabelledArrays:
-    """Counted multiply-adds and saved numbers less the law, for every mixer at two sizes; the law is ``told`` the larger size,
-    visible pairs are computed ``dense``, or nothing is saved for ``gradients``."""
-    found = []
+@PROOFS.cases(claimed={}, larger={"law_scale": 2}, hidden={"dense": True}, inference={"gradients": False})
+def counted_costs(config: object, *, law_scale: int = 1, dense: bool = False, gradients: bool = True) -> LabelledArrays:
+    """Counted multiply-adds and saved numbers less the law, for every mixer at two sizes; the law is at
+    ``law_scale`` where that is the larger size, visible pairs are computed ``dense``, or nothing is saved for
+    ``gradients``."""
+    excess = []
     for name in VISIBLE + OTHERS:
         row = []
         for scale in SCALES:
-            one = trial(name, scale)
-            given = streams_of(one)
+            mixer_trial = trial(name, scale)
+            streams = streams_of(mixer_trial)
 
-            def run(one: Trial = one, given: dict[str, Tensor] = given) -> Tensor:
+            def run(mixer_trial: Trial = mixer_trial, streams: dict[str, Tensor] = streams) -> Tensor:
                 with torch.set_grad_enabled(gradients):
-                    if dense and isinstance(one.mixer, VisibleAttention):
-                        return weights(given["query"], given["key"], one.mask) @ given["value"]
-                    return one.mixer.run("parallel", given, one.mask)
+                    if dense and isinstance(mixer_trial.mixer, VisibleAttention):
+                        return weights(streams["query"], streams["key"], mixer_trial.mask) @ streams["value"]
+                    return mixer_trial.mixer.run("parallel", streams, mixer_trial.mask)
 
-            counts, law = count(run, one.trained), one
-            if told > scale:
-                law = trial(name, told)
+            counts, law = count(run, mixer_trial.trained), mixer_trial
+            if law_scale > scale:
+                law = trial(name, law_scale)
             expected = cost(law.mixer, law.mask, SIZES)
             row.append([counts.multiply_adds - expected.multiply_adds, counts.saved - expected.saved])
-        found.append(row)
-    return {"excess": labelled(found, mixer=VISIBLE + OTHERS, scale=SCALES, of=("multiply-adds", "saved"))}
+        excess.append(row)
+    return {"excess": labelled(excess, mixer=VISIBLE + OTHERS, scale=SCALES, of=("multiply-adds", "saved"))}
 
 
 def exact_costs(results: Results, of: str, mixers: tuple[str, ...], case: str) -> Evidence:
     """Evidence that the counted integers are those of the law, a part for each mixer."""
     excess = abs(results[counted_costs]["excess"].sel(case=case, of=of, mixer=list(mixers)))
-    return Evidence.all(*(Evidence.exact(int(one.max()), "<=", 0, COUNTED) for one in excess))
+    return Evidence.all(*(Evidence.exact(int(mixer_excess.max()), "<=", 0, COUNTED) for mixer_excess in excess))
 
 
 @PROOFS.claim(
@@ -217,10 +218,14 @@ def mixers_compute_what_the_laws_say(results: Results, case: str = "claimed") ->
     "masked transform by its table.",
     controls=[
         control(
-            "the law of twice the size", case="larger", mixers=tuple(one for one in OTHERS if one != "causal monarch")
+            "the law of twice the size",
+            case="larger",
+            mixers=tuple(mixer for mixer in OTHERS if mixer != "causal monarch"),
         ),
         control(
-            "no gradients wanted", case="inference", mixers=tuple(one for one in OTHERS if one != "causal monarch")
+            "no gradients wanted",
+            case="inference",
+            mixers=tuple(mixer for mixer in OTHERS if mixer != "causal monarch"),
         ),
     ],
 )
@@ -243,19 +248,20 @@ HOLDERS = ("visible, causal", "visible, window", "combiner", "masked transform")
 def held_numbers(config: object, *, late: int = 0, window: int | None = 4) -> LabelledArrays:
     """Numbers in the running state after each of 12 tokens less the law, the law told ``late`` tokens more; queues of another
     ``window`` than the law's 4."""
-    found = []
+    excess = []
     for name in HOLDERS:
-        one = trial(name, 1)
-        mixer = VisibleAttention(window) if name == "visible, window" else one.mixer
-        given = streams_of(one)
-        state, row = mixer.start(given), []
-        for place in range(len(one.mask)):
-            state = mixer.write(state, at(given, place))
+        mixer_trial = trial(name, 1)
+        mixer = VisibleAttention(window) if name == "visible, window" else mixer_trial.mixer
+        streams = streams_of(mixer_trial)
+        state, row = mixer.start(streams), []
+        for place in range(len(mixer_trial.mask)):
+            state = mixer.write(state, at(streams, place))
             row.append(
-                sum(value[0, 0, 0].numel() for value in state.values()) - one.mixer.state_size(SIZES, place + 1 + late)
+                sum(value[0, 0, 0].numel() for value in state.values())
+                - mixer_trial.mixer.state_size(SIZES, place + 1 + late)
             )
-        found.append(row)
-    return {"excess": labelled(found, mixer=HOLDERS, written=range(1, len(found[0]) + 1))}
+        excess.append(row)
+    return {"excess": labelled(excess, mixer=HOLDERS, written=range(1, len(excess[0]) + 1))}
 
 
 @PROOFS.claim(
@@ -274,7 +280,7 @@ def states_hold_what_the_laws_say(
     results: Results, case: str = "claimed", mixers: tuple[str, ...] = HOLDERS
 ) -> Evidence:
     excess = abs(results[held_numbers]["excess"].sel(case=case, mixer=list(mixers)))
-    return Evidence.all(*(Evidence.exact(int(one.max()), "<=", 0, COUNTED) for one in excess))
+    return Evidence.all(*(Evidence.exact(int(mixer_excess.max()), "<=", 0, COUNTED) for mixer_excess in excess))
 
 
 def masked_transform(length: int) -> int:

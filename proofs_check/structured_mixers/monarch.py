@@ -112,11 +112,11 @@ def monarch_evaluates_polynomials(config: object, *, stretch: bool = True) -> La
         side = basis.left.shape[0]
         power = torch.arange(side)
         coefficients = torch.zeros(length, 2 * length, dtype=torch.float64)
-        for one in range(side):
-            for other in range(side):
+        for block in range(side):
+            for column in range(side):
                 for low in power.tolist():
                     places = low + (side * power if stretch else power)
-                    coefficients[one + side * other, places] += basis.left[one, low] * basis.right[one, other]
+                    coefficients[block + side * column, places] += basis.left[block, low] * basis.right[block, column]
         points = torch.exp(-2j * math.pi * torch.arange(length).double() / length)
         table = points.unsqueeze(1) ** torch.arange(2 * length)
         values = normal(f"polynomials {length}", length, 2)
@@ -149,25 +149,25 @@ def leak(kind: str, length: int, draw: int, of_kernel: bool = False) -> tuple[fl
     def outputs(x: Tensor) -> Tensor:
         return mixed(factors, x, values, padded) if of_kernel else mixed(factors, kernel, x, padded)
 
-    found = dependencies(outputs, kernel if of_kernel else values)
+    dependency = dependencies(outputs, kernel if of_kernel else values)
     matrix, back = dense(factors), dense(inverse(factors))
     # An error of M^{-1} D M, D = diag(M k): three products of relative error c N u, each in the Frobenius norm.
     norms = float(torch.linalg.matrix_norm(back) * torch.linalg.matrix_norm(matrix))
-    given = values if of_kernel else kernel
-    gain = float((matrix[:, :tokens].abs() @ given.abs()).max())
+    fixed = values if of_kernel else kernel
+    gain = float((matrix[:, :tokens].abs() @ fixed.abs()).max())
     blocks = [float(torch.linalg.cond(block).max()) for block in factors]
     bound = rounding_bound(8 * factors.side * max(blocks) + 16, norms * gain)
-    return float(found.triu(1).max() / found.max()), bound / float(found.max())
+    return float(dependency.triu(1).max() / dependency.max()), bound / float(dependency.max())
 
 
 @PROOFS.cases(**{kind.replace(" ", "-"): {"kind": kind} for kind in KINDS})
 def future_leaks(config: object, *, kind: str) -> LabelledArrays:
     """Dependency of outputs on later inputs, and on later places of the kernel, relative to the largest; rounding bounds."""
-    found = [[[leak(kind, n, d, other) for d in range(DRAWS)] for n in SIZES] for other in (False, True)]
+    leaks = [[[leak(kind, n, d, of_kernel) for d in range(DRAWS)] for n in SIZES] for of_kernel in (False, True)]
     axes = {"of": ("input", "kernel"), "length": SIZES, "draw": range(DRAWS)}
     return {
-        "leak": labelled([[[one[0] for one in row] for row in part] for part in found], **axes),
-        "bound": labelled([[[one[1] for one in row] for row in part] for part in found], **axes),
+        "leak": labelled([[[pair[0] for pair in row] for row in part] for part in leaks], **axes),
+        "bound": labelled([[[pair[1] for pair in row] for row in part] for part in leaks], **axes),
     }
 
 
@@ -229,8 +229,10 @@ def parameters(config: object, *, order: int = 2) -> LabelledArrays:
     stated = [parameter_count(length) for length in (256, 1024, 4096)]
     power = [round(order * length ** ((order + 1) / order)) for length in lengths]
     return {
-        "wrong": int(sum(abs(one - other) for one, other in zip(counted, power, strict=True))),
-        "stated": int(sum(abs(one - other) for one, other in zip(stated, (8192, 65536, 524288), strict=True))),
+        "wrong": int(sum(abs(count - law) for count, law in zip(counted, power, strict=True))),
+        "stated": int(
+            sum(abs(count - published) for count, published in zip(stated, (8192, 65536, 524288), strict=True))
+        ),
         "ratio": sum(abs(n**2 / parameter_count(n) - math.sqrt(n) / 2) for n in (256, 1024, 4096)),
     }
 
@@ -263,10 +265,14 @@ def future_dependencies(results: Results) -> Sheet:
         else:
             factors = polynomial_factors(causal_polynomials(seed, 64, least=kind != "any lowest power"))
         kernel = normal("kernel 64 0", 32, 1)
-        found = dependencies(lambda x, f=factors, k=kernel: mixed(f, k, x), normal("values 64 0", 32, 1))  # type: ignore[misc]
+        dependency = dependencies(lambda x, f=factors, k=kernel: mixed(f, k, x), normal("values 64 0", 32, 1))  # type: ignore[misc]
         panel = sheet.panel({"causal": "causal polynomials"}.get(kind, kind), x="input", y="output")
         panel.heat(
-            (found / found.max()).clamp(min=1e-17).log10().numpy(), low=-17.0, high=0.0, bar="log10", of="one basis"
+            (dependency / dependency.max()).clamp(min=1e-17).log10().numpy(),
+            low=-17.0,
+            high=0.0,
+            bar="log10",
+            of="one basis",
         )
     return sheet
 

@@ -75,27 +75,27 @@ def cut(regions: str) -> Regions:
     """Segments; segments moved into the future; or segments of which the last one is also seen token by token."""
     if regions == "moved on":
         return segments(LENGTH, SEGMENT, shift=-1)
-    found = segments(LENGTH, SEGMENT)
+    partition = segments(LENGTH, SEGMENT)
     if regions == "overlapping":
         token = torch.arange(LENGTH)
         near = (token <= token.unsqueeze(1)) & (token // SEGMENT >= token.unsqueeze(1) // SEGMENT - 1)
-        return found._replace(direct=near)
-    return found
+        return partition._replace(direct=near)
+    return partition
 
 
 @PROOFS.cases(claimed={}, overlapping={"regions": "overlapping"}, moved={"regions": "moved on"})
 def support(config: object, *, regions: str = "segments") -> LabelledArrays:
     """Over 50 draws: entries of the induced law that are positive where the causal mask is False or the reverse, tokens that
     are not covered once, and how far rows are from sum 1."""
-    found = cut(regions)
+    partition = cut(regions)
     query, key = normal("support q", DRAWS, LENGTH, SIZE), normal("support k", DRAWS, LENGTH, SIZE)
-    induced = law(query, key, found, "max").weights()
+    induced = law(query, key, partition, "max").weights()
     causal = masks.causal(LENGTH)
     return {
         "support": int(((induced > 0) != causal).sum()),
-        "cover": int((found.multiplicity() != causal.long()).sum()),
+        "cover": int((partition.multiplicity() != causal.long()).sum()),
         "sum": largest(induced.sum(-1) - 1),
-        "bound": rounding_bound(4 * (LENGTH + len(found.members)) + 8),
+        "bound": rounding_bound(4 * (LENGTH + len(partition.members)) + 8),
     }
 
 
@@ -201,7 +201,7 @@ HOLDS = (("separable", "logsumexp"), ("equal", "mean and size"))
 @PROOFS.cases(claimed={})
 def distances(config: object) -> LabelledArrays:
     """Largest total variation between a Combiner's law and softmax attention, for every family of keys and logit."""
-    found = [
+    total_variations = [
         [
             largest_distance(
                 law(query, key, segments(LENGTH, SEGMENT), logit).weights(), weights(query, key, masks.causal(LENGTH))
@@ -214,7 +214,7 @@ def distances(config: object) -> LabelledArrays:
     score = float(query.norm(dim=-1).max() * key.norm(dim=-1).max()) / math.sqrt(SIZE)
     # Shares of both levels move by twice the error of a score, and their sums have LENGTH terms.
     bound = rounding_bound(8 * (SIZE + LENGTH + 8), 1 + 2 * score)
-    return {"distance": labelled(found, keys=tuple(FAMILIES), logit=LOGITS), "bound": bound}
+    return {"distance": labelled(total_variations, keys=tuple(FAMILIES), logit=LOGITS), "bound": bound}
 
 
 @PROOFS.claim(
@@ -234,10 +234,10 @@ def distances(config: object) -> LabelledArrays:
 )
 def combiner_is_exact_where_scores_separate(results: Results, pairs: tuple[tuple[str, str], ...] = HOLDS) -> Evidence:
     measured = results[distances].sel(case="claimed")
-    found = [float(measured["distance"].sel(keys=keys, logit=logit)) for keys, logit in pairs]
+    total_variations = [float(measured["distance"].sel(keys=keys, logit=logit)) for keys, logit in pairs]
     return Evidence.within(
-        found,
-        [float(measured["bound"])] * len(found),
+        total_variations,
+        [float(measured["bound"])] * len(total_variations),
         "rounding of scores and of two nested softmaxes, in total variation",
     )
 
@@ -255,8 +255,8 @@ def combiner_is_exact_where_scores_separate(results: Results, pairs: tuple[tuple
 )
 def the_pooled_key_forgets_the_size(results: Results, logit: str = "max") -> Evidence:
     measured = results[distances].sel(case="claimed")
-    found = measured["distance"].sel(keys="equal", logit=logit)
-    return Evidence.exact(float(found), "<=", float(measured["bound"]), "rounding, as in comb.T3")
+    total_variation = measured["distance"].sel(keys="equal", logit=logit)
+    return Evidence.exact(float(total_variation), "<=", float(measured["bound"]), "rounding, as in comb.T3")
 
 
 # %% [markdown]
@@ -292,11 +292,11 @@ def least_divergence_is_information(config: object, *, inside: str = "average") 
         best = joint.log().mean(0).exp()
         best = best / region_sums(best, region)[region]
     # I(query; key | region) from entropies of the joint law alone.
-    given = joint / region_sums(joint, region)[:, region]
+    conditional = joint / region_sums(joint, region)[:, region]
     shares = region_sums(joint, region)  # p(region | query)
     mean_law = joint.sum(0) / region_sums(joint.sum(0), region)[region]
     entropy = -(region_sums(joint.mean(0), region)[region] * mean_law * mean_law.log()).sum()
-    information = float(entropy + (shares[:, region] * given * given.log()).sum(-1).mean())
+    information = float(entropy + (shares[:, region] * conditional * conditional.log()).sum(-1).mean())
     worst = float(joint.log().abs().max())
     bound = rounding_bound(4 * size**2 + 40, 4 * worst)
     pairs = [(abs(divergence(joint, best, region) - information), bound)]
@@ -304,8 +304,8 @@ def least_divergence_is_information(config: object, *, inside: str = "average") 
     for other in normal("other laws", 200, size).exp():
         law_inside = other / region_sums(other, region)[region]
         excess = float((total * (best / law_inside).log()).sum())
-        found = divergence(joint, law_inside, region) - divergence(joint, best, region)
-        pairs.append((abs(found - excess), rounding_bound(8 * size**2 + 40, 4 * worst + 8)))
+        difference = divergence(joint, law_inside, region) - divergence(joint, best, region)
+        pairs.append((abs(difference - excess), rounding_bound(8 * size**2 + 40, 4 * worst + 8)))
     return deviations(pairs)
 
 

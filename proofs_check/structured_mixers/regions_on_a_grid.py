@@ -67,11 +67,11 @@ def times_covered(variant: str) -> Tensor:
 
 def cut(variant: str, change: str) -> Regions:
     """The variant on 4 rows of 6; or with the own column seen token by token as well, or with nothing of the own row but the token."""
-    found, token = CUTS[variant](LENGTH, COLUMNS), torch.arange(LENGTH)
+    regions, token = CUTS[variant](LENGTH, COLUMNS), torch.arange(LENGTH)
     column = masks.causal(LENGTH) & ((token - token.unsqueeze(1)) % COLUMNS == 0)
     if change == "column too":
-        return found._replace(direct=found.direct | column)
-    return found._replace(direct=column) if change == "no row" else found
+        return regions._replace(direct=regions.direct | column)
+    return regions._replace(direct=column) if change == "no row" else regions
 
 
 @PROOFS.cases(
@@ -83,15 +83,15 @@ def cut(variant: str, change: str) -> Regions:
 def grid_support(config: object, *, variant: str = "row-major", change: str = "") -> LabelledArrays:
     """Over 50 draws: entries of the induced law that are positive where the causal mask is False or the reverse, how far rows are
     from sum 1, and pairs that are not covered as often as each variant's law says."""
-    found = cut(variant, change)
+    regions = cut(variant, change)
     query, key = normal("grid q", DRAWS, LENGTH, SIZE), normal("grid k", DRAWS, LENGTH, SIZE)
-    induced, covered = law(query, key, found, "mean").weights(), found.multiplicity()
+    induced, covered = law(query, key, regions, "mean").weights(), regions.multiplicity()
     return {
         "support": int(((induced > 0) != masks.causal(LENGTH)).sum()),
         "sum": largest(induced.sum(-1) - 1),
         "miscovered": labelled([int((covered != times_covered(name)).sum()) for name in CUTS], variant=tuple(CUTS)),
         "covered": labelled(covered.numpy(), query=range(LENGTH), token=range(LENGTH)),
-        "bound": rounding_bound(4 * (LENGTH + len(found.members)) + 8),
+        "bound": rounding_bound(4 * (LENGTH + len(regions.members)) + 8),
     }
 
 
@@ -171,10 +171,10 @@ def covered_attention(query: Tensor, key: Tensor, covered: Tensor) -> Tensor:
 
 def halved(query: Tensor, key: Tensor, regions: Regions) -> Tensor:
     """The induced law of logits logsumexp, with log 2 less in the logit of every region."""
-    found = law(query, key, regions, "logsumexp")
-    direct, summaries = found.direct, found.regions / 2
+    induced_law = law(query, key, regions, "logsumexp")
+    direct, summaries = induced_law.direct, induced_law.regions / 2
     total = direct.sum(-1, keepdim=True) + summaries.sum(-1, keepdim=True)
-    return (direct + summaries @ found.inside) / total
+    return (direct + summaries @ induced_law.inside) / total
 
 
 def moved(full: Tensor, chosen: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def grid_distances(config: object) -> LabelledArrays:
         any_keys(DRAWS),
     )
     causal, twice = masks.causal(LENGTH), times_covered("mixture")
-    plain = {id(one): weights(*one, causal) for one in (by_row, everywhere, equal, independent)}
+    plain = {id(streams): weights(*streams, causal) for streams in (by_row, everywhere, equal, independent)}
 
     def of(streams: tuple[Tensor, Tensor], regions: Regions, logit: str) -> float:
         return largest_distance(law(*streams, regions, logit).weights(), plain[id(streams)])
@@ -207,7 +207,7 @@ def grid_distances(config: object) -> LabelledArrays:
         apart = (law(*streams, mixture, "logsumexp").weights() - full).abs().sum(-1) / 2
         return largest(apart - moved(full, twice == times))
 
-    found = {
+    total_variations = {
         "rows, separable": of(by_row, rows, "logsumexp"),
         "rows, equal": of(equal, rows, "mean and size"),
         "rows, separable, largest": of(by_row, rows, "max"),
@@ -229,15 +229,15 @@ def grid_distances(config: object) -> LabelledArrays:
     )
     # Shares of both levels move by twice the error of a score, and their sums have a term for each token and region.
     bound = rounding_bound(8 * (SIZE + LENGTH + len(mixture.members) + 8), 1 + 2 * score)
-    return {"distance": labelled(list(found.values()), setting=tuple(found)), "bound": bound}
+    return {"distance": labelled(list(total_variations.values()), setting=tuple(total_variations)), "bound": bound}
 
 
 def near(results: Results, settings: tuple[str, ...]) -> Evidence:
     """Total variations within their rounding."""
     measured = results[grid_distances].sel(case="claimed")
-    found = [float(measured["distance"].sel(setting=one)) for one in settings]
+    total_variations = [float(measured["distance"].sel(setting=setting)) for setting in settings]
     origin = "rounding of scores and of two nested softmaxes, in total variation"
-    return Evidence.within(found, [float(measured["bound"])] * len(found), origin)
+    return Evidence.within(total_variations, [float(measured["bound"])] * len(total_variations), origin)
 
 
 @PROOFS.claim(
@@ -340,8 +340,8 @@ def grid_pairs(config: object, *, turned: bool = False, cut_by: str = "") -> Lab
     counted, laws = [], []
     for rows, columns in GRIDS:
         length, side = rows * columns, rows if turned else columns
-        found = {name: segments(length, side) if cut_by else make(length, side) for name, make in CUTS.items()}
-        counted.append([[one.pairs(), one.inside()] for one in found.values()])
+        grid_regions = {name: segments(length, side) if cut_by else make(length, side) for name, make in CUTS.items()}
+        counted.append([[regions.pairs(), regions.inside()] for regions in grid_regions.values()])
         laws.append(list(pair_laws(rows, columns).values()))
     axes = {"grid": NAMES, "variant": tuple(CUTS), "of": ("queries", "inside")}
     return {"counted": labelled(counted, **axes), "law": labelled(laws, **axes)}

@@ -103,7 +103,7 @@ def correlations_are_spectra(config: Config, *, conjugate: bool = True, padded: 
         bound = rounding_bound(21 * math.log2(8 * length) + length + 40, norms * (3 + math.sqrt(length)))
         pairs.append((largest(correlations(query, key, conjugate) - correlations_by_sums(query, key)), bound))
         rows = (0, 0, 0, length if padded else 0)
-        wide = [torch.nn.functional.pad(one, rows) for one in (query, key)]
+        wide = [torch.nn.functional.pad(series, rows) for series in (query, key)]
         linear = torch.stack([(query[lag:] * key[: length - lag]).sum(0) for lag in range(length)])
         pairs.append((largest(correlations(wide[0], wide[1], conjugate)[:length] - linear), bound))
     return deviations(pairs)
@@ -140,8 +140,8 @@ def periods(config: Config, seed: int) -> LabelledArrays:
     source = stream(seed, "periods")
     pattern = draw(source, "pattern", PERIOD).repeat(SERIES // PERIOD)
     noise = NOISE * draw(source, "noise", SERIES)
-    found = [int(best_lag(series)) % PERIOD == 0 for series in (pattern + noise, noise)]
-    return {"found": labelled(found, series=("periodic", "noise"))}
+    hits = [int(best_lag(series)) % PERIOD == 0 for series in (pattern + noise, noise)]
+    return {"found": labelled(hits, series=("periodic", "noise"))}
 
 
 @PROOFS.claim(
@@ -154,9 +154,9 @@ def periods(config: Config, seed: int) -> LabelledArrays:
     controls=[control("noise alone", series="noise")],
 )
 def largest_correlation_finds_the_period(results: Results, series: str = "periodic") -> Evidence:
-    found = results[periods]["found"].sel(series=series)
+    hits = results[periods]["found"].sel(series=series)
     return Evidence.proportion(
-        int(found.sum()), found.size, ">=", 0.85, "far above the 5 of 47 lags that chance would hit; set on pilot draws"
+        int(hits.sum()), hits.size, ">=", 0.85, "far above the 5 of 47 lags that chance would hit; set on pilot draws"
     )
 
 
@@ -171,11 +171,11 @@ def reach_of_the_last_token(config: Config, *, kind: str = "auto-correlation") -
     """Largest change of an earlier output when the last value, or the last query, changes."""
     streams = {name: normal(f"reach {name}", SERIES, 4) for name in ("query", "key", "value")}
 
-    def outputs(given: dict[str, Tensor]) -> Tensor:
+    def outputs(inputs: dict[str, Tensor]) -> Tensor:
         if kind == "attention":
-            scores = (given["query"] @ given["key"].T).masked_fill(~masks.causal(SERIES), -math.inf)
-            return scores.softmax(-1) @ given["value"]
-        return moved_lags(given)
+            scores = (inputs["query"] @ inputs["key"].T).masked_fill(~masks.causal(SERIES), -math.inf)
+            return scores.softmax(-1) @ inputs["value"]
+        return moved_lags(inputs)
 
     moved = []
     for name in ("value", "query"):
@@ -197,7 +197,7 @@ def reach_of_the_last_token(config: Config, *, kind: str = "auto-correlation") -
 def auto_correlation_reads_the_future(results: Results, case: str = "claimed") -> Evidence:
     moved = results[reach_of_the_last_token]["moved"].sel(case=case)
     origin = "one example; far above rounding, and a causal map would give exactly 0"
-    return Evidence.all(*(Evidence.exact(float(one), ">", 0.1, origin) for one in moved.values))
+    return Evidence.all(*(Evidence.exact(float(change), ">", 0.1, origin) for change in moved.values))
 
 
 # %% [markdown]
@@ -218,7 +218,7 @@ def auto_correlation_reads_the_future(results: Results, case: str = "claimed") -
 def sparsity_is_a_divergence(config: Config, *, reversed_: bool = False, slack: float = 1.0) -> LabelledArrays:
     count = 50
     scores = normal("scores", 4, 500, count) * torch.tensor([0.1, 1.0, 3.0, 10.0]).double().view(4, 1, 1)
-    found, gap, log_law = sparsity(scores), largest_gap(scores), scores.log_softmax(-1)
+    measurement, gap, log_law = sparsity(scores), largest_gap(scores), scores.log_softmax(-1)
     # KL(p | uniform), or KL(uniform | p).
     divergence = (
         (log_law.exp() * log_law).sum(-1) + math.log(count) if reversed_ else -log_law.mean(-1) - math.log(count)
@@ -226,10 +226,10 @@ def sparsity_is_a_divergence(config: Config, *, reversed_: bool = False, slack: 
     bound = rounding_bound(3 * count + 20, 4 * float(scores.abs().max()))
     return deviations(
         [
-            (largest(found - math.log(count) - divergence), bound),
-            (float((math.log(count) - found).max()), bound),
-            (float((gap - found).max()), bound),
-            (float((found - gap - slack * math.log(count)).max()), bound),
+            (largest(measurement - math.log(count) - divergence), bound),
+            (float((math.log(count) - measurement).max()), bound),
+            (float((gap - measurement).max()), bound),
+            (float((measurement - gap - slack * math.log(count)).max()), bound),
         ]
     )
 
@@ -253,9 +253,9 @@ def sparsity_of_normal_keys(config: Config, seed: int) -> LabelledArrays:
     controls=[control("without the half", law=1.0)],
 )
 def sparsity_grows_with_the_query(results: Results, law: float = 0.5) -> Evidence:
-    found = results[sparsity_of_normal_keys]["excess"]
+    excess = results[sparsity_of_normal_keys]["excess"]
     return Evidence.equals(
-        found, law, 0.05, "log E exp(s) of a normal score of variance |q|^2 / d; its bias at L = 2000 is 0.0004"
+        excess, law, 0.05, "log E exp(s) of a normal score of variance |q|^2 / d; its bias at L = 2000 is 0.0004"
     )
 
 
@@ -321,13 +321,13 @@ def lazy_rows(config: Config, *, lazy: str = "sum") -> LabelledArrays:
     mean square from rows 12 - 23 to rows 48 - 95 of 64 prompts."""
     sampled = sampled_keys(stream(0, "lazy"), LENGTH)
     query, key, value = (normal(f"lazy {name}", 64, LENGTH, SIZE) for name in ("query", "key", "value"))
-    found = prob_sparse(query, key, value, sampled, masks.causal(LENGTH), lazy=lazy)
+    outputs = prob_sparse(query, key, value, sampled, masks.causal(LENGTH), lazy=lazy)
     chosen = estimates(query, key, sampled).topk(chosen_count(LENGTH)).indices
     idle = torch.ones(64, LENGTH, dtype=torch.bool).scatter(-1, chosen, False)
-    squares = found.square().mean(-1)
+    squares = outputs.square().mean(-1)
     early, late = (float(squares[:, a:b][idle[:, a:b]].mean()) for a, b in ((12, 24), (48, 96)))
     return {
-        "distance": largest((found - value.cumsum(-2))[idle]),
+        "distance": largest((outputs - value.cumsum(-2))[idle]),
         "idle": float(idle.sum()) / 64,
         "growth": late / early,
     }

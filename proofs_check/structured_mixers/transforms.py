@@ -120,8 +120,8 @@ def masked_transform_is_a_convolution(config: object, *, sign: float = 1.0, padd
     pairs = []
     for length in LENGTHS:
         values = normal(f"chirp {length}", length, 2)
-        found = masked_transform_by_chirps(values, sign, padded)
-        pairs.append((largest(found - masked_transform(values)), chirp_rounding(values)))
+        by_chirps = masked_transform_by_chirps(values, sign, padded)
+        pairs.append((largest(by_chirps - masked_transform(values)), chirp_rounding(values)))
     return deviations(pairs)
 
 
@@ -179,8 +179,8 @@ def chirp_errors(config: object) -> LabelledArrays:
         values = normal(f"chirp {length}", length, 2)
         table = masked_transform(values)
         ways: tuple[dict[str, Any], ...] = ({}, {"sign": -1.0}, {"padded": False})
-        found = [largest(masked_transform_by_chirps(values, **way) - table) for way in ways]
-        rows.append([one / largest(table) for one in (*found, chirp_rounding(values))])
+        differences = [largest(masked_transform_by_chirps(values, **way) - table) for way in ways]
+        rows.append([difference / largest(table) for difference in (*differences, chirp_rounding(values))])
     return {"error": labelled(rows, length=LENGTHS, way=("chirps", "h with the sign of c", "not padded", "bound"))}
 
 

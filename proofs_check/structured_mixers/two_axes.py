@@ -53,9 +53,9 @@ ROWS, COLUMNS, WIDTH = 4, 5, 6
 LAYERS = ((1, 1), (2, 2))  # outer pairs, inner layers
 
 
-def strictly_causal(found: Tensor) -> int:
+def strictly_causal(dependency: Tensor) -> int:
     """Entries in which a dependency matrix is not the strict lower triangle."""
-    return int(((found != 0) != masks.causal(len(found)).tril(-1)).sum())
+    return int(((dependency != 0) != masks.causal(len(dependency)).tril(-1)).sum())
 
 
 @PROOFS.cases(
@@ -79,7 +79,7 @@ def axial_dependencies(
             return axial_stack(stack, image, *shifts, column_mask).flatten(-3, -2)
 
         wrong.append(strictly_causal(dependencies(outputs, normal("image", ROWS * COLUMNS, WIDTH))))
-    return {"wrong": labelled(wrong, pairs=[one for one, _ in LAYERS])}
+    return {"wrong": labelled(wrong, pairs=[pairs_of_layers for pairs_of_layers, _ in LAYERS])}
 
 
 @PROOFS.claim(
@@ -98,7 +98,7 @@ def axial_dependencies(
 )
 def axial_stack_is_raster_causal(results: Results, case: str = "claimed") -> Evidence:
     measured = results[axial_dependencies]["wrong"].sel(case=case)
-    return Evidence.all(*(Evidence.exact(int(one), "<=", 0, BOOLEANS) for one in measured.values))
+    return Evidence.all(*(Evidence.exact(int(count), "<=", 0, BOOLEANS) for count in measured.values))
 
 
 @PROOFS.cases(claimed={}, stale={"stale": True}, token={"row_by_row": False})
@@ -110,9 +110,12 @@ def semi_parallel_sampling(config: object, *, row_by_row: bool = True, stale: bo
     for draw in range(8):
         uniforms = torch.from_numpy(stream(draw, "uniforms").rng().random((ROWS, COLUMNS)))
         naive = sample(stack, embedding, uniforms, row_by_row=False)
-        found = sample(stack, embedding, uniforms, row_by_row, stale)
-        differing += int((naive.tokens != found.tokens).sum())
-        outer, inner = outer + abs(found.outer_runs - ROWS), inner + abs(found.inner_runs - ROWS * COLUMNS)
+        semi_parallel = sample(stack, embedding, uniforms, row_by_row, stale)
+        differing += int((naive.tokens != semi_parallel.tokens).sum())
+        outer, inner = (
+            outer + abs(semi_parallel.outer_runs - ROWS),
+            inner + abs(semi_parallel.inner_runs - ROWS * COLUMNS),
+        )
     return {"differing": differing, "outer": outer, "inner": inner}
 
 
@@ -161,11 +164,11 @@ def row_then_column_is_one_attention(config: object, *, order: str = "rows") -> 
         product = product_weights(row, column)
     value = streams["value"][0, 0, 0]
     bound = rounding_bound(2 * (ROWS + COLUMNS) + length + 4, float(value.abs().max()))
-    found = mixer.run("parallel", streams, masks.full(length))[0, 0, 0]
+    output = mixer.run("parallel", streams, masks.full(length))[0, 0, 0]
     # The weights themselves may be wrong by the rounding of exp, the same on both sides.
     return deviations(
         [
-            (largest(product @ value - found), bound),
+            (largest(product @ value - output), bound),
             (largest(product.sum(-1) - 1), rounding_bound(2 * (ROWS + COLUMNS) + length + 8)),
         ]
     )
@@ -180,8 +183,8 @@ def axial_pairs(config: object, *, mask: str = "axial") -> LabelledArrays:
         if mask == "full":
             counted.append(weights(streams["query"], streams["key"], masks.full(side**2)).numel())
         else:
-            counted.append(sum(one.numel() for one in Axial(side, side).maps(streams)))
-    return {"wrong": int(sum(abs(one - 2 * side**3) for one, side in zip(counted, sides, strict=True)))}
+            counted.append(sum(axis_map.numel() for axis_map in Axial(side, side).maps(streams)))
+    return {"wrong": int(sum(abs(count - 2 * side**3) for count, side in zip(counted, sides, strict=True)))}
 
 
 @PROOFS.claim(
@@ -208,8 +211,8 @@ PATCH, BYTES = 3, 12
 def level_dependencies(config: object, *, shifts: tuple[int, int] = (1, 1)) -> LabelledArrays:
     """Entries in which 12 outputs in patches of 3 do not depend on exactly the bytes before them."""
     levels = random_levels(stream(0, "levels"), 4, PATCH)
-    found = dependencies(lambda x: two_levels(levels, x, PATCH, *shifts), normal("bytes", BYTES, 4))
-    return {"wrong": strictly_causal(found)}
+    dependency = dependencies(lambda x: two_levels(levels, x, PATCH, *shifts), normal("bytes", BYTES, 4))
+    return {"wrong": strictly_causal(dependency)}
 
 
 @PROOFS.claim(
@@ -232,22 +235,23 @@ def two_levels_are_causal(results: Results, case: str = "claimed") -> Evidence:
 LENGTHS = (1000, 8192, 2**20)
 
 
-@PROOFS.cases(claimed={}, paper={"factor": 1.0}, unequal={"ratio": 4.0, "told": 1.0})
+@PROOFS.cases(claimed={}, paper={"factor": 1.0}, unequal={"ratio": 4.0, "assumed_ratio": 1.0})
 def best_patches(
-    config: object, *, factor: float = 2.0, ratio: float = 1.0, told: float | None = None
+    config: object, *, factor: float = 2.0, ratio: float = 1.0, assumed_ratio: float | None = None
 ) -> LabelledArrays:
-    """Distance of the best whole patch, by enumeration of r T^2 / P^2 + T P, from (factor T r)^{1/3} with r as ``told``."""
+    """Distance of the best whole patch, by enumeration of r T^2 / P^2 + T P, from (factor T r)^{1/3} with
+    r as ``assumed_ratio``."""
     away, excess = [], []
     for length in LENGTHS:
         for r in (ratio, 0.25 * ratio):
             patch = np.arange(1, 400)
             cost = r * (length / patch) ** 2 + length * patch
-            law = best_patch(length * factor / 2, r if told is None else told)
+            law = best_patch(length * factor / 2, r if assumed_ratio is None else assumed_ratio)
             away.append(abs(float(patch[cost.argmin()]) - law))
             least = 1.5 * (2 * r) ** (1 / 3) * length ** (4 / 3)
             excess.append(float(cost.min()) / least - 1)
-    whole = pairs(4096, 16) - (256**2 + 4096 * 16)
-    return {"away": max(away), "excess": max(excess), "below": -min(excess), "counted": abs(whole)}
+    miscounted = pairs(4096, 16) - (256**2 + 4096 * 16)
+    return {"away": max(away), "excess": max(excess), "below": -min(excess), "counted": abs(miscounted)}
 
 
 @PROOFS.claim(
@@ -305,16 +309,16 @@ def best_patch_is_the_cube_root_of_twice_the_length(results: Results, case: str 
     controls=[control("squares split as if they were rows", rows=True)],
 )
 def merging_squares_is_a_permutation(config: object, *, rows: bool = False) -> LabelledArrays:
-    found = []
+    checks = []
     for shape, side in (((4, 6), 2), ((6, 12), 3)):
         image = normal("image to merge", 2, *shape, 5)
         merged = merge_squares(image, side)
         back = merged.reshape(image.shape) if rows else split_squares(merged, side)
         tokens = merged.shape[-3] * merged.shape[-2]
-        found.append((largest(back - image), 0.0))
-        found.append((float(abs(tokens * side**2 - shape[0] * shape[1])), 0.0))
-        found.append((float(abs(tokens**2 * side**4 - (shape[0] * shape[1]) ** 2)), 0.0))
-    return deviations(found)
+        checks.append((largest(back - image), 0.0))
+        checks.append((float(abs(tokens * side**2 - shape[0] * shape[1])), 0.0))
+        checks.append((float(abs(tokens**2 * side**4 - (shape[0] * shape[1]) ** 2)), 0.0))
+    return deviations(checks)
 
 
 SPANS = (2, 3, 4, 6)
@@ -343,10 +347,10 @@ def squeezed(config: object) -> LabelledArrays:
     controls=[control("codes that span 4 dimensions", spans=(4,)), control("codes that span 6 dimensions", spans=(6,))],
 )
 def squeezing_is_lossless_up_to_the_rank(results: Results, spans: tuple[int, ...] = (2, 3)) -> Evidence:
-    found = results[squeezed]["error"].sel(case="claimed", span=list(spans))
+    errors = results[squeezed]["error"].sel(case="claimed", span=list(spans))
     # Backward error of the singular vectors: a modest multiple of the size of the matrix, and one product.
     return Evidence.exact(
-        float(found.max()), "<=", rounding_bound(16 * 64), "backward error of a decomposition of 64 x 12 codes"
+        float(errors.max()), "<=", rounding_bound(16 * 64), "backward error of a decomposition of 64 x 12 codes"
     )
 
 
@@ -365,9 +369,10 @@ def running_average_is_uniform_attention(config: object, *, full: bool = False, 
     return deviations([(largest(attended - running_mean(tokens)), rounding_bound(2 * 20 + 4, largest(tokens) * 2))])
 
 
-@PROOFS.cases(claimed={}, average={"average": True}, short={"told": 0})
-def window_maxima(config: object, *, average: bool = False, told: int = 1) -> LabelledArrays:
-    """Entries in which L stacked maxima are not those of a window of L + ``told``, and tokens further back that are read."""
+@PROOFS.cases(claimed={}, average={"average": True}, short={"extra": 0})
+def window_maxima(config: object, *, average: bool = False, extra: int = 1) -> LabelledArrays:
+    """Entries in which L stacked maxima are not those of a window of L + ``extra``, and tokens further back that
+    are read."""
     tokens = normal("maxima", 16, 4)
     wrong = far = 0
     for layers in (1, 2, 3, 5):
@@ -375,7 +380,7 @@ def window_maxima(config: object, *, average: bool = False, told: int = 1) -> La
         def outputs(x: Tensor, layers: int = layers) -> Tensor:
             return neighbour_maxima(x, layers) + (running_mean(x) if average else 0.0)
 
-        window = layers + told
+        window = layers + extra
         direct = torch.stack([tokens[max(0, t - window + 1) : t + 1].amax(0) for t in range(16)])
         wrong += int((neighbour_maxima(tokens, layers) != direct).sum())
         far += int((dependencies(outputs, tokens)[~masks.sliding_window(16, layers + 1)] != 0).sum())

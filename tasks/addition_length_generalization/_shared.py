@@ -172,7 +172,7 @@ def train_machines(
         stop=finished,
         name=f"{sampling}-{few}",
     )
-    return fitted, asked(fitted, machine)
+    return fitted, history_of(fitted, machine)
 
 
 def optimisation(machine: Machine) -> Optimisation:
@@ -182,7 +182,7 @@ def optimisation(machine: Machine) -> Optimisation:
     )
 
 
-def asked(fitted: Fitted[Transformer], machine: Machine) -> dict[str, xr.DataArray]:
+def history_of(fitted: Fitted[Transformer], machine: Machine) -> dict[str, xr.DataArray]:
     """Loss, answers and numbers of updates of trained machines."""
     answers = kept_to_the_end(fitted, "answers", machine).astype(np.int16)
     return {"answers": answers, "loss": kept_to_the_end(fitted, "loss", machine), "updates": fitted.updates}
@@ -200,7 +200,7 @@ def train_with_and_without_dropout(
     Returns:
         The history of `train_machines`, with "dropout" and "none" along "arm".
     """
-    windows, found = windows_of(machine, "sums-of-digits"), []
+    windows, histories = windows_of(machine, "sums-of-digits"), []
 
     def sample(seed: int, step: int) -> Batch:
         # One number a seed and step decides what is dropped.
@@ -222,8 +222,11 @@ def train_with_and_without_dropout(
             axes={"answers": {"window": None}},
             name=f"published-{arm}",
         )
-        found.append(asked(fitted, machine))
-    return {name: xr.concat([one[name] for one in found], "arm").transpose("seed", "arm", ...) for name in found[0]}
+        histories.append(history_of(fitted, machine))
+    return {
+        name: xr.concat([history[name] for history in histories], "arm").transpose("seed", "arm", ...)
+        for name in histories[0]
+    }
 
 
 def kept_to_the_end(fitted: Fitted[Transformer], name: str, machine: Machine) -> xr.DataArray:

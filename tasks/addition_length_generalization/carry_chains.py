@@ -91,7 +91,7 @@ def longest_carry_chain(results: Results) -> Sheet:
     panel.line(lengths, exact - straight, name="exact", of="exact law")
     panel.theory(lengths, wave - straight, name="periodic term")
     dense = np.unique(np.geomspace(100, 10**5, 181).astype(int)).tolist()
-    whole = longest_chain_law(dense, LONGEST_CHAIN + 2)
+    cumulative = longest_chain_law(dense, LONGEST_CHAIN + 2)
     panel = sheet.panel(
         "The Poisson law is off by (ln n)/n, and how much is known",
         x="columns n",
@@ -100,7 +100,7 @@ def longest_carry_chain(results: Results) -> Sheet:
         ylim=(0, 0.19),
     )
     for corrected, name in ((False, "$e^{-x}$"), (True, "with its second term")):
-        error = (whole - longest_chain_poisson(dense, LONGEST_CHAIN + 2, corrected=corrected)).abs().amax(-1)
+        error = (cumulative - longest_chain_poisson(dense, LONGEST_CHAIN + 2, corrected=corrected)).abs().amax(-1)
         panel.line(
             dense, error.numpy() * dense / np.log(dense), name=name, marks=False, of="exact law less the formula"
         )

@@ -30,8 +30,9 @@
 #
 # There are only $100 + 20 \cdot 100 = 2{,}100$ windows. So whether a trained network adds correctly **at
 # every length** is settled by asking it 2,100 questions: if all greedy answers are right, induction on
-# columns proves every sum; if one is wrong, some sum of at most three columns is wrong (the file of the
-# same name in `proofs_check/` checks both directions). Random tests prove less and cost more.
+# columns proves every sum; if one is wrong, some sum of at most three columns is wrong
+# (`proofs_check/addition_length_generalization/tables.py` checks both directions). Random tests prove less and cost
+# more.
 #
 # `unseen_sums.py` asks what wrong windows cost and what becomes of windows that are never shown,
 # `whole_sums.py` what networks make of whole sums, and `carry_chains.py` how far carries travel.
@@ -125,16 +126,16 @@ def walk(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Tables of the networks of an arm under both patterns, and in how many digits of 16 sums a seed, drawn for it, the network
     in the loop differs from each of them."""
-    own, crossed, unequal = [], [], []
+    uncrossed, crossed, unequal = [], [], []
     for seed in fitted.seeds:
         first, second = torch.from_numpy(stream(seed, "walked").rng().integers(0, 10, (2, 16, digits))).unbind(0)
         module = fitted.of(seeds=[seed], arms=[arm]).module
         walked = add_in_columns(module, first, second, MASKS[arm])
         tables = [answer_table(module, MASKS[pattern]) for pattern in (arm, other)]
-        own.append(tables[0])
+        uncrossed.append(tables[0])
         crossed.append(tables[1])
         unequal.append(torch.stack([(walked != add_by_table(table, first, second)).sum() for table in tables]))
-    return torch.cat(own), torch.cat(crossed), torch.stack(unequal)
+    return torch.cat(uncrossed), torch.cat(crossed), torch.stack(unequal)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8, root=2030)
@@ -146,10 +147,10 @@ def train_windows(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """
     fitted, history = train_machines(config.machine, seeds, ARMS, "all-sums")
     walked = [walk(fitted, arm, other, config.loop_digits) for arm, other in zip(ARMS, ARMS[::-1], strict=True)]
-    crossed = torch.stack([one[1] for one in walked], dim=1).numpy().astype(np.int16)
+    crossed = torch.stack([of_arm[1] for of_arm in walked], dim=1).numpy().astype(np.int16)
     return history | {
         "crossed": labelled(crossed, seed=seeds, arm=ARMS, window=None),
-        "unequal": labelled(torch.stack([one[2] for one in walked], dim=1), seed=seeds, arm=ARMS, table=TABLES),
+        "unequal": labelled(torch.stack([of_arm[2] for of_arm in walked], dim=1), seed=seeds, arm=ARMS, table=TABLES),
     }
 
 
@@ -334,11 +335,11 @@ def one_block_cannot_tell(results: Results, blocks: int = 1) -> Evidence:
     kind="phenomenon",
     statement=r"Weights trained with the prefix pattern answer some of the 2,100 windows wrongly when the same prompt is read "
     r"causally, more often than not.",
-    controls=[control("read with the pattern they were trained with", own=True)],
+    controls=[control("read with the pattern they were trained with", trained_pattern=True)],
 )
-def pattern_matters_to_weights(results: Results, own: bool = False) -> Evidence:
+def pattern_matters_to_weights(results: Results, trained_pattern: bool = False) -> Evidence:
     measured = results[train_windows]
-    answers = (measured["answers"].isel(update=-1) if own else measured["crossed"]).sel(arm="prefix")
+    answers = (measured["answers"].isel(update=-1) if trained_pattern else measured["crossed"]).sel(arm="prefix")
     some = wrong_windows(answers) > 0
     return Evidence.proportion(some.sum().item(), some.size, ">=", 0.5, MOST)
 

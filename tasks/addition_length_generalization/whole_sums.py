@@ -230,8 +230,8 @@ def train_whole_sums(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         return all(float(history[f"right {columns}"][-1]) >= LEARNT for columns in trained)
 
     for number, format in enumerate(FORMATS):
-        own = [seed for seed in seeds if seed % len(FORMATS) == number]
-        if not own:
+        format_seeds = [seed for seed in seeds if seed % len(FORMATS) == number]
+        if not format_seeds:
             continue
 
         def sample(seed: int, step: int, format: str = format) -> Batch:
@@ -243,7 +243,7 @@ def train_whole_sums(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             return {f"right {columns}": accuracy_of(config, format, columns)(networks) for columns in trained}
 
         fitted = study.fit(
-            own,
+            format_seeds,
             sample,
             optimisation,
             measure=measure,
@@ -251,11 +251,11 @@ def train_whole_sums(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             stop=finished,
             name=f"whole-{format}",
         )
-        places = [seeds.index(seed) for seed in own]
+        places = [seeds.index(seed) for seed in format_seeds]
         updates[places] = fitted.updates.values
         for columns in range(1, config.widest + 1):
             shares = accuracy_of(config, format, columns)(fitted)
-            accuracy[places, :, columns - 1] = shares.view(len(own), len(ARMS)).numpy()
+            accuracy[places, :, columns - 1] = shares.view(len(format_seeds), len(ARMS)).numpy()
     return {
         "accuracy": labelled(accuracy, seed=seeds, arm=ARMS, digits=range(1, config.widest + 1)),
         "updates": labelled(updates, seed=seeds, arm=ARMS),
@@ -294,8 +294,8 @@ def formats_by_length(results: Results) -> Sheet:
     columns = laws_of(windows["answers"].isel(update=-1, drop=True), len(digits))
     sheet = Sheet(rows=2, columns=3, width=3.6, height=2.9)
     for number, format in enumerate((*FORMATS, "column windows")):
-        own = measured["accuracy"].sel(seed=measured["format"] == number)
-        shares = columns if format == "column windows" else own
+        accuracy = measured["accuracy"].sel(seed=measured["format"] == number)
+        shares = columns if format == "column windows" else accuracy
         trained = 1 if format == "column windows" else config.columns
         beyond = shares.sel(digits=slice(trained + 1, None)).mean().item()
         panel = sheet.panel(

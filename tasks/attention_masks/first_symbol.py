@@ -186,9 +186,9 @@ def blind_accuracy(config: Config) -> float:
 def two_causal_layers_find_the_first(results: Results, network: str = "causal") -> Evidence:
     best = blind_accuracy(results.config)
     accuracy = results[first_token]["accuracy"].sel(network=network)
-    found = int((accuracy > (1 + best) / 2).sum())
+    successes = int((accuracy > (1 + best) / 2).sum())
     return Evidence.proportion(
-        found, accuracy.size, ">", 0.5, f"trainings with more than {(1 + best) / 2:.4f} right; most"
+        successes, accuracy.size, ">", 0.5, f"trainings with more than {(1 + best) / 2:.4f} right; most"
     )
 
 

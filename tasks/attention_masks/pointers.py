@@ -124,10 +124,10 @@ def hard_pointers(config: Config, seed: int) -> LabelledArrays:
     }
     held = [
         [
-            [float((jump(found, mask, layers) == follow(found, 2**layers)).double().mean()) for layers in LAYERS]
+            [float((jump(tokens, mask, layers) == follow(tokens, 2**layers)).double().mean()) for layers in LAYERS]
             for mask in patterns(config.hard_length).values()
         ]
-        for found in pointers.values()
+        for tokens in pointers.values()
     ]
     return {"accuracy": labelled(held, kind=KINDS, arm=ARMS, layers=LAYERS)}
 
@@ -262,8 +262,8 @@ def hard_causal_pointers_follow_the_law(
 )
 def prefix_networks_follow_pointers(results: Results, arm: str = "prefix") -> Evidence:
     accuracy = results[trained_pointers]["accuracy"].sel(arm=arm).mean("place")
-    found = int((accuracy > 0.95).sum())
-    return Evidence.proportion(found, accuracy.size, ">", 0.5, "trainings with more than 95 % right; most")
+    successes = int((accuracy > 0.95).sum())
+    return Evidence.proportion(successes, accuracy.size, ">", 0.5, "trainings with more than 95 % right; most")
 
 
 def median_near(accuracy: xr.DataArray, law: float, tolerance: float, origin: str) -> Evidence:

@@ -223,15 +223,15 @@ def adjacency_scores(results: Results) -> Sheet:
     for arm, mask, title in (("causal", "causal", "causal mask"), ("prefix", "full", "all see all")):
         by_site.curve(score.sel(gain=1.0, mask=mask, prompts=1), over="site", arm=arm, name=title)
         for variant, site in enumerate((ATTENTION, LAST)):
-            found = score.sel(mask=mask, site=site, prompts=1)
-            by_gain.curve(found, over="gain", arm=arm, variant=variant, name=f"{title}, {site.split(',')[0]}")
+            scores = score.sel(mask=mask, site=site, prompts=1)
+            by_gain.curve(scores, over="gain", arm=arm, variant=variant, name=f"{title}, {site.split(',')[0]}")
     for variant, gain in enumerate(gains):
-        found = score.sel(gain=gain, mask="causal", site=ATTENTION)
-        by_prompts.curve(found, over="prompts", arm="causal", variant=variant, name=f"attention output, x{gain:g}")
-    found = score.sel(gain=1.0, mask="causal", site=LAST)
-    by_prompts.curve(found, over="prompts", arm="causal", variant=3, name="last residual, x1")
-    found = score.sel(gain=1.0, mask="full", site=ATTENTION)
-    by_prompts.curve(found, over="prompts", arm="prefix", name="all see all, attention output")
+        scores = score.sel(gain=gain, mask="causal", site=ATTENTION)
+        by_prompts.curve(scores, over="prompts", arm="causal", variant=variant, name=f"attention output, x{gain:g}")
+    scores = score.sel(gain=1.0, mask="causal", site=LAST)
+    by_prompts.curve(scores, over="prompts", arm="causal", variant=3, name="last residual, x1")
+    scores = score.sel(gain=1.0, mask="full", site=ATTENTION)
+    by_prompts.curve(scores, over="prompts", arm="prefix", name="all see all, attention output")
     for panel in (by_site, by_gain, by_prompts):
         panel.level(0.5, "no pattern")
     return sheet
@@ -278,14 +278,14 @@ def mean_cosines_follow_the_law(results: Results, picture: str = "causal: attent
     return Evidence.all(
         *(
             Evidence.equals(
-                cosine.isel(row=one, column=other).astype(float),
-                float(law[one, other]),
+                cosine.isel(row=row, column=column).astype(float),
+                float(law[row, column]),
                 within=0.15,
-                origin=f"root law for tokens {one + 1} and {other + 1}; tolerance chosen on pilot seeds (root 0)",
+                origin=f"root law for tokens {row + 1} and {column + 1}; tolerance chosen on pilot seeds (root 0)",
                 absolute=True,
             )
-            for other in range(length)
-            for one in range(other)
+            for column in range(length)
+            for row in range(column)
         )
     )
 

@@ -153,11 +153,11 @@ def adaptation(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             dtype=torch.float32,
         )
 
-    whole, half = (partial(encoded, scored=scored) for scored in (config.queries, config.queries // 2))
+    all_scored, half_scored = (partial(encoded, scored=scored) for scored in (config.queries, config.queries // 2))
     first = Study(
         build=lambda chosen: Transformer(architecture, tuple(chosen)),
-        arms={"prefix": prefix, "causal": causal, HALF: Arm(prefix, half)},
-        encode=whole,
+        arms={"prefix": prefix, "causal": causal, HALF: Arm(prefix, half_scored)},
+        encode=all_scored,
         loss=scored_loss,
     )
     base = first.fit(
@@ -225,9 +225,9 @@ def adaptation_curves(results: Results) -> Sheet:
         ("causal, read as prefix", "causal", "prefix"),
         ("causal", "causal", "causal"),
     ):
-        errors, own = trained.sel(arm=arm, read=read), own_mask(arm)
-        panel.scatter(title, errors, name=f"{title}, single seeds", arm=own, slot=(0, 2))
-        panel.points({title: errors.values}, name=title, arm=own, middle="geometric mean", slot=(1, 2))
+        errors, mask = trained.sel(arm=arm, read=read), own_mask(arm)
+        panel.scatter(title, errors, name=f"{title}, single seeds", arm=mask, slot=(0, 2))
+        panel.points({title: errors.values}, name=title, arm=mask, middle="geometric mean", slot=(1, 2))
     panel = sheet.panel(
         "switched: ahead of staying, and of starting anew",
         x="further steps",
@@ -295,9 +295,9 @@ def prefix_is_ahead(results: Results, few_steps: bool = False, read: str = "pref
     controls=[control("the prefix network, read under the causal mask", arm="prefix")],
 )
 def reading_with_more_sight_helps(results: Results, arm: str = "causal") -> Evidence:
-    own = own_mask(arm)
-    other = "prefix" if own == "causal" else "causal"
-    ratio = log_error(results, arm, other) - log_error(results, arm, own)
+    mask = own_mask(arm)
+    other = "prefix" if mask == "causal" else "causal"
+    ratio = log_error(results, arm, other) - log_error(results, arm, mask)
     return Evidence.over_seeds(ratio, "<", 0.0, "log ratio other mask / own mask")
 
 

@@ -126,9 +126,9 @@ def grown(config: Config, seed: int) -> LabelledArrays:
             automaton, drawn_words(source.child("words"), automaton, config.words, config.length)
         )
         shuffled = source.child("targets").rng().permutation(targets)
-        found = [grow(rows, own, source.child("grow")) for own in (targets, shuffled)]
-        exact.append([is_exact(tree, automaton, config.length) for tree in found])
-        leaves.append([leaf_count(tree) for tree in found])
+        trees = [grow(rows, next_states, source.child("grow")) for next_states in (targets, shuffled)]
+        exact.append([is_exact(tree, automaton, config.length) for tree in trees])
+        leaves.append([leaf_count(tree) for tree in trees])
     axes = {"automaton": list(AUTOMATA), "targets": TARGETS}
     return {"exact": labelled(exact, **axes), "leaves": labelled(leaves, **axes)}
 
@@ -235,7 +235,7 @@ def by_rows(config: Config, seed: int) -> LabelledArrays:
 @TASK.figure
 def exact_by_rows(results: Results) -> Sheet:
     """Share of samples from which the greedy tree is exactly the automaton, by number of words of twelve letters."""
-    found = results[by_rows]["exact"].astype(float)
+    exact = results[by_rows]["exact"].astype(float)
     sheet = Sheet(width=6.4, height=3.8)
     panel = sheet.panel(
         "greed needs many words for parity",
@@ -247,7 +247,7 @@ def exact_by_rows(results: Results) -> Sheet:
         legend="outside",
     )
     for name in AUTOMATA:
-        panel.curve(found.sel(automaton=name), over="words", name=name, within=(0, 1))
+        panel.curve(exact.sel(automaton=name), over="words", name=name, within=(0, 1))
     return sheet
 
 
@@ -284,8 +284,8 @@ def direct(config: Config, seed: int) -> LabelledArrays:
         right.append(float((answers == values)[unseen].mean()) if unseen.any() else np.nan)
         leaves.append(leaf_count(tree))
     automaton = AUTOMATA["parity"]
-    own = words[: config.few_words * 4]
-    tree = grow(*states_and_letters(automaton, own), stream(seed, "direct", "states"), look_ahead=True)
+    few_words = words[: config.few_words * 4]
+    tree = grow(*states_and_letters(automaton, few_words), stream(seed, "direct", "states"), look_ahead=True)
     right.append(ends_right(tree, automaton, every[unseen]) if unseen.any() else np.nan)
     leaves.append(leaf_count(tree))
     arms = ("at once", "first two bits", "token by token")
@@ -307,11 +307,11 @@ def direct(config: Config, seed: int) -> LabelledArrays:
 def at_once_is_worse_than_chance(
     results: Results, at_once: str = "at once", stepwise: str = "token by token"
 ) -> Evidence:
-    found = results[direct]
+    measured = results[direct]
     return Evidence.all(
-        Evidence.over_seeds(found["right"].sel(way=at_once), "<", 0.1, f"chance is 1/2; {PILOTS}"),
-        Evidence.over_seeds(found["leaves"].sel(way=at_once), ">", 700, f"of at most 1,024; {PILOTS}"),
-        Evidence.over_seeds(found["right"].sel(way=stepwise), ">", 0.9, f"1 if exact; {PILOTS}"),
+        Evidence.over_seeds(measured["right"].sel(way=at_once), "<", 0.1, f"chance is 1/2; {PILOTS}"),
+        Evidence.over_seeds(measured["leaves"].sel(way=at_once), ">", 700, f"of at most 1,024; {PILOTS}"),
+        Evidence.over_seeds(measured["right"].sel(way=stepwise), ">", 0.9, f"1 if exact; {PILOTS}"),
     )
 
 
@@ -359,7 +359,7 @@ def grown_trees_fit_longer_words(results: Results, layout: str = "between") -> E
 def at_once_or_token_by_token(results: Results) -> Sheet:
     """Share right on words of ten bits that the tree has not seen, and its leaves: parity at once, *or* of two bits at once, and
     parity token by token."""
-    found = results[direct]
+    measured = results[direct]
     sheet = Sheet(columns=2, width=4.6, height=3.6)
     names = {
         "at once": "parity,\nat once",
@@ -367,10 +367,10 @@ def at_once_or_token_by_token(results: Results) -> Sheet:
         "token by token": "parity,\ntoken by token",
     }
     panel = sheet.panel("worse than chance", x="tree", y="share right on new words", ylim=(0, 1.1))
-    panel.bars({title: found["right"].sel(way=way).values for way, title in names.items()}, name="trees", dots=True)
+    panel.bars({title: measured["right"].sel(way=way).values for way, title in names.items()}, name="trees", dots=True)
     panel.level(0.5, "chance")
     panel = sheet.panel("hundreds of leaves, or four", x="tree", y="leaves", scale=("linear", "log"))
-    panel.points({title: found["leaves"].sel(way=way).values for way, title in names.items()}, name="trees")
+    panel.points({title: measured["leaves"].sel(way=way).values for way, title in names.items()}, name="trees")
     return sheet
 
 

@@ -15,9 +15,9 @@ def show_positions(sheet: Sheet, training: str, forests: xr.Dataset) -> None:
     # A node that is a root in all but one graph has no band.
     weight = weight.sel(token=(parent != ROOT).sum("seed") > 1)
     arms = weight["arm"].values.tolist()
-    said = ", ".join(f"{arm} {float(weight.sel(arm=arm).mean()):.3f}" for arm in arms)
+    summary = ", ".join(f"{arm} {float(weight.sel(arm=arm).mean()):.3f}" for arm in arms)
     panel = sheet.panel(
-        f"{training}: {said} on the parent", x="position of the node", y="attention to its parent", ylim=(0, 1.05)
+        f"{training}: {summary} on the parent", x="position of the node", y="attention to its parent", ylim=(0, 1.05)
     )
     for arm in arms:
         panel.curve(weight.sel(arm=arm), over="token", arm=arm, within=(0.0, 1.0))

@@ -116,8 +116,10 @@ def train_in_stages(
             data = sample(seed, name, number, prompts)
             if not shuffled:
                 return data
-            asked = stream(seed, "independent symbol", name, number).rng().integers(0, sizes.states, prompts)
-            return replace(data, target=row_of(data.transition, torch.from_numpy(asked)))
+            independent_symbols = (
+                stream(seed, "independent symbol", name, number).rng().integers(0, sizes.states, prompts)
+            )
+            return replace(data, target=row_of(data.transition, torch.from_numpy(independent_symbols)))
 
         return prompts_of
 

@@ -90,12 +90,12 @@ def largest_error(module: Reduced, batch: Batch, mask: Tensor) -> Tensor:
 
 def systematic_error(module: Reduced, batch: Batch, mask: Tensor) -> Tensor:
     """The largest error of the *mean* law of prompts that ask about one symbol, averaged over symbols, for each model."""
-    error, asked = module.final(batch["tokens"], mask) - batch["target"], batch["tokens"][..., -1]
-    found = []
+    error, query = module.final(batch["tokens"], mask) - batch["target"], batch["tokens"][..., -1]
+    largest = []
     for symbol in range(error.shape[-1]):
-        chosen = (asked == symbol).to(error.dtype).unsqueeze(-1)
-        found.append(((error * chosen).sum(1) / chosen.sum(1)).abs().amax(-1))
-    return torch.stack(found).mean(0)
+        chosen = (query == symbol).to(error.dtype).unsqueeze(-1)
+        largest.append(((error * chosen).sum(1) / chosen.sum(1)).abs().amax(-1))
+    return torch.stack(largest).mean(0)
 
 
 def errors_of_a_sharp_head(data: CausalSequences, graph: tuple[int, ...]) -> list[float]:
@@ -263,10 +263,10 @@ def growing_with_length(results: Results) -> Sheet:
     for name, (title, y) in texts.items():
         values = measured[name]
         slopes = log_slope(values.mean("seed"))
-        said = ", ".join(f"{arm} {float(slopes.sel(arm=arm)):.2f}" for arm in ARM_NAMES)
+        summary = ", ".join(f"{arm} {float(slopes.sel(arm=arm)):.2f}" for arm in ARM_NAMES)
         limits = {"excess": (0.02, 0.6), "outside": (0.02, 0.8)}.get(name, (None, None))
         panel = sheet.panel(
-            f"{title}: slopes {said}",
+            f"{title}: slopes {summary}",
             x="tokens $T$",
             y=y,
             scale=("log2", "log"),

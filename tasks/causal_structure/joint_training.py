@@ -222,12 +222,12 @@ def train_all_weights(sizes: Joint, graphs: Graphs, kind: str, arms: tuple[str, 
     reordered = [
         trained.ask(
             {
-                seed: in_another_order(stream(seed, "another order", kind, one), data)
+                seed: in_another_order(stream(seed, "another order", kind, order), data)
                 for seed, data in last_tests.items()
             },
             loss_in_parts,
         )
-        for one in ORDERS
+        for order in ORDERS
     ]
     # Of A_2 the block that compares the query's symbol with the copied one, of W the block that the second layer has read.
     width, symbols = states + length, range(states)
@@ -290,13 +290,15 @@ ALL_ROWS = (
     controls=[control("Adam instead of gradient descent", adam=True)],
 )
 def joint_training_finds_the_graph(results: Results, adam: bool = False) -> Evidence:
-    parts, found = [], []
+    parts, complete = [], []
     for run in [adam_on_pairs] if adam else [joint_chain, joint_pairs]:
         causal = results[run].sel(arm="causal")
         weight, hits = parent_attention(causal["attention"], causal["parent"])
-        found += (hits == 1).values.tolist()
+        complete += (hits == 1).values.tolist()
         parts.append(Evidence.over_seeds(weight, ">", 0.5, "more than on all other tokens together"))
-    return Evidence.all(Evidence.proportion(sum(found), len(found), ">", 0.5, f"most trainings; {ALL_ROWS}"), *parts)
+    return Evidence.all(
+        Evidence.proportion(sum(complete), len(complete), ">", 0.5, f"most trainings; {ALL_ROWS}"), *parts
+    )
 
 
 def least_attention(attention: xr.DataArray, parent: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
@@ -307,8 +309,8 @@ def least_attention(attention: xr.DataArray, parent: xr.DataArray) -> tuple[xr.D
     visible = attention["attended"] <= attention["token"]
     least = attention.where(visible).idxmin("attended") == parent
     of_parent = attention.where(attention["attended"] == parent).sum("attended")
-    others = (1 - of_parent) / attention["token"].where(attention["token"] > 0)
-    return least.where(parent != ROOT).mean("token"), (of_parent / others).where(parent != ROOT).mean("token")
+    of_others = (1 - of_parent) / attention["token"].where(attention["token"] > 0)
+    return least.where(parent != ROOT).mean("token"), (of_parent / of_others).where(parent != ROOT).mean("token")
 
 
 def copy_contrast(score: xr.DataArray) -> xr.DataArray:
@@ -350,10 +352,10 @@ def below_the_unigram(measured: xr.Dataset, reordered: bool = False) -> xr.DataA
 
 def worth_of_the_order(measured: xr.Dataset, reordered: bool = False) -> xr.DataArray:
     """By how much the loss of the causal arm rises if the context is read in another order, or from one such to the next."""
-    others = measured["loss_reordered"].sel(arm="causal")
+    losses = measured["loss_reordered"].sel(arm="causal")
     if reordered:
-        return others.sel(order=2) - others.sel(order=1)
-    return others.mean("order") - measured["loss"].sel(arm="causal")
+        return losses.sel(order=2) - losses.sel(order=1)
+    return losses.mean("order") - measured["loss"].sel(arm="causal")
 
 
 @TASK.claim(

@@ -141,8 +141,8 @@ def with_mlps(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     trained = study.fit(seeds, sample_for("train"), config.optimisation, blocks=(config.batch, BLOCK))
     tests: Mapping[int, CausalSequences] = {seed: sample_for("test")(seed, 0, config.test) for seed in seeds}
     orders = [
-        {seed: in_another_order(stream(seed, "another order", one), data) for seed, data in tests.items()}
-        for one in (1, 2)
+        {seed: in_another_order(stream(seed, "another order", order), data) for seed, data in tests.items()}
+        for order in (1, 2)
     ]
     shown = {seed: sample_for("shown")(seed, 0, 256) for seed in seeds}
     return {
@@ -164,9 +164,9 @@ def with_mlps(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 )
 def an_ordinary_transformer_learns_it(results: Results, reordered: bool = False) -> Evidence:
     measured = results[with_mlps]
-    found = measured["loss_reordered" if reordered else "loss"].sel(arm="causal")
+    losses = measured["loss_reordered" if reordered else "loss"].sel(arm="causal")
     unigram, counts = (measured["references"].sel(reference=name) for name in ("unigram", "smoothed counts"))
-    share = (unigram - found) / (unigram - counts)
+    share = (unigram - losses) / (unigram - counts)
     return Evidence.over_seeds(share, ">=", 0.8, "chosen on pilot seeds (0.95), judged on fresh ones")
 
 

@@ -102,9 +102,9 @@ def exchanged_roots(
         causal, prefix = (
             torch.from_numpy(trained["attention"].sel(seed=seed, arm=arm).values) for arm in ("causal", "prefix")
         )
-        others = [node for node, parent in enumerate(graphs[seed]) if parent == ROOT and node > 0]
+        other_roots = [node for node, parent in enumerate(graphs[seed]) if parent == ROOT and node > 0]
         mixed = torch.stack([causal, causal, causal, prefix])
-        mixed[1, 0], mixed[2, others] = prefix[0], prefix[others]
+        mixed[1, 0], mixed[2, other_roots] = prefix[0], prefix[other_roots]
         score = trained["score"].sel(seed=seed, arm=["causal", "causal", "causal", "prefix"]).values
         law = reduced_law(data.tokens[None], mixed, torch.from_numpy(score))
         losses.append(cross_entropy(law, data.target, sizes.floor))
@@ -182,15 +182,15 @@ STAGED = {"chain": staged_chain, "pairs": staged_pairs, "forests": staged_forest
     ],
 )
 def writes_down_the_graph(results: Results, case: str = "") -> Evidence:
-    parts, found = [], []
+    parts, complete = [], []
     runs = {"sticky": [staged_sticky], "shuffled": [staged_shuffled]}.get(case, list(STAGED.values()))
     for run in runs:
         causal = results[run].sel(arm="causal")
         weight, hits = parent_attention(causal["attention"], causal["parent"])
-        found += (hits == 1).values.tolist()
+        complete += (hits == 1).values.tolist()
         parts.append(Evidence.over_seeds(weight, ">=", 0.95, "19 times as much as on all other tokens together"))
     every = Evidence.proportion(
-        sum(found), len(found), ">", 0.5, "trainings in which the parent is the argmax of every row"
+        sum(complete), len(complete), ">", 0.5, "trainings in which the parent is the argmax of every row"
     )
     return Evidence.all(every, *parts)
 
@@ -288,10 +288,10 @@ def position_zero_makes_the_difference(results: Results, rows: str = "row 0") ->
     parts = []
     for run in (staged_chain, staged_pairs):
         gains = gains_of_rows(results[run]["loss_exchanged"])
-        whole, by_rows = gains.sel(exchanged="whole model"), gains.sel(exchanged=rows)
+        whole_model, by_rows = gains.sel(exchanged="whole model"), gains.sel(exchanged=rows)
         parts += [
-            Evidence.over_seeds(whole, ">", 0, "the loss of the causal arm"),
-            Evidence.over_seeds(by_rows - whole / 2, ">", 0, "half of the difference between arms"),
+            Evidence.over_seeds(whole_model, ">", 0, "the loss of the causal arm"),
+            Evidence.over_seeds(by_rows - whole_model / 2, ">", 0, "half of the difference between arms"),
         ]
     return Evidence.all(*parts)
 
@@ -311,9 +311,12 @@ def staged_attention(results: Results) -> Sheet:
             panel = sheet.panel(f"{arm}: {float(weight.sel(arm=arm).mean()):.3f} on the parent", **ATTENTION_AXES)
             show_attention(panel, single["attention"].sel(arm=arm), of="a hidden graph or one training")
         gains = gains_of_rows(trained["loss_exchanged"]).mean("seed")
-        whole, row = (float(gains.sel(exchanged=name)) for name in ("whole model", "row 0"))
+        whole_model, row = (float(gains.sel(exchanged=name)) for name in ("whole model", "row 0"))
         panel = sheet.panel(
-            f"prefix gains {whole:.4f}, row 0 alone {row:.4f}", x="arm", y="loss above the oracle (nats)", legend="none"
+            f"prefix gains {whole_model:.4f}, row 0 alone {row:.4f}",
+            x="arm",
+            y="loss above the oracle (nats)",
+            legend="none",
         )
         excess = trained["references"] - trained["references"].sel(reference="oracle")
         for arm in ARM_NAMES:

@@ -205,19 +205,19 @@ class TwoHeads(nn.Module):
         self, tokens: Int[Tensor, "model batch token"], mask: Bool[Tensor, "model token token"]
     ) -> Float[Tensor, "model batch states"]:
         """f with the last k tokens as questions."""
-        asked = tokens[:, :, -self.score.shape[1] :]
-        return law_of_heads(tokens, asked, self.patterns(mask), self.score)
+        questions = tokens[:, :, -self.score.shape[1] :]
+        return law_of_heads(tokens, questions, self.patterns(mask), self.score)
 
 
 def law_of_heads(
     tokens: Int[Tensor, "model batch token"],
-    asked: Int[Tensor, "model batch heads"],
+    questions: Int[Tensor, "model batch heads"],
     attention: Float[Tensor, "model heads token token"],
     score: Float[Tensor, "model heads states states"],
 ) -> Float[Tensor, "model batch states"]:
     """Output law from the patterns, the scores and the symbol that each head is asked about."""
     symbols = one_hot(tokens, score.shape[-1]).to(score.dtype)
-    queries = torch.einsum("ebhs,ehsc->ebhc", one_hot(asked, score.shape[-1]).to(score.dtype), score)
+    queries = torch.einsum("ebhs,ehsc->ebhc", one_hot(questions, score.shape[-1]).to(score.dtype), score)
     keys = torch.einsum("ebhc,ebtc->ehtb", queries, symbols)
     weights = torch.softmax(torch.einsum("ehij,ehjb->eib", attention, keys), 1)
     return torch.einsum("eib,ebis->ebs", weights, symbols)
@@ -253,8 +253,8 @@ def read_by_heads(attention: xr.DataArray, parent: xr.DataArray) -> xr.DataArray
     ends = (attention.idxmax("attended"), visible.fillna(2.0).idxmin("attended"))
     known = parent.rename(head="of")
     shares = [(end == known).where(known >= 0).mean("token") for end in ends]
-    found = xr.where(shares[0] > shares[1], shares[0], shares[1])  # [..., head, of]
-    ways = [(found.sel(head=1, of=1 + way), found.sel(head=2, of=2 - way)) for way in (0, 1)]
+    larger = xr.where(shares[0] > shares[1], shares[0], shares[1])  # [..., head, of]
+    ways = [(larger.sel(head=1, of=1 + way), larger.sel(head=2, of=2 - way)) for way in (0, 1)]
     lesser = [xr.where(first < second, first, second) for first, second in ways]
     return xr.where(lesser[0] > lesser[1], lesser[0], lesser[1])
 
@@ -296,9 +296,11 @@ def counting_losses(
     rows = []
     for data in tests.values():
         best = []
-        for kept, strengths in (([0, 1], (concentration,)), ([0], SMOOTHING), ([1], SMOOTHING)):
-            counts = counts_of_the_asked(data.tokens, keep_parents(graph, kept), states)
-            losses = [soft_cross_entropy(data.target, smoothed(counts, one) + floor).mean() for one in strengths]
+        for parents, strengths in (([0, 1], (concentration,)), ([0], SMOOTHING), ([1], SMOOTHING)):
+            counts = counts_of_the_asked(data.tokens, keep_parents(graph, parents), states)
+            losses = [
+                soft_cross_entropy(data.target, smoothed(counts, strength) + floor).mean() for strength in strengths
+            ]
             best.append(min(map(float, losses)))
         rows.append(best)
     return labelled(rows, seed=list(tests), counted=COUNTED)
@@ -329,8 +331,8 @@ def train_heads(
         def loss(module: TwoHeads, batch: Batch, mask: Tensor) -> Tensor:
             attention, score = module.patterns(mask), module.score
             frozen = (attention, score.detach()) if stage == 1 else (attention.detach(), score)
-            asked = batch["tokens"][:, :, [-1, -1] if same_question else [-2, -1]]
-            law = law_of_heads(batch["tokens"], asked, *frozen)
+            questions = batch["tokens"][:, :, [-1, -1] if same_question else [-2, -1]]
+            law = law_of_heads(batch["tokens"], questions, *frozen)
             return -(batch["target"] * (law + sizes.floor).log()).sum(-1).mean(1)
 
         return loss

@@ -130,7 +130,7 @@ def convergence(config: Config, seed: int) -> LabelledArrays:
             torch.stack([closed_form(share * config.step_size, 0.0) for share in SHARES]), share=SHARES, layer=layers
         ),
         "noisy": labelled(
-            torch.stack([closed_form(config.step_size, one) for one in NOISES]), noise=NOISES, layer=layers
+            torch.stack([closed_form(config.step_size, noise) for noise in NOISES]), noise=NOISES, layer=layers
         ),
         "least_squares": labelled(limits, noise=NOISES),
         "zero": float(prompts.y_query.square().mean()),

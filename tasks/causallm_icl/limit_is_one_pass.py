@@ -113,7 +113,9 @@ def one_pass_errors(config: Config, seed: int) -> LabelledArrays:
         for name, follow in (("causal", kaczmarz_path), ("normalised", normalised_kaczmarz_path)):
             path = follow(prompts.x_context, prompts.y_context)[:, places]
             rows[name].append(expected_error(path, prompts.weights, mean))
-    return {name: labelled(torch.stack(one), input_mean=config.means, examples=lengths) for name, one in rows.items()}
+    return {
+        name: labelled(torch.stack(errors), input_mean=config.means, examples=lengths) for name, errors in rows.items()
+    }
 
 
 @TASK.measurement(seeds=lambda config: config.draws)
@@ -132,7 +134,8 @@ def noisy_limits(config: Config, seed: int) -> LabelledArrays:
         for name, weights in zip(rows, limits, strict=True):
             rows[name].append(expected_error(weights, prompts.weights, mean))
     return {
-        name: labelled(torch.stack(one), noise=config.noises, examples=config.lengths) for name, one in rows.items()
+        name: labelled(torch.stack(errors), noise=config.noises, examples=config.lengths)
+        for name, errors in rows.items()
     }
 
 
@@ -142,8 +145,8 @@ def normal_inputs(config: Config, seed: int) -> LabelledArrays:
     prompts = numerical_prompts(config.law, seed, inputs="normal", query_length=1, context_length=max(config.lengths))
     path = kaczmarz_path(prompts.x_context, prompts.y_context)[:, [length - 1 for length in config.lengths]]
     left = (path - prompts.weights[:, None]).square().sum(-1) / prompts.weights.square().sum(-1)[:, None]
-    found = {"mean": left.mean(0), "median": left.median(0).values, "logarithm": left.log().mean(0)}
-    return {name: labelled(values, examples=config.lengths) for name, values in found.items()}
+    summaries = {"mean": left.mean(0), "median": left.median(0).values, "logarithm": left.log().mean(0)}
+    return {name: labelled(values, examples=config.lengths) for name, values in summaries.items()}
 
 
 @TASK.figure
@@ -247,7 +250,7 @@ def normalised_stationary_error(results: Results) -> Sheet:
     drawn, coordinate = list(config.lengths), Coordinate("uniform")
     inverse = direction_moments(coordinate, config.dimension).inverse_square
     grid = torch.arange(10, 1001, 5)
-    for look, noise in enumerate(one for one in config.noises if one >= 0.5):
+    for look, noise in enumerate(noise for noise in config.noises if noise >= 0.5):
         for variant, (network, name) in enumerate((("normalised", "divided by j"), ("causal", "plain"))):
             samples = noisy[network].sel(noise=noise, examples=drawn)
             panel.curve(samples, over="examples", name=rf"{name}, $\sigma$ = {noise:g}", look=look, variant=variant)
@@ -274,7 +277,7 @@ def noise_floor(results: Results) -> Sheet:
         scale=("linear", "log"),
         ylim=(1e-5, 10),
     )
-    for look, noise in enumerate(one for one in config.noises if one < 1):
+    for look, noise in enumerate(noise for noise in config.noises if noise < 1):
         networks = {"causal": "causal limit", "least_squares": "least squares"}
         if noise == 0:
             del networks["least_squares"]  # zero to rounding
@@ -290,7 +293,7 @@ def noise_floor(results: Results) -> Sheet:
 @TASK.figure
 def typical_error(results: Results) -> Sheet:
     """One pass over normal inputs without noise: the error of the median prompt falls faster than the mean error, each by its law."""
-    found, config = results[normal_inputs], results.config
+    errors, config = results[normal_inputs], results.config
     sheet = Sheet(width=6.0, height=4.2)
     panel = sheet.panel(
         "the median prompt learns faster than the mean says",
@@ -298,8 +301,8 @@ def typical_error(results: Results) -> Sheet:
         y=r"$|e_n|^2 / |w|^2$",
         scale=("linear", "log"),
     )
-    panel.curve(found["mean"], over="examples", name="mean over prompts")
-    panel.curve(found["median"], over="examples", name="median over prompts")
+    panel.curve(errors["mean"], over="examples", name="mean over prompts")
+    panel.curve(errors["median"], over="examples", name="median over prompts")
     d, n = config.dimension, np.array(config.lengths)
     panel.theory(n, (1 - 1 / d) ** n, name=r"$(1 - 1/d)^n$")
     panel.theory(n, np.exp(n * typical_rate(d)), name=r"$\exp\, n\,(\psi(\frac{d-1}{2}) - \psi(\frac{d}{2}))$")
@@ -400,7 +403,7 @@ def transient(config: Config, seed: int) -> LabelledArrays:
 @TASK.figure
 def transient_growth(results: Results) -> Sheet:
     """Error of the causal iteration by layer: a rate below 1 does not stop it from growing first."""
-    found = results[transient]
+    measured = results[transient]
     sheet = Sheet(width=6.0, height=4.2)
     panel = sheet.panel(
         "a rate below 1 does not stop errors from growing first",
@@ -410,9 +413,9 @@ def transient_growth(results: Results) -> Sheet:
         ylim=(1e-10, 1e8),
         legend="outside",
     )
-    for setting in found.setting.values:
-        rate = float(found.rate.sel(setting=setting).mean())
-        samples = np.maximum(found.distance.sel(setting=setting), 1e-16)
+    for setting in measured.setting.values:
+        rate = float(measured.rate.sel(setting=setting).mean())
+        samples = np.maximum(measured.distance.sel(setting=setting), 1e-16)
         panel.curve(samples, over="layer", name=f"{setting}: rate {rate:.2f}", middle="geometric mean")
     panel.level(1.0, name="the start")
     return sheet

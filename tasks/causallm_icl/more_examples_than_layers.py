@@ -165,7 +165,7 @@ def error_at_fixed_depth(results: Results) -> Sheet:
     ],
 )
 def residuals_are_laguerre(results: Results, law: str = "laguerre", everywhere: bool = False) -> Evidence:
-    found, config = results[fixed_depth].residual.isel(examples=-1, drop=True), results.config
+    residual, config = results[fixed_depth].residual.isel(examples=-1, drop=True), results.config
     parts = []
     for share in SHARES:
         point = config.rate * UNIFORM_VARIANCE * (1.0 if everywhere else share)
@@ -173,7 +173,7 @@ def residuals_are_laguerre(results: Results, law: str = "laguerre", everywhere: 
         for layer in config.compared:
             expected = float(values[layer]) if law == "laguerre" else (1 - point) ** layer
             origin = f"L_{layer} at {point:.3f}; tolerance chosen on pilot seeds (root 0)"
-            parts.append(Evidence.equals(found.sel(share=share, layer=layer), expected, 0.03, origin, absolute=True))
+            parts.append(Evidence.equals(residual.sel(share=share, layer=layer), expected, 0.03, origin, absolute=True))
     return Evidence.all(*parts)
 
 

@@ -199,7 +199,7 @@ def mean_errors(config: Config, seed: int) -> LabelledArrays:
             projection = torch.eye(config.dimension, dtype=x.dtype) - outer
             clean = projection @ clean @ projection
             noisy = projection @ noisy @ projection + outer / x[:, place].square().sum(-1)[:, None, None]
-        traces = [float(one.diagonal(dim1=1, dim2=2).sum(-1).mean()) for one in (clean, noisy)]
+        traces = [float(moments.diagonal(dim1=1, dim2=2).sum(-1).mean()) for moments in (clean, noisy)]
         rows.append([least, traces])
     return {
         "error": labelled(
@@ -249,7 +249,7 @@ def where_causal_wins_exactly(results: Results) -> Sheet:
 def errors_meet_at_the_critical_noise(results: Results, freedom: int = 0, never: int = 40) -> Evidence:
     errors, d = results[mean_errors].error, results.config.dimension
     parts = []
-    for n in (one for one in results.config.risk_lengths if one != 40):
+    for n in (length for length in results.config.risk_lengths if length != 40):
         noise = critical_noise(n, d)
         if freedom:
             left = (1 - 1 / d) ** n

@@ -77,7 +77,7 @@ def repairs(config: Config, seed: int) -> LabelledArrays:
         prompts = numerical_prompts(config, seed, noise=noise)
         shown = prompts.x_context, prompts.y_context, prompts.x_query
         for name, chosen in predictors.items():
-            errors[name].append([float((one(*shown) - prompts.y_query).square().mean()) for one in chosen])
+            errors[name].append([float((predictor(*shown) - prompts.y_query).square().mean()) for predictor in chosen])
     return {
         "averaged": labelled(errors["averaged"], noise=config.noises, orders=config.orders),
         "repeated": labelled(errors["repeated"], noise=config.noises, passes=config.passes),
@@ -242,11 +242,11 @@ def larger_blocks_are_better(results: Results, single: bool = False) -> Evidence
     controls=[control("one equation at a time", case="other")],
 )
 def blocks_are_solved_together(results: Results, case: str = "claimed") -> Evidence:
-    found = results[stationary_blocks].sel(case=case)
+    measured = results[stationary_blocks].sel(case=case)
     origin = "rounding of a solve of 12 equations and of 6 pseudo-inverses, times their condition numbers"
     return Evidence.all(
-        Evidence.exact(float(found.limit), "<=", 1e-9, origin),
-        Evidence.exact(float(found.residual), "<=", 1e-9, origin),
+        Evidence.exact(float(measured.limit), "<=", 1e-9, origin),
+        Evidence.exact(float(measured.residual), "<=", 1e-9, origin),
     )
 
 

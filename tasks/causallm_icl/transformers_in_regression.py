@@ -141,8 +141,8 @@ def trained_transformers(config: Config, seeds: tuple[int, ...]) -> LabelledArra
         for name in ("shorter", "shorter_exchanged"):
             by_length = []
             for length in shorter_contexts(sizes):
-                own = arm_masks(length, sizes.queries)
-                read = own if name == "shorter" else {arm: own[other] for arm, other in EXCHANGED.items()}
+                masks = arm_masks(length, sizes.queries)
+                read = masks if name == "shorter" else {arm: masks[other] for arm, other in EXCHANGED.items()}
                 prompts = new_prompts(sizes, "linear", seeds, length=length)
                 by_length.append(fitted.ask(prompts, squared_error, read=read).expand_dims(examples=[length], axis=-1))
             errors[name].append(xr.concat(by_length, "examples"))

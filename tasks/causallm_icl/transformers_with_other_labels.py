@@ -121,7 +121,7 @@ def references(config: Config, seed: int) -> LabelledArrays:
         "ridge on one-hot": one_hot_regression(ridge(0.5)),
         "one pass of Kaczmarz": one_hot_regression(kaczmarz()),
     }
-    wrong = [float(class_error(one(*shown), prompts.y_query).mean()) for one in classifiers.values()]
+    wrong = [float(class_error(classifier(*shown), prompts.y_query).mean()) for classifier in classifiers.values()]
     return {"misclassified": labelled(wrong, predictor=list(classifiers))}
 
 

@@ -114,12 +114,12 @@ def next_token_loss(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
 
 def written(module: Transformer, prompts: Tensor, mask: Tensor, steps: int, allowed: Tensor | None = None) -> Tensor:
     """What every model writes greedily behind its prompts, each under its own mask [model, row, token]."""
-    found = torch.zeros(*prompts.shape[:2], steps, dtype=torch.int64)
+    tokens = torch.zeros(*prompts.shape[:2], steps, dtype=torch.int64)
     for pattern in mask.unique(dim=0):
         places = (mask == pattern).all(-1).all(-1).nonzero().flatten().tolist()
-        own = decode(module.select(places), prompts[places], pattern, steps, stop_token=STOP, allowed=allowed)
-        found[places] = own.tokens.cpu()
-    return found
+        continuation = decode(module.select(places), prompts[places], pattern, steps, stop_token=STOP, allowed=allowed)
+        tokens[places] = continuation.tokens.cpu()
+    return tokens
 
 
 def answers(tokens: Tensor, places: Sequence[int] = (1,)) -> Tensor:
@@ -130,8 +130,8 @@ def answers(tokens: Tensor, places: Sequence[int] = (1,)) -> Tensor:
     """
     stops = tokens == STOP
     place = stops.int().argmax(-1, keepdim=True) - torch.tensor(places, device=tokens.device)
-    there = stops.any(-1, keepdim=True) & (place >= 0)
-    return torch.where(there, tokens.gather(-1, place.clamp(min=0)), -1)
+    present = stops.any(-1, keepdim=True) & (place >= 0)
+    return torch.where(present, tokens.gather(-1, place.clamp(min=0)), -1)
 
 
 def answers_written(
@@ -146,5 +146,5 @@ def answers_written(
 
 def accuracy(module: Transformer, batch: Batch, mask: Tensor, *, places: Sequence[int] = (1,)) -> Tensor:
     """Share of answers that are right at all places, all tokens behind the problem written freely [model]."""
-    own, right = answers_written(module, batch, mask, places)
-    return (own == right).all(-1).double().mean(-1)
+    answered, right = answers_written(module, batch, mask, places)
+    return (answered == right).all(-1).double().mean(-1)

@@ -153,7 +153,7 @@ def train_words(
 ) -> Fitted[Transformer]:
     """Networks of so many layers that write every k-th state; their accuracy on the way is in the history."""
     network, read = config.network, automata.row_length(length, max(every, 1)) - 1
-    asked = tests(config, seeds, length, every)
+    test_words = tests(config, seeds, length, every)
     study = Study(
         build=network.build(automata.vocabulary_size(TABLE), read, layers),
         arms={arm: mask_of(arm, read, length + 1) for arm in arms},
@@ -162,7 +162,7 @@ def train_words(
     )
 
     def under_way(networks: Networks[Transformer]) -> dict[str, Tensor]:
-        return {"accuracy": networks.numbers(asked, accuracy)}
+        return {"accuracy": networks.numbers(test_words, accuracy)}
 
     return study.fit(
         seeds,
@@ -186,7 +186,7 @@ def of_all_lengths(config: Config, seeds: Sequence[int], once: bool) -> dict[int
 
 def by_length(config: Config, seeds: Sequence[int], fitted: dict[int, Fitted[Transformer]]) -> LabelledArrays:
     """Accuracy after training by length, causal; and on the way at the longest words, by mask."""
-    ends = [one.history["accuracy"].sel(arm=CAUSAL).isel(update=-1).values for one in fitted.values()]
+    ends = [trained.history["accuracy"].sel(arm=CAUSAL).isel(update=-1).values for trained in fitted.values()]
     return {
         "by length": labelled(np.stack(ends, 1), seed=seeds, length=config.lengths),
         "on the way": fitted[max(config.lengths)].history["accuracy"].drop_vars("learning_rate"),
@@ -228,18 +228,18 @@ WAYS = ("follows", "repairs")
 
 def after_a_step(config: Config, fitted: Fitted[Transformer], seeds: Sequence[int], length: int) -> xr.DataArray:
     """Share of words that go on from a state shown halfway as it says, or as the word says, by step."""
-    step, arms, found = length // 2, list(fitted.study.arms), []
+    step, arms, shares = length // 2, list(fitted.study.arms), []
     for seed in seeds:
         letters = letters_of(drawn_words(stream(seed, "test", length), config.test_words, length, 1))
         for arm in arms:
             module, mask = fitted.of(seeds=[seed], arms=[arm]).module, mask_of(arm, 2 * length + 1, length + 1)
             for shown in SHOWN:
                 case = interrupted(stream(seed, "interrupted"), letters, step, shown == SHOWN[0])
-                own = written(module, case.prompts[None], mask[None], length - step)[0]
-                found.append((own == case.ways).double().mean(1).numpy())
+                states = written(module, case.prompts[None], mask[None], length - step)[0]
+                shares.append((states == case.ways).double().mean(1).numpy())
     shape = (len(seeds), len(arms), len(SHOWN), len(WAYS), length - step)
     axes = {"seed": seeds, "arm": arms, "shown": SHOWN, "way": WAYS, "step": range(step + 1, length + 1)}
-    return labelled(np.stack(found).reshape(shape), **axes)  # type: ignore[arg-type]
+    return labelled(np.stack(shares).reshape(shape), **axes)  # type: ignore[arg-type]
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=4)
@@ -259,7 +259,7 @@ def at_once(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         else train_words(config, seeds, longest, longest, layers, (CAUSAL,))
         for layers in config.depths
     }
-    ends = [one.history["accuracy"].sel(arm=CAUSAL).isel(update=-1).values for one in depths.values()]
+    ends = [trained.history["accuracy"].sel(arm=CAUSAL).isel(update=-1).values for trained in depths.values()]
     return {
         **by_length(config, seeds, fitted),
         "by depth": labelled(np.stack(ends, 1), seed=seeds, depth=config.depths),
@@ -274,7 +274,7 @@ def fewer_states(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         every: train_words(config, seeds, longest, every, config.network.layers, (CAUSAL,))
         for every in (*config.thinned, MISLEADING)
     }
-    ways = [one.history["accuracy"].sel(arm=CAUSAL).values for one in fitted.values()]
+    ways = [trained.history["accuracy"].sel(arm=CAUSAL).values for trained in fitted.values()]
     updates = fitted[MISLEADING].history["update"].values.tolist()
     return {
         "on the way": labelled(np.stack(ways, 1), seed=seeds, every=list(fitted), update=updates),
@@ -285,7 +285,7 @@ def fewer_states(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 @TASK.cases(exact={})
 def guesses(config: Config) -> LabelledArrays:
     """How often the likeliest product is right, by length: knowing nothing of the word, and knowing its number of swaps."""
-    found = []
+    accuracies = []
     for length in config.lengths:
         law = torch.zeros(length + 1, len(TABLE), dtype=torch.float64)
         law[0, 0] = 1.0
@@ -293,9 +293,9 @@ def guesses(config: Config) -> LabelledArrays:
             turned = torch.zeros_like(law).index_add_(1, TABLE[:, 1], law / 2)
             swapped = torch.zeros_like(law).index_add_(1, TABLE[:, 0], law / 2)
             law = turned + swapped.roll(1, 0)
-        found.append([float(law.sum(0).max()), float(law.amax(1).sum())])
+        accuracies.append([float(law.sum(0).max()), float(law.amax(1).sum())])
     knowing = ("nothing", "the number of swaps")
-    return {"accuracy": labelled(found, length=config.lengths, knowing=knowing)}
+    return {"accuracy": labelled(accuracies, length=config.lengths, knowing=knowing)}
 
 
 def longest_words(results: Results, every: int, arm: str = CAUSAL) -> xr.DataArray:
@@ -378,19 +378,19 @@ def longer_words_are_harder_at_once(
     results: Results, falling: str = "at once", staying: str = "every state"
 ) -> Evidence:
     lengths, once = results.config.lengths, results[at_once]
-    found = {"every state": results[every_state]["by length"], "at once": once["by length"]}
+    accuracies = {"every state": results[every_state]["by length"], "at once": once["by length"]}
     shortest, longest = min(lengths), max(lengths)
-    lost = found[falling].sel(length=shortest) - found[falling].sel(length=longest)
+    lost = accuracies[falling].sel(length=shortest) - accuracies[falling].sel(length=longest)
     last = {f"{depth} layers": once["by depth"].sel(depth=depth) for depth in once["depth"].values}
-    last = last if falling == "at once" else {falling: found[falling].sel(length=longest)}
+    last = last if falling == "at once" else {falling: accuracies[falling].sel(length=longest)}
     return Evidence.all(
         Evidence.over_seeds(lost, ">", 0.1, f"{falling}, {shortest} to {longest} letters; {CHOSEN}"),
         *(
-            Evidence.over_seeds(one, "<", 0.07, f"at once, {longest} letters, {name}; {CHOSEN}")
-            for name, one in last.items()
+            Evidence.over_seeds(share, "<", 0.07, f"at once, {longest} letters, {name}; {CHOSEN}")
+            for name, share in last.items()
         ),
         *(
-            Evidence.over_seeds(found[staying].sel(length=n), ">", 0.5, f"{staying}, {n} letters; {CHOSEN}")
+            Evidence.over_seeds(accuracies[staying].sel(length=n), ">", 0.5, f"{staying}, {n} letters; {CHOSEN}")
             for n in (shortest, longest)
         ),
     )
@@ -437,8 +437,8 @@ def words_by_length(results: Results) -> Sheet:
         ylim=(-0.03, 1.05),
         legend="center right",
     )
-    for name, found in (("every state", steps), ("at once", once)):
-        panel.points(found["by length"], "length", name=name, join=True, within=(0, 1))
+    for name, shares in (("every state", steps), ("at once", once)):
+        panel.points(shares["by length"], "length", name=name, join=True, within=(0, 1))
     for depth in config.depths:
         if depth != config.network.layers:
             panel.points(once["by depth"].sel(depth=depth), x=longest, name=f"at once, depth {depth}", within=(0, 1))
@@ -466,8 +466,8 @@ def words_by_length(results: Results) -> Sheet:
         legend="center left",
     )
     for way, name in zip(WAYS, ("goes on from the wrong state", "is back at the run of the word"), strict=True):
-        found = steps["after"].sel(arm=CAUSAL, shown=SHOWN[0], way=way)
-        panel.curve(found, "step", name=name, within=(0, 1))
+        shares = steps["after"].sel(arm=CAUSAL, shown=SHOWN[0], way=way)
+        panel.curve(shares, "step", name=name, within=(0, 1))
     return sheet
 
 

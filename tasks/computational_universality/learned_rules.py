@@ -171,7 +171,9 @@ def learned_table(answers: np.ndarray) -> Table:
 def start_queues(config: Config, seed: int) -> np.ndarray:
     """Queues of random tapes [tape, symbol]."""
     tapes = random_tapes(stream(seed, "tapes"), UNIVERSAL, config.tapes, config.cells)
-    return np.stack([table().codes(encode(UNIVERSAL, one, WINDOW)) for one in configurations(UNIVERSAL, tapes)])
+    return np.stack(
+        [table().codes(encode(UNIVERSAL, configuration, WINDOW)) for configuration in configurations(UNIVERSAL, tapes)]
+    )
 
 
 def decoded_queues(config: Config, module: Transformer, queues: np.ndarray) -> list[list[list[int]]]:
@@ -180,10 +182,12 @@ def decoded_queues(config: Config, module: Transformer, queues: np.ndarray) -> l
     strings = [[list(map(int, queue)) for queue in queues] for _ in range(module.models)]
     mask = masks.causal(PLACES)
     for front in range(config.decoded):
-        windows = torch.tensor([[one[front : front + WINDOW] for one in own] for own in strings])
+        windows = torch.tensor(
+            [[string[front : front + WINDOW] for string in model_strings] for model_strings in strings]
+        )
         written = decode(module, windows, mask, 3, stop_token=end).tokens
-        for own, answers in zip(strings, written.tolist(), strict=True):
-            for string, answer in zip(own, answers, strict=True):
+        for model_strings, answers in zip(strings, written.tolist(), strict=True):
+            for string, answer in zip(model_strings, answers, strict=True):
                 string += [token for token in answer if token != end] or [0]
     return strings
 
@@ -203,8 +207,8 @@ def networks(config: Config, seeds: tuple[int, ...], arm: str, optimisation: Opt
         for seed in seeds
     }
 
-    def under_way(found: Networks[Transformer]) -> dict[str, Tensor]:
-        return {"wrong": found.numbers(prompts, wrong_shown)}
+    def under_way(networks: Networks[Transformer]) -> dict[str, Tensor]:
+        return {"wrong": networks.numbers(prompts, wrong_shown)}
 
     fitted = study.fit(
         seeds,
@@ -224,15 +228,15 @@ def networks(config: Config, seeds: tuple[int, ...], arm: str, optimisation: Opt
         true = run_many(table(), queues, config.rules)
         network = fitted.of(seeds=[seed]).module
         answers = decode(network, windows, masks.causal(PLACES), 3, stop_token=end).tokens[0].numpy()
-        own = run_many(learned_table(answers), queues, config.rules)
-        runs.append(np.mean([np.array_equal(*pair) for pair in zip(own.queues, true.queues, strict=True)]))
+        learned = run_many(learned_table(answers), queues, config.rules)
+        runs.append(np.mean([np.array_equal(*pair) for pair in zip(learned.queues, true.queues, strict=True)]))
         unseen = ~prompts[seed]["kept"].numpy()
         left.append(wrong.sel(seed=seed).values[unseen].mean() if unseen.any() else np.nan)
         start.append(before.sel(seed=seed).values[unseen].mean() if unseen.any() else np.nan)
-        (found,) = decoded_queues(config, network, queues)
+        (decoded,) = decoded_queues(config, network, queues)
         expected = run_many(table(), queues, config.decoded)
-        strings_there = zip(found, expected.queues, expected.rules.tolist(), strict=True)
-        differs.append(sum(one[at : at + len(queue)] != queue.tolist() for one, queue, at in strings_there))
+        strings_there = zip(decoded, expected.queues, expected.rules.tolist(), strict=True)
+        differs.append(sum(string[at : at + len(queue)] != queue.tolist() for string, queue, at in strings_there))
     updates = sorted({*range(EVERY, optimisation.steps + 1, EVERY), optimisation.steps})
     return {
         # Where a training has ended no rule is wrong.
@@ -270,8 +274,8 @@ def partly_trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     controls=[control("trained without one rule in five, 150 updates", arm=ARMS[1])],
 )
 def trained_networks_run_the_machine(results: Results, arm: str = ARMS[0]) -> Evidence:
-    found = results[trained] if arm == ARMS[0] else results[partly_trained]
-    ready = (found["wrong"] == 0) & (found["runs"] == 1) & (found["decoded wrong"] == 0)
+    measured = results[trained] if arm == ARMS[0] else results[partly_trained]
+    ready = (measured["wrong"] == 0) & (measured["runs"] == 1) & (measured["decoded wrong"] == 0)
     return Evidence.proportion(int(ready.sum()), ready.size, ">", 0.5, f"{PILOTS}; most")
 
 
@@ -283,12 +287,12 @@ def trained_networks_run_the_machine(results: Results, arm: str = ARMS[0]) -> Ev
     "fewer than half wrong, on average over trainings; but in fewer than half of all trainings has it none of the 587 wrong.",
     controls=[
         control("networks before training", network="before"),
-        control("networks that saw all rules", whole=True),
+        control("networks that saw all rules", all_rules=True),
     ],
 )
-def most_unseen_rules_are_right(results: Results, network: str = "left out", whole: bool = False) -> Evidence:
+def most_unseen_rules_are_right(results: Results, network: str = "left out", all_rules: bool = False) -> Evidence:
     share = results[partly_trained][f"share {network}"]
-    wrong = results[trained]["wrong"] if whole else results[partly_trained]["wrong"]
+    wrong = results[trained]["wrong"] if all_rules else results[partly_trained]["wrong"]
     return Evidence.all(
         Evidence.over_seeds(share, "<", 0.5, f"share of the rules left out that are wrong; {PILOTS}"),
         Evidence.proportion(int((wrong == 0).sum()), wrong.size, "<", 0.5, f"{PILOTS}; most"),
@@ -299,18 +303,20 @@ def most_unseen_rules_are_right(results: Results, network: str = "left out", who
 def learning_the_rules(results: Results) -> Sheet:
     """Wrong rules in training, among those that a network is shown, and the share of 16 tapes on which its table then runs as the
     universal machine does: of networks that see all 587 rules, and of networks that never see one in five."""
-    found = {ARMS[0]: results[trained], ARMS[1]: results[partly_trained]}
+    by_arm = {ARMS[0]: results[trained], ARMS[1]: results[partly_trained]}
     sheet = Sheet(columns=2, width=5.0, height=3.8)
     panel = sheet.panel(
         "no rule is wrong in the end", x="updates", y="wrong rules among those shown", legend="upper right"
     )
-    for arm, own in found.items():
-        panel.curve(own["progress"], over="update", name=arm, within=(0, 587))
+    for arm, measured in by_arm.items():
+        panel.curve(measured["progress"], over="update", name=arm, within=(0, 587))
     panel = sheet.panel(
         "most rules are not enough", x="trained on", y="share of tapes that run right", ylim=(-0.05, 1.1)
     )
     panel.bars(
-        {arm.replace(" left", "\nleft"): own["runs"].values for arm, own in found.items()}, name="networks", dots=True
+        {arm.replace(" left", "\nleft"): measured["runs"].values for arm, measured in by_arm.items()},
+        name="networks",
+        dots=True,
     )
     return sheet
 

@@ -155,21 +155,21 @@ def lost(module: MixingNetwork, batch: Batch, mask: Tensor) -> Tensor:
 
 def shares(module: MixingNetwork, batch: Batch, mask: Tensor) -> Tensor:
     """Shares of strings copied whole: with the right letters given, and reading what was said [model, 2]."""
-    given = copied_whole(logits(module, batch, mask), batch["targets"])
+    forced = copied_whole(logits(module, batch, mask), batch["targets"])
     strings = CopyPrompts(**{name: batch[name][0] for name in ("tokens", "targets", "loss_mask", "prefix_length")})
 
     def answer(tokens: Tensor) -> Tensor:
-        seen = mask[..., : tokens.shape[-1], : tokens.shape[-1]]
-        return logits(module, {"tokens": tokens}, seen)
+        visible = mask[..., : tokens.shape[-1], : tokens.shape[-1]]
+        return logits(module, {"tokens": tokens}, visible)
 
-    free = free_running(answer, strings, len(given))
-    return torch.stack([given.double().mean(-1), free.double().mean(-1)], -1)
+    free = free_running(answer, strings, len(forced))
+    return torch.stack([forced.double().mean(-1), free.double().mean(-1)], -1)
 
 
 def of_another(prompts: CopyPrompts) -> CopyPrompts:
     """The same questions after the strings of other prompts."""
-    given = int(prompts.prefix_length[0])
-    tokens = torch.cat((prompts.tokens[:, :given].roll(1, 0), prompts.tokens[:, given:]), 1)
+    prefix = int(prompts.prefix_length[0])
+    tokens = torch.cat((prompts.tokens[:, :prefix].roll(1, 0), prompts.tokens[:, prefix:]), 1)
     return CopyPrompts(tokens, prompts.targets, prompts.loss_mask, prompts.prefix_length)
 
 
@@ -209,7 +209,7 @@ def one_length(config: Config, name: str, length: int, seeds: tuple[int, ...]) -
         measure_every=config.every,
         name=f"{name} {length}".replace(", ", "-").replace(" ", "-"),
     )
-    whole = fitted.ask(tests, shares, reading=("given", "own"))
+    copied = fitted.ask(tests, shares, reading=("given", "own"))
     swapped = {seed: of_another(prompts) for seed, prompts in tests.items()}
     return {
         "lost": fitted.ask(tests, lost).values,
@@ -217,21 +217,21 @@ def one_length(config: Config, name: str, length: int, seeds: tuple[int, ...]) -
         "swapped": fitted.ask(swapped, lost).values,
         "read causally": fitted.ask(tests, lost, read=causal).values,
         "before": study.untrained(seeds).ask(tests, lost).values,
-        "whole": whole.values,
+        "whole": copied.values,
     }
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=5)
 def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Bits lost and strings copied whole, by arm and length."""
-    found = [
+    measured = [
         [one_length(config, name, length, seeds) for length in config.lengths] for name in MIXERS
     ]  # by mixer and length
     updates = sorted({*range(config.every, config.optimisation.steps, config.every), config.optimisation.steps})
     axes: dict[str, Any] = {"seed": seeds, "arm": ARMS, "length": config.lengths}
 
     def gathered(quantity: str) -> np.ndarray:
-        return np.concatenate([np.stack([one[quantity] for one in row], 2) for row in found], 1)
+        return np.concatenate([np.stack([arrays[quantity] for arrays in row], 2) for row in measured], 1)
 
     return {
         **{name: labelled(gathered(name), **axes) for name in ("lost", "swapped", "read causally", "before")},
@@ -244,12 +244,12 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 def memories(config: Config) -> LabelledArrays:
     """Numbers in the state of all blocks after the longest string and the separator, by arm."""
     written = max(config.lengths) + 2
-    found = []
+    numbers = []
     for arm in ARMS:
         name, size = arm.removesuffix(", prefix"), size_of(config, arm)
         sizes = {"query": size, "key": size, "value": size}
-        found.append(config.blocks * MIXERS[name]().state_size(sizes, written))
-    return {"numbers": labelled(found, arm=ARMS)}
+        numbers.append(config.blocks * MIXERS[name]().state_size(sizes, written))
+    return {"numbers": labelled(numbers, arm=ARMS)}
 
 
 PILOTS = "bound chosen on pilot seeds (roots 0 and 1), judged on fresh ones"
@@ -376,23 +376,23 @@ def bits_of_strings_and_states(results: Results) -> Sheet:
     """Bits of a string given back: by update, by the bits of the string, and beside the bits of the state."""
     config, measured = results.config, results[trained]
     longest, numbers = max(config.lengths), results[memories]["numbers"].sel(case="counted")
-    whole = string_bits(config.letters, longest)
+    total_bits = string_bits(config.letters, longest)
     sheet = Sheet(columns=3, width=4.9, height=4.2)
     panel = sheet.panel(
-        f"strings of {longest} letters ({whole:g} bits)",
+        f"strings of {longest} letters ({total_bits:g} bits)",
         x="update",
         y="bits given back",
-        ylim=(-2, whole + 4),
+        ylim=(-2, total_bits + 4),
         legend="auto",
     )
     for arm in ARMS:
-        panel.curve(whole - measured["on the way"].sel(arm=arm, length=longest), "update", name=arm)
-    panel.level(whole, "bits of the string")
+        panel.curve(total_bits - measured["on the way"].sel(arm=arm, length=longest), "update", name=arm)
+    panel.level(total_bits, "bits of the string")
     panel = sheet.panel(
         "vectors fall behind as strings grow",
         x="bits of the string",
         y="bits given back",
-        ylim=(0, whole + 4),
+        ylim=(0, total_bits + 4),
         legend="auto",
     )
     strings = [string_bits(config.letters, length) for length in config.lengths]
@@ -412,13 +412,13 @@ def bits_of_strings_and_states(results: Results) -> Sheet:
         x="bits of the state (float32)",
         y="bits given back",
         scale=("log", "linear"),
-        ylim=(0, whole + 4),
+        ylim=(0, total_bits + 4),
         legend="auto",
     )
     for arm in ARMS:
         panel.points(given_back(results, arm).values, x=float_bits(int(numbers.sel(arm=arm))), name=arm)
     places = np.geomspace(4, 1e5, 60)
-    panel.theory(places, np.minimum(places, whole), name="bound: bits of state and string")
+    panel.theory(places, np.minimum(places, total_bits), name="bound: bits of state and string")
     return sheet
 
 

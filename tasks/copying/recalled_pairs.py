@@ -187,9 +187,9 @@ def learned_keys_reach_their_law(
     config, error = results.config, results[trained][quantity]
     parts = []
     for pairs in config.pairs:
-        least, found = law(pairs, config.size, config.keys), error.sel(pairs=pairs)
+        least, reached = law(pairs, config.size, config.keys), error.sel(pairs=pairs)
         origin = f"{pairs} pairs: least error over all tables; tolerance from pilot seeds (roots 0 and 1)"
-        parts.append(Evidence.equals(found, least, within=0.03, origin=origin))
+        parts.append(Evidence.equals(reached, least, within=0.03, origin=origin))
     return Evidence.all(*parts)
 
 

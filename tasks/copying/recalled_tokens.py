@@ -182,23 +182,23 @@ def logits(module: ShiftedKeys, batch: Batch, mask: Tensor) -> Tensor:
 
 def loss(module: ShiftedKeys, batch: Batch, mask: Tensor) -> Tensor:
     """Nats of surprise at the value of a question."""
-    asked = batch["targets"] >= 0
+    is_question = batch["targets"] >= 0
     laws = F.log_softmax(logits(module, batch, mask), -1)
     right = laws.gather(-1, batch["targets"].clamp_min(0).unsqueeze(-1)).squeeze(-1)
-    return -(right * asked).sum((1, 2)) / asked.sum((1, 2))
+    return -(right * is_question).sum((1, 2)) / is_question.sum((1, 2))
 
 
 def answered(module: ShiftedKeys, batch: Batch, mask: Tensor) -> Tensor:
     """Share of questions that are answered rightly."""
-    asked = batch["targets"] >= 0
+    is_question = batch["targets"] >= 0
     right = logits(module, batch, mask).argmax(-1) == batch["targets"]
-    return (right & asked).sum((1, 2)).double() / asked.sum((1, 2))
+    return (right & is_question).sum((1, 2)).double() / is_question.sum((1, 2))
 
 
 def of_another(prompts: RecallPrompts) -> RecallPrompts:
     """The same questions after the pairs of other prompts."""
-    given = int(prompts.prefix_length[0])
-    tokens = torch.cat((prompts.tokens[:, :given].roll(1, 0), prompts.tokens[:, given:]), 1)
+    prefix = int(prompts.prefix_length[0])
+    tokens = torch.cat((prompts.tokens[:, :prefix].roll(1, 0), prompts.tokens[:, prefix:]), 1)
     return RecallPrompts(tokens, prompts.targets, prompts.loss_mask, prompts.prefix_length)
 
 
@@ -256,9 +256,9 @@ def tests_of(config: Config, pairs: int, seeds: tuple[int, ...]) -> dict[int, Re
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
 def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Shares of questions answered, by arm and number of pairs."""
-    found: dict[str, list[np.ndarray]] = {"answered": [], "on the way": [], "swapped": [], "before": []}
+    by_arm: dict[str, list[np.ndarray]] = {"answered": [], "on the way": [], "swapped": [], "before": []}
     for name in ARMS:
-        rows: dict[str, list[np.ndarray]] = {quantity: [] for quantity in found}
+        rows: dict[str, list[np.ndarray]] = {quantity: [] for quantity in by_arm}
         for pairs, length in zip(config.pairs, config.lengths, strict=True):
             study = study_of(config, name, config.blocks, length, {name: masks.causal(length)})
             fitted, tests = fit(study, config, pairs, seeds, name), tests_of(config, pairs, seeds)
@@ -268,10 +268,10 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             rows["swapped"].append(fitted.ask(swapped, answered).values)
             rows["before"].append(study.untrained(seeds).ask(tests, answered).values)
         for quantity, values in rows.items():
-            found[quantity].append(np.stack(values, 2))
+            by_arm[quantity].append(np.stack(values, 2))
     updates = sorted({*range(config.every, config.optimisation.steps, config.every), config.optimisation.steps})
     axes: dict[str, Any] = {"seed": seeds, "arm": ARMS, "pairs": config.pairs}
-    arrays = {quantity: np.concatenate(values, 1) for quantity, values in found.items()}
+    arrays = {quantity: np.concatenate(values, 1) for quantity, values in by_arm.items()}
     way = labelled(arrays.pop("on the way"), **axes, update=updates)
     return {**{quantity: labelled(values, **axes) for quantity, values in arrays.items()}, "on the way": way}
 
@@ -304,10 +304,11 @@ def under_both_masks(config: Config, *, more: int = 0, where: str = "questions")
         study = study_of(config, name, 1 + more, length, {name: masks.causal(length)})
         network = study.build([0]).double()
         with torch.no_grad():
-            found = [
-                network(prompts.tokens[None], one) for one in (masks.causal(length), masks.prefix_lm(length, 2 * pairs))
+            by_mask = [
+                network(prompts.tokens[None], mask)
+                for mask in (masks.causal(length), masks.prefix_lm(length, 2 * pairs))
             ]
-        far.append(float((found[0] - found[1])[0][scored].abs().max()))
+        far.append(float((by_mask[0] - by_mask[1])[0][scored].abs().max()))
     return {"difference": labelled(far, arm=ARMS)}
 
 
@@ -328,13 +329,13 @@ def explicit(config: Config, seed: int) -> LabelledArrays:
             values = rng.integers(config.values, size=(config.tables, pairs))
             wanted = np.eye(config.values)[values] - 1 / config.values
             for rule in RULES:
-                given = weights_of(rule, keys) @ wanted
-                right = given.argmax(-1) == values
-                error = ((given - wanted) ** 2).sum(-1)
+                answers = weights_of(rule, keys) @ wanted
+                right = answers.argmax(-1) == values
+                error = ((answers - wanted) ** 2).sum(-1)
                 shares.append(right.mean())
                 below.append([[int((kind & (error < most)).sum()) for most in ERRORS] for kind in (~right, right)])
     axes: dict[str, Any] = {"columns": (config.columns, config.few), "pairs": config.pairs, "rule": RULES}
-    shape = tuple(len(one) for one in axes.values())
+    shape = tuple(len(labels) for labels in axes.values())
     return {
         "answered": labelled(np.reshape(shares, shape), **axes),
         "below": labelled(np.reshape(below, (*shape, 2, 2)), **axes, answer=ANSWERS, error=ERRORS),
@@ -398,7 +399,7 @@ def few_columns_lose_pairs(results: Results, few: str = "linear, few", many: str
     falls = [share(results, few, less) - share(results, few, more) for less, more in ((fewest, middle), (middle, most))]
     return Evidence.all(
         Evidence.over_seeds(share(results, few, most), "<", 0.5, f"{most} pairs, few columns: a half; {PILOTS}"),
-        *(Evidence.over_seeds(one, ">", 0.1, f"fall with a doubling of the pairs; {PILOTS}") for one in falls),
+        *(Evidence.over_seeds(fall, ">", 0.1, f"fall with a doubling of the pairs; {PILOTS}") for fall in falls),
         Evidence.over_seeds(share(results, many, most), ">", 0.7, f"{most} pairs, many columns; {PILOTS}"),
     )
 
@@ -459,11 +460,11 @@ def random_keys_do_better(results: Results, arm: str = "linear, few", rule: str 
 )
 def the_prefix_changes_no_answers(results: Results, quantity: str = "answered", arm: str = "prefix") -> Evidence:
     measured, pairs = results[two_blocks], results.config.pairs[-2]
-    found = measured[quantity].sel(arm=arm) if arm == "prefix" else share(results, arm, pairs)
+    shares = measured[quantity].sel(arm=arm) if arm == "prefix" else share(results, arm, pairs)
     causally = measured["read causally"].sel(arm="prefix")
     return Evidence.all(
         Evidence.equals(
-            found - measured["answered"].sel(arm="causal"),
+            shares - measured["answered"].sel(arm="causal"),
             0,
             within=0.02,
             absolute=True,
@@ -488,7 +489,7 @@ def one_block_sees_the_same(results: Results, case: str = "claimed") -> Evidence
     config, far = results.config, results[under_both_masks]["difference"].sel(case=case)
     bound = rounding_bound(100 * config.lengths[-2])
     origin = "rounding of sums over T tokens in another order, stretched by two norms a hundredfold at most"
-    return Evidence.within([float(one) for one in far], [bound] * far.size, origin)
+    return Evidence.within([float(difference) for difference in far], [bound] * far.size, origin)
 
 
 @TASK.claim(

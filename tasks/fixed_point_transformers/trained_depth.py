@@ -114,9 +114,9 @@ TASK = Task(
 
 def by_depth(module: LoopedChaser, batch: Batch, mask: Tensor, most: int) -> Tensor:
     """Share of nodes whose root is found, by step and depth of the node [model, step, depth]; all depths must occur."""
-    found = (module(batch["tokens"], mask, most).argmax(-1) == batch["targets"]).double()
+    right = (module(batch["tokens"], mask, most).argmax(-1) == batch["targets"]).double()
     depths = F.one_hot(batch["depth"]).double()
-    return torch.einsum("sebn,ebnd->esd", found, depths) / depths.sum((1, 2))[:, None]
+    return torch.einsum("sebn,ebnd->esd", right, depths) / depths.sum((1, 2))[:, None]
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=6)

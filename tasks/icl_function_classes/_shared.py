@@ -173,7 +173,7 @@ def test_prompts(config: Experiment, seeds: Sequence[int], name: str) -> dict[in
 
 def with_other_labels(prompts: Mapping[int, FunctionPrompts]) -> dict[int, FunctionPrompts]:
     """The same prompts, each with the labels of the examples of the prompt before it."""
-    return {seed: replace(one, y_context=one.y_context.roll(1, 0)) for seed, one in prompts.items()}
+    return {seed: replace(batch, y_context=batch.y_context.roll(1, 0)) for seed, batch in prompts.items()}
 
 
 def errors_by_examples(
@@ -182,6 +182,6 @@ def errors_by_examples(
     """Normalised errors [seed, arm, examples] of networks that see the first k examples, each under its own mask."""
     arms = list(networks.study.arms)
     patterns = [masks_at(config, [k]) for k in counts]
-    found = [networks.ask(prompts, normalised_error, read={arm: one[arm] for arm in arms}) for one in patterns]
-    values = np.stack([one.values for one in found], -1)
+    errors = [networks.ask(prompts, normalised_error, read={arm: pattern[arm] for arm in arms}) for pattern in patterns]
+    values = np.stack([error.values for error in errors], -1)
     return labelled(values, seed=networks.seeds, arm=arms, examples=counts)

@@ -118,7 +118,7 @@ Trajectories = Mapping[str, Tensor]
 
 def sample_trajectories(config: Config, source: RandomStream, count: int) -> Trajectories:
     """Trajectories of both kinds from the same starts, in single precision."""
-    found = {}
+    trajectories = {}
     for kind in ("shared", "redrawn"):
         drawn = pde_trajectories(
             source,
@@ -128,8 +128,8 @@ def sample_trajectories(config: Config, source: RandomStream, count: int) -> Tra
             length=config.states,
             coefficients="redrawn" if kind == "redrawn" else "shared",
         )
-        found[kind] = fields(drawn.modes[:, 0], config.points).float()
-    return found
+        trajectories[kind] = fields(drawn.modes[:, 0], config.points).float()
+    return trajectories
 
 
 def encoder(config: Config, arm: str) -> Callable[[Trajectories], Batch]:
@@ -165,9 +165,12 @@ def last_error(module: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
     return ((predicted - truth).norm(dim=-1) / truth.norm(dim=-1)).mean(1)
 
 
-def given(trajectories: Mapping[int, Trajectories], count: int) -> dict[int, Trajectories]:
+def first_states(trajectories: Mapping[int, Trajectories], count: int) -> dict[int, Trajectories]:
     """So many states of each trajectory, and the one after them."""
-    return {seed: {kind: states[:, : count + 1] for kind, states in one.items()} for seed, one in trajectories.items()}
+    return {
+        seed: {kind: states[:, : count + 1] for kind, states in by_kind.items()}
+        for seed, by_kind in trajectories.items()
+    }
 
 
 def masks_for(count: int) -> dict[str, Tensor]:
@@ -210,7 +213,7 @@ def equations(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     def sample(name: str, count: int, *place: int) -> dict[int, Trajectories]:
         return {seed: sample_trajectories(config, stream(seed, "an equation", name, *place), count) for seed in seeds}
 
-    watched = given(sample("watched", 64), 2)
+    watched = first_states(sample("watched", 64), 2)
 
     def watch(networks: Networks[Transformer]) -> dict[str, Tensor]:
         return {"error": networks.numbers(watched, last_error, read=masks_for(2))}
@@ -224,7 +227,9 @@ def equations(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         measure_every=max(1, config.optimisation.steps // config.records),
     )
     test = sample("test", config.test_trajectories)
-    errors = [fitted.ask(given(test, count), last_error, read=masks_for(count)).values for count in config.counts]
+    errors = [
+        fitted.ask(first_states(test, count), last_error, read=masks_for(count)).values for count in config.counts
+    ]
     references = [errors_of_references(config, test[seed]) for seed in seeds]
     axes = {"coefficients": ("shared", "redrawn"), "rule": REFERENCES, "states": config.counts}
     return {

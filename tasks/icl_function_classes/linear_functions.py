@@ -201,13 +201,13 @@ def errors_of_law(networks: Networks[Transformer], config: Config, law: str) -> 
         prompts = {seed: prompts_of_law(config, seed, law, config.context_length) for seed in networks.seeds}
         return errors_by_examples(networks, config, prompts, counts)
     known = [k for k in counts if shift != "orthogonal" or k < config.dimension]
-    found = [
+    errors = [
         errors_by_examples(
             networks, config, {seed: prompts_of_law(config, seed, law, k) for seed in networks.seeds}, [k]
         )
         for k in known
     ]
-    return xr.concat(found, "examples").reindex(examples=list(counts))
+    return xr.concat(errors, "examples").reindex(examples=list(counts))
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12)
@@ -222,7 +222,7 @@ def regression(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 
     def distance(networks: Networks[Transformer]) -> dict[str, Tensor]:
         answers = networks.numbers(watched, predictions).double()
-        goal = torch.stack([goals[one.seed] for one in networks.members])
+        goal = torch.stack([goals[member.seed] for member in networks.members])
         return {"distance": (answers - goal)[:, some].square().mean((1, 2)) / config.dimension}
 
     fitted = train(
@@ -230,7 +230,7 @@ def regression(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     )
     test = test_prompts(config, seeds, STREAM)
     shifted = [errors_of_law(fitted, config, law) for law in LAWS]
-    values = np.stack([one.values for one in shifted], 2)
+    values = np.stack([errors.values for errors in shifted], 2)
     return {
         "error": errors_by_examples(fitted, config, test, config.counts),
         "unrelated": errors_by_examples(fitted, config, with_other_labels(test), config.counts),

@@ -87,7 +87,7 @@ TASK = Task(
     SLUG,
     PAPER,
     {
-        "smoke": Config(*(tiny(one) for one in (CI.sparse, CI.tree, CI.relu))),
+        "smoke": Config(*(tiny(experiment) for experiment in (CI.sparse, CI.tree, CI.relu))),
         "ci": CI,
         # Twenty dimensions; 41 points of sparse functions, 101 of trees and networks: days on one GPU for each.
         "paper": Config(

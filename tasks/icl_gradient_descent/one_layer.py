@@ -154,7 +154,9 @@ def shifted(prompts: RegressionPrompts, length: int) -> RegressionPrompts:
 def towards_the_step(layer: Products, step_size: float) -> Products:
     """The layer half-way between a trained one, rescaled, and the construction."""
     step = Products.of_step(layer.score.shape[-1] - 1, step_size)
-    return Products(*((one + other) / 2 for one, other in zip(layer.rescaled(), step, strict=True)))
+    return Products(
+        *((rescaled + constructed) / 2 for rescaled, constructed in zip(layer.rescaled(), step, strict=True))
+    )
 
 
 def with_a_leak(prompts: RegressionPrompts) -> RegressionPrompts:
@@ -218,17 +220,17 @@ def layer_loss(layer: Products, prompts: RegressionPrompts) -> float:
 
 def losses_on(prompts: RegressionPrompts, config: Config, layers: Mapping[str, Products]) -> Arrays:
     """Losses of one seed's layers: on test prompts, and expected ones by their weights, for every length and away from it."""
-    found: dict[str, list[float]] = {name: [] for name in ("loss", "descent", "expected", "midpoint")}
+    losses: dict[str, list[float]] = {name: [] for name in ("loss", "descent", "expected", "midpoint")}
     for length in config.lengths:
         examples, layer, step_size = first_examples(prompts, length), layers[arm_of(length)], config.best_step(length)
-        found["loss"].append(layer_loss(layer, examples))
-        found["descent"].append(descent_loss(examples, step_size))
-        found["expected"].append(float(layer.expected_loss(config, length)))
-        found["midpoint"].append(float(towards_the_step(layer, step_size).expected_loss(config, length)))
+        losses["loss"].append(layer_loss(layer, examples))
+        losses["descent"].append(descent_loss(examples, step_size))
+        losses["expected"].append(float(layer.expected_loss(config, length)))
+        losses["midpoint"].append(float(towards_the_step(layer, step_size).expected_loss(config, length)))
     length = config.context_length
     layer = layers[arm_of(length)]
     return {
-        **{key: labelled(values, length=config.lengths) for key, values in found.items()},
+        **{key: labelled(values, length=config.lengths) for key, values in losses.items()},
         "loss with a leak": layer_loss(layer, with_a_leak(first_examples(prompts, length))),
         "cosine at the end": labelled(
             [aligned(layers[arm], first_examples(prompts, length), config) for arm in (arm_of(length), SHIFTED)],
@@ -329,7 +331,7 @@ def excess(results: Results, arm: str = KEPT, longer: int = 1) -> xr.DataArray:
     config, layer = results.config, products_of(results, arm)
     if longer > 1:
         step = Products.of_step(config.dimension, config.best_step(longer * config.context_length))
-        layer = Products(*(one.expand_as(other) for one, other in zip(step, layer, strict=True)))
+        layer = Products(*(of_step.expand_as(of_layer) for of_step, of_layer in zip(step, layer, strict=True)))
     return by_seed(results, layer.expected_loss(config) / config.step_loss() - 1)
 
 
@@ -452,10 +454,10 @@ def away(
     """A layer's expected loss against that of the step it was trained for (or one tuned again, or seen in training)."""
     config, layer = results.config, products_of(results, arm)
     parts = []
-    for asked in settings:
-        kept, best = config.step_loss_at(*asked[:2]), config.tuned_loss_at(*asked[:2])
-        step = config.step_loss() if still else asked.weights**2 * (best if tuned else kept)
-        expected = layer.expected_loss(config, scale=asked.scale, kurtosis=asked.kurtosis, weights=asked.weights)
+    for setting in settings:
+        untuned, best = config.step_loss_at(*setting[:2]), config.tuned_loss_at(*setting[:2])
+        step = config.step_loss() if still else setting.weights**2 * (best if tuned else untuned)
+        expected = layer.expected_loss(config, scale=setting.scale, kurtosis=setting.kurtosis, weights=setting.weights)
         share = expected / step - 1
         origin = f"{100 * within:.0f} % of the step's expected loss, closed form"
         parts.append(Evidence.over_seeds(abs(by_seed(results, share)), "<=", within, origin))

@@ -131,9 +131,9 @@ def causal_loss_by_repeats(config: Config, seed: int) -> LabelledArrays:
     }
 
 
-def same(answers: Tensor, others: Tensor) -> Tensor:
+def same(answers: Tensor, reference: Tensor) -> Tensor:
     """Which contexts' answers [context, query] are the same to within `SETTLED` of the largest answer."""
-    return ((answers - others).abs() < SETTLED * others.abs().max()).all(-1)
+    return ((answers - reference).abs() < SETTLED * reference.abs().max()).all(-1)
 
 
 def one_pass_loss(config: Config, source: RandomStream, length: int) -> float:
@@ -255,13 +255,13 @@ def damping_delays_divergence(results: Results, late: int = 400, middle: int = 4
     ],
 )
 def causal_repeats_settle(results: Results, mask: str = "causal", examples: str = "whole") -> Evidence:
-    config, found = results.config, results[causal_loss_by_repeats].sel(examples=examples)
-    settled = found["settled"].sel(mask=mask)
+    config, measured = results.config, results[causal_loss_by_repeats].sel(examples=examples)
+    settled = measured["settled"].sel(mask=mask)
     trials = min(config.contexts, CAUSAL_CONTEXTS) * settled.size
     return Evidence.all(
         Evidence.proportion(int(settled.sum()), trials, ">", 0.99, "nearly every context, chosen on pilot seeds"),
         Evidence.equals(
-            found["one pass"], config.one_pass_loss, 0.01, "half-loss of one pass of Kaczmarz, closed form"
+            measured["one pass"], config.one_pass_loss, 0.01, "half-loss of one pass of Kaczmarz, closed form"
         ),
     )
 

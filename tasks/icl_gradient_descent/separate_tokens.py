@@ -147,9 +147,9 @@ def reach(context: int, dimension: int, module: TwoKinds, batch: Batch, mask: Te
             rows = [torch.autograd.grad(row.sum(), tokens, retain_graph=True)[0] for row in outputs.unbind(-1)]
         jacobian = torch.stack(rows, dim=3)[:, :, :length, :, -dimension - 1 :].double().mean(1)
         size = torch.nn.functional.pad(jacobian.flatten(2).norm(dim=-1), (0, 1))
-        others = [token for token in range(length) if abs(token - place) > 1]
+        distant = [token for token in range(length) if abs(token - place) > 1]
         norms[:, kind] = torch.stack(
-            [size[:, place], size[:, place - 1], size[:, place + 1], size[:, others].sum(1)], -1
+            [size[:, place], size[:, place - 1], size[:, place + 1], size[:, distant].sum(1)], -1
         )
     return norms
 
@@ -193,8 +193,8 @@ def copying(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             "loss on strangers": fitted.ask(strangers, loss).astype(float),
         }
 
-    seen = masks_by_name(2 * context, config.queries)
-    return side_by_side([measured("softmax", seen), measured("linear", {LINEAR_FIRST: seen["prefix"]})])
+    masks = masks_by_name(2 * context, config.queries)
+    return side_by_side([measured("softmax", masks), measured("linear", {LINEAR_FIRST: masks["prefix"]})])
 
 
 @TASK.figure

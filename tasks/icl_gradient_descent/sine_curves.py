@@ -109,9 +109,9 @@ class FeatureRegression(nn.Module):
         features = self.front(tokens[..., :1], torch.zeros_like(mask))
         if self.layer is not None:
             return self.layer(torch.cat([features, labels], dim=-1), mask)[..., -1:] - labels
-        seen = mask if mask.dim() == 2 else mask[:, None]
-        scores = (features @ features.mT).masked_fill(~seen, 0.0)
-        return -(scores / seen.sum(-1, keepdim=True).clamp_min(1)) @ labels
+        visible = mask if mask.dim() == 2 else mask[:, None]
+        scores = (features @ features.mT).masked_fill(~visible, 0.0)
+        return -(scores / visible.sum(-1, keepdim=True).clamp_min(1)) @ labels
 
     def select(self, models: Sequence[int]) -> FeatureRegression:
         """The models at these places of the model axis."""
@@ -144,9 +144,9 @@ def sine_curves(config: Config, source: RandomStream, count: int, x_query: Seque
     rng, ends = source.rng(), (-config.half_width, config.half_width)
     amplitude, phase = rng.uniform(*config.amplitude, (count, 1)), rng.uniform(0, np.pi, (count, 1))
     x = rng.uniform(*ends, (count, config.context_length))
-    asked = np.tile(x_query, (count, 1)) if x_query else rng.uniform(*ends, (count, config.queries))
-    y, labels = amplitude * np.sin(x + phase), amplitude * np.sin(asked + phase)
-    tokens = np.concatenate([np.stack([x, y], -1), np.stack([asked, np.zeros_like(asked)], -1)], axis=1)
+    queries = np.tile(x_query, (count, 1)) if x_query else rng.uniform(*ends, (count, config.queries))
+    y, labels = amplitude * np.sin(x + phase), amplitude * np.sin(queries + phase)
+    tokens = np.concatenate([np.stack([x, y], -1), np.stack([queries, np.zeros_like(queries)], -1)], axis=1)
     return {"tokens": torch.from_numpy(tokens).float(), "labels": torch.from_numpy(labels).float()}
 
 
@@ -170,11 +170,11 @@ def sine(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             loss=training_loss,
         )
         fitted = fit(study, config, seeds, name, partial(sine_curves, config), name=arm)
-        seen = masks_by_name(context, len(GRID))["prefix"]
-        functions = fitted.numbers(tests, predictions, read=seen)
+        mask = masks_by_name(context, len(GRID))["prefix"]
+        functions = fitted.numbers(tests, predictions, read=mask)
         return {
             "history": fitted.history["loss"],
-            "loss": by_member(fitted, fitted.numbers(tests, fresh_loss, read=seen)),
+            "loss": by_member(fitted, fitted.numbers(tests, fresh_loss, read=mask)),
             "functions": by_member(fitted, functions, prompt=None, x=GRID),
             "mask difference": mask_difference(fitted, few, context),
         }

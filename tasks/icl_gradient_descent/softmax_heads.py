@@ -120,12 +120,12 @@ def opposition(module: Update, batch: Batch, mask: Tensor) -> Tensor:
 
 def opposition_before(study: Study[Update], batches: Mapping[int, Batch], mask: Tensor) -> xr.DataArray:
     """The same of networks that have not been trained, a mean over several for each seed: [seed, arm]."""
-    found = []
+    oppositions = []
     for seed, batch in batches.items():
         networks = study.untrained([UNTRAINED * seed + place for place in range(UNTRAINED)])
-        one = {key: values[:1] for key, values in batch.items()}
-        found.append(networks.numbers(one, opposition, read=mask).mean())
-    return labelled(torch.stack(found)[:, None], seed=list(batches), arm=list(study.arms))
+        first_prompt = {key: values[:1] for key, values in batch.items()}
+        oppositions.append(networks.numbers(first_prompt, opposition, read=mask).mean())
+    return labelled(torch.stack(oppositions)[:, None], seed=list(batches), arm=list(study.arms))
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=16, root=2030)
@@ -149,12 +149,12 @@ def softmax_heads(config: Experiment, seeds: tuple[int, ...]) -> LabelledArrays:
             loss=training_loss,
         )
         fitted = fit(study, config, seeds, name, sample, name=kind)
-        seen = masks_by_name(context, 2)["prefix"]
+        mask = masks_by_name(context, 2)["prefix"]
         return {
             "history": fitted.history["loss"],
-            "loss": fitted.ask(batches, loss_by_scale, read=seen, scale=INPUT_SCALES),
-            "opposition": fitted.ask(few, opposition, read=seen),
-            "opposition before": opposition_before(study, few, seen),
+            "loss": fitted.ask(batches, loss_by_scale, read=mask, scale=INPUT_SCALES),
+            "opposition": fitted.ask(few, opposition, read=mask),
+            "opposition before": opposition_before(study, few, mask),
             "mask difference": mask_difference(fitted, few, context),
         }
 

@@ -135,8 +135,8 @@ def causal_optimum(config: Config) -> tuple[float, float]:
 
 def causal_two_steps(x: Tensor, y: Tensor, step_size: float) -> Tensor:
     """What two causal layers of one step each predict with, 2 s X'y less the second layer's corrections: [batch, dimension]."""
-    seen = (x @ x.mT).tril()  # of example j, all i <= j
-    residual = y - step_size * predict(y, seen)
+    products = (x @ x.mT).tril()  # of example j, all i <= j
+    residual = y - step_size * predict(y, products)
     return step_size * predict(y + residual, x.mT)
 
 
@@ -260,8 +260,8 @@ def against(results: Results, arm: str, filter: str) -> xr.DataArray:
 )
 def two_layers_beat_two_steps(results: Results, loss: str = "loss") -> Evidence:
     losses = results[two_layers]
-    found = losses[loss] if loss == "descent" else losses[loss].sel(arm="prefix")
-    ratio = np.log(found / losses["filter loss"].sel(filter=DESCENT))
+    measured = losses[loss] if loss == "descent" else losses[loss].sel(arm="prefix")
+    ratio = np.log(measured / losses["filter loss"].sel(filter=DESCENT))
     return Evidence.median(ratio, "<", 0.0, "log ratio to the loss of the best two steps")
 
 

@@ -104,13 +104,13 @@ class OffsetTransformer(nn.Module):
                 parts[name][:, layer].unsqueeze(1) for name in ("query", "key", "value", "output")
             )
             y = nn.functional.layer_norm(x, (self.width,))
-            asked, offsets = y @ (query / self.width**0.5), parts["offsets"][:, layer]
+            queries, offsets = y @ (query / self.width**0.5), parts["offsets"][:, layer]
             if offsets.dim() == 2:
                 bias = offsets[:, distance].unsqueeze(1)
             else:
-                by_distance = asked @ offsets.mT.unsqueeze(1)
+                by_distance = queries @ offsets.mT.unsqueeze(1)
                 bias = by_distance.gather(-1, distance.expand(*by_distance.shape[:2], -1, -1))
-            scores = asked @ (y @ key).mT + bias.masked_fill(~mask.unsqueeze(1), -torch.inf)
+            scores = queries @ (y @ key).mT + bias.masked_fill(~mask.unsqueeze(1), -torch.inf)
             weights = scores.softmax(-1)
             if intermediates is not None:
                 intermediates.append(weights)

@@ -214,9 +214,9 @@ def share_of_gap(measured: xr.Dataset) -> xr.DataArray:
     return (measured["cross_entropy"] - bigram) / (unigram - bigram)
 
 
-def most(hits: xr.DataArray, what: str) -> Evidence:
+def most(hits: xr.DataArray, description: str) -> Evidence:
     """More than half of all trainings would do it: an exact binomial interval of those that did."""
-    return Evidence.proportion(int(hits.sum()), hits.size, ">", 0.5, f"most trainings; {what}")
+    return Evidence.proportion(int(hits.sum()), hits.size, ">", 0.5, f"most trainings; {description}")
 
 
 MIDDLE = "half-way between the bigram (0) and the unigram (1) in excess loss"

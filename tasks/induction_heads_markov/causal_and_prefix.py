@@ -234,8 +234,8 @@ def more_tokens_less_noise(results: Results, scored: str = "all tokens after the
     controls=[control("one layer instead of two", run="one layer")],
 )
 def both_arms_find_transitions(results: Results, run: str = "two masks") -> Evidence:
-    found = share_of_gap(results[RUNS[run]]).isel(update=-1) < 0.5
-    return Evidence.all(*(most(found.sel(arm=arm), f"{arm} arm: {MIDDLE}") for arm in ARMS))
+    hits = share_of_gap(results[RUNS[run]]).isel(update=-1) < 0.5
+    return Evidence.all(*(most(hits.sel(arm=arm), f"{arm} arm: {MIDDLE}") for arm in ARMS))
 
 
 def found_at(results: Results, run: str) -> xr.DataArray:
@@ -295,10 +295,10 @@ def causal_and_prefix(results: Results) -> Sheet:
     panel = sheet.panel(
         "scored on one token: later", x="updates", y="excess loss [unigram's]", scale=("log", "linear"), ylim=(0, 1.3)
     )
-    for place, (run, said) in enumerate(((two_masks, ""), (one_token, ", one token scored"))):
+    for place, (run, suffix) in enumerate(((two_masks, ""), (one_token, ", one token scored"))):
         share = share_of_gap(results[run]).sel(update=slice(1, None))
         for arm in ARMS:
-            panel.curve(share.sel(arm=arm), over="update", arm=arm, name=f"{arm}{said}", variant=3 * place)
+            panel.curve(share.sel(arm=arm), over="update", arm=arm, name=f"{arm}{suffix}", variant=3 * place)
     panel.level(0.5, "half of the unigram's")
     panel = sheet.panel("transition, pair by pair", x="causal: updates", y="prefix: updates", legend="lower right")
     times = bigram_time(history["divergence"])

@@ -144,8 +144,8 @@ RUNS = {"phases": phases, "one layer": one_layer, "balanced": balanced, "equal r
 # %%
 def lead(divergence: xr.DataArray, strategy: str) -> xr.DataArray:
     """By how much one of the three strategies of the phases is nearer than the other two, in nats; negative: it is not."""
-    others = [name for name in PHASES if name != strategy]
-    return divergence.sel(strategy=others).min("strategy") - divergence.sel(strategy=strategy)
+    rivals = [name for name in PHASES if name != strategy]
+    return divergence.sel(strategy=rivals).min("strategy") - divergence.sel(strategy=strategy)
 
 
 def unigram_lead(divergence: xr.DataArray) -> xr.DataArray:

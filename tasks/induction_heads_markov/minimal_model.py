@@ -174,8 +174,8 @@ def follow_minimal(config: Config, seeds: Sequence[int], arm: str) -> xr.Dataset
 
 def follow_arms(config: Config, seeds: tuple[int, ...], arms: Sequence[str]) -> LabelledArrays:
     """Several arms [seed, arm, update, ...]."""
-    found = xr.concat([follow_minimal(config, seeds, arm) for arm in arms], "arm")
-    return arrays(found.transpose("seed", "arm", "update", ...))
+    histories = xr.concat([follow_minimal(config, seeds, arm) for arm in arms], "arm")
+    return arrays(histories.transpose("seed", "arm", "update", ...))
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
@@ -234,10 +234,10 @@ def layer_two_sooner(history: xr.Dataset, share: float) -> xr.DataArray:
 def layer_two_first(results: Results, arm: str = "dirichlet") -> Evidence:
     parts = []
     for size, history in both_sizes(results, arm).items():
-        found = nearest(history["divergence"].isel(update=-1)) == "bigram"
+        hits = nearest(history["divergence"].isel(update=-1)) == "bigram"
         parts += [
             most(layer_two_sooner(history, 0.1), f"{size}: layer 2 a tenth of the way first"),
-            most(found, f"{size}: nearest to the bigram"),
+            most(hits, f"{size}: nearest to the bigram"),
         ]
     half = layer_two_sooner(results[minimal].sel(arm=arm), 0.5)
     return Evidence.all(*parts, most(half, "S = 3: layer 2 half-way first"))
@@ -290,11 +290,11 @@ def had_unigram_phase(history: xr.Dataset) -> xr.DataArray:
 )
 def unigram_phase_by_size(results: Results, three: str = "S = 3", five: str = "S = 5") -> Evidence:
     phased = [name for name in PHASED if "S = 5" not in name and "balanced" not in name and name != "S = 3"]
-    found = {name: results[run].sel(arm=arm) for name, (run, arm) in PHASED.items()}
-    unigram = (nearest(found[five]["divergence"]) == "unigram").any("update")
-    trained = nearest(found[five]["divergence"].isel(update=-1)) == "bigram"
+    histories = {name: results[run].sel(arm=arm) for name, (run, arm) in PHASED.items()}
+    unigram = (nearest(histories[five]["divergence"]) == "unigram").any("update")
+    trained = nearest(histories[five]["divergence"].isel(update=-1)) == "bigram"
     return Evidence.all(
-        *(most(had_unigram_phase(found[name]), f"{name}: three phases in order") for name in (*phased, three)),
+        *(most(had_unigram_phase(histories[name]), f"{name}: three phases in order") for name in (*phased, three)),
         most(~unigram & trained, f"{five}: never the unigram, at the end the bigram"),
     )
 
@@ -354,10 +354,10 @@ def half_time(history: xr.Dataset) -> xr.DataArray:
 
 def delays(history: xr.Dataset, arm: str) -> dict[str, Any]:
     """Log of the number of updates of an arm over that on Dirichlet chains, by both measures."""
-    one, plain = history.sel(arm=arm), history.sel(arm="dirichlet")
+    changed, plain = history.sel(arm=arm), history.sel(arm="dirichlet")
     return {
-        "until the bigram is nearest": np.log(bigram_time(one["divergence"]) / bigram_time(plain["divergence"])),
-        "until half of the excess is left": np.log(half_time(one) / half_time(plain)),
+        "until the bigram is nearest": np.log(bigram_time(changed["divergence"]) / bigram_time(plain["divergence"])),
+        "until half of the excess is left": np.log(half_time(changed) / half_time(plain)),
     }
 
 
@@ -371,11 +371,11 @@ def delays(history: xr.Dataset, arm: str) -> dict[str, Any]:
     controls=[control("chains made harder in another way: flat Dirichlet rows", arm="flat")],
 )
 def no_unigrams_is_faster(results: Results, arm: str = "balanced") -> Evidence:
-    found = delays(results[two_symbols], arm)
+    log_ratios = delays(results[two_symbols], arm)
     return Evidence.all(
         *(
             Evidence.over_seeds(values, "<", -0.2, f"{name}: a fifth sooner (log of the ratio), chosen on root 0")
-            for name, values in found.items()
+            for name, values in log_ratios.items()
         )
     )
 
@@ -389,11 +389,11 @@ def no_unigrams_is_faster(results: Results, arm: str = "balanced") -> Evidence:
     controls=[control("layer 1 given, on Dirichlet chains", arm="layer 1 ready")],
 )
 def no_unigrams_is_slower(results: Results, arm: str = "balanced") -> Evidence:
-    found = delays(results[larger_alphabet], arm)
+    log_ratios = delays(results[larger_alphabet], arm)
     return Evidence.all(
         *(
             Evidence.over_seeds(values, ">", 0.2, f"{name}: a fifth later (log of the ratio), chosen on root 0")
-            for name, values in found.items()
+            for name, values in log_ratios.items()
         )
     )
 

@@ -112,11 +112,11 @@ def pair_loss(
     Args:
         product: u, the square of e (tied) or a times e; ``attention``: w; ``bias``: b.
     """
-    zero = bias - product / 2
-    one = zero + product * (1 + 2 * attention * attention.abs())
+    logit_zero = bias - product / 2
+    logit_one = logit_zero + product * (1 + 2 * attention * attention.abs())
     softplus = nn.functional.softplus  # the loss of a logit f: softplus(-f) if 1 follows, softplus(f) if 0 does
-    after_zero = p * softplus(-zero) + (1 - p) * softplus(zero)
-    after_one = (1 - q) * softplus(-one) + q * softplus(one)
+    after_zero = p * softplus(-logit_zero) + (1 - p) * softplus(logit_zero)
+    after_one = (1 - q) * softplus(-logit_one) + q * softplus(logit_one)
     return (q * after_zero + p * after_one) / (p + q)
 
 
@@ -136,7 +136,9 @@ def unigram_hessians(config: Config, *, tie: bool = False) -> LabelledArrays:
     e = torch.zeros(len(p), dtype=torch.float64, requires_grad=True)
     slope = torch.autograd.grad(pair_loss(e * e, w, bias, p, q).sum(), e, create_graph=True)[0]
     tied = torch.autograd.grad(slope.sum(), e)[0]
-    twice_c = np.array([float(trap_curvature(one, float(a), float(b))) for one, a, b in zip(w, p, q, strict=True)])
+    twice_c = np.array(
+        [float(trap_curvature(attention, float(a), float(b))) for attention, a, b in zip(w, p, q, strict=True)]
+    )
     half = np.abs(twice_c) / 2
     eigenvalues = np.stack([twice_c / 2] * 2 if tie else [-half, half], -1)
     return {
@@ -411,8 +413,8 @@ def fixed_chain(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 def by_depth(config: Config, seeds: tuple[int, ...], optimiser: str, scale: float) -> xr.DataArray:
     """Excess of the tied model at p + q > 1 after training, of one layer and of two [seed, layers]."""
     arm, optimisation = {TRAPPED: ARMS[TRAPPED]}, OPTIMISERS[optimiser](config)
-    found = [follow_fixed(config, seeds, arm, optimisation, layers, scale)["excess"] for layers in DEPTHS]
-    ends = [excess.squeeze("arm", drop=True).isel(update=-1, drop=True) for excess in found]
+    excesses = [follow_fixed(config, seeds, arm, optimisation, layers, scale)["excess"] for layers in DEPTHS]
+    ends = [excess.squeeze("arm", drop=True).isel(update=-1, drop=True) for excess in excesses]
     return xr.concat(ends, "layers").assign_coords(layers=list(DEPTHS)).transpose("seed", "layers")
 
 
@@ -425,8 +427,8 @@ def other_optimiser(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 def by_scale(config: Config, seeds: tuple[int, ...], scales: Sequence[float]) -> LabelledArrays:
     """The tied model at p + q > 1 by gradient descent, by depth and scale of the first weights: [seed, scale, layers]."""
     rows = [by_depth(config, seeds, "SGD, clipped", scale) for scale in scales]
-    found = xr.concat(rows, "scale").assign_coords(scale=list(scales)).transpose("seed", "scale", "layers")
-    return {"excess": found}
+    excess = xr.concat(rows, "scale").assign_coords(scale=list(scales)).transpose("seed", "scale", "layers")
+    return {"excess": excess}
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=12, root=2031)

@@ -101,9 +101,9 @@ TASK = Task(
 
 def log_law(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
     """Log-probabilities of the masked token [model, sequence, symbol]."""
-    found = module(batch["tokens"], mask)
-    place = batch["place"][..., None, None].expand(-1, -1, 1, found.shape[-1])
-    return found.gather(2, place).squeeze(2).log_softmax(-1)
+    logits = module(batch["tokens"], mask)
+    place = batch["place"][..., None, None].expand(-1, -1, 1, logits.shape[-1])
+    return logits.gather(2, place).squeeze(2).log_softmax(-1)
 
 
 def loss(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
@@ -114,8 +114,8 @@ def loss(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
 def divergence(module: Transformer, batch: Batch, mask: Tensor, law: str) -> Tensor:
     """Mean Kullback-Leibler divergence of the prediction from the exact law of that name, in nats."""
     exact = batch[law].double()
-    found = log_law(module, batch, mask).double()
-    return (torch.special.xlogy(exact, exact) - exact * found).sum(-1).mean(1)
+    predicted = log_law(module, batch, mask).double()
+    return (torch.special.xlogy(exact, exact) - exact * predicted).sum(-1).mean(1)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=2)
@@ -138,9 +138,9 @@ def trained(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     )
     tests = {seed: sample(stream(seed, "test"), config.test_sequences) for seed in seeds}
     laws = {"both": "both_sides", "past": "past_only"}
-    found = {name: fitted.ask(tests, partial(divergence, law=law)) for name, law in laws.items()}
+    divergences = {name: fitted.ask(tests, partial(divergence, law=law)) for name, law in laws.items()}
     before = study.untrained(seeds).ask(tests, partial(divergence, law="both_sides"))
-    return {**found, "before": before}
+    return {**divergences, "before": before}
 
 
 @TASK.cases(exact={})

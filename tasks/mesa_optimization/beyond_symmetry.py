@@ -173,7 +173,7 @@ def ones_training(config: Config, *, dimension: int, rate: float, length: int = 
     update, and the final blocks (NaN where there are fewer dimensions)."""
     length = length or config.length
     rule = theory.quadrature("ones", dimension, length)
-    most = max(one["dimension"] for one in ONES.values())
+    most = max(setting["dimension"] for setting in ONES.values())
     blocks = np.full((2, len(HELD), most, 2 * most), np.nan)
     products, losses = [], []
     for place, name in enumerate(HELD):
@@ -261,7 +261,7 @@ def free_ones_follow_the_law(results: Results, weights: str = "free", plain: boo
 @TASK.figure
 def weights_from_ones(results: Results) -> Sheet:
     """V and K after training from a first state of ones (d = 2, T = 5), held on the diagonals (left) and free (right)."""
-    found, coordinates = results[ones_training]["blocks"].sel(case="long"), range(1, results.config.dimension + 1)
+    blocks, coordinates = results[ones_training]["blocks"].sel(case="long"), range(1, results.config.dimension + 1)
     dimension = len(coordinates)
     written = [rf"$\hat y_{j}$" for j in coordinates]
     read = [f"$x_{{t,{j}}}$" for j in coordinates] + [f"$x_{{t-1,{j}}}$" for j in coordinates]
@@ -276,7 +276,7 @@ def weights_from_ones(results: Results) -> Sheet:
         key = matrix == "K"
         panel = sheet.panel(title, x="coordinate read", y="coordinate matched" if key else "coordinate written")
         panel.heat(
-            found.sel(matrix=matrix, weights=weights).values[:dimension, : 2 * dimension],
+            blocks.sel(matrix=matrix, weights=weights).values[:dimension, : 2 * dimension],
             rows=read[dimension:] if key else written,
             columns=read,
             numbers=".2f",
@@ -292,7 +292,7 @@ def weights_from_ones(results: Results) -> Sheet:
 @TASK.figure
 def loss_from_ones(results: Results) -> Sheet:
     """Loss along training from a first state of ones, over that of the best plain step; dotted the closed forms at T = 3."""
-    found = results[ones_training]["loss"]
+    losses = results[ones_training]["loss"]
     sheet = Sheet(columns=3, width=4.0)
     findings = (
         ("long", 2, results.config.length, "free weights beat the plain step"),
@@ -307,7 +307,7 @@ def loss_from_ones(results: Results) -> Sheet:
             ylim=(0.6, 1.2),
         )
         for weights, words in (("held", "held on the diagonals"), ("free", "left free")):
-            path = found.sel(case=name, weights=weights)
+            path = losses.sel(case=name, weights=weights)
             panel.line(path["update"].values, path.values, name=words, of="exact")
         if name in SHORT:
             panel.level(free_ones_share(dimension), "least loss, closed form")

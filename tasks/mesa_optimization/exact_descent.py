@@ -149,9 +149,9 @@ def masked_descents(config: Config, *, start: Start) -> LabelledArrays:
 def descent_finds_the_step(
     results: Results, mask: str = "causal", scored: str = "all", limit: str = "all", long_run: bool = False
 ) -> Evidence:
-    found = results[masked_descents].sel(case=list(SYMMETRIC))
-    reached = found["product"].sel(mask=mask, scored=scored).isel(update=-1)
-    wanted = found["long run"] if long_run else found["limit"].sel(scored=limit)
+    measured = results[masked_descents].sel(case=list(SYMMETRIC))
+    reached = measured["product"].sel(mask=mask, scored=scored).isel(update=-1)
+    wanted = measured["long run"] if long_run else measured["limit"].sel(scored=limit)
     config = results.config
     return Evidence.exact(abs(reached - wanted).max(), "<=", exact_bound(config.dimension, config.length), STATIONARY)
 
@@ -207,14 +207,14 @@ def descent_stays_diagonal(results: Results, starts: tuple[str, ...] = SYMMETRIC
 @TASK.figure
 def masks_and_positions(results: Results) -> Sheet:
     """The product c = ab along descent on the exact loss under both masks, and the step that it ends at by length (d = 5)."""
-    found, config = results[masked_descents], results.config
+    measured, config = results[masked_descents], results.config
     sheet = Sheet(columns=2, width=5.0)
     panel = sheet.panel(
         "the mask matters only if the prefix is scored",
         x=f"update (d = {config.dimension}, T = {config.length}, P = {config.prefix_length})",
         y="$c = ab$, Gaussian starts",
     )
-    product = found["product"].sel(case="gaussian")
+    product = measured["product"].sel(case="gaussian")
     updates = product["update"].values[:100]
     for scored, words in (("all", "all scored"), ("from P on", "from P on")):
         for arm in MASKS:
@@ -226,7 +226,7 @@ def masks_and_positions(results: Results) -> Sheet:
                 variant=SCORED.index(scored),
                 of="exact",
             )
-        panel.level(found["limit"].sel(case="gaussian", scored=scored), f"$c^*$, {words}")
+        panel.level(measured["limit"].sel(case="gaussian", scored=scored), f"$c^*$, {words}")
     lengths = 2 * np.unique(np.round(np.geomspace(2, 200, 40))).astype(int)
     panel = sheet.panel(
         "Gaussian: later positions ask for a longer step (d = 5)",
@@ -278,11 +278,11 @@ SADDLE_UPDATES = 40
 @TASK.cases(**{start: {"start": start} for start in SYMMETRIC})
 def beginnings(config: Config, *, start: Start) -> LabelledArrays:
     """c by beginning and update: with the steps of ``GENTLE`` to the end, and with those of ``RATES`` near the saddle."""
-    keys, values = (tuple(one[place] for one in BEGINNINGS.values()) for place in (0, 1))
+    keys, values = (tuple(beginning[place] for beginning in BEGINNINGS.values()) for place in (0, 1))
     layer = diagonal_layers(config.dimension, keys, values)
     rule = theory.quadrature(start, config.dimension, config.length)
     path = descend_exactly(layer, rule.states, rule.weights, rate=GENTLE[start], steps=config.gentle_steps)
-    near = [list(BEGINNINGS).index(one) for one in (SADDLE, BESIDE)]
+    near = [list(BEGINNINGS).index(name) for name in (SADDLE, BESIDE)]
     short = descend_exactly(layer.select(near), rule.states, rule.weights, rate=RATES[start], steps=SADDLE_UPDATES)
     law = theory.moments(start, config.dimension)
     return {
@@ -305,14 +305,14 @@ def beginnings(config: Config, *, start: Start) -> LabelledArrays:
     controls=[control("after a twentieth of the updates", part=0.05)],
 )
 def every_start_but_the_line(results: Results, part: float = 1.0) -> Evidence:
-    found, config = results[beginnings], results.config
+    measured, config = results[beginnings], results.config
     reached = (
-        found["product"]
+        measured["product"]
         .isel(update=round(part * config.gentle_steps))
-        .sel(beginning=[one for one in BEGINNINGS if one != SADDLE])
+        .sel(beginning=[name for name in BEGINNINGS if name != SADDLE])
     )
     return Evidence.exact(
-        abs(reached - found["limit"]).max(), "<=", exact_bound(config.dimension, config.length), STATIONARY
+        abs(reached - measured["limit"]).max(), "<=", exact_bound(config.dimension, config.length), STATIONARY
     )
 
 
@@ -325,8 +325,8 @@ def every_start_but_the_line(results: Results, part: float = 1.0) -> Evidence:
     controls=[control("a start beside the line, (0.3, -0.29)", start=BESIDE)],
 )
 def the_line_ends_in_the_saddle(results: Results, start: str = SADDLE) -> Evidence:
-    found, config = results[beginnings], results.config
-    over = (found["after few"].sel(near=start) - found["saddle bound"]).max()
+    measured, config = results[beginnings], results.config
+    over = (measured["after few"].sel(near=start) - measured["saddle bound"]).max()
     return Evidence.exact(
         over,
         "<=",
@@ -357,15 +357,15 @@ def scales(config: Config, *, start: Start) -> LabelledArrays:
 
     def path(scale: float, rate: float) -> np.ndarray:
         layer = diagonal_layers(
-            config.dimension, tuple(one / scale for one in keys), tuple(one / scale for one in values)
+            config.dimension, tuple(key / scale for key in keys), tuple(value / scale for value in values)
         )
         rule = theory.quadrature(start, config.dimension, config.length, scale=scale)
         run = descend_exactly(layer, rule.states, rule.weights, rate=rate, steps=config.scale_steps)
         return np.concatenate([run.value.flatten(1).numpy(), run.query_key.flatten(1).numpy()], axis=1)
 
-    there = path(1.0, rate)
-    rescaled = [np.abs(scale * path(scale, rate / scale**4) - there).max() for scale in SCALES]
-    return {"rescaled": labelled(rescaled, scale=SCALES), "same rate": np.abs(0.5 * path(0.5, rate) - there).max()}
+    unscaled = path(1.0, rate)
+    rescaled = [np.abs(scale * path(scale, rate / scale**4) - unscaled).max() for scale in SCALES]
+    return {"rescaled": labelled(rescaled, scale=SCALES), "same rate": np.abs(0.5 * path(0.5, rate) - unscaled).max()}
 
 
 @TASK.claim(
@@ -378,9 +378,9 @@ def scales(config: Config, *, start: Start) -> LabelledArrays:
     controls=[control("the same rate at half the scale", rescaled=False)],
 )
 def scales_are_one_experiment(results: Results, rescaled: bool = True) -> Evidence:
-    found, config = results[scales], results.config
+    measured, config = results[scales], results.config
     return Evidence.exact(
-        found["rescaled" if rescaled else "same rate"].max(),
+        measured["rescaled" if rescaled else "same rate"].max(),
         "<=",
         exact_bound(config.dimension, config.length),
         "rounding error of the gradient (powers of two even scale exactly)",
@@ -390,7 +390,7 @@ def scales_are_one_experiment(results: Results, rescaled: bool = True) -> Eviden
 @TASK.figure
 def paths_from_all_starts(results: Results) -> Sheet:
     """c = ab along descent on the exact loss from seven beginnings (d = 2), with the closed form of the flow dotted."""
-    found, config = results[beginnings], results.config
+    measured, config = results[beginnings], results.config
     sheet = Sheet(columns=2, width=5.2, height=3.6)
     panels: tuple[tuple[Start, str, int], ...] = (
         ("rademacher", "signs: all but the line $a_0 = -b_0$ end at $c^*$", 100),
@@ -401,11 +401,11 @@ def paths_from_all_starts(results: Results) -> Sheet:
         law = theory.moments(start, config.dimension)
         updates = np.arange(min(last, config.gentle_steps) + 1)
         for look, (name, (key, value)) in enumerate(BEGINNINGS.items()):
-            path = found["product"].sel(case=start, beginning=name).values[: len(updates)]
+            path = measured["product"].sel(case=start, beginning=name).values[: len(updates)]
             panel.line(updates, path, name=name, look=look, of="exact")
             flow = product_flow(updates * GENTLE[start], key, value, law, config.length)
             panel.theory(updates, flow, name="closed form of the flow")
-        panel.level(found["limit"].sel(case=start), "$c^*$")
+        panel.level(measured["limit"].sel(case=start), "$c^*$")
     return sheet
 
 

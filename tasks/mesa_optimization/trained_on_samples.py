@@ -169,27 +169,27 @@ def missed_by(layer: MesaLayer, config: Config, sizes: Sizes, seed: int, start: 
         length=sizes.length,
         start=start,
     ).states
-    found = []
+    shares = []
     with torch.no_grad():
         for place in range(len(layer.value)):
             parts = [
                 layer.select([place])(part[None], masks.causal(sizes.length))[0, :, -2] for part in states.split(500)
             ]
             error = (torch.cat(parts) - states[:, -1]).abs().square().sum()
-            found.append(float(error / states[:, -1].abs().square().sum()))
-    return found
+            shares.append(float(error / states[:, -1].abs().square().sum()))
+    return shares
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, root=2030)
 def short_training(config: Config, seed: int) -> LabelledArrays:
     """By law of the first state: c by way to score, beginning and update; share missed by the layers of the first beginning."""
     trained = {start: training(config, config.short, seed, start, "fresh sequences") for start in STARTS}
-    product = xr.concat([products(one, config.short) for one in trained.values()], "law").assign_coords(
+    product = xr.concat([products(run, config.short) for run in trained.values()], "law").assign_coords(
         law=list(STARTS)
     )
     first_of = [0, len(config.short.beginnings)]
     missed = [
-        missed_by(one.layer.select(first_of), config, config.short, seed, start) for start, one in trained.items()
+        missed_by(run.layer.select(first_of), config, config.short, seed, start) for start, run in trained.items()
     ]
     return {"product": product, "missed": labelled(missed, law=STARTS, scored=SCORED)}
 
@@ -345,14 +345,14 @@ def what_is_missed(results: Results) -> Sheet:
     long = (config.long, results[long_training]["product"])
     short = (config.short, results[short_training]["product"].sel(law="gaussian"))
     for place, (scored, arm) in enumerate(ARMS.items()):
-        found = {
+        ratios = {
             str(sizes.length): (
                 product.sel(scored=scored).pipe(after).mean("beginning") / limit_of(config, sizes, "gaussian", scored)
             ).values
             for sizes, product in (short, long)
             if scored in product["scored"]
         }
-        panel.points(found, name=f"scored {scored}", arm=arm, slot=(place, 2))
+        panel.points(ratios, name=f"scored {scored}", arm=arm, slot=(place, 2))
     panel.level(1.0, "$c^*$")
     panel = sheet.panel(
         "Gaussian starts: two fifths are missed",
@@ -363,7 +363,7 @@ def what_is_missed(results: Results) -> Sheet:
     )
     law = theory.moments("gaussian", config.dimension)
     lengths = np.unique(np.round(np.geomspace(4, 200, 40))).astype(int)
-    shares = [float(missed_share(theory.optimal_step(law, int(one)), law, int(one) - 2)) for one in lengths]
+    shares = [float(missed_share(theory.optimal_step(law, int(length)), law, int(length) - 2)) for length in lengths]
     panel.theory(lengths, shares, name="at $c^*$, closed form")
     panel.points(
         results[short_training]["missed"].sel(law="gaussian", scored="all"),

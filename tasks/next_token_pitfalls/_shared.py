@@ -233,18 +233,18 @@ def encoding(objective: str, size: Size, heads: int = 1) -> Callable[[PathStars]
             sequences = hide_answer(sequences, blank_token(size.labels, size.format))
         targets = torch.full((*answer.shape, heads), NO_TARGET)
         targets[..., 0] = answer
-        asked = torch.ones_like(answer, dtype=torch.bool)
+        required = torch.ones_like(answer, dtype=torch.bool)
         first = size.copied
         if objective == "multi-token":
             targets = look_ahead(answer, heads)
         elif objective == "first-step":
             targets[:, first + 1 :] = NO_TARGET
-            asked[:, first + 1 :] = False
+            required[:, first + 1 :] = False
         elif objective == "shuffled":
             # Graphs of a batch are independent, so that the neighbour's labels are a shuffle; the first step is asked.
             targets[:, first + 1 : -1, 0] = answer.roll(1, dims=0)[:, first + 1 : -1]
-            asked[:, first + 1 :] = False
-        return {"tokens": sequences.tokens[:, :-1], "targets": targets, "answer": answer, "asked": asked}
+            required[:, first + 1 :] = False
+        return {"tokens": sequences.tokens[:, :-1], "targets": targets, "answer": answer, "asked": required}
 
     return encode
 
@@ -334,8 +334,8 @@ class Comparison:
         validation = {seed: size.sample(sources[seed].child("validation"), training.validation) for seed in seeds}
 
         def measure(networks: Networks[Transformer]) -> dict[str, Tensor]:
-            found = networks.numbers(validation, self.progress)
-            return {"validation loss": found[:, 0], "right": found[:, 1], "steps": found[:, 2:]}
+            progress = networks.numbers(validation, self.progress)
+            return {"validation loss": progress[:, 0], "right": progress[:, 1], "steps": progress[:, 2:]}
 
         def finished(history: History) -> bool:
             last = history["right"][-2:]
@@ -375,8 +375,10 @@ class Comparison:
         if examined:
             test = {seed: size.sample(sources[seed].child("test"), training.test) for seed in seeds}
             for key, means in self.examine(fitted, test).items():
-                own = shape | ({"step": list(size.steps)} if means.dim() == 2 else {})
-                measured[key] = labelled(means.numpy().reshape([len(labels) for labels in own.values()]), **own)
+                coordinates = shape | ({"step": list(size.steps)} if means.dim() == 2 else {})
+                measured[key] = labelled(
+                    means.numpy().reshape([len(labels) for labels in coordinates.values()]), **coordinates
+                )
         return measured
 
     def examine(self, fitted: Fitted[Transformer], graphs: Mapping[int, PathStars]) -> dict[str, Tensor]:
@@ -479,16 +481,16 @@ def first_head(module: Transformer, size: Size) -> Transformer:
     return built.to(next(module.parameters()).device)
 
 
-def sooner(one: xr.Dataset, other: xr.Dataset, decided: bool = False, within: int | None = None) -> Evidence:
-    """In most pairs of one seed ``one`` escapes within the budget (or ``within`` so many updates), ``other`` later or not.
+def sooner(earlier: xr.Dataset, later: xr.Dataset, decided: bool = False, within: int | None = None) -> Evidence:
+    """In most pairs of one seed ``earlier`` escapes within the budget (or ``within`` so many updates), ``later`` later or not.
 
     Pairs of which neither escapes count against it, or (``decided``) are left out, as ties are in a sign test.
     """
-    gone_one, gone_other = (
-        arm["escaped"] & (arm["updates"] <= (np.inf if within is None else within)) for arm in (one, other)
+    earlier_gone, later_gone = (
+        arm["escaped"] & (arm["updates"] <= (np.inf if within is None else within)) for arm in (earlier, later)
     )
-    first = gone_one & (~gone_other | (one["updates"] < other["updates"]))
-    pairs = int((gone_one | gone_other).sum()) if decided else first.size
+    first = earlier_gone & (~later_gone | (earlier["updates"] < later["updates"]))
+    pairs = int((earlier_gone | later_gone).sum()) if decided else first.size
     return Evidence.proportion(int(first.sum()), max(pairs, 1), ">", 0.5, HALF)
 
 

@@ -393,18 +393,18 @@ TASK.show(accuracy_of_each_step)
     statement=r"Prefix mask: scored on the first step alone, with no later step to cheat on, a network learns the first step before "
     r"standard training does, in most of the pairs (same weights, same graphs) of which one does so within 10,000 updates.",
     controls=[
-        control("reversed answers in place of standard training", other="reversed"),
+        control("reversed answers in place of standard training", later="reversed"),
         control(
             "standard training in place of the first step alone, against teacherless",
-            one="standard",
-            other="teacherless",
+            earlier="standard",
+            later="teacherless",
         ),
     ],
 )
 def the_first_step_is_learnt_without_the_cheat(
-    results: Results, one: str = "first-step", other: str = "standard"
+    results: Results, earlier: str = "first-step", later: str = "standard"
 ) -> Evidence:
-    return sooner(judged(results, one, "prefix"), judged(results, other, "prefix"), decided=True)
+    return sooner(judged(results, earlier, "prefix"), judged(results, later, "prefix"), decided=True)
 
 
 @TASK.claim(

@@ -71,13 +71,13 @@ def credit(config: object, *, more: int = 0) -> LabelledArrays:
     ],
 )
 def fewer_edges_give_no_credit(results: Results, case: str = "claimed") -> Evidence:
-    found = results[credit]["credit"].sel(case=case)
+    measured = results[credit]["credit"].sel(case=case)
     origin = "counts are whole numbers, and a quotient of them is rounded as its law is"
     too_few, enough = [], []
     for name, (arms, length) in zip(NAMES, COUNTED, strict=True):
-        own = found.sel(size=name)
-        too_few.append(abs(float(own.sel(read=length - 3)) - theory.largest_credit(arms, length, length - 3)))
-        enough.append(abs(float(own.sel(read=length - 2)) - theory.largest_credit(arms, length, length - 2)))
+        of_size = measured.sel(size=name)
+        too_few.append(abs(float(of_size.sel(read=length - 3)) - theory.largest_credit(arms, length, length - 3)))
+        enough.append(abs(float(of_size.sel(read=length - 2)) - theory.largest_credit(arms, length, length - 2)))
     return Evidence.all(Evidence.exact(max(too_few), "<=", 0.0, origin), Evidence.exact(max(enough), "<=", 0.0, origin))
 
 
@@ -85,7 +85,7 @@ def fewer_edges_give_no_credit(results: Results, case: str = "claimed") -> Evide
 def credit_of_edges(results: Results) -> Sheet:
     """What edges below the children of the start can tell about the first step: the largest distance of its probability from
     1/d, all graphs counted, beside the law."""
-    found = results[credit]["credit"].sel(case="claimed")
+    measured = results[credit]["credit"].sel(case="claimed")
     sheet = Sheet(width=6.4, height=3.8)
     panel = sheet.panel(
         "Nothing, and then everything",
@@ -100,7 +100,7 @@ def credit_of_edges(results: Results) -> Sheet:
             continue
         read = np.arange(length)
         panel.points(
-            found.sel(size=name, read=read.tolist()).values, x=(read - (length - 2)).tolist(), across=None, name=name
+            measured.sel(size=name, read=read.tolist()).values, x=(read - (length - 2)).tolist(), across=None, name=name
         )
         law = [theory.largest_credit(arms, length, int(edges)) for edges in read]
         panel.theory((read - (length - 2)).tolist(), law, name="law: 0, then 1 - 1/d")

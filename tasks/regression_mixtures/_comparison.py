@@ -38,7 +38,7 @@ def compare(world: World, seed: int, networks: Mapping[str, Network]) -> dict[st
     every = range(world.length)
     test = mixture(world, seed, stream(seed, "prompts of the test"), world.test_prompts)
     forms = closed_forms(world, seed, test)
-    answers = torch.stack([one(test, every) for one in networks.values()])
+    answers = torch.stack([network(test, every) for network in networks.values()])
     unseen = fresh_regression(
         stream(seed, "weights of no component"),
         world.test_prompts,
@@ -49,14 +49,14 @@ def compare(world: World, seed: int, networks: Mapping[str, Network]) -> dict[st
     )
     last = [world.length - 1]
     known = closed_forms(world, seed, unseen, FIRST)[..., last]
-    asked = torch.stack([one(unseen, last) for one in networks.values()])
+    unseen_answers = torch.stack([network(unseen, last) for network in networks.values()])
     arms, pairs = list(networks), list(every)
     return {
         "error": labelled(_squared(answers, test.y), arm=arms, pairs=pairs),
         "closed": labelled(_squared(forms, test.y), form=CLOSED, pairs=pairs),
         "distance": labelled(_squared(answers[:, None], forms), arm=arms, form=CLOSED, pairs=pairs),
         "argmin excess": labelled(_squared(forms[CLOSED.index("argmin")], forms[0]), pairs=pairs),
-        "unseen": labelled(_squared(asked[:, None], known).mean(-1), arm=arms, known=FIRST),
+        "unseen": labelled(_squared(unseen_answers[:, None], known).mean(-1), arm=arms, known=FIRST),
     }
 
 
@@ -69,7 +69,7 @@ def change_scale(
         source = stream(seed, "stretched", repr(scale))
         test = mixture(world, seed, source, world.test_prompts, input_scale=scale)
         forms = closed_forms(world, seed, test, FIRST)[..., places]
-        answers = torch.stack([one(test, places) for one in networks.values()])
+        answers = torch.stack([network(test, places) for network in networks.values()])
         rows.append(_squared(torch.cat([answers, forms]), test.y[:, places]).mean(-1))
     return {"scaled": labelled(torch.stack(rows), scale=scales, predictor=[*networks, *FIRST])}
 
@@ -81,9 +81,12 @@ def change_frequencies(world: World, seed: int, networks: Mapping[str, Network])
     test = mixture(world, seed, stream(seed, "skewed frequencies"), world.test_prompts, prior=prior)
     components = the_set(world, seed)
     posteriors = torch.stack(
-        [theory.running_posterior_mean(test.x, test.y, components, world.noise, one)[:, few] for one in ((), prior)]
+        [
+            theory.running_posterior_mean(test.x, test.y, components, world.noise, known_prior)[:, few]
+            for known_prior in ((), prior)
+        ]
     )
-    answers = torch.stack([one(test, few) for one in networks.values()])
+    answers = torch.stack([network(test, few) for network in networks.values()])
     distances = _squared(answers[:, None], posteriors).mean(-1)
     return {"frequencies": labelled(distances, arm=list(networks), prior=PRIORS)}
 

@@ -85,8 +85,8 @@ def tiny(world: World, **changes: Any) -> Any:
 
 def log(values: xr.DataArray) -> xr.DataArray:
     """The natural logarithm, with labels."""
-    found: xr.DataArray = xr.apply_ufunc(np.log, values)
-    return found
+    logarithms: xr.DataArray = xr.apply_ufunc(np.log, values)
+    return logarithms
 
 
 # ------------------------------------------------------------------------------------------------- prompts
@@ -108,7 +108,7 @@ def mixture(
 
 def rows(prompts: MixturePrompts, places: Any) -> MixturePrompts:
     """Some of the prompts: those at an index, or in a slice."""
-    return MixturePrompts(*(getattr(prompts, one.name)[places] for one in fields(prompts)))
+    return MixturePrompts(*(getattr(prompts, field.name)[places] for field in fields(prompts)))
 
 
 def shifted_prior(world: World) -> tuple[float, ...]:
@@ -120,18 +120,18 @@ def shifted_prior(world: World) -> tuple[float, ...]:
 def closed_forms(world: World, seed: int, prompts: MixturePrompts, names: Sequence[str] = CLOSED) -> Tensor:
     """Predictions of closed forms at every place, [form, batch, place]; the "other" ones know another set."""
     x, y = prompts.x, prompts.y
-    own, other = the_set(world, seed), the_set(world, seed, "regressions of another world")
+    components, other_components = the_set(world, seed), the_set(world, seed, "regressions of another world")
     forms: dict[str, Callable[[], Tensor]] = {
-        "posterior mean": lambda: theory.running_posterior_mean(x, y, own, world.noise),
-        "argmin": lambda: theory.running_argmin(x, y, own),
+        "posterior mean": lambda: theory.running_posterior_mean(x, y, components, world.noise),
+        "argmin": lambda: theory.running_argmin(x, y, components),
         "ridge": lambda: (
             theory.running_ridge(x, y, world.dimension * world.noise**2)
             if world.noise
             else theory.running_least_squares(x, y)
         ),
         "least squares": lambda: theory.running_least_squares(x, y),
-        "other posterior mean": lambda: theory.running_posterior_mean(x, y, other, world.noise),
-        "other argmin": lambda: theory.running_argmin(x, y, other),
+        "other posterior mean": lambda: theory.running_posterior_mean(x, y, other_components, world.noise),
+        "other argmin": lambda: theory.running_argmin(x, y, other_components),
     }
     return torch.stack([forms[name]() for name in names])
 
@@ -210,7 +210,7 @@ def fit(
 
     def draw(seed: int, step: int) -> Drawn:
         return Drawn(
-            {name: one(seed, stream(seed, "update", step)) for name, one in sources.items()}, step % world.length
+            {name: source(seed, stream(seed, "update", step)) for name, source in sources.items()}, step % world.length
         )
 
     return study.fit(seeds, draw, world.optimisation, name=name)

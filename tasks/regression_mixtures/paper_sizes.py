@@ -137,13 +137,13 @@ def worlds(config: Config, seed: int) -> LabelledArrays:
 def closed_forms_by_pairs(results: Results) -> Sheet:
     """Excess error of the closed forms over the noise, as a share of E|w|^2, by number of pairs at d = 20 (means over draws of
     the set). Least squares is the closed form of its risk, left out around k = d where it is infinite."""
-    found = results[worlds]["error"].mean("seed")
+    errors = results[worlds]["error"].mean("seed")
     sheet = Sheet(columns=4, width=3.6, height=3.6)
     for setting in SETTINGS:
         panel = sheet.panel(
             setting.name, x="pairs seen k", y="excess error over $E|w|^2$", scale=("linear", "log"), ylim=(1e-3, 30)
         )
-        shown = found.sel(world=setting.name)
+        shown = errors.sel(world=setting.name)
         panel.theory(WORLD_PAIRS, shown.sel(form="posterior mean"), name="posterior mean")
         for form in FIRST[1:]:
             panel.line(WORLD_PAIRS, shown.sel(form=form), name=form, look=LOOKS[form], of="means over draws of the set")
@@ -187,14 +187,14 @@ FORMS = (*FIRST, "least squares", "other posterior mean")
 def trained_worlds(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Causal networks in every world: mean squared ``error`` and squared ``distance`` to the closed forms by pairs, and ``closed``,
     the error of the forms. The "other" form knows another set of the same size."""
-    own = worlds_of(config)
-    sources = {name: training_prompts(world) for name, world in own.items()}
+    worlds_by_name = worlds_of(config)
+    sources = {name: training_prompts(world) for name, world in worlds_by_name.items()}
     fitted = fit(config, seeds, sources, {name: arm(config, name) for name in sources}, "worlds")
     rows = []
     places = range(config.length)
     for seed in seeds:
         distances, errors, closed = [], [], []
-        for name, world in own.items():
+        for name, world in worlds_by_name.items():
             test = mixture(world, seed, stream(seed, "prompts of the test"), config.test_prompts)
             known = closed_forms(world, seed, test, FORMS)
             answers = network(fitted, seed, name)(test, places)
@@ -203,9 +203,9 @@ def trained_worlds(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
             closed.append((known - test.y).square().mean(1).numpy())
         rows.append(
             {
-                "distance": labelled(distances, world=list(own), form=FORMS, pairs=places),
-                "error": labelled(errors, world=list(own), pairs=places),
-                "closed": labelled(closed, world=list(own), form=FORMS, pairs=places),
+                "distance": labelled(distances, world=list(worlds_by_name), form=FORMS, pairs=places),
+                "error": labelled(errors, world=list(worlds_by_name), pairs=places),
+                "closed": labelled(closed, world=list(worlds_by_name), form=FORMS, pairs=places),
             }
         )
     return by_seed(rows, seeds)
@@ -217,8 +217,8 @@ def against_regression(results: Results, name: str, form: str = "posterior mean"
     config = results.config
     regression = "ridge" if worlds_of(config)[name].noise else "least squares"
     pairs = slice(1, last or config.dimension - 2)
-    found = results[trained_worlds]["distance"].sel(world=name, pairs=pairs).mean("pairs")
-    ratio = log(found.sel(form=form) / found.sel(form=regression))
+    distance = results[trained_worlds]["distance"].sel(world=name, pairs=pairs).mean("pairs")
+    ratio = log(distance.sel(form=form) / distance.sel(form=regression))
     return Evidence.over_seeds(ratio, "<", 0.0, f"log ratio of one: as near to both; {name}, {regression}")
 
 
@@ -260,15 +260,15 @@ def nearest_in_a_crowd(results: Results, world: str = CROWDED) -> Evidence:
 def trained_at_paper_sizes(results: Results) -> Sheet:
     """Mean squared error above the noise of causal networks and of the closed forms by the number of pairs, for the paper's
     numbers of components and its noise at d = 8. Least squares is left out from d - 1 to d + 2 pairs where there is noise."""
-    found, config = results[trained_worlds], results.config
-    own = worlds_of(config)
-    pairs = found["pairs"].values
-    sheet = Sheet(columns=len(own), width=3.6, height=3.6)
-    for name, world in own.items():
+    measured, config = results[trained_worlds], results.config
+    worlds_by_name = worlds_of(config)
+    pairs = measured["pairs"].values
+    sheet = Sheet(columns=len(worlds_by_name), width=3.6, height=3.6)
+    for name, world in worlds_by_name.items():
         panel = sheet.panel(
             name, x="pairs seen k", y="mean squared error above the noise", scale=("linear", "log"), ylim=(2e-2, 3)
         )
-        shown, floor = found.sel(world=name), world.noise**2
+        shown, floor = measured.sel(world=name), world.noise**2
         panel.curve(shown["error"] - floor, over="pairs", arm="causal", name="trained, causal")
         closed = shown["closed"].mean("seed") - floor
         panel.theory(pairs, closed.sel(form="posterior mean"), name="posterior mean")

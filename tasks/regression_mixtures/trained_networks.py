@@ -169,13 +169,13 @@ def trained_elsewhere(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 # %%
 def tests_of(results: Results, name: str) -> xr.Dataset:
     """The tests that an arm stood in."""
-    found = results[trained_arms if name in BOTH else trained_elsewhere]
-    return found.sel(arm=name)
+    measured = results[trained_arms if name in BOTH else trained_elsewhere]
+    return measured.sel(arm=name)
 
 
-def log_ratio(found: xr.Dataset, form: str, to: str, pairs: slice) -> xr.DataArray:
+def log_ratio(tests: xr.Dataset, form: str, to: str, pairs: slice) -> xr.DataArray:
     """log of the squared distance to ``form`` over that to ``to``, means over numbers of pairs, one number a training."""
-    means = found["distance"].sel(pairs=pairs).mean("pairs")
+    means = tests["distance"].sel(pairs=pairs).mean("pairs")
     return log(means.sel(form=form) / means.sel(form=to))
 
 
@@ -184,23 +184,23 @@ PILOT = "chosen on pilot trainings, judged on others"
 
 def closest(results: Results, name: str, other: str) -> Evidence:
     """Twice as near to the posterior mean as to the argmin, and 2.5 times as near as to ridge and least squares."""
-    found, form = tests_of(results, name), f"{other}posterior mean"
+    tests, form = tests_of(results, name), f"{other}posterior mean"
     below = results.config.dimension - 2
     return Evidence.all(
         Evidence.over_seeds(
-            log_ratio(found, form, f"{other}argmin", slice(1, 4)),
+            log_ratio(tests, form, f"{other}argmin", slice(1, 4)),
             "<",
             np.log(0.5),
             f"log ratio to the argmin, 1 to 4 pairs; half, {PILOT}",
         ),
         Evidence.over_seeds(
-            log_ratio(found, form, "ridge", slice(1, None)),
+            log_ratio(tests, form, "ridge", slice(1, None)),
             "<",
             np.log(0.4),
             f"log ratio to ridge, all pairs; two fifths, {PILOT}",
         ),
         Evidence.over_seeds(
-            log_ratio(found, form, "least squares", slice(1, below)),
+            log_ratio(tests, form, "least squares", slice(1, below)),
             "<",
             np.log(0.4),
             f"log ratio to least squares below d - 1 pairs; two fifths, {PILOT}",
@@ -302,8 +302,8 @@ def late_the_argmin_is_better(results: Results, pairs: tuple[int, int] = (6, 7))
     controls=[control("gap and distance to ridge regression", form="ridge")],
 )
 def trained_gap_is_distance(results: Results, form: str = "posterior mean") -> Evidence:
-    found = results[trained_arms]
-    gap = found["error"] - found["closed"].sel(form=form) - found["distance"].sel(form=form)
+    measured = results[trained_arms]
+    gap = measured["error"] - measured["closed"].sel(form=form) - measured["distance"].sel(form=form)
     return Evidence.equals(
         gap.mean(("arm", "pairs")),
         0.0,
@@ -340,9 +340,9 @@ def error_by_pairs(results: Results) -> Sheet:
     out between d - 1 and d + 2 pairs, where its mean or its variance is infinite. Right: excess error, as squared distance to
     the posterior mean. Dotted: that of the argmin by the closed forms of two components, once for each wrong one, which is what
     remains when confusions are rare."""
-    found, config = results[trained_arms], results.config
-    closed, pairs = found["closed"], found["pairs"].values
-    steady = abs(found["pairs"] - config.dimension - 0.5) >= 2
+    measured, config = results[trained_arms], results.config
+    closed, pairs = measured["closed"], measured["pairs"].values
+    steady = abs(measured["pairs"] - config.dimension - 0.5) >= 2
     sheet = Sheet(columns=2, width=5.6, height=4.2)
     left = sheet.panel(
         "trained networks follow the posterior mean",
@@ -352,7 +352,7 @@ def error_by_pairs(results: Results) -> Sheet:
         legend="outside",
     )
     for name in BOTH:
-        left.curve(found["error"].sel(arm=name), over="pairs", arm=name, name=f"trained, {name}")
+        left.curve(measured["error"].sel(arm=name), over="pairs", arm=name, name=f"trained, {name}")
     left.theory(pairs, closed.sel(form="posterior mean").mean("seed"), name="posterior mean")
     for form, look in LOOKS.items():
         shown = closed.sel(form=form).mean("seed").where(steady | (form != "least squares"))
@@ -367,13 +367,13 @@ def error_by_pairs(results: Results) -> Sheet:
         legend="outside",
     )
     for name in BOTH:
-        shown = found["distance"].sel(arm=name, form="posterior mean")
+        shown = measured["distance"].sel(arm=name, form="posterior mean")
         right.curve(shown, over="pairs", arm=name, name=f"trained, {name}")
-    right.curve(found["argmin excess"], over="pairs", name="argmin", look=LOOKS["argmin"])
+    right.curve(measured["argmin excess"], over="pairs", name="argmin", look=LOOKS["argmin"])
     if config.law == "orthonormal":
         lengths = {"distance": float(np.sqrt(2)), "noise": config.noise}
-        both = [(pair_theory.argmin_excess_risk, 1), (pair_theory.posterior_excess_risk, -1)]
-        law = [(config.components - 1) * sum(sign * one(int(k), **lengths) for one, sign in both) for k in pairs]
+        risks = [(pair_theory.argmin_excess_risk, 1), (pair_theory.posterior_excess_risk, -1)]
+        law = [(config.components - 1) * sum(sign * risk(int(k), **lengths) for risk, sign in risks) for k in pairs]
         right.theory(pairs, law, name="argmin, pair by pair")
     return sheet
 
@@ -381,8 +381,8 @@ def error_by_pairs(results: Results) -> Sheet:
 @TASK.figure
 def distance_by_pairs(results: Results) -> Sheet:
     """Squared distance of the trained networks to each closed form by the number of pairs seen."""
-    found, config = results[trained_arms], results.config
-    steady = abs(found["pairs"] - config.dimension - 0.5) >= 2
+    measured, config = results[trained_arms], results.config
+    steady = abs(measured["pairs"] - config.dimension - 0.5) >= 2
     sheet = Sheet(columns=2, width=5.0, height=4.0)
     for name in BOTH:
         panel = sheet.panel(
@@ -393,14 +393,14 @@ def distance_by_pairs(results: Results) -> Sheet:
             ylim=(1e-3, 3),
         )
         panel.curve(
-            found["distance"].sel(arm=name, form="posterior mean"),
+            measured["distance"].sel(arm=name, form="posterior mean"),
             over="pairs",
             name="to the posterior mean",
             look=0,
             middle="geometric mean",
         )
         for form, look in LOOKS.items():
-            shown = found["distance"].sel(arm=name, form=form).where(steady | (form != "least squares"))
+            shown = measured["distance"].sel(arm=name, form=form).where(steady | (form != "least squares"))
             panel.curve(shown, over="pairs", name=f"to {form}", look=look, middle="geometric mean")
     return sheet
 
@@ -494,12 +494,12 @@ def changed_worlds(results: Results) -> Sheet:
     """Left: mean squared error over that of the posterior mean by scale of the inputs (means over the numbers of pairs tested).
     Middle: squared distances after n - 1 pairs of weights outside the set. Right: squared distances to the posterior means of
     both priors when four prompts of five come from one component."""
-    found, elsewhere = results[trained_arms], results[trained_elsewhere]
+    measured, elsewhere = results[trained_arms], results[trained_elsewhere]
     sheet = Sheet(columns=3, width=4.4, height=4.0)
     panel = sheet.panel(
         "larger inputs: the network falls behind", x="scale c of the inputs", y="mean squared error over the best"
     )
-    ratio = found["scaled"] / found["scaled"].sel(predictor="posterior mean")
+    ratio = measured["scaled"] / measured["scaled"].sel(predictor="posterior mean")
     for name in BOTH:
         panel.curve(ratio.sel(predictor=name), over="scale", arm=name, name=f"trained, {name}")
     for form in FIRST[1:]:
@@ -523,7 +523,7 @@ def changed_worlds(results: Results) -> Sheet:
         legend="upper left",
     )
     for place, prior in enumerate(PRIORS):
-        bars = {name: found["frequencies"].sel(arm=name, prior=prior) for name in BOTH}
+        bars = {name: measured["frequencies"].sel(arm=name, prior=prior) for name in BOTH}
         bars["skewed"] = elsewhere["frequencies"].sel(arm="skewed", prior=prior)
         panel.bars(bars, name=f"to the {prior}'s posterior mean", slot=(place, len(PRIORS)), dots=True)
     return sheet

@@ -100,10 +100,10 @@ def learn(config: Config, seed: int, prompts: MixturePrompts) -> tuple[Tensor, T
     numbers = stream(seed, "random beginnings").rng()
     draws = numbers.standard_normal((config.starts, config.components, config.dimension))
     starts = torch.from_numpy(draws / np.sqrt(config.dimension))
-    found = theory.expectation_maximisation(
+    estimates = theory.expectation_maximisation(
         prompts.x, prompts.y, starts, noise=config.noise, iterations=config.iterations
     )
-    return found.best, starts[0]
+    return estimates.best, starts[0]
 
 
 def plug_in(config: Config, test: MixturePrompts, components: Tensor) -> Tensor:
@@ -147,8 +147,8 @@ def learnt_sets(config: Config, seed: int) -> LabelledArrays:
     controls=[control("4 prompts", size=4), control("a random start of it", size=0)],
 )
 def few_prompts_suffice(results: Results, size: int = 512) -> Evidence:
-    found = results[learnt_sets]
-    distance = found["learnt"].sel(prompts=size) if size else found["start"]
+    measured = results[learnt_sets]
+    distance = measured["learnt"].sel(prompts=size) if size else measured["start"]
     origin = "log of a twenty-fifth of the noise's variance 0.25, the bound of the plan; judged on other draws"
     return Evidence.over_seeds(log(distance), "<", np.log(0.01), origin)
 
@@ -198,29 +198,34 @@ def fixed_sets(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     names = {size: f"set of {size}" for size in config.sets}
     sources = {name: repeated(size) for size, name in names.items()}
     fitted = fit(config, seeds, sources, {name: arm(config, name) for name in sources}, "fixed sets")
-    found = []
+    arrays = []
     for seed in seeds:
         test = mixture(config, seed, stream(seed, "prompts of the test"), config.test_prompts)
-        seen = mixture(config, seed, stream(seed, "repeated prompts"), max(config.sets))
+        pool = mixture(config, seed, stream(seed, "repeated prompts"), max(config.sets))
         distances, errors = [], []
         for size, name in names.items():
             ask = network(fitted, seed, name)
-            own = rows(seen, slice(min(size, config.test_prompts)))
-            learnt = plug_in(config, test, learn(config, seed, rows(seen, slice(size)))[0])
+            set_prompts = rows(pool, slice(min(size, config.test_prompts)))
+            learnt = plug_in(config, test, learn(config, seed, rows(pool, slice(size)))[0])
             best = closed_forms(config, seed, test, ("posterior mean",))[0]
-            distances.append([float((one - best).square().mean()) for one in (ask(test, range(config.length)), learnt)])
+            distances.append(
+                [float((prediction - best).square().mean()) for prediction in (ask(test, range(config.length)), learnt)]
+            )
             ratios = []
-            for prompts, compared in ((test, learnt), (own, closed_forms(config, seed, own, ("posterior mean",))[0])):
+            for prompts, compared in (
+                (test, learnt),
+                (set_prompts, closed_forms(config, seed, set_prompts, ("posterior mean",))[0]),
+            ):
                 error = (ask(prompts, range(config.length)) - prompts.y).square().mean()
                 ratios.append(float(error / (compared - prompts.y).square().mean()))
             errors.append(ratios)
-        found.append(
+        arrays.append(
             {
                 "distance": labelled(distances, prompts=config.sets, learner=LEARNERS),
                 "error": labelled(errors, prompts=config.sets, asked=("new", "own")),
             }
         )
-    return by_seed(found, seeds)
+    return by_seed(arrays, seeds)
 
 
 @TASK.claim(

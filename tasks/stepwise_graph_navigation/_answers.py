@@ -93,8 +93,10 @@ def written_answers(
     words = Vocabulary(len(questions[0].adjacency))
     prompts = torch.stack(
         [  # without the answer and END
-            write_sequences(layout, words, asked.start.unsqueeze(1), asked.goal, asked.connected).tokens[:, :-2]
-            for asked in questions
+            write_sequences(
+                layout, words, model_questions.start.unsqueeze(1), model_questions.goal, model_questions.connected
+            ).tokens[:, :-2]
+            for model_questions in questions
         ]
     )
     answers = torch.zeros(words.size, dtype=torch.bool)
@@ -110,7 +112,7 @@ def right_answers(questions: Sequence[Questions], written: Tensor) -> Tensor:
     words = Vocabulary(len(questions[0].adjacency))
     is_answer = (written == words.connected) | (written == words.unconnected)
     answer = written.gather(-1, is_answer.int().argmax(-1, keepdim=True)).squeeze(-1)
-    connected = torch.stack([asked.connected for asked in questions])
+    connected = torch.stack([model_questions.connected for model_questions in questions])
     return torch.where(connected, answer == words.connected, answer == words.unconnected).double()
 
 
@@ -122,9 +124,12 @@ def balanced(right: Tensor) -> Tensor:
 def balanced_by_distance(right: Tensor, questions: Sequence[Questions], layers: int) -> Tensor:
     """The same of the pairs 1, 2, ... ``layers`` - 1 layers apart; NaN where there are none of either kind [model, apart]."""
     rows = []
-    for answers, asked in zip(right, questions, strict=True):
+    for answers, model_questions in zip(right, questions, strict=True):
         kinds = [
-            [answers[(asked.apart == apart) & (asked.connected == kind)].mean() for kind in (True, False)]
+            [
+                answers[(model_questions.apart == apart) & (model_questions.connected == kind)].mean()
+                for kind in (True, False)
+            ]
             for apart in range(1, layers)
         ]
         rows.append(torch.tensor(kinds).mean(1))
@@ -139,8 +144,10 @@ def answers(module: Transformer, questions: Sequence[Questions], layout: Layout,
     words = Vocabulary(len(questions[0].adjacency))
     written = written_answers(module, questions, layout, steps)
     valid = []
-    for asked, tokens in zip(questions, written, strict=True):
-        edges, arrived = path_outcome(asked.adjacency, asked.start, asked.goal, tokens, words.connected)
+    for model_questions, tokens in zip(questions, written, strict=True):
+        edges, arrived = path_outcome(
+            model_questions.adjacency, model_questions.start, model_questions.goal, tokens, words.connected
+        )
         valid.append((edges & arrived)[0::2].double().mean())
     return {"accuracy": balanced(right_answers(questions, written)), "valid": torch.stack(valid)}
 
@@ -183,7 +190,7 @@ def train_answers(
         for seed, world in worlds.items()
     }
     batches = batches_of(sequences, network.batch, words.pad)
-    asked = {seed: held_out_questions(world, seed, questions) for seed, world in worlds.items()}
+    held_out = {seed: held_out_questions(world, seed, questions) for seed, world in worlds.items()}
     longest = max(world.longest_path for world in worlds.values())
 
     def draw(seed: int, step: int) -> Batch:
@@ -196,13 +203,13 @@ def train_answers(
     steps = longest + 3 if kind == "stepwise" else 2
 
     def measure(networks: Networks[Transformer]) -> dict[str, Tensor]:
-        return answers(networks.module, [asked[member.seed] for member in networks.members], layout, steps)
+        return answers(networks.module, [held_out[member.seed] for member in networks.members], layout, steps)
 
     study = Study(network.build(words), arms={CAUSAL: mask_of(CAUSAL, 0)}, encode=None, loss=next_token_loss)
     fitted = study.fit(
         list(worlds), draw, network.optimisation, measure=measure, measure_every=network.interval(records), name=name
     )
-    of_models = list(asked.values())
+    of_models = list(held_out.values())
     layers = 1 + max(int(world.layer.max()) for world in worlds.values())
     right = right_answers(of_models, written_answers(fitted.module, of_models, layout, steps))
     forced = right_answers(of_models, written_answers(fitted.module, of_models, layout, 1, at_once=True))

@@ -68,10 +68,10 @@ def greedy_shares(
     """
     end = worlds[0].words.end
     shares = []
-    for world, asked, written in zip(
+    for world, pairs, written in zip(
         worlds, prompts, decode(module, prompts, mask, steps, stop_token=end).tokens, strict=True
     ):
-        edges, arrived = path_outcome(world.adjacency, asked[:, 1], asked[:, 0], written, end)
-        both = (edges & arrived).double().sum()
-        shares.append(torch.stack([edges.double().mean(), both / edges.double().sum().clamp(min=1)]))
+        edges, arrived = path_outcome(world.adjacency, pairs[:, 1], pairs[:, 0], written, end)
+        right = (edges & arrived).double().sum()
+        shares.append(torch.stack([edges.double().mean(), right / edges.double().sum().clamp(min=1)]))
     return torch.stack(shares)

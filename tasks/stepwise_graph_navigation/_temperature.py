@@ -57,7 +57,7 @@ def sample_at_temperatures(
                 right = edges & arrived
                 accuracy[place, row, column] = right.double().mean()
                 sets = (tokens[right], tokens, tokens[:FEW][right[:FEW]])
-                distinct[place, row, column] = [len(one.unique(dim=0)) for one in sets]
+                distinct[place, row, column] = [len(sample.unique(dim=0)) for sample in sets]
     axes = {"seed": list(worlds), "source": ("network", "exact law"), "temperature": temperatures}
     return {
         "accuracy": labelled(accuracy, **axes),
@@ -77,16 +77,16 @@ def missteps(
     hot = [temperature for temperature in temperatures if temperature >= 1]
     rows = []
     for place, (seed, world) in enumerate(worlds.items()):
-        asked = uniform_paths(world, seed, "mass", tests, world.pairs.training_positive)
+        sequences = uniform_paths(world, seed, "mass", tests, world.pairs.training_positive)
         with torch.no_grad():
-            logits = logits_of(module.select([place]), {"tokens": asked.tokens.unsqueeze(0)}, mask_of(CAUSAL, 2))[0]
-        moving = asked.loss_mask & (asked.targets != world.words.end)
-        here = logits[moving].double()
-        right = padded(world.adjacency[asked.tokens[moving]], world.words.size, False)
-        measured = torch.stack([(torch.softmax(here / t, -1) * ~right).sum(-1).mean() for t in hot])
+            logits = logits_of(module.select([place]), {"tokens": sequences.tokens.unsqueeze(0)}, mask_of(CAUSAL, 2))[0]
+        moving = sequences.loss_mask & (sequences.targets != world.words.end)
+        moving_logits = logits[moving].double()
+        right = padded(world.adjacency[sequences.tokens[moving]], world.words.size, False)
+        measured = torch.stack([(torch.softmax(moving_logits / t, -1) * ~right).sum(-1).mean() for t in hot])
         neighbours = right.sum(1).double()
-        others = world.words.nodes + 1 - neighbours
-        gap = exact.misstep_gap(neighbours, others, float(measured[hot.index(1.0)]))
-        predicted = torch.stack([exact.misstep_probability(neighbours, others, gap, t).mean() for t in hot])
+        wrong = world.words.nodes + 1 - neighbours
+        gap = exact.misstep_gap(neighbours, wrong, float(measured[hot.index(1.0)]))
+        predicted = torch.stack([exact.misstep_probability(neighbours, wrong, gap, t).mean() for t in hot])
         rows.append(torch.stack([measured, predicted]))
     return {"misstep": labelled(torch.stack(rows), seed=list(worlds), by=("network", "one gap"), hot=hot)}

@@ -174,7 +174,7 @@ def train_chains(
         )
         for seed, world in worlds.items()
         for length in range(2, longest + 1)
-        for order in {one.shuffled for one in arms.values()}
+        for order in {contexts.shuffled for contexts in arms.values()}
     }
 
     def draw(seed: int, step: int) -> dict[str, Batch]:
@@ -196,7 +196,7 @@ def train_chains(
 
     study = Study(
         network.build(Vocabulary(len(worlds[seeds[0]].adjacency))),
-        arms={arm: Arm(partial(mask_over_prompt, one.mask), itemgetter(arm)) for arm, one in arms.items()},
+        arms={arm: Arm(partial(mask_over_prompt, contexts.mask), itemgetter(arm)) for arm, contexts in arms.items()},
         encode=None,
         loss=scored_loss,
     )
@@ -219,11 +219,11 @@ def mask_over_prompt(mask: str, batch: Batch) -> Tensor:
 
 
 def continued(
-    networks: Networks[Transformer], arm: str, mask: str, asked: list[MotifChains], steps: int, stop: int | None
+    networks: Networks[Transformer], arm: str, mask: str, chains: list[MotifChains], steps: int, stop: int | None
 ) -> Tensor:
     """What the networks of an arm write greedily after the prompts of their seeds [seed, question, token]."""
-    prefix = int(asked[0].prefix_length[0])
-    prompts = torch.stack([questions.tokens[:, :prefix] for questions in asked])
+    prefix = int(chains[0].prefix_length[0])
+    prompts = torch.stack([questions.tokens[:, :prefix] for questions in chains])
     module = networks.of(arms=[arm]).module
     return decode(module, prompts, mask_of(mask, prefix), steps, stop_token=stop).tokens
 
@@ -250,7 +250,7 @@ def ask_chains(
     for row, length in enumerate(lengths):
         for column, held_out in enumerate((False, True) if length <= longest else (False,)):
             for place, (arm, contexts) in enumerate(arms.items()):
-                asked = [
+                chains = [
                     motif_chains(
                         stream(seed, "wayfarer", "chain questions", length, int(held_out)),
                         config.questions,
@@ -262,9 +262,9 @@ def ask_chains(
                     )
                     for seed, world in worlds.items()
                 ]
-                written = continued(networks, arm, contexts.mask, asked, 3 * length, stop)
+                written = continued(networks, arm, contexts.mask, chains, 3 * length, stop)
                 for index, (questions, (seed, world), tokens) in enumerate(
-                    zip(asked, worlds.items(), written, strict=True)
+                    zip(chains, worlds.items(), written, strict=True)
                 ):
                     start = questions.tokens[:, int(questions.prefix_length[0]) - 1]
                     for judged, ghosts in enumerate((questions.ghosts, other_ghosts(seed, questions))):
@@ -281,14 +281,16 @@ def ask_conflicts(
     config: Config, networks: Networks[Transformer], worlds: Mapping[int, World], arms: Mapping[str, Contexts]
 ) -> xr.DataArray:
     """Share of greedy answers whose first ghost edge is that of the first, and of the second chain shown."""
-    asked = [
+    chains = [
         conflicting_chains(stream(seed, "wayfarer", "conflicts"), config.conflicts, world.adjacency)
         for seed, world in worlds.items()
     ]
-    first = torch.stack([questions.ghosts[:, [0, 2]] for questions in asked])  # [seed, question, chain, 2]
-    written = torch.stack([continued(networks, arm, one.mask, asked, 3, None) for arm, one in arms.items()], 1)
-    taken = (written[:, :, :, None, 1:3] == first[:, None]).all(-1)
-    return labelled(taken.double().mean(2), seed=list(worlds), arm=list(arms), chain=("first", "second"))
+    first = torch.stack([questions.ghosts[:, [0, 2]] for questions in chains])  # [seed, question, chain, 2]
+    written = torch.stack(
+        [continued(networks, arm, contexts.mask, chains, 3, None) for arm, contexts in arms.items()], 1
+    )
+    followed = (written[:, :, :, None, 1:3] == first[:, None]).all(-1)
+    return labelled(followed.double().mean(2), seed=list(worlds), arm=list(arms), chain=("first", "second"))
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
@@ -384,9 +386,9 @@ def new_orders(results: Results, judged: str = "success") -> Evidence:
     ],
 )
 def longer_chains_need_positions(results: Results, more: int = 1, other: str = SHIFTED) -> Evidence:
-    asked = {"orders": "seen", "motifs": results.config.longest_chain + more}
-    fixed = results[ordered_exemplars]["success"].sel(asked)
-    crossed = results[order_and_places]["success"].sel(asked)
+    selection = {"orders": "seen", "motifs": results.config.longest_chain + more}
+    fixed = results[ordered_exemplars]["success"].sel(selection)
+    crossed = results[order_and_places]["success"].sel(selection)
     return Evidence.all(
         *(Evidence.median(fixed.sel(arm=arm), "<=", 0.1, f"{arm}; {PILOTS}") for arm in MASKS),
         Evidence.over_seeds(crossed.sel(arm=other) - crossed.sel(arm=BOTH), ">=", 0.1, f"the gain by shifts; {PILOTS}"),

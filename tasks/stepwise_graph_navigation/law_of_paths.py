@@ -130,9 +130,9 @@ def step_probabilities(law: Tensor, sequences: Sequences, world: World) -> Tenso
     goal = sequences.goal.unsqueeze(1).expand_as(moving)[moving]
     edge = world.adjacency[current]
     leading = edge & (exact.path_counts(world.adjacency) > 0).T[goal]
-    here = law[moving][:, : world.words.nodes].double()
-    on_edges, towards = (here * edge).sum(), (here * leading).sum()
-    return torch.stack([on_edges / len(here), towards / on_edges])
+    probabilities = law[moving][:, : world.words.nodes].double()
+    on_edges, towards = (probabilities * edge).sum(), (probabilities * leading).sum()
+    return torch.stack([on_edges / len(probabilities), towards / on_edges])
 
 
 def distances_to_laws(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
@@ -148,27 +148,29 @@ def distances_to_laws(module: Transformer, batch: Batch, mask: Tensor) -> Tensor
         policies = (exact.uniform_path_policy(adjacency), path_laws.reachability_policy(adjacency))
         navigators = [exact.bayes_navigator(law.shape[-1], adjacency, policy) for policy in policies]
         references = [navigator(tokens, torch.full((len(tokens),), 2)).exp() for navigator in navigators]
-        distances.append(torch.stack([((law - one).abs().sum(-1) / 2)[scored].mean() for one in references]))
+        distances.append(
+            torch.stack([((law - reference).abs().sum(-1) / 2)[scored].mean() for reference in references])
+        )
     return torch.stack(distances)
 
 
 def training_paths(config: Config, worlds: Mapping[int, World], law: str = "paths") -> dict[int, Sequences]:
     """The sequences each seed is trained on; of the law of reachability, with draws of their own."""
-    number, found = config.network.steps * config.network.batch, {}
+    number, sequences = config.network.steps * config.network.batch, {}
     for seed, world in worlds.items():
         policy = world.uniform if law == "paths" else path_laws.reachability_policy(world.adjacency)
         name = "training" if law == "paths" else f"training {law}"
-        found[seed] = sample_paths(world, seed, name, number, world.pairs.training_positive, policy)
-    return found
+        sequences[seed] = sample_paths(world, seed, name, number, world.pairs.training_positive, policy)
+    return sequences
 
 
 def ask_distances(config: Config, fitted: Networks[Transformer], worlds: Mapping[int, World]) -> xr.DataArray:
     """Distances to both laws on fresh uniform paths, between training pairs and between held-out ones."""
-    found = [
+    distances = [
         fitted.ask(fresh_paths(config, worlds, pairs), distances_to_laws, law=LAWS)
         for pairs in ("training_positive", "held_out_positive")
     ]
-    return xr.concat(found, xr.Variable("pairs", ["training", "held out"])).transpose("seed", ...)
+    return xr.concat(distances, xr.Variable("pairs", ["training", "held out"])).transpose("seed", ...)
 
 
 @TASK.measurement(seeds=lambda config: config.trainings, ensemble=True, seeds_per_job=8)
@@ -195,8 +197,8 @@ def two_layer_paths(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         name="two-layers",
     )
     ignorant = [
-        step_probabilities(torch.full((*asked.tokens.shape, words.size), 1 / words.size), asked, worlds[seed])
-        for seed, asked in tests.items()
+        step_probabilities(torch.full((*sequences.tokens.shape, words.size), 1 / words.size), sequences, worlds[seed])
+        for seed, sequences in tests.items()
     ]
     return {
         "right": fitted.history["right"].sel(arm=CAUSAL, drop=True),
@@ -230,13 +232,13 @@ def other_arms(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
         )
 
     fitted = {arm: trained(arm) for arm in batches}
-    right = [right_shares(one, worlds, tests, longest_answer(worlds))[:, 0] for one in fitted.values()]
+    right = [right_shares(networks, worlds, tests, longest_answer(worlds))[:, 0] for networks in fitted.values()]
     under_causal = fitted[PREFIX].ask(
         fresh_paths(config, worlds, "training_positive"), distances_to_laws, read={PREFIX: mask_of(CAUSAL, 2)}, law=LAWS
     )
     return {
         "right": labelled(torch.stack(right, 1), seed=seeds, arm=list(batches), part=("edges", "plans")),
-        "distance": xr.concat([ask_distances(config, one, worlds) for one in fitted.values()], "arm"),
+        "distance": xr.concat([ask_distances(config, networks, worlds) for networks in fitted.values()], "arm"),
         "under_causal": under_causal.sel(arm=PREFIX, law="paths", drop=True),
     }
 
@@ -258,7 +260,7 @@ def right_shares(
     networks: Networks[Transformer], worlds: Mapping[int, World], tests: Mapping[int, Sequences], steps: int
 ) -> Tensor:
     """Edges and plans of greedy paths of at most ``steps`` tokens, and of single steps [model, 2, 2]."""
-    width, pad = max(asked.tokens.shape[1] for asked in tests.values()), next(iter(worlds.values())).words.pad
+    width, pad = max(sequences.tokens.shape[1] for sequences in tests.values()), next(iter(worlds.values())).words.pad
     right = torch.zeros(len(networks.members), 2, 2, dtype=torch.float64)
     for arm in {member.arm for member in networks.members}:
         places = [place for place, member in enumerate(networks.members) if member.arm == arm]
@@ -277,8 +279,8 @@ def fresh_paths(config: Config, worlds: Mapping[int, World], pairs: str) -> dict
     """What `distances_to_laws` is asked about: fresh paths between the pairs of one table."""
     batches = {}
     for seed, world in worlds.items():
-        asked = uniform_paths(world, seed, f"fresh {pairs}", config.tests, getattr(world.pairs, pairs))
-        batches[seed] = {"tokens": asked.tokens, "scored": asked.loss_mask, "adjacency": world.adjacency}
+        sequences = uniform_paths(world, seed, f"fresh {pairs}", config.tests, getattr(world.pairs, pairs))
+        batches[seed] = {"tokens": sequences.tokens, "scored": sequences.loss_mask, "adjacency": world.adjacency}
     return batches
 
 
@@ -378,11 +380,11 @@ def nearest_law(results: Results) -> Sheet:
     for pairs in ("training", "held out"):
         panel = sheet.panel(f"Paths between {pairs} pairs", x="networks", y="total variation to a law", ylim=(0, None))
         for place, law in enumerate(LAWS):
-            found = {
+            bars = {
                 name: distances(results, arm).sel(pairs=pairs, law=law)
                 for name, arm in (("causal", CAUSAL), ("prefix", PREFIX), ("trained on\nreachability", REACHABILITY))
             }
-            panel.bars(found, name=f"to the law of {law}", slot=(place, 2))
+            panel.bars(bars, name=f"to the law of {law}", slot=(place, 2))
     return sheet
 
 

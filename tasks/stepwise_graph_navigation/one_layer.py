@@ -184,14 +184,14 @@ def examine(config: Config, module: Transformer, world: World, seed: int, law: e
     mask, longest = mask_of(CAUSAL, 2), world.longest_path + 2
     fresh = sample_paths(world, seed, "fresh training", config.tests, pairs.training_positive, law)
     start, goal, _ = sample_pairs(stream(seed, "wanderer", "path questions"), config.tests, distant_pairs(world))
-    asked = {"training": torch.stack([fresh.goal, fresh.start], 1), "held out": torch.stack([goal, start], 1)}
-    shares = [greedy_shares(module, mask, [world], prompts.unsqueeze(0), longest)[0] for prompts in asked.values()]
+    questions = {"training": torch.stack([fresh.goal, fresh.start], 1), "held out": torch.stack([goal, start], 1)}
+    shares = [greedy_shares(module, mask, [world], prompts.unsqueeze(0), longest)[0] for prompts in questions.values()]
     edges, plans = torch.stack(shares, 1)
 
     means = [exact.policy_lengths(exact.temper(law, temperature)) for temperature in (1.0, 0.0)]
     lengths, change = [(fresh.targets >= 0).sum(1) - 1], []
     for temperature in (1.0, 0.0):
-        prompts = asked["training"].repeat(8, 1) if temperature else asked["training"]
+        prompts = questions["training"].repeat(8, 1) if temperature else questions["training"]
         source = stream(seed, "wanderer", "lengths") if temperature else None
         continuation = decode(
             module, prompts, mask, longest, stop_token=words.end, temperature=temperature, stream=source
@@ -205,8 +205,8 @@ def examine(config: Config, module: Transformer, world: World, seed: int, law: e
     histograms = [torch.bincount(steps, minlength=LONGEST_PLOTTED + 1)[: LONGEST_PLOTTED + 1] for steps in lengths]
     return xr.Dataset(
         {
-            "edges": labelled(edges, pairs=list(asked)),
-            "plans": labelled(plans, pairs=list(asked)),
+            "edges": labelled(edges, pairs=list(questions)),
+            "plans": labelled(plans, pairs=list(questions)),
             "lengths": labelled(torch.stack(histograms), of=WRITTEN, steps=range(LONGEST_PLOTTED + 1)),
             "mean_length": labelled(
                 [table[fresh.start, fresh.goal].mean() for table in means], mean=("training law", "greedy")
@@ -238,9 +238,9 @@ def mechanism(module: Transformer, world: World, fresh: Sequences) -> LabelledAr
             added = update @ weight["layers.0.attention.output.weight"] + weight["layers.0.attention.output.bias"]
             return module.read((intermediates["embedding"][0] + added).unsqueeze(0))[0].argmax(-1)
 
-        kept = [likeliest(to_goal * values[:, :1] + to_self * values), likeliest(to_self * values)]
+        by_terms = [likeliest(to_goal * values[:, :1] + to_self * values), likeliest(to_self * values)]
     later = fresh.loss_mask & (torch.arange(length) >= 2)
-    same = [(words == logits.argmax(-1))[later].double().mean() for words in kept]
+    same = [(words == logits.argmax(-1))[later].double().mean() for words in by_terms]
 
     # The table: what the goal token's value adds to the logits, up to the scale of the final norm.
     start = weight["embedding"][:nodes] + weight["positions"][0]
@@ -262,8 +262,8 @@ def mechanism(module: Transformer, world: World, fresh: Sequences) -> LabelledAr
     connected = (counts > 0).T & ~torch.eye(nodes, dtype=torch.bool)
 
     size = min(length, LONGEST_PLOTTED)
-    seen = (fresh.loss_mask | (torch.arange(length) < 2)).double()[:, :size].unsqueeze(-1)
-    means = (attention[:, :size, :size].double() * seen).sum(0) / seen.sum(0).clamp(min=1)
+    unpadded = (fresh.loss_mask | (torch.arange(length) < 2)).double()[:, :size].unsqueeze(-1)
+    means = (attention[:, :size, :size].double() * unpadded).sum(0) / unpadded.sum(0).clamp(min=1)
     unseen, missing = LONGEST_PLOTTED - size, CONTRASTS - min(CONTRASTS, contrasts.shape[1])
     return {
         "to_goal": labelled(to_goal.squeeze(-1)[later].mean()),
@@ -362,8 +362,8 @@ def path_lengths(results: Results) -> Sheet:
         panel.curve(lengths["length"].sel(law=law), over="coolness", name=f"{law} law")
     for law in lengths["law"].values:
         middle, slope = (
-            float(lengths[one].sel(law=law).mean("seed").sel(at, drop=True))
-            for one, at in (("length", {"coolness": 1.0}), ("slope", {}))
+            float(lengths[quantity].sel(law=law).mean("seed").sel(at, drop=True))
+            for quantity, at in (("length", {"coolness": 1.0}), ("slope", {}))
         )
         panel.theory([0.6, 1.4], [middle - 0.4 * slope, middle + 0.4 * slope], name="closed form at 1")
     return sheet
@@ -401,10 +401,10 @@ def law_decides_length(results: Results, graph: str = "Bernoulli") -> Evidence:
     return Evidence.all(
         *(
             part
-            for name, found in (("rate", rate), ("greedy change", change))
+            for name, effect in (("rate", rate), ("greedy change", change))
             for part in (
-                Evidence.over_seeds(found.sel(law="uniform"), ">", 0.05, f"{name}, uniform law; {PILOTS}"),
-                Evidence.over_seeds(found.sel(law="walk"), "<", -0.05, f"{name}, walk law; {PILOTS}"),
+                Evidence.over_seeds(effect.sel(law="uniform"), ">", 0.05, f"{name}, uniform law; {PILOTS}"),
+                Evidence.over_seeds(effect.sel(law="walk"), "<", -0.05, f"{name}, walk law; {PILOTS}"),
             )
         )
     )
@@ -457,8 +457,10 @@ def two_terms_decide(results: Results, terms: str = "goal and node") -> Evidence
 )
 def table_counts_paths(results: Results, law: str = "uniform") -> Evidence:
     contrast = results[one_layer_paths]["contrast"].sel(law=law)
-    counts, *others = (contrast.sel(reading=reading) for reading in READINGS)
-    return Evidence.all(*(Evidence.over_seeds(counts - other, ">", 0.0, "equal correlations") for other in others))
+    counts, *alternatives = (contrast.sel(reading=reading) for reading in READINGS)
+    return Evidence.all(
+        *(Evidence.over_seeds(counts - alternative, ">", 0.0, "equal correlations") for alternative in alternatives)
+    )
 
 
 @TASK.figure

@@ -109,15 +109,15 @@ def ideal_accuracies(config: Config, seed: int) -> LabelledArrays:
 
 def trained_at(config: Config, seeds: tuple[int, ...], limits: Sequence[int], offset: int) -> dict[str, xr.DataArray]:
     """``accuracy`` and ``valid`` of both kinds of answer at the end of trainings with these limits."""
-    kinds, found = ("stepwise", "direct"), []
+    kinds, shares = ("stepwise", "direct"), []
     for limit in limits:
         worlds = {seed: near_world(config, limit, seed) for seed in seeds}
         for kind in kinds:
             name = f"{kind}-{limit}-{offset}"
             history = train_answers(config.network, worlds, kind, name, questions=config.questions, offset=offset)
             last = history.isel(update=-1)
-            found.append(np.stack([last["accuracy"].values, last["valid"].values]))
-    table = np.array(found).reshape(len(limits), len(kinds), 2, len(seeds)).transpose(2, 3, 1, 0)
+            shares.append(np.stack([last["accuracy"].values, last["valid"].values]))
+    table = np.array(shares).reshape(len(limits), len(kinds), 2, len(seeds)).transpose(2, 3, 1, 0)
     accuracy, valid = (labelled(values, seed=seeds, answer=kinds, limit=limits) for values in table)
     return {"accuracy": accuracy, "valid": valid}
 
@@ -160,8 +160,8 @@ def short_training_paths(results: Results) -> Sheet:
         gap = ideal.sel(answer="closure") - ideal.sel(answer=answer)
         panel.points(gap, over="limit", name=name, join=True)
     panel = sheet.panel(f"Networks, {steps} updates: the other way", x=x, y="stepwise minus direct", xticks=limits)
-    for found, name in ((trained, "networks"), (between, "fewer networks")):
-        gap = found["accuracy"].sel(answer="stepwise") - found["accuracy"].sel(answer="direct")
+    for measured, name in ((trained, "networks"), (between, "fewer networks")):
+        gap = measured["accuracy"].sel(answer="stepwise") - measured["accuracy"].sel(answer="direct")
         panel.points(gap, over="limit", name=name)
     panel.level(0.0, "no gap")
     panel = sheet.panel("Networks stitch if paths were long", x=x, y="balanced accuracy, farther pairs", xticks=limits)
@@ -234,9 +234,9 @@ def base_rates_close_the_gap(results: Results, direct: str = "additive", stitche
     controls=[control(r"trained with $\Delta = 5$ at fixed positions", fixed=True)],
 )
 def long_paths_help(results: Results, fixed: bool = False) -> Evidence:
-    found, (nearest, farthest) = results[short_paths], ends_of(results)
-    valid = found["valid"].sel(answer="stepwise")
-    long = found["fixed_valid"].sel(answer="stepwise") if fixed else valid.sel(limit=farthest)
+    measured, (nearest, farthest) = results[short_paths], ends_of(results)
+    valid = measured["valid"].sel(answer="stepwise")
+    long = measured["fixed_valid"].sel(answer="stepwise") if fixed else valid.sel(limit=farthest)
     origin = "most of the way; chosen below other roots (0, 2026 and 2027), judged on seeds not used before"
     return Evidence.over_seeds(long - valid.sel(limit=nearest), ">=", 0.6, origin)
 
@@ -250,9 +250,9 @@ def long_paths_help(results: Results, fixed: bool = False) -> Evidence:
     controls=[control("direct answers, whose place in the sequence never varies", answer="direct")],
 )
 def offsets_help(results: Results, answer: str = "stepwise") -> Evidence:
-    found = results[short_paths].sel(answer=answer)
-    shifted = found["accuracy"].sel(limit=results.config.limits[-1])
-    return Evidence.over_seeds(shifted - found["fixed_accuracy"], ">=", 0.1, "one pair in ten")
+    measured = results[short_paths].sel(answer=answer)
+    shifted = measured["accuracy"].sel(limit=results.config.limits[-1])
+    return Evidence.over_seeds(shifted - measured["fixed_accuracy"], ">=", 0.1, "one pair in ten")
 
 
 # %%

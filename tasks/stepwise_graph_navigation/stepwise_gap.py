@@ -169,8 +169,8 @@ def hierarchical_answers(config: Config, seeds: tuple[int, ...]) -> LabelledArra
 @TASK.measurement(seeds=lambda config: config.bernoulli_trainings, ensemble=True, seeds_per_job=10)
 def bernoulli_answers(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     """Stepwise and direct answers on Bernoulli graphs, whose nodes have no layers."""
-    found = train_kinds(config, seeds, "bernoulli", ("stepwise", "direct"))
-    return {name: found[name] for name in ("learning", "accuracy", "reached")}
+    measured = train_kinds(config, seeds, "bernoulli", ("stepwise", "direct"))
+    return {name: measured[name] for name in ("learning", "accuracy", "reached")}
 
 
 # %% [markdown]

@@ -10,12 +10,12 @@ from lab.errors import LabError
 
 def source(name: str, **sizes) -> Source:
     generator = find_generator(name)
-    found = source_from(generator, options(generator))
-    return Source(found.name, found.sample, {**found.sizes, **sizes})
+    registered = source_from(generator, options(generator))
+    return Source(registered.name, registered.sample, {**registered.sizes, **sizes})
 
 
-def drawn(one: Source, count: int = 6_000) -> dict[str, torch.Tensor]:
-    return next(one.chunks(0, count, count))
+def drawn(source: Source, count: int = 6_000) -> dict[str, torch.Tensor]:
+    return next(source.chunks(0, count, count))
 
 
 REGRESSIONS = [
@@ -29,12 +29,12 @@ REGRESSIONS = [
 ]
 
 
-@pytest.mark.parametrize("one", REGRESSIONS, ids=lambda one: f"{one.name} {list(one.sizes.values())}")
-def test_the_risk_of_a_regression_is_what_its_answer_loses(one: Source) -> None:
+@pytest.mark.parametrize("source", REGRESSIONS, ids=lambda source: f"{source.name} {list(source.sizes.values())}")
+def test_the_risk_of_a_regression_is_what_its_answer_loses(source: Source) -> None:
     """The mean of loss minus risk is 0: within 5 standard errors at every place."""
-    prompts = drawn(one)
+    prompts = drawn(source)
     label = prompts["y_query"] if "y_query" in prompts else prompts["y"]
-    answer, risk = exact(one, prompts)
+    answer, risk = exact(source, prompts)
     assert answer.shape == risk.shape == label.shape
     gap = (answer - label).square() - risk
     assert bool((gap.mean(0).abs() <= 5 * gap.std(0) / len(gap) ** 0.5 + 1e-12).all())
@@ -50,10 +50,10 @@ CHAINS = [
 ]
 
 
-@pytest.mark.parametrize("one", CHAINS, ids=lambda one: one.name)
-def test_the_risk_of_a_chain_is_what_its_answer_loses(one: Source) -> None:
-    prompts = drawn(one, 4000)
-    answer, risk = exact(one, prompts)
+@pytest.mark.parametrize("source", CHAINS, ids=lambda source: source.name)
+def test_the_risk_of_a_chain_is_what_its_answer_loses(source: Source) -> None:
+    prompts = drawn(source, 4000)
+    answer, risk = exact(source, prompts)
     if "target" in prompts:
         loss = -torch.special.xlogy(prompts["target"], answer.exp()).sum(-1)
     else:
@@ -81,7 +81,7 @@ def test_masks_cover_what_is_scored() -> None:
 
 
 def test_nothing_is_made_up_where_there_is_no_exact_answer() -> None:
-    assert set(_EXACT) <= {one.part.__name__ for one in generators()}
+    assert set(_EXACT) <= {generator.part.__name__ for generator in generators()}
     refused = [
         (
             source("multiclass"),
@@ -96,6 +96,6 @@ def test_nothing_is_made_up_where_there_is_no_exact_answer() -> None:
         (source("fresh_regression", law="unit"), ("risk",), "for law = 'normal' alone"),
         (source("bernoulli_dag"), ("mask",), "asks nothing, so that it has no scoring mask"),
     ]
-    for one, columns, sentence in refused:
+    for unanswerable, columns, sentence in refused:
         with pytest.raises(LabError, match=sentence):
-            added(one, drawn(one, 2), columns)
+            added(unanswerable, drawn(unanswerable, 2), columns)

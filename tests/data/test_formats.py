@@ -24,8 +24,8 @@ def command(out: Path, *more: str) -> list[str]:
 
 def read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found if name != "about"}
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays if name != "about"}
     if path.suffix == ".safetensors":
         return safetensors.numpy.load_file(path)
     if path.suffix == ".jsonl":
@@ -42,12 +42,12 @@ def test_every_format_holds_the_same_numbers_whatever_the_chunk(ending: str, tmp
     assert "wrote 1,500 prompts of linear_regression" in capsys.readouterr().out
     assert main(command(tmp_path / f"cut{ending}", "--also", "mask", "answer", "risk", "--chunk", "7")) == 0
     assert main(command(tmp_path / "known.npz", "--also", "mask", "answer", "risk")) == 0
-    whole, cut, known = read(tmp_path / f"whole{ending}"), read(tmp_path / f"cut{ending}"), read(tmp_path / "known.npz")
-    assert whole.keys() == known.keys()
-    assert {"x_context", "y_query", "mask", "answer", "risk"} <= set(whole)
+    uncut, cut, known = read(tmp_path / f"whole{ending}"), read(tmp_path / f"cut{ending}"), read(tmp_path / "known.npz")
+    assert uncut.keys() == known.keys()
+    assert {"x_context", "y_query", "mask", "answer", "risk"} <= set(uncut)
     for name, value in known.items():
         assert value.shape[0] == 1500
-        assert np.array_equal(whole[name], value)
+        assert np.array_equal(uncut[name], value)
         assert np.array_equal(cut[name], value)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -67,8 +67,8 @@ def test_a_file_says_what_it_was_drawn_from(tmp_path: Path) -> None:
         about = json.loads(file.metadata()["theory-lab"])
     assert (about["generator"], about["seed"], about["part"]) == ("linear_regression", 3, "held-out")
     assert main(command(tmp_path / "a.npz")) == 0
-    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
-        assert json.loads(str(found["about"]))["sizes"]["dimension"] == "2"
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert json.loads(str(arrays["about"]))["sizes"]["dimension"] == "2"
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -13,14 +13,16 @@ from lab.data.sources import Source, find_generator, generators, options, source
 from lab.domains.addition.prompts import whole_sum
 
 
-@pytest.mark.parametrize("generator", [pytest.param(one, id=one.part.__name__) for one in generators()])
+@pytest.mark.parametrize(
+    "generator", [pytest.param(generator, id=generator.part.__name__) for generator in generators()]
+)
 def test_no_question_belongs_to_both_parts_below_any_seed(generator) -> None:
     source = source_from(generator, options(generator), share=0.5)
     parts = []
     for part, seed in (("train", 0), ("held-out", 1)):
         prompts = next(dataclasses.replace(source, part=part).chunks(seed, 300, 300))
-        asked = question(prompts)
-        rows = torch.cat([value.reshape(300, -1).double() for value in asked.values()], dim=1)
+        questions = question(prompts)
+        rows = torch.cat([value.reshape(300, -1).double() for value in questions.values()], dim=1)
         parts.append({tuple(row) for row in rows.tolist()})
     assert not parts[0] & parts[1]
 
@@ -29,9 +31,11 @@ def test_no_question_belongs_to_both_parts_below_any_seed(generator) -> None:
 @given(values=some.lists(some.lists(some.integers(-3, 3), min_size=4, max_size=4), min_size=2, max_size=30))
 def test_fingerprints_agree_exactly_where_questions_do(values: list[list[int]]) -> None:
     for tensor in (torch.tensor(values), torch.tensor(values, dtype=torch.float64)):
-        found = fingerprints({"tokens": tensor})
-        for one in range(len(values)):
-            assert [bool(other == found[one]) for other in found] == [other == values[one] for other in values]
+        hashes = fingerprints({"tokens": tensor})
+        for row in range(len(values)):
+            assert [bool(fingerprint == hashes[row]) for fingerprint in hashes] == [
+                question == values[row] for question in values
+            ]
 
 
 def test_signs_do_not_cancel_and_zero_has_one_sign() -> None:
@@ -51,8 +55,8 @@ def test_fingerprints_are_uniform() -> None:
 
 def test_the_answer_is_no_part_of_a_question() -> None:
     tokens = torch.tensor([[1, 2, 3], [1, 2, 4], [1, 3, 3]])
-    found = fingerprints({"tokens": tokens, "prefix_length": torch.full((3,), 2)})
-    assert found[0] == found[1] != found[2]
+    hashes = fingerprints({"tokens": tokens, "prefix_length": torch.full((3,), 2)})
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_one_digit_sums_recur_and_regressions_do_not() -> None:

@@ -22,8 +22,8 @@ SOURCE = Source("linear_regression", linear_regression, {"dimension": 2, "contex
 
 def test_prompts_come_in_the_order_of_the_file() -> None:
     known = next(SOURCE.chunks(5, BLOCK + 3, BLOCK + 3))
-    found = list(PromptDataset(SOURCE, 5, BLOCK + 3))
-    assert all(torch.equal(torch.stack([row[name] for row in found]), value) for name, value in known.items())
+    rows = list(PromptDataset(SOURCE, 5, BLOCK + 3))
+    assert all(torch.equal(torch.stack([row[name] for row in rows]), value) for name, value in known.items())
     endless = PromptDataset(dataclasses.replace(SOURCE, part="held-out"), also=("risk",))
     assert {"x_context", "risk"} <= set(next(iter(endless)))
     with pytest.raises(LabError, match="count = 0 is below 1"):
@@ -54,10 +54,10 @@ def test_a_builder_of_hugging_face_has_splits_that_share_nothing(tmp_path: Path,
     source = dataclasses.replace(SOURCE, share=0.3)
     builder = huggingface_builder(source, seed=0, train=1500, held_out=40, also=("answer",), cache_dir=str(tmp_path))
     builder.download_and_prepare()
-    found = builder.as_dataset()
-    assert {name: len(split) for name, split in found.items()} == {"train": 1500, "test": 40}
+    splits = builder.as_dataset()
+    assert {name: len(split) for name, split in splits.items()} == {"train": 1500, "test": 40}
     known = next(dataclasses.replace(source, part="held-out").chunks(0, 40, 40))
-    shown = found["test"][:]
+    shown = splits["test"][:]
     assert torch.equal(torch.tensor(list(shown["x_context"]), dtype=torch.float64), known["x_context"])
     assert "answer" in shown
     train = next(dataclasses.replace(source, part="train").chunks(0, 1500, 1500))
@@ -79,15 +79,15 @@ def test_what_is_exported_trains_a_network_elsewhere(tmp_path: Path) -> None:
             torch.from_numpy(prompts[name]).float() for name in ("x_context", "y_context", "x_query", "y_query")
         )
     moment = (x * y[..., None]).mean(1, keepdim=True)
-    seen = torch.cat([query, moment.expand_as(query), query * moment], -1)
+    features = torch.cat([query, moment.expand_as(query), query * moment], -1)
     state = torch.get_rng_state()
     torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(seen.shape[-1], 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
+    network = torch.nn.Sequential(torch.nn.Linear(features.shape[-1], 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
     torch.set_rng_state(state)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     losses = []
     for _ in range(60):
-        loss = (network(seen)[..., 0] - answer).square().mean()
+        loss = (network(features)[..., 0] - answer).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -32,8 +32,8 @@ def together(source: Source, count: int, size: int, seed: int = 0) -> dict[str, 
 )
 def test_the_numbers_are_the_same_whatever_the_chunk(count: int, size: int, part) -> None:
     source = dataclasses.replace(POINTERS, part=part, share=0.4)
-    whole, cut = together(source, count, count), together(source, count, max(size, count // 50 + 1))
-    for name, value in whole.items():
+    uncut, cut = together(source, count, count), together(source, count, max(size, count // 50 + 1))
+    for name, value in uncut.items():
         assert len(value) == count
         assert torch.equal(value, cut[name])
 
@@ -45,19 +45,21 @@ def test_fewer_prompts_are_the_first_of_more() -> None:
     assert not torch.equal(few["x_context"], other["x_context"])
 
 
-@pytest.mark.parametrize("generator", [pytest.param(one, id=one.part.__name__) for one in generators()])
+@pytest.mark.parametrize(
+    "generator", [pytest.param(generator, id=generator.part.__name__) for generator in generators()]
+)
 def test_every_generator_is_a_source_at_its_registered_sizes(generator) -> None:
     source = source_from(generator, options(generator))
-    found = next(source.chunks(0, 3))
-    assert all(len(value) == 3 and not value.is_complex() for value in found.values())
+    prompts = next(source.chunks(0, 3))
+    assert all(len(value) == 3 and not value.is_complex() for value in prompts.values())
     assert find_generator(generator.part.__name__.replace("_", "-")) == generator
 
 
 def test_sizes_are_options_and_matrices_are_text() -> None:
     generator = find_generator("regression_mixture")
     sizes = dataclasses.replace(options(generator), length=4, components="[[1, 0], [0, 1], [1, 1]]")
-    found = next(source_from(generator, sizes).chunks(0, 5))
-    assert found["x"].shape == (5, 4, 2)
+    prompts = next(source_from(generator, sizes).chunks(0, 5))
+    assert prompts["x"].shape == (5, 4, 2)
     with pytest.raises(LabError, match=r"--components \[\[1 is no matrix .* write rows in brackets"):
         source_from(generator, dataclasses.replace(sizes, components="[[1"))
 
@@ -76,7 +78,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
 
 def test_a_generator_of_ones_own_file(tmp_path: Path) -> None:
     text = (Path(__file__).parent.parent / "examples" / "tiny.py").read_text(encoding="utf-8")
-    own = """
+    definition = """
 import torch
 from lab.contracts import generator
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def own_prompts(stream, batch: int, width: int) -> Own:
     return Own(torch.from_numpy(stream.rng().normal(size=(batch, width))))
 """
     file = tmp_path / "mine.py"
-    file.write_text(text + own, encoding="utf-8")
+    file.write_text(text + definition, encoding="utf-8")
     generator = find_generator(f"{file}:own_prompts")
     sizes = dataclasses.replace(options(generator), width=3)
     assert next(source_from(generator, sizes).chunks(0, 4))["x"].shape == (4, 3)

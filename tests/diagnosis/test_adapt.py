@@ -23,7 +23,7 @@ from lab.streams import stream
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "adapters"
 SETTING = Regression(dimension=4, context_length=6, queries=3)
-PROMPTS = SETTING.given(SETTING.sample(stream(0, "adapt"), 5))
+PROMPTS = SETTING.inputs_of(SETTING.sample(stream(0, "adapt"), 5))
 
 
 @pytest.mark.parametrize(
@@ -31,19 +31,19 @@ PROMPTS = SETTING.given(SETTING.sample(stream(0, "adapt"), 5))
     [("interleaved", "first", 4), ("interleaved", "last", 5), ("paired", "first", 5), ("flagged", "first", 6)],
 )
 def test_tokens_hold_every_prompt_and_one_query(layout: adapt.Layout, label: adapt.Label, width: int) -> None:
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def model(tokens: Tensor) -> Tensor:
-        seen.append(tokens)
+        inputs.append(tokens)
         return tokens.sum(-1)
 
     x, y, queries = PROMPTS
-    found = adapt.module(model, layout, label=label, dtype="float64")(x, y, queries)
-    (tokens,) = seen
+    predictions = adapt.module(model, layout, label=label, dtype="float64")(x, y, queries)
+    (tokens,) = inputs
     assert tokens.shape == (15, 13 if layout == "interleaved" else 7, width)
     assert torch.equal(tokens[7, -1, :4], queries[2, 1])
     expected = queries.sum(-1) + (layout == "flagged")
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(predictions, expected)
     if layout == "interleaved":
         assert torch.equal(tokens[3, 1::2, 0 if label == "first" else -1], y[1])
     else:
@@ -66,8 +66,8 @@ def test_arrays_are_numpy_of_the_given_dtype() -> None:
         assert x.dtype == np.float32
         return np.einsum("bnd,bn,bmd->bm", x, y, query) / 6
 
-    found = adapt.arrays(function, dtype="float32")(*PROMPTS)
-    torch.testing.assert_close(found.double(), averaging()(*PROMPTS), rtol=1e-4, atol=1e-5)
+    predictions = adapt.arrays(function, dtype="float32")(*PROMPTS)
+    torch.testing.assert_close(predictions.double(), averaging()(*PROMPTS), rtol=1e-4, atol=1e-5)
 
 
 class Logits(nn.Module):
@@ -80,8 +80,8 @@ class Logits(nn.Module):
 
 def test_logits_become_laws_of_the_symbols() -> None:
     tokens = Chains(length=9).sample(stream(0, "adapt"), 4).tokens
-    found = adapt.causal_lm(Logits(), symbols=(1, 2, 3), start=0)(tokens, torch.zeros(4))
-    torch.testing.assert_close(found, markov_posterior(3, 1, 1.0)(tokens, torch.zeros(4)))
+    predictions = adapt.causal_lm(Logits(), symbols=(1, 2, 3), start=0)(tokens, torch.zeros(4))
+    torch.testing.assert_close(predictions, markov_posterior(3, 1, 1.0)(tokens, torch.zeros(4)))
 
 
 def test_a_module_is_taken_out_of_training_and_that_is_said() -> None:
@@ -89,9 +89,9 @@ def test_a_module_is_taken_out_of_training_and_that_is_said() -> None:
         def forward(self, tokens: Tensor) -> Tensor:
             return nn.functional.dropout(tokens.sum(-1), 0.5, self.training)
 
-    found = diagnose(adapt.module(Dropped(), "paired"), SETTING, prompts=40)
-    assert [finding.what for finding in found.findings if finding.where == "mode"] == [adapt.MODES]
-    assert not found.stopped
+    diagnosis = diagnose(adapt.module(Dropped(), "paired"), SETTING, prompts=40)
+    assert [finding.what for finding in diagnosis.findings if finding.where == "mode"] == [adapt.MODES]
+    assert not diagnosis.stopped
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_a_module_is_taken_out_of_training_and_that_is_said() -> None:
     ],
 )
 def test_an_output_of_the_wrong_place_or_type_is_one_sentence(model: object, options: dict, sentence: str) -> None:
-    with pytest.raises(LabError) as told:
+    with pytest.raises(LabError) as caught:
         adapt.module(model, "paired", **options)(*PROMPTS)  # type: ignore[arg-type]
-    assert sentence in str(told.value)
-    found = diagnose(adapt.module(model, "paired", **options), SETTING, prompts=40)  # type: ignore[arg-type]
-    assert found.stopped
+    assert sentence in str(caught.value)
+    diagnosis = diagnose(adapt.module(model, "paired", **options), SETTING, prompts=40)  # type: ignore[arg-type]
+    assert diagnosis.stopped
 
 
 def test_an_output_before_the_query_is_told_by_answers_that_do_not_read_it() -> None:
@@ -117,10 +117,10 @@ def test_an_output_before_the_query_is_told_by_answers_that_do_not_read_it() -> 
         x, y = tokens[..., 0], tokens[..., -1]
         return x * (x * y).cumsum(-1) / torch.arange(1, tokens.shape[1] + 1)
 
-    for place, found in ((-1, False), (-2, True)):
-        asked = Subject("mine", adapt.module(running_mean, "paired", place=place), SETTING.shape, False)
-        findings = unread_query(asked, SETTING.arguments, SETTING.given(SETTING.sample(stream(0, "judge"), 4)))
-        assert ["the queries are others" in finding.what for finding in findings] == [True] * found
+    for place, unread in ((-1, False), (-2, True)):
+        subject = Subject("mine", adapt.module(running_mean, "paired", place=place), SETTING.shape, False)
+        findings = unread_query(subject, SETTING.arguments, SETTING.inputs_of(SETTING.sample(stream(0, "judge"), 4)))
+        assert ["the queries are others" in finding.what for finding in findings] == [True] * unread
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_an_output_before_the_query_is_told_by_answers_that_do_not_read_it() -> 
     ],
 )
 def test_impossible_adapters_are_one_sentence(convention: str, options: dict, sentence: str) -> None:
-    with pytest.raises(LabError) as told:
+    with pytest.raises(LabError) as caught:
         adapt.adapted(lambda tokens: tokens, convention, **options)
-    assert sentence in str(told.value)
+    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_a_device_that_is_not_there_is_one_sentence(tmp_path: Path, capsys) -> N
 
 def test_inputs_are_given_where_the_predictor_computes() -> None:
     subject = Subject("mine", least_squares(), SETTING.shape, False, "meta")
-    assert {one.device.type for one in subject.copies(PROMPTS)} == {"meta"}
+    assert {tensor.device.type for tensor in subject.copies(PROMPTS)} == {"meta"}
 
 
 def test_least_squares_is_still_itself_beside_an_adapter() -> None:
-    adapted = adapt.arrays(lambda *given: least_squares()(*map(torch.from_numpy, given)).numpy())
+    adapted = adapt.arrays(lambda *arrays: least_squares()(*map(torch.from_numpy, arrays)).numpy())
     torch.testing.assert_close(adapted(*PROMPTS), least_squares()(*PROMPTS))

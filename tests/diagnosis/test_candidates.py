@@ -15,7 +15,7 @@ from lab.cli import main
 from lab.contracts import all_registered
 from lab.diagnosis import presentation
 from lab.diagnosis.algorithms import scaled
-from lab.diagnosis.closed_forms import REGRESSION, TOKENS, Law, Mine, by_example
+from lab.diagnosis.closed_forms import REGRESSION, TOKENS, Law, UserFile, by_example
 from lab.diagnosis.comparison import Estimate, diagnose, identify
 from lab.diagnosis.settings import Regression
 from lab.diagnosis.subject import file_module
@@ -38,9 +38,9 @@ def shrunken(power):
 
 
 def test_every_registered_predictor_is_in_a_table() -> None:
-    registered = {one.kind: set() for one in all_registered()}
-    for one in all_registered():
-        registered[one.kind].add(one.part)
+    registered = {registration.kind: set() for registration in all_registered()}
+    for registration in all_registered():
+        registered[registration.kind].add(registration.part)
     assert registered["regression"] == set(REGRESSION)
     assert registered["tokens"] == TOKENS
 
@@ -66,9 +66,9 @@ def test_a_step_of_any_rate_is_a_single_step(unchecked: None) -> None:
 
 def test_intervals_of_squared_errors_are_positive_and_even_on_a_logarithmic_axis() -> None:
     values = torch.tensor([1e-4, 2e-4, 5.0, 1e-3, 0.2])
-    found = Estimate.positive(values)
-    assert 0 < found.low < found.mean < found.high
-    assert found.high / found.mean == pytest.approx(found.mean / found.low)
+    estimate = Estimate.positive(values)
+    assert 0 < estimate.low < estimate.mean < estimate.high
+    assert estimate.high / estimate.mean == pytest.approx(estimate.mean / estimate.low)
     assert Estimate.of(values).low < 0
     assert Estimate.positive(torch.zeros(5)) == Estimate(0.0, 0.0, 0.0)
 
@@ -80,13 +80,13 @@ def _file(folder: Path, text: str) -> Path:
 
 def test_a_registered_form_of_a_file_is_fitted_and_named(tmp_path: Path, unchecked: None) -> None:
     file = _file(tmp_path, OWN)
-    mine = Mine.of(file_module(file), file)
+    user_file = UserFile.of(file_module(file), file)
 
     def predictor(x: Tensor, y: Tensor, query: Tensor) -> Tensor:
         weights = torch.linalg.pinv(x) @ y[..., None]
         return (query @ (weights.sign() * weights.abs() ** 0.3))[..., 0]
 
-    match, _ = identify(predictor, SETTING, FEW, mine=mine)
+    match, _ = identify(predictor, SETTING, FEW, user_file=user_file)
     assert (match.name, match.kind) == ("shrunken, fitted of own.py", "identical")
     assert match.row(match.name).fitted["power"] == pytest.approx(0.3, rel=1e-3)
 
@@ -116,16 +116,20 @@ def test_predictors_of_a_file_are_candidates_on_the_command_line(tmp_path: Path,
 )
 def test_mistakes_in_candidates_are_one_sentence(text: str, sentence: str, tmp_path: Path, unchecked: None) -> None:
     file = _file(tmp_path, text)
-    with pytest.raises(LabError) as told:
-        identify(least_squares(), Regression(), 256, mine=Mine.of(file_module(file), file))
-    assert sentence in str(told.value)
+    with pytest.raises(LabError) as caught:
+        identify(least_squares(), Regression(), 256, user_file=UserFile.of(file_module(file), file))
+    assert sentence in str(caught.value)
 
 
 def test_an_example_says_what_is_fitted() -> None:
-    forms = {one.part.__name__: by_example(one) for one in all_registered() if one.kind == "regression"}
+    forms = {
+        registration.part.__name__: by_example(registration)
+        for registration in all_registered()
+        if registration.kind == "regression"
+    }
     assert forms["kaczmarz"].name == "kaczmarz"
     assert forms["gradient_descent"].real == {"step": (0.0001, 1.0)}
-    assert forms["gradient_descent"].whole == {"steps": (2, 4, 5, 8)}
+    assert forms["gradient_descent"].integer == {"steps": (2, 4, 5, 8)}
 
 
 def test_a_form_that_cannot_answer_is_left_out(unchecked: None) -> None:
@@ -148,9 +152,9 @@ def test_whatever_it_raises_is_one_finding(error: type[BaseException]) -> None:
     def raises(x: Tensor, y: Tensor, query: Tensor) -> Tensor:
         raise error("enough")
 
-    found = diagnose(raises, SETTING, prompts=40)
-    assert found.stopped
-    assert f"it raises {error.__name__}" in found.findings[0].what
+    diagnosis = diagnose(raises, SETTING, prompts=40)
+    assert diagnosis.stopped
+    assert f"it raises {error.__name__}" in diagnosis.findings[0].what
 
 
 def test_an_interrupt_still_stops() -> None:
@@ -171,7 +175,7 @@ def test_several_predictors_share_a_table_and_a_picture(tmp_path: Path, capsys, 
     for folder in folders:
         assert (tmp_path / folder / "diagnosis.png").is_file()
     record = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
-    assert [one["match"]["name"] for one in record] == ["least squares", "one-pass Kaczmarz"]
+    assert [diagnosis["match"]["name"] for diagnosis in record] == ["least squares", "one-pass Kaczmarz"]
     assert (tmp_path / "comparison.png").is_file()
 
 
@@ -181,8 +185,8 @@ def test_a_predictor_given_twice_is_refused(tmp_path: Path, capsys) -> None:
 
 
 def test_nothing_drawn_is_below_0(unchecked: None) -> None:
-    found = diagnose(ridge(3.0), SETTING, prompts=40)
-    assert found.match is not None
-    sheet = presentation.plot(found, found.match)
+    diagnosis = diagnose(ridge(3.0), SETTING, prompts=40)
+    assert diagnosis.match is not None
+    sheet = presentation.plot(diagnosis, diagnosis.match)
     drawn = sheet.data[["low", "high"]].dropna()
     assert bool((drawn > 0).all().all())

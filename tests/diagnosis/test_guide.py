@@ -18,7 +18,7 @@ import torch
 
 from lab.cli import main
 from lab.diagnosis import adapt, guide
-from lab.diagnosis.closed_forms import Mine
+from lab.diagnosis.closed_forms import UserFile
 from lab.diagnosis.comparison import diagnose
 from lab.diagnosis.settings import SETTINGS, Regression
 from lab.diagnosis.subject import file_module
@@ -69,7 +69,7 @@ def typed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "pattern"),
     [
         ("trained_elsewhere", "is identical to preconditioned step, fitted"),
         # Ridge at so little noise is least squares to a thousandth: which of them is nearer, the kind of processor decides.
@@ -82,21 +82,21 @@ def typed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_the_page_says_to_type_finds_what_it_says(
-    name: str, found: str, tmp_path: Path, monkeypatch, capsys, unchecked: None
+    name: str, pattern: str, tmp_path: Path, monkeypatch, capsys, unchecked: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
     state = torch.get_rng_state()
     for command in printed_commands(guide.EXAMPLES / f"{name}.py"):
         typed(command, monkeypatch)
     torch.set_rng_state(state)
-    assert re.search(found, " ".join(capsys.readouterr().out.split()))
+    assert re.search(pattern, " ".join(capsys.readouterr().out.split()))
 
 
 def test_the_file_of_candidates_is_one(tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(guide.OF_ONES_OWN, encoding="utf-8")
-    mine = Mine.of(file_module(file), file)
-    assert [one.candidate.name for one in mine.candidates("regression")] == [
+    user_file = UserFile.of(file_module(file), file)
+    assert [offered.candidate.name for offered in user_file.candidates("regression")] == [
         "shrunken, fitted of own.py",
         "half of least squares of own.py",
     ]
@@ -104,8 +104,8 @@ def test_the_file_of_candidates_is_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_candidates_of_a_setting_have_names_of_their_own(name: str) -> None:
-    found = guide.names(SETTINGS[name])
-    assert len(found) == len(set(found))
+    names = guide.names(SETTINGS[name])
+    assert len(names) == len(set(names))
 
 
 def test_the_small_gpt_is_trained_and_can_be_asked(unchecked: None) -> None:
@@ -119,8 +119,8 @@ def test_the_small_gpt_is_trained_and_can_be_asked(unchecked: None) -> None:
     torch.set_rng_state(state)
     assert loss < 10
     setting = Regression(dimension=small.DIMENSION, context_length=8, noise=small.NOISE)
-    found = diagnose(adapt.module(network, "interleaved", label="last"), setting, prompts=40)
-    assert not found.stopped
-    assert [finding.where for finding in found.findings] == ["mode"]
-    assert {one.layer for one in found.attention} == set(range(1, small.LAYERS + 1))
-    assert "own input, from a label" in {one.relation for one in found.attention}
+    diagnosis = diagnose(adapt.module(network, "interleaved", label="last"), setting, prompts=40)
+    assert not diagnosis.stopped
+    assert [finding.where for finding in diagnosis.findings] == ["mode"]
+    assert {look.layer for look in diagnosis.attention} == set(range(1, small.LAYERS + 1))
+    assert "own input, from a label" in {look.relation for look in diagnosis.attention}

@@ -28,7 +28,7 @@ REGRESSION = Regression(dimension=3, context_length=6, queries=2)
 
 def weights_by_hand(x: Tensor, query: nn.Linear, key: nn.Linear) -> Tensor:
     """Causal softmax attention, [batch, head, token, token]."""
-    q, k = (one(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for one in (query, key))
+    q, k = (projection(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for projection in (query, key))
     hidden = ~torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
     return (q @ k.transpose(-1, -2) / math.sqrt(WIDTH // HEADS)).masked_fill(hidden, -torch.inf).softmax(-1)
 
@@ -45,24 +45,31 @@ class Written(nn.Module):
         self.own = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).double()
         torch.set_rng_state(state)
         with torch.no_grad():
-            self.own.in_proj_weight.copy_(torch.cat([one.weight for one in (self.query, self.key, self.value)]))
-            self.own.in_proj_bias.copy_(torch.cat([one.bias for one in (self.query, self.key, self.value)]))
+            self.own.in_proj_weight.copy_(
+                torch.cat([projection.weight for projection in (self.query, self.key, self.value)])
+            )
+            self.own.in_proj_bias.copy_(
+                torch.cat([projection.bias for projection in (self.query, self.key, self.value)])
+            )
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[1]
-        seen = torch.ones(length, length, dtype=torch.bool).tril()
-        q, k, v = (one(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for one in (self.query, self.key, self.value))
+        visible = torch.ones(length, length, dtype=torch.bool).tril()
+        q, k, v = (
+            projection(x).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            for projection in (self.query, self.key, self.value)
+        )
         if self.way == "multihead":
-            return self.own(x, x, x, attn_mask=~seen, need_weights=False)[0]
+            return self.own(x, x, x, attn_mask=~visible, need_weights=False)[0]
         if self.way == "is_causal":
             return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         if self.way == "mask":
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).transpose(1, 2).flatten(2)
         if self.way == "added":
-            added = torch.zeros(length, length, dtype=x.dtype).masked_fill(~seen, -torch.inf)
+            added = torch.zeros(length, length, dtype=x.dtype).masked_fill(~visible, -torch.inf)
             return F.scaled_dot_product_attention(q, k, v, added).transpose(1, 2).flatten(2)
-        scores = (q @ k.transpose(-1, -2) * (WIDTH // HEADS) ** -0.5).masked_fill(~seen, -torch.inf)
+        scores = (q @ k.transpose(-1, -2) * (WIDTH // HEADS) ** -0.5).masked_fill(~visible, -torch.inf)
         weights = {"method": scores.softmax, "function": lambda dim: F.softmax(scores, dim=dim)}.get(
             self.way, lambda dim: torch.softmax(scores, dim)
         )(-1)
@@ -75,13 +82,13 @@ def test_maps_are_those_by_hand_however_attention_is_written(way: str, batch: in
     module, x = Written(way), torch.from_numpy(stream(0, "maps").rng().standard_normal((5, LENGTH, WIDTH)))
     plain = module(x)
 
-    def predictor(given: Tensor) -> Tensor:
-        return adapt.in_parts(lambda part: module(module(part)), batch, given)
+    def predictor(tokens: Tensor) -> Tensor:
+        return adapt.in_parts(lambda part: module(module(part)), batch, tokens)
 
     (first, second) = attention_maps.watched(predictor, [x])
-    for found, entering in ((first, x), (second, plain)):
-        assert found.shape == (5, HEADS, LENGTH, LENGTH)
-        assert float((found - weights_by_hand(entering, module.query, module.key)).abs().max().detach()) < EXACT
+    for weights, entering in ((first, x), (second, plain)):
+        assert weights.shape == (5, HEADS, LENGTH, LENGTH)
+        assert float((weights - weights_by_hand(entering, module.query, module.key)).abs().max().detach()) < EXACT
     assert torch.equal(module(x), plain)
 
 
@@ -98,31 +105,33 @@ def test_maps_of_the_library_are_those_that_it_gives_out(grouped: bool) -> None:
     model = library.AutoModelForCausalLM.from_config(config).eval()
     torch.set_rng_state(state)
     ids = torch.from_numpy(stream(0, "maps").rng().integers(9, size=(3, LENGTH)))
-    found = attention_maps.watched(adapt.causal_lm(model), [ids, torch.zeros(3)])
+    maps = attention_maps.watched(adapt.causal_lm(model), [ids, torch.zeros(3)])
     model.set_attn_implementation("eager")
     with torch.no_grad():
-        given = model(input_ids=ids, output_attentions=True, use_cache=False).attentions
-    assert len(found) == len(given) == 2
-    for mine, theirs in zip(found, given, strict=True):
-        assert float((mine - theirs).abs().max()) < 1e-6
+        attentions = model(input_ids=ids, output_attentions=True, use_cache=False).attentions
+    assert len(maps) == len(attentions) == 2
+    for weights, expected in zip(maps, attentions, strict=True):
+        assert float((weights - expected).abs().max()) < 1e-6
 
 
 def test_what_attends_nowhere_has_no_maps() -> None:
-    given = REGRESSION.watched(REGRESSION.sample(stream(0, "maps"), 4))
-    assert attention_maps.watched(lambda x, y, query: (query @ x.pinverse() @ y[..., None])[..., 0], given) == []
+    inputs = REGRESSION.watched(REGRESSION.sample(stream(0, "maps"), 4))
+    assert attention_maps.watched(lambda x, y, query: (query @ x.pinverse() @ y[..., None])[..., 0], inputs) == []
 
 
 @pytest.mark.parametrize("kind", ["softmax", "linear"])
 def test_the_labs_transformer_shows_the_weights_it_notes(kind: str) -> None:
     architecture = Architecture(width=WIDTH, layers=2, heads=HEADS, input_size=4, output_size=1, attention=kind)
     model = Transformer(architecture, [3], torch.float64)
-    given = REGRESSION.watched(REGRESSION.sample(stream(0, "maps"), 5))
-    found = attention_maps.of_transformer(model, lambda one: REGRESSION.stored(StoredModel(one, "causal")), given)
+    inputs = REGRESSION.watched(REGRESSION.sample(stream(0, "maps"), 5))
+    maps = attention_maps.of_transformer(
+        model, lambda network: REGRESSION.stored(StoredModel(network, "causal")), inputs
+    )
     noted: dict[str, Tensor] = {}
-    tokens = torch.cat([torch.cat([given[0], given[1][..., None]], -1), F.pad(given[2], (0, 1))], 1)
+    tokens = torch.cat([torch.cat([inputs[0], inputs[1][..., None]], -1), F.pad(inputs[2], (0, 1))], 1)
     model(tokens[None], masks.in_context_causal(6, 1), intermediates=noted)
-    for depth, one in enumerate(found):
-        assert float((one - noted[f"layers.{depth}.attention.weights"][0]).detach().abs().max()) < EXACT
+    for depth, weights in enumerate(maps):
+        assert float((weights - noted[f"layers.{depth}.attention.weights"][0]).detach().abs().max()) < EXACT
 
 
 def test_shares_are_counted_by_hand() -> None:
@@ -131,13 +140,13 @@ def test_shares_are_counted_by_hand() -> None:
     maps = [torch.tensor([rows, rows], dtype=torch.float64)[:, None]]
     tokens = torch.tensor([[0, 0, 1], [0, 1, 0]])
     relations = mechanism.between_tokens(tokens, torch.ones(2, 3, dtype=torch.bool))
-    found = {one.relation: one for one in mechanism.looks(maps, relations, [maps])}
-    assert found["itself"].shares.tolist() == pytest.approx([(1 + 0.75 + 0.5) / 3] * 2)
-    assert found["itself"].uniform == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
-    assert found["previous token"].shares.tolist() == pytest.approx([(0.25 + 0.3) / 2] * 2)
-    assert found["same symbol"].shares.tolist() == pytest.approx([0.25, 0.2])
-    assert found["after the same symbol"].shares.tolist() == pytest.approx([0.75, 0.3])
-    assert found["previous token"].construction == pytest.approx((0.25 + 0.3) / 2)
+    looks = {look.relation: look for look in mechanism.looks(maps, relations, [maps])}
+    assert looks["itself"].shares.tolist() == pytest.approx([(1 + 0.75 + 0.5) / 3] * 2)
+    assert looks["itself"].uniform == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+    assert looks["previous token"].shares.tolist() == pytest.approx([(0.25 + 0.3) / 2] * 2)
+    assert looks["same symbol"].shares.tolist() == pytest.approx([0.25, 0.2])
+    assert looks["after the same symbol"].shares.tolist() == pytest.approx([0.75, 0.3])
+    assert looks["previous token"].construction == pytest.approx((0.25 + 0.3) / 2)
     hidden = {"nowhere": torch.ones(3, 3, dtype=torch.bool).triu(1).expand(2, 3, 3)}
     assert mechanism.looks(maps, hidden) == []
 
@@ -158,27 +167,27 @@ def test_the_construction_of_a_latent_graph_sees_the_parents() -> None:
     """Asked as any network it gives what the column of the construction says: the whole of its attention."""
     setting = LatentGraph(length=12)
     network = several_parents_transformer(setting.parents(), setting.states, 60.0, 60.0)
-    made = StoredModel(network, "causal")
-    found = attention(made, setting.stored(made), setting, setting.sample(stream(0, "maps"), 8))
-    parent = next(one for one in found if (one.layer, one.head, one.relation) == (1, 1, "parent"))
+    stored = StoredModel(network, "causal")
+    looks = attention(stored, setting.stored(stored), setting, setting.sample(stream(0, "maps"), 8))
+    parent = next(look for look in looks if (look.layer, look.head, look.relation) == (1, 1, "parent"))
     assert parent.share.mean == pytest.approx(1, abs=1e-9)
     assert parent.construction == pytest.approx(1, abs=1e-9)
     assert parent.uniform < 0.5
-    assert all(0 <= one.share.mean <= 1 + EXACT for one in found)
+    assert all(0 <= look.share.mean <= 1 + EXACT for look in looks)
 
 
 def test_the_induction_head_is_the_construction_beside_chains() -> None:
     setting = Chains(length=10)
     architecture = Architecture(width=WIDTH, layers=1, heads=HEADS, vocabulary=3, output_size=3)
-    made = StoredModel(Transformer(architecture, [0]), "causal")
-    found = {
-        one.relation: one
-        for one in attention(made, setting.stored(made), setting, setting.sample(stream(0, "maps"), 8))
+    stored = StoredModel(Transformer(architecture, [0]), "causal")
+    looks = {
+        look.relation: look
+        for look in attention(stored, setting.stored(stored), setting, setting.sample(stream(0, "maps"), 8))
     }
-    assert found["previous token"].construction == pytest.approx(1, abs=1e-6)
-    assert found["after the same symbol"].construction is not None
-    assert found["after the same symbol"].construction > 0.9
-    assert found["after the same symbol"].construction > 2 * found["same symbol"].uniform
+    assert looks["previous token"].construction == pytest.approx(1, abs=1e-6)
+    assert looks["after the same symbol"].construction is not None
+    assert looks["after the same symbol"].construction > 0.9
+    assert looks["after the same symbol"].construction > 2 * looks["same symbol"].uniform
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -192,10 +201,10 @@ def test_every_setting_knows_its_tokens(name: str) -> None:
     sizes = {"input_size": setting.dimension + 1, "output_size": 1} if setting.kind == "regression" else {}  # type: ignore[attr-defined]
     if not sizes:
         sizes = {"vocabulary": setting.vocabulary, "output_size": setting.vocabulary}  # type: ignore[attr-defined]
-    made = StoredModel(Transformer(Architecture(width=WIDTH, layers=1, heads=HEADS, **sizes), [0]), "prefix")
-    found = attention(made, setting.stored(made), setting, prompts)
-    assert {one.head for one in found} == {1, 2}
-    assert all(0 <= one.share.mean <= 1 and 0 < one.uniform <= 1 for one in found)
+    stored = StoredModel(Transformer(Architecture(width=WIDTH, layers=1, heads=HEADS, **sizes), [0]), "prefix")
+    looks = attention(stored, setting.stored(stored), setting, prompts)
+    assert {look.head for look in looks} == {1, 2}
+    assert all(0 <= look.share.mean <= 1 and 0 < look.uniform <= 1 for look in looks)
 
 
 def test_a_language_model_may_begin_with_a_token_of_its_own() -> None:
@@ -211,8 +220,8 @@ def test_a_language_model_may_begin_with_a_token_of_its_own() -> None:
     prompts = setting.sample(stream(0, "maps"), 6)
     adapted = adapt.causal_lm(Model(), symbols=(1, 2, 3), start=0)
     plain = adapt.causal_lm(Model(), symbols=(1, 2, 3))
-    begun, bare = (attention(one, one, setting, prompts) for one in (adapted, plain))
-    assert [(one.head, one.relation) for one in begun] == [(one.head, one.relation) for one in bare]
+    begun, bare = (attention(predictor, predictor, setting, prompts) for predictor in (adapted, plain))
+    assert [(look.head, look.relation) for look in begun] == [(look.head, look.relation) for look in bare]
     assert begun[0].share.mean < bare[0].share.mean  # the first token takes its share
 
 
@@ -222,13 +231,13 @@ def head(relation: str, share: float, layer: int = 1, construction: float | None
 
 def test_a_diagnosis_writes_a_table_and_a_picture_of_attention(tmp_path: Path, unchecked: None) -> None:
     architecture = Architecture(width=WIDTH, layers=2, heads=HEADS, input_size=4, output_size=1)
-    made = StoredModel(Transformer(architecture, [0]), "causal")
-    found = diagnose(made, REGRESSION, prompts=40, name="mine", task="regression")
-    paths = presentation.store(found, tmp_path)
+    stored = StoredModel(Transformer(architecture, [0]), "causal")
+    diagnosis = diagnose(stored, REGRESSION, prompts=40, name="mine", task="regression")
+    paths = presentation.store(diagnosis, tmp_path)
     assert {path.name for path in paths} >= {"heads.csv", "attention.png"}
     with (tmp_path / "heads.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(found.attention)
+    assert len(rows) == len(diagnosis.attention)
     assert {row["attention_to"] for row in rows} >= {"previous token", "own example"}
     assert all(float(row["low"]) <= float(row["share"]) <= float(row["high"]) for row in rows)
     assert (tmp_path / "attention.csv").exists()

@@ -32,20 +32,22 @@ RIGHT = {
 def test_the_right_answer_of_a_task_is_named_and_errs_least(name: str, unchecked: None) -> None:
     setting = find_setting(name)
     prompts = setting.sample(stream(0, "right"), 20)
-    right = next(one for one in setting.candidates(prompts) if getattr(one, "name", "") == RIGHT[name])
-    found = diagnose(right.predictor, setting, prompts=40)  # type: ignore[attr-defined]
-    assert not found.findings
-    assert found.match is not None
-    assert (found.match.name, found.match.kind) == (RIGHT[name], "identical")
-    assert found.match.error.mean <= min(row.error.mean for row in found.match.rows) * 1.5 + 0.01
+    right = next(
+        candidate for candidate in setting.candidates(prompts) if getattr(candidate, "name", "") == RIGHT[name]
+    )
+    diagnosis = diagnose(right.predictor, setting, prompts=40)  # type: ignore[attr-defined]
+    assert not diagnosis.findings
+    assert diagnosis.match is not None
+    assert (diagnosis.match.name, diagnosis.match.kind) == (RIGHT[name], "identical")
+    assert diagnosis.match.error.mean <= min(row.error.mean for row in diagnosis.match.rows) * 1.5 + 0.01
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_all_candidates_of_a_task_are_told_apart(name: str, unchecked: None) -> None:
     setting = SETTINGS[name]
     prompts = setting.sample(stream(1, "apart"), 30)
-    fixed = [one for one in setting.candidates(prompts) if hasattr(one, "predictor")]
-    answers = [setting.answers(one.predictor, prompts) for one in fixed]
+    fixed = [candidate for candidate in setting.candidates(prompts) if hasattr(candidate, "predictor")]
+    answers = [setting.answers(candidate.predictor, prompts) for candidate in fixed]
     pairs = [
         (fixed[at].name, fixed[other].name)
         for at in range(len(fixed))
@@ -54,7 +56,7 @@ def test_all_candidates_of_a_task_are_told_apart(name: str, unchecked: None) -> 
     ]
     same = {"function-classes": [("ridge, Bayes penalty", "least squares")]}
     assert pairs == same.get(name, [])
-    assert all(bool((setting.errors(one, prompts) >= 0).all()) for one in answers)
+    assert all(bool((setting.errors(answer, prompts) >= 0).all()) for answer in answers)
 
 
 def test_every_task_is_offered_by_name_or_says_what_to_do() -> None:
@@ -72,24 +74,24 @@ def test_a_setting_keeps_its_sizes(name: str) -> None:
     setting = SETTINGS[name]
     assert isinstance(setting, Setting)
     prompts = setting.sample(stream(2, "sizes"), 3)
-    given = setting.given(prompts)
-    assert len(given) == len(setting.arguments)
+    inputs = setting.inputs_of(prompts)
+    assert len(inputs) == len(setting.arguments)
     assert setting.size in setting.lengths()
     for length in setting.lengths():
         assert setting.at_length(length).size == length
-    other = setting.reordered(prompts, stream(3, "order"))
-    assert [one.shape for one in setting.given(other)] == [one.shape for one in given]
+    reordered = setting.reordered(prompts, stream(3, "order"))
+    assert [tensor.shape for tensor in setting.inputs_of(reordered)] == [tensor.shape for tensor in inputs]
     for shifted in setting.shifts(stream(4, "shift"), 2).values():
-        assert len(setting.given(shifted)[0]) == 2
+        assert len(setting.inputs_of(shifted)[0]) == 2
 
 
 def test_a_table_of_sums_writes_every_window() -> None:
     setting = ColumnAddition()
     tokens = window_sequences()
     right = next(iter(setting.candidates(setting.sample(stream(0), 2))))
-    found = right.predictor(tokens, torch.full((WINDOWS,), 6))  # type: ignore[attr-defined]
+    predictions = right.predictor(tokens, torch.full((WINDOWS,), 6))  # type: ignore[attr-defined]
     following = tokens[:, 6:]
-    assert torch.equal(found[:, 5:8].argmax(-1)[following > 0], following[following > 0])
+    assert torch.equal(predictions[:, 5:8].argmax(-1)[following > 0], following[following > 0])
 
 
 @pytest.mark.parametrize("function", ["linear", "quadratic", "relu", "tree", "sign"])
@@ -105,15 +107,15 @@ def test_the_bayes_penalty_of_a_mixture_is_that_of_its_second_moment() -> None:
 def test_parents_may_be_two_and_one_of_them_is_not_enough(unchecked: None) -> None:
     setting = LatentGraph(graph="halves and previous", length=20)
     prompts = setting.sample(stream(0), 30)
-    names = [getattr(one, "name", "") for one in setting.candidates(prompts)]
+    names = [getattr(candidate, "name", "") for candidate in setting.candidates(prompts)]
     assert "counts over the parent halfway alone" in names
 
 
 def test_limits_of_parameters_are_positive() -> None:
     setting = SETTINGS["linear-regression"]
-    given = Prompts(*setting.given(setting.sample(stream(0), 5)), setting.law())  # type: ignore[attr-defined]
-    assert 0 < given.rates["step"][0] < given.rates["step"][1]
-    assert given.largest_slope > 0
+    prompts = Prompts(*setting.inputs_of(setting.sample(stream(0), 5)), setting.law())  # type: ignore[attr-defined]
+    assert 0 < prompts.rates["step"][0] < prompts.rates["step"][1]
+    assert prompts.largest_slope > 0
 
 
 def test_shorter_states_are_other_states() -> None:
@@ -126,6 +128,8 @@ def test_shorter_states_are_other_states() -> None:
 def test_a_step_that_reaches_the_goal_sooner_is_a_shortest_path(unchecked: None) -> None:
     setting = Navigation()
     prompts = setting.sample(stream(5), 30)
-    shortest = next(one for one in setting.candidates(prompts) if getattr(one, "name", "") == "shortest paths")
+    shortest = next(
+        candidate for candidate in setting.candidates(prompts) if getattr(candidate, "name", "") == "shortest paths"
+    )
     match, _ = identify(shortest.predictor, setting, 40)  # type: ignore[attr-defined]
     assert match.name == "shortest paths"

@@ -66,14 +66,14 @@ def same(stored: StoredModel, network: Transformer, place: int) -> bool:
 
 
 def test_a_name_means_the_first_of_the_argument_trained_last(root: Path) -> None:
-    found = trained.load_trained(f"{SHEET}:prefix")
-    assert found.about == (
+    named = trained.load_trained(f"{SHEET}:prefix")
+    assert named.about == (
         f"{SHEET}:prefix is {SHEET}/first-part/trained/squares:prefix@4, of 2 seeds, at sizes of no preset; 1 more trainings have this "
         f"arm, such as {SHEET}/second-part/later/again:prefix"
     )
-    assert found.model.mask == "prefix"
+    assert named.model.mask == "prefix"
     network = Transformer(ARCHITECTURE, list(range(4)))
-    assert same(found.model, network, 1)
+    assert same(named.model, network, 1)
     assert same(trained.load_trained(f"{SHEET}:prefix@5").model, network, 3)
     assert "second-part/later/again:causal@7" in trained.load_trained(f"{SHEET}/later:causal").about
 
@@ -95,9 +95,9 @@ def test_networks_whose_stream_are_the_tokens_end_at_minus_the_prediction(root: 
     ],
 )
 def test_a_name_that_means_nothing_is_one_sentence(root: Path, name: str, sentence: str) -> None:
-    with pytest.raises(LabError) as told:
+    with pytest.raises(LabError) as caught:
         trained.load_trained(name)
-    assert sentence in str(told.value)
+    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_the_sizes_of_the_pages_come_before_a_later_training(root: Path, monkeyp
 
 
 def test_presets_are_told_by_the_keys_of_their_results() -> None:
-    (task,) = (one for one in find_parts("copying") if one.key == "copying/recalled-pairs")
+    (task,) = (part for part in find_parts("copying") if part.key == "copying/recalled-pairs")
     measurement = task.measurements["trained"]
     (job, *_) = Results(task, task.config("smoke"), Session(quiet=True)).jobs([measurement])
     assert trained._presets("copying")[("copying", "recalled-pairs", "trained", job.key)] == "smoke"
@@ -135,7 +135,7 @@ def test_the_command_diagnoses_a_network_by_name(root: Path, tmp_path: Path, cap
     assert f"{SHEET}/first-part/trained/squares:causal@5, of 2 seeds" in capsys.readouterr().out.replace("\n", " ")
     record = json.loads((tmp_path / "out" / "diagnosis.json").read_text(encoding="utf-8"))
     assert record["setting"]["dimension"] == 3  # its own, not that of the prompts
-    assert {one["relation"] for one in record["attention"]} >= {"own example", "examples, from the query"}
+    assert {look["relation"] for look in record["attention"]} >= {"own example", "examples, from the query"}
 
 
 def test_a_released_folder_is_a_predictor_of_its_symbols(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_a_released_folder_is_a_predictor_of_its_symbols(tmp_path: Path) -> None
         setting.stored(stored)
     prompts = setting.sample(stream(0, "trained"), 5)
     adapted = adapt.adapted(stored, "causal-lm", symbols=(2, 4, 6))
-    found = adapted(*setting.given(prompts))
-    assert found.shape == (5, 8, 3)
-    torch.testing.assert_close(found.exp().sum(-1), torch.ones(5, 8))
-    assert {one.layer for one in attention(adapted, adapted, setting, prompts)} == {1, 2}
+    predictions = adapted(*setting.inputs_of(prompts))
+    assert predictions.shape == (5, 8, 3)
+    torch.testing.assert_close(predictions.exp().sum(-1), torch.ones(5, 8))
+    assert {look.layer for look in attention(adapted, adapted, setting, prompts)} == {1, 2}
     with pytest.raises(LabError, match="the adapter paired has no place"):
         adapt.adapted(stored, "paired")
 
@@ -162,15 +162,15 @@ def test_a_seed_that_only_an_older_training_has_is_found(root: Path) -> None:
 
 def test_what_a_page_says_is_what_the_command_finds(root: Path, tmp_path: Path, capsys, unchecked: None) -> None:
     names = [f"{SHEET}/trained:causal@4", f"{SHEET}/trained:prefix@5"]
-    found = kept.of_networks(names, "linear-regression", {"context_length": 6, "noise": 0.0}, 40, root)
-    records = [kept.record(one) for one in found]
+    diagnoses = kept.of_networks(names, "linear-regression", {"context_length": 6, "noise": 0.0}, 40, root)
+    records = [kept.record(diagnosis) for diagnosis in diagnoses]
     options = ["--context-length", "6", "--noise", "0.0", "--prompts", "40", "--out", str(tmp_path / "out")]
     assert main(["diagnose", *names, *options]) == 0
     printed = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
-    for mine, theirs in zip(records, printed, strict=True):
-        assert mine["name"] == theirs["subject"]
-        assert mine["nearest"] == theirs["match"]["name"]
-        assert mine["distance"]["mean"] == pytest.approx(theirs["match"]["rows"][0]["distance"]["mean"], rel=1e-5)
-        assert mine["error"]["high"] == pytest.approx(theirs["match"]["error"]["high"], rel=1e-5)
+    for record, shown in zip(records, printed, strict=True):
+        assert record["name"] == shown["subject"]
+        assert record["nearest"] == shown["match"]["name"]
+        assert record["distance"]["mean"] == pytest.approx(shown["match"]["rows"][0]["distance"]["mean"], rel=1e-5)
+        assert record["error"]["high"] == pytest.approx(shown["match"]["error"]["high"], rel=1e-5)
     with pytest.raises(LabError, match="has no seed 9"):
         kept.of_networks([f"{SHEET}/trained:causal@9"], "linear-regression", {}, 40, root)

@@ -38,8 +38,8 @@ def encode(prompts: RegressionPrompts) -> Batch:
     return {"tokens": tokens(prompts), "labels": prompts.y_query}
 
 
-def error(module: Transformer, given: Batch, mask: Tensor) -> Tensor:
-    return (module(given["tokens"], mask)[:, :, EXAMPLES:, 0] - given["labels"]).square().mean((1, 2))
+def error(module: Transformer, batch: Batch, mask: Tensor) -> Tensor:
+    return (module(batch["tokens"], mask)[:, :, EXAMPLES:, 0] - batch["labels"]).square().mean((1, 2))
 
 
 def build(seeds: Sequence[int]) -> Transformer:
@@ -51,9 +51,9 @@ def descent(config: object, seed: int) -> dict[str, np.ndarray]:
     """Predictions of the written network, of gradient descent itself, and of one step more."""
     prompts = draw(seed, 0, 64, torch.float64)
     network = network_predictor(gradient_descent_network(DIMENSION, LAYERS, step=STEP), masks.in_context_prefix)
-    asked = (prompts.x_context, prompts.y_context, prompts.x_query)
-    exact, later = (gradient_descent(STEP, steps)(*asked).numpy() for steps in (LAYERS, LAYERS + 1))
-    return {"network": network(*asked).numpy(), "exact": exact, "later": later}
+    arguments = (prompts.x_context, prompts.y_context, prompts.x_query)
+    exact, later = (gradient_descent(STEP, steps)(*arguments).numpy() for steps in (LAYERS, LAYERS + 1))
+    return {"network": network(*arguments).numpy(), "exact": exact, "later": later}
 
 
 @TASK.measurement(seeds=lambda config: 12, ensemble=True, seeds_per_job=12)
@@ -80,9 +80,9 @@ def trained(config: object, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     controls=[control("one step more", against="later")],
 )
 def network_is_descent(results: Results, against: str = "exact") -> Evidence:
-    found = results[descent]
-    gap = np.abs(found["network"] - found[against]).max()
-    bound = rounding_bound(LAYERS * (EXAMPLES + DIMENSION) * 8, float(np.abs(found[against]).max()))
+    predictions = results[descent]
+    gap = np.abs(predictions["network"] - predictions[against]).max()
+    bound = rounding_bound(LAYERS * (EXAMPLES + DIMENSION) * 8, float(np.abs(predictions[against]).max()))
     return Evidence.exact(float(gap), "<=", bound, "rounding of every step")
 
 

@@ -33,7 +33,7 @@ class Block(nn.Module):
 
     def forward(self, state):
         parts = self.attention(self.before_attention(state)).chunk(3, -1)
-        query, key, value = (one.unflatten(-1, (HEADS, -1)).transpose(1, 2) for one in parts)
+        query, key, value = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         state = state + self.project(mixed.transpose(1, 2).flatten(2))
         return state + self.mlp(self.before_mlp(state))

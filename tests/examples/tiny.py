@@ -120,5 +120,5 @@ def mean_is_large(results: Results, shift: float = 0.0) -> Evidence:
     controls=[control("half of the cubes", case="halved")],
 )
 def cubes_add_up(results: Results, case: str = "claimed") -> Evidence:
-    found = results[square_of_sum].sel(case=case)["difference"]
-    return Evidence.exact(float(abs(found)), "<=", 0, "sums of whole numbers below 2^53 are exact")
+    difference = results[square_of_sum].sel(case=case)["difference"]
+    return Evidence.exact(float(abs(difference)), "<=", 0, "sums of whole numbers below 2^53 are exact")

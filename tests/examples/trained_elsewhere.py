@@ -27,8 +27,8 @@ class OneHead(nn.Module):
         self.matrix = nn.Parameter(torch.zeros(dimension, dimension))
 
     def forward(self, x_context, y_context, x_query):
-        seen = x_context.mT @ y_context[..., None]
-        return (x_query @ self.matrix @ seen)[..., 0]
+        moment = x_context.mT @ y_context[..., None]
+        return (x_query @ self.matrix @ moment)[..., 0]
 
 
 def train(file, epochs=3, batch=100):
@@ -37,12 +37,12 @@ def train(file, epochs=3, batch=100):
         x, y, query, label = (
             torch.from_numpy(prompts[name]).float() for name in ("x_context", "y_context", "x_query", "y_query")
         )
-    seen = len(x) * 4 // 5
+    split = len(x) * 4 // 5
     network = OneHead(x.shape[-1])
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, epochs * (seen // batch))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, epochs * (split // batch))
     for _ in range(epochs):
-        for start in range(0, seen - batch + 1, batch):
+        for start in range(0, split - batch + 1, batch):
             part = slice(start, start + batch)
             loss = (network(x[part], y[part], query[part]) - label[part]).square().mean()
             optimiser.zero_grad()
@@ -50,7 +50,7 @@ def train(file, epochs=3, batch=100):
             optimiser.step()
             schedule.step()
     with torch.no_grad():
-        return network, (network(x[seen:], y[seen:], query[seen:]) - label[seen:]).square().mean().item()
+        return network, (network(x[split:], y[split:], query[split:]) - label[split:]).square().mean().item()
 
 
 def trained():

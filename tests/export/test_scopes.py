@@ -34,8 +34,8 @@ def test_names_of_the_module_are_found(source: str, used: set[str]) -> None:
 
 def test_annotations_and_what_runs_later_are_told_apart() -> None:
     (statement,) = ast.parse("def f(a: A, b=now) -> R:\n    c: C = later\n    return a.x").body
-    found = {use.node.id: (use.annotation, use.later) for use in uses(statement)}
-    assert found == {
+    flags = {use.node.id: (use.annotation, use.later) for use in uses(statement)}
+    assert flags == {
         "A": (True, False),
         "R": (True, False),
         "C": (True, True),

@@ -45,12 +45,12 @@ GROUPS: dict[str, Callable[[int, int], Counts]] = {
 def campaign(sizes: Sizes) -> int:
     """Run the groups one after the other; returns the exit status."""
     failed = 0
-    for one in fields(sizes):
-        trials = getattr(sizes, one.name)
-        if one.name not in GROUPS or not trials:
+    for field in fields(sizes):
+        trials = getattr(sizes, field.name)
+        if field.name not in GROUPS or not trials:
             continue
         begun = time.monotonic()
-        counts = GROUPS[one.name](trials, sizes.seed)
+        counts = GROUPS[field.name](trials, sizes.seed)
         print(counts.line(time.monotonic() - begun), flush=True)
         for kind in KINDS:
             for reproducer in counts.failures.get(kind, ()):

@@ -32,8 +32,8 @@ class Answer:
     @property
     def sentence(self) -> str:
         """The last thing it said to its user about what went wrong; empty where it said nothing."""
-        said = [line for line in (self.output + "\n" + self.errors).splitlines() if line.startswith("lab: ")]
-        return said[-1].removeprefix("lab: ").strip() if said else ""
+        sentences = [line for line in (self.output + "\n" + self.errors).splitlines() if line.startswith("lab: ")]
+        return sentences[-1].removeprefix("lab: ").strip() if sentences else ""
 
     @property
     def outcome(self) -> str:
@@ -47,13 +47,13 @@ def fault(answer: Answer, wrong: Sequence[str] = ()) -> Kind | None:
         answer: the answer.
         wrong: what stands in the question that cannot be right, so that success would be silent about it.
     """
-    said = answer.output + answer.errors
+    printed = answer.output + answer.errors
     if answer.status is None:
         return "hangs"
-    if TRACEBACK in said:
+    if TRACEBACK in printed:
         return "tracebacks"
     if answer.status == 0:
-        return "silent successes" if wrong or not said.strip() else None
+        return "silent successes" if wrong or not printed.strip() else None
     if answer.status == 1:  # verdicts that are not the expected ones, which are shown
         return None if answer.output.strip() else "unclear answers"
-    return None if answer.sentence or USAGE.search(said) else "unclear answers"
+    return None if answer.sentence or USAGE.search(printed) else "unclear answers"

@@ -41,19 +41,19 @@ def bits(trials: int, seed: int, places: Mapping[str, Measure] | None = None, ta
     with TemporaryDirectory() as folder, redirect_stderr(StringIO()):
         alone = in_one_process(task, Path(folder, "alone"))
         for place, measure in chosen.items():
-            found = measure(task, Path(folder, place.replace(" ", "-")))
+            measured = measure(task, Path(folder, place.replace(" ", "-")))
             tally.ended(place if place in PLACES else "hash seeds")
-            if alone.keys() - found.keys():
-                tally.failed("lost results", f"{place}: {sorted(alone.keys() - found.keys())[0]}")
-            for name in alone.keys() & found.keys():
-                if found[name] != alone[name]:
+            if alone.keys() - measured.keys():
+                tally.failed("lost results", f"{place}: {sorted(alone.keys() - measured.keys())[0]}")
+            for name in alone.keys() & measured.keys():
+                if measured[name] != alone[name]:
                     tally.failed("wrong numbers", f"{place}: {name} differs from what one process gives")
     return tally.counts
 
 
 def _jobs(task: Path, session: Session) -> list[Job]:
-    found = load(task)
-    return Results(found, found.config("ci"), session).jobs(list(found.measurements.values()))
+    loaded = load(task)
+    return Results(loaded, loaded.config("ci"), session).jobs(list(loaded.measurements.values()))
 
 
 def _in(session: Session, task: Path) -> Numbers:

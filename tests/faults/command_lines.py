@@ -45,12 +45,12 @@ def command_lines(trials: int, seed: int) -> Counts:
         }
         command = [sys.executable, "-m", "tests.faults.command_lines", str(trials), str(seed)]
         done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, encoding="utf-8")
-        found = project / "user" / "counts.json"
-        if not found.is_file():
+        file = project / "user" / "counts.json"
+        if not file.is_file():
             tally = Tally("command lines", trials=1)
             tally.failed("hangs", f"the process ended with {done.returncode}: {done.stderr.strip()[-600:]}")
             return tally.counts
-        return from_record(json.loads(found.read_text(encoding="utf-8")))
+        return from_record(json.loads(file.read_text(encoding="utf-8")))
 
 
 def campaign(trials: int, seed: int, entry: Entry) -> Counts:
@@ -63,17 +63,17 @@ def campaign(trials: int, seed: int, entry: Entry) -> Counts:
         tally.ended(answer.outcome)
         if kind := _fault(drawn, answer):
             short = _shortened(drawn, entry) if kind == "tracebacks" else drawn
-            said = ask(short.arguments, entry).errors.strip().splitlines()[-1:] if kind == "tracebacks" else []
+            last = ask(short.arguments, entry).errors.strip().splitlines()[-1:] if kind == "tracebacks" else []
             wrong = f" although {', '.join(map(repr, drawn.wrong))} cannot be right" if drawn.wrong else ""
-            tally.failed(kind, f"lab {' '.join(map(repr, short.arguments))}{wrong} {' '.join(said)}"[:900])
+            tally.failed(kind, f"lab {' '.join(map(repr, short.arguments))}{wrong} {' '.join(last)}"[:900])
     return tally.counts
 
 
 def _fault(drawn: Line, answer: Answer) -> Kind | None:
     """What is wrong with an answer; where a line asks for it, an error may show where it comes from."""
     kind = fault(answer, drawn.wrong)
-    asked = "--debug" in drawn.arguments and answer.status == 2 and answer.sentence
-    return None if kind == "tracebacks" and asked else kind
+    wanted = "--debug" in drawn.arguments and answer.status == 2 and answer.sentence
+    return None if kind == "tracebacks" and wanted else kind
 
 
 def ask(arguments: Sequence[str], entry: Entry) -> Answer:

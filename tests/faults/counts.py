@@ -47,9 +47,9 @@ class Counts:
     def line(self, seconds: float) -> str:
         """The group in one line."""
         named = [kind for kind in KINDS if kind in ALWAYS_NAMED or kind in self.failures]
-        found = ", ".join(f"{len(self.failures.get(kind, ()))} {kind}" for kind in named)
+        failures = ", ".join(f"{len(self.failures.get(kind, ()))} {kind}" for kind in named)
         ended = ", ".join(f"{outcome} {number}" for outcome, number in sorted(self.outcomes.items()))
-        return f"{self.group:13}  {self.trials:6} trials  {found}  ({ended})  {seconds:.0f} s"
+        return f"{self.group:13}  {self.trials:6} trials  {failures}  ({ended})  {seconds:.0f} s"
 
     def record(self) -> dict[str, Any]:
         """The counts as plain data."""
@@ -58,7 +58,7 @@ class Counts:
 
 def from_record(record: Mapping[str, Any]) -> Counts:
     """What `Counts.record` gave."""
-    failures = {kind: tuple(found) for kind, found in record["failures"].items()}
+    failures = {kind: tuple(reproducers) for kind, reproducers in record["failures"].items()}
     return Counts(record["group"], record["trials"], failures, record["outcomes"])
 
 
@@ -82,5 +82,5 @@ class Tally:
 
     @property
     def counts(self) -> Counts:
-        failures = {kind: tuple(found) for kind, found in self.failures.items()}
+        failures = {kind: tuple(reproducers) for kind, reproducers in self.failures.items()}
         return Counts(self.group, self.trials, failures, dict(self.outcomes))

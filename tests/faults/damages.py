@@ -72,11 +72,11 @@ def damages(trials: int, seed: int, kinds: Sequence[str] = ()) -> Counts:
     """Make ``trials`` trials, drawn from ``seed``, of all kinds of damages or of those named."""
     tally = Tally("damages")
     with TemporaryDirectory() as folder, redirect_stderr(StringIO()):
-        whole = make_whole(Path(folder, "whole"))
+        original = make_whole(Path(folder, "whole"))
         for trial in range(trials):
             place = Path(folder, f"trial-{trial}")
-            shutil.copytree(whole.folder, place)
-            _trial(whole, place, kinds, Random(f"{seed} {trial}"), tally, f"seed {seed}, trial {trial}")
+            shutil.copytree(original.folder, place)
+            _trial(original, place, kinds, Random(f"{seed} {trial}"), tally, f"seed {seed}, trial {trial}")
             shutil.rmtree(place)
     return tally.counts
 
@@ -95,22 +95,24 @@ def make_whole(folder: Path) -> Whole:
 
 
 def _numbers(task: Task, session: Session) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    numbers: dict[str, bytes] = {}
     for name in MEASURED:
         data = Results(task, task.config("ci"), session)[task.measurements[name]]
         for array in data:
             value = np.asarray(data[array])
-            found[f"{name}/{array}"] = f"{value.dtype} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes()
-    return found
+            numbers[f"{name}/{array}"] = (
+                f"{value.dtype} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes()
+            )
+    return numbers
 
 
-def _trial(whole: Whole, place: Path, kinds: Sequence[str], rng: Random, tally: Tally, about: str) -> None:
+def _trial(original: Whole, place: Path, kinds: Sequence[str], rng: Random, tally: Tally, about: str) -> None:
     target = rng.choices(("results", "evidence", "training", "network"), (6, 3, 2, 2))[0]
     done = []
     flag = place / "executed"
     for _ in range(rng.choice((1, 1, 2, 3))):
         victims = [
-            one for one in sorted(place.rglob("*")) if one.is_file() and target in one.relative_to(place).parts[0]
+            file for file in sorted(place.rglob("*")) if file.is_file() and target in file.relative_to(place).parts[0]
         ]
         if not victims:
             break
@@ -120,7 +122,7 @@ def _trial(whole: Whole, place: Path, kinds: Sequence[str], rng: Random, tally: 
         {**DAMAGES, **DAMAGES_OF_FOLDERS}[name](victim, rng)
     about = f"{about}: {'; '.join(done)}"
     try:
-        tally.ended(_ask(whole, place, target, tally, about))
+        tally.ended(_ask(original, place, target, tally, about))
     except Exception:
         tally.ended("escaped")
         tally.failed("tracebacks", f"{about}: {traceback.format_exc().splitlines()[-1]}")
@@ -128,20 +130,22 @@ def _trial(whole: Whole, place: Path, kinds: Sequence[str], rng: Random, tally: 
         tally.failed("executed code", about)
 
 
-def _ask(whole: Whole, place: Path, target: str, tally: Tally, about: str) -> str:
+def _ask(original: Whole, place: Path, target: str, tally: Tally, about: str) -> str:
     """Ask for what is in a damaged copy; returns how that ended."""
     try:
         if target == "training":
-            found = unfinished.read(place / "training.safetensors", RUN)
-            right = found is None or (found[0] == {"step": 7} and torch.equal(found[1]["weight"], torch.arange(6.0)))
-            outcome = "training: " + ("begins anew" if found is None else "goes on")
+            training = unfinished.read(place / "training.safetensors", RUN)
+            right = training is None or (
+                training[0] == {"step": 7} and torch.equal(training[1]["weight"], torch.arange(6.0))
+            )
+            outcome = "training: " + ("begins anew" if training is None else "goes on")
         elif target == "network":
             load_model(place / "network.safetensors")
             right, outcome = True, "network: read"  # it has no numbers but its own
         else:
             evidence = place / "evidence" if target == "evidence" else None
             session = Session(place / ("results" if evidence is None else "new"), quiet=True, evidence=evidence)
-            right = all(_numbers(whole.task, session) == whole.numbers for _ in range(2))
+            right = all(_numbers(original.task, session) == original.numbers for _ in range(2))
             outcome = f"{target}: right"
     except LabError:
         return f"{target}: refused"
@@ -219,13 +223,13 @@ def _in_manifest(content: bytes, rng: Random) -> bytes:
         return content
     key = rng.choice(list(about))
     try:
-        said = json.loads(about[key])
+        record = json.loads(about[key])
     except (ValueError, TypeError, RecursionError):
-        said = None
-    if not isinstance(said, dict) or not said or rng.random() < 0.1:
+        record = None
+    if not isinstance(record, dict) or not record or rng.random() < 0.1:
         about[key] = rng.choice(("", "{", "null", "[1]", "3", '"text"', "[" * 50_000))
         return _with_header(header, numbers)
-    inside = said = copy.deepcopy(said)
+    inside = record = copy.deepcopy(record)
     while True:
         name = rng.choice(list(inside))
         below = inside[name]
@@ -238,7 +242,7 @@ def _in_manifest(content: bytes, rng: Random) -> bytes:
         inside[name] = rng.choice((inside[name][1:], inside[name][::-1], inside[name] * 2))
     else:
         inside[name] = rng.choice(VALUES)
-    about[key] = json.dumps(said)
+    about[key] = json.dumps(record)
     return _with_header(header, numbers)
 
 
@@ -261,17 +265,17 @@ def _torch_pickle(path: Path, rng: Random) -> None:
 
 def _other(path: Path, rng: Random) -> Path:
     """Another file of the copy, of any kind."""
-    place = next(one for one in path.parents if one.name.startswith("trial-"))
-    beside = [one for one in sorted(path.parent.iterdir()) if one.is_file() and one != path]
-    everywhere = [one for one in sorted(place.rglob("*.safetensors")) if one.is_file() and one != path]
+    place = next(folder for folder in path.parents if folder.name.startswith("trial-"))
+    beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
+    everywhere = [file for file in sorted(place.rglob("*.safetensors")) if file.is_file() and file != path]
     return rng.choice(beside if beside and rng.random() < 0.7 else everywhere or [path])
 
 
 def _exchange(path: Path, rng: Random) -> None:
-    other = _other(path, rng)
-    mine, its = path.read_bytes(), other.read_bytes()
-    path.write_bytes(its)
-    other.write_bytes(mine)
+    other_path = _other(path, rng)
+    content, replacement = path.read_bytes(), other_path.read_bytes()
+    path.write_bytes(replacement)
+    other_path.write_bytes(content)
 
 
 def _double(path: Path, rng: Random) -> None:
@@ -314,7 +318,7 @@ def _odd_neighbours(path: Path, rng: Random) -> None:
     for name in (path.with_suffix(".unfinished").name, path.with_suffix(".networks").name):
         if rng.random() < 0.5:
             (path.parent / name).write_text("text", encoding="utf-8")
-    for lock in next(one for one in path.parents if one.name.startswith("trial-")).rglob(".lock"):
+    for lock in next(folder for folder in path.parents if folder.name.startswith("trial-")).rglob(".lock"):
         if not lock.is_file():
             continue
         lock.unlink()

@@ -110,10 +110,10 @@ def _several(name: str, good: Sequence[str], refused: Callable[[str], bool], dis
     def draw(rng: Random) -> Piece:
         if rng.random() > 0.25:
             return Piece(())
-        found = [_odd_or(rng, good, 0.15) for _ in range(rng.choice((0, 1, 1, 2, 3)))]
-        wrong = [f"{name} {word}" for word, odd in found if odd and refused(word)]
-        words = [word for word, _ in found]
-        right = [word for word, odd in found if not odd]
+        drawn = [_odd_or(rng, good, 0.15) for _ in range(rng.choice((0, 1, 1, 2, 3)))]
+        wrong = [f"{name} {word}" for word, odd in drawn if odd and refused(word)]
+        words = [word for word, _ in drawn]
+        right = [word for word, odd in drawn if not odd]
         if not words:
             wrong.append(f"{name} of nothing")
         elif distinct and len(right) == len(words) and len(set(right)) < len(right):

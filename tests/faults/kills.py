@@ -104,14 +104,14 @@ def campaign(trials: int, seed: int, choices: tuple[Way, ...]) -> Counts:
 
 def numbers(folder: Path) -> Numbers:
     """The arrays of every result below ``folder``, as bytes by name."""
-    found: dict[str, Mapping[str, bytes]] = {}
+    numbers: dict[str, Mapping[str, bytes]] = {}
     for file in _results(folder):
         arrays = safetensors.numpy.load_file(file)
-        found[str(file.relative_to(folder))] = {
+        numbers[str(file.relative_to(folder))] = {
             name: f"{value.dtype} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes()
             for name, value in arrays.items()
         }
-    return found
+    return numbers
 
 
 def _results(folder: Path) -> list[Path]:
@@ -193,39 +193,39 @@ def _note_survivors(running: Running, tally: Tally, about: str) -> None:
 
 def of_session(leader: int) -> list[int]:
     """The processes of a session that run."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+                processes.append(process.pid)
         except (ProcessLookupError, PermissionError, psutil.Error):
             continue
-    return found
+    return processes
 
 
 def _note_words(log: Path, tally: Tally, about: str) -> None:
-    said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    if TRACEBACK in said:
-        tally.failed("tracebacks", f"{about}: {said.strip().splitlines()[-1][:200]}")
+    words = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    if TRACEBACK in words:
+        tally.failed("tracebacks", f"{about}: {words.strip().splitlines()[-1][:200]}")
 
 
-def _compare(way: Way, place: Path, whole: Numbers, tally: Tally, about: str) -> None:
+def _compare(way: Way, place: Path, undisturbed: Numbers, tally: Tally, about: str) -> None:
     """Let the run finish, and compare it with one that nobody disturbed."""
     results, log = place / "results", place / "last.log"
-    kept = _times(results)
+    times = _times(results)
     running = way.begin(results, way.workers[0], log)
     status = running.wait(10 * SECONDS_TO_END)
     _note_words(log, tally, about)
-    found = numbers(results)
+    measured = numbers(results)
     kinds: list[tuple[Kind, bool]] = [
         ("hangs", status is None),
         ("unclear answers", status not in (0, None)),
-        ("lost results", any(_times(results).get(file) != when for file, when in kept.items())),
-        ("lost results", not whole.keys() <= found.keys()),
-        ("wrong numbers", any(found[name] != whole.get(name) for name in found)),
+        ("lost results", any(_times(results).get(file) != when for file, when in times.items())),
+        ("lost results", not undisturbed.keys() <= measured.keys()),
+        ("wrong numbers", any(measured[name] != undisturbed.get(name) for name in measured)),
     ]
-    for kind, is_so in kinds:
-        if is_so:
+    for kind, occurred in kinds:
+        if occurred:
             tally.failed(kind, f"{about}: the run after it")
     if status is None:
         end(running)

@@ -106,12 +106,12 @@ def _given(folder: Path, files: Files, read_task: Read) -> Given | str:
 def read(file: Path) -> Given:
     """The number that the measurement of a file gives, and its fingerprint."""
     task = load(file)
-    found = task.measurements["measure"]
+    measurement = task.measurements["measure"]
     try:
-        data = found.measure(task.config("ci"), (1,))
+        data = measurement.measure(task.config("ci"), (1,))
     except Exception as error:
-        return f"no number: {error}", found.fingerprint
-    return repr({name: value.tolist() for name, value in data.items()}), found.fingerprint
+        return f"no number: {error}", measurement.fingerprint
+    return repr({name: value.tolist() for name, value in data.items()}), measurement.fingerprint
 
 
 def forget() -> None:
@@ -136,7 +136,7 @@ def edits() -> Iterator[Edit]:
         texts = [HEAD, body, MEASURE, result]
         place = next(place for place in (1, 3, 0, 2) if old in texts[place])
         edited = [text.replace(old, new) if place == at else text for at, text in enumerate(texts)]
-        before, after = (_task(two, four, one, three) for one, two, three, four in (texts, edited))
+        before, after = (_task(body, result, head, measure) for head, body, measure, result in (texts, edited))
         changes = name in test_source.CODE
         yield Edit(name, {"task.py": before, **helper}, {"task.py": after, **helper}, changes)
     for name, (body, result, old, new) in test_source.MODULE.items():
@@ -240,7 +240,7 @@ def _other_help(text: str) -> str:
 
 HARMLESS: dict[str, Callable[[str], str]] = {
     "comments": lambda text: "".join(
-        f"{one}  # a comment\n" if one[-1:] == ")" else f"{one}\n" for one in text.splitlines()
+        f"{line}  # a comment\n" if line[-1:] == ")" else f"{line}\n" for line in text.splitlines()
     ),
     "another format": lambda text: ast.unparse(ast.parse(text)) + "\n",
     "more lines": lambda text: "\n\n\n" + text + "\n\n\n",

@@ -93,8 +93,8 @@ def _edited(text: str, edit: Edit) -> str:
 def fault_of(answer: Answer, expected: set[str]) -> Kind | None:
     """What is wrong with the answer to a file of whose edits this is expected."""
     wrong = sorted(expected & {"refused", "told"})
-    if found := fault(answer, wrong):
-        return found
+    if kind := fault(answer, wrong):
+        return kind
     if expected == {"fine"} and answer.status != 0:
         return "lost results"
     if answer.status == 2 and not PLACE.search(answer.sentence):

@@ -43,17 +43,17 @@ def trained(config: Config, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
         time.sleep(config.pause / len(seeds))
         return {"tokens": torch.from_numpy(stream(seed, "tokens", step).rng().normal(size=(4, 3, 2)))}
 
-    def loss(module: Transformer, given: Batch, arms: tuple[str, ...]) -> torch.Tensor:
-        answers = module(given["tokens"], masks.causal(3))
-        return (answers[..., 0] - given["tokens"].sum(-1)).square().mean((1, 2))
+    def loss(module: Transformer, batch: Batch, arms: tuple[str, ...]) -> torch.Tensor:
+        answers = module(batch["tokens"], masks.causal(3))
+        return (answers[..., 0] - batch["tokens"].sum(-1)).square().mean((1, 2))
 
     optimisation = Optimisation(config.steps, 0.01)
-    found = {}
+    losses = {}
     for name in ("first", "second"):
         members = [Member(seed, name) for seed in seeds]
         run = train(build, members, batch, loss, optimisation, evaluate_every=10, name=name, checkpoint_seconds=0.1)
-        found[name] = np.array(run.history["loss"]).T
-    return found
+        losses[name] = np.array(run.history["loss"]).T
+    return losses
 
 
 @TASK.claim(

@@ -164,7 +164,7 @@ def test_a_header_of_other_types_is_refused_before_anything_is_built(file: Path)
         [[]],
     ]
     odd += [[0], [[0]], ["linear", "linear"], [None, 2], [1, "a"], {}, {"width": 8}, [[0, "causal"]], "\N{PARROT}"]
-    fields = [one.name for one in dataclasses.fields(Architecture)]
+    fields = [field.name for field in dataclasses.fields(Architecture)]
     read = 0
     for _ in range(400):
         header = {"architecture": dataclasses.asdict(ARCHITECTURE), "mask": "causal", "sign": 1}

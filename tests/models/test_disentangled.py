@@ -51,24 +51,24 @@ def by_definition(model: Disentangled, member: int, prompt: Tensor, mask: Tensor
 @pytest.mark.parametrize("mask", [masks.causal(LENGTH), masks.prefix_lm(LENGTH, LENGTH - 1)])
 def test_forward_is_the_definition(heads: tuple[int, ...], mask: Tensor) -> None:
     model, prompts = with_readout(heads), tokens(0, 2, 4, LENGTH)
-    found = model(prompts, mask)
+    outputs = model(prompts, mask)
     for member in range(2):
         for prompt in range(4):
             expected = by_definition(model, member, prompts[member, prompt], mask)
-            assert torch.allclose(found[member, prompt], expected)
-    assert torch.allclose(model.final(prompts, mask), found[:, :, -1])
+            assert torch.allclose(outputs[member, prompt], expected)
+    assert torch.allclose(model.final(prompts, mask), outputs[:, :, -1])
 
 
 def test_masks_may_differ_by_model_and_by_prompt() -> None:
     model, prompts = with_readout((1, 1)), tokens(1, 1, 3, LENGTH)
-    both = torch.stack([masks.causal(LENGTH), masks.prefix_lm(LENGTH, LENGTH - 1)])
-    found = model(prompts, both)
+    patterns = torch.stack([masks.causal(LENGTH), masks.prefix_lm(LENGTH, LENGTH - 1)])
+    outputs = model(prompts, patterns)
     for member in range(2):
-        assert torch.allclose(found[member], model(prompts, both[member])[member])
+        assert torch.allclose(outputs[member], model(prompts, patterns[member])[member])
     by_prompt = masks.prefix_masks(LENGTH, torch.tensor([0, 3, 5]))
-    found = model(prompts, by_prompt.unsqueeze(0))
+    outputs = model(prompts, by_prompt.unsqueeze(0))
     for prompt in range(3):
-        assert torch.allclose(found[:, prompt], model(prompts, by_prompt[prompt])[:, prompt])
+        assert torch.allclose(outputs[:, prompt], model(prompts, by_prompt[prompt])[:, prompt])
 
 
 def test_zeros_attend_evenly_and_predict_uniformly() -> None:
@@ -81,8 +81,8 @@ def test_zeros_attend_evenly_and_predict_uniformly() -> None:
 def test_initial_weights_of_a_model_depend_on_its_seed_alone() -> None:
     alone = Disentangled.normal([7], STATES, LENGTH, (2, 1), 0.1)
     together = Disentangled.normal([3, 7], STATES, LENGTH, (2, 1), 0.1).select([1])
-    for one, other in zip(alone.parameters(), together.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for parameter, selected in zip(alone.parameters(), together.parameters(), strict=True):
+        assert torch.equal(parameter, selected)
 
 
 @settings(deadline=None, max_examples=10, derandomize=True)
@@ -92,7 +92,7 @@ def test_reduced_model_is_its_formula(seed: int) -> None:
     model = Reduced(draw(seed + 1, 2, LENGTH, LENGTH), draw(seed + 2, 2, STATES, STATES), scale)
     prompts = tokens(seed, 2, 3, LENGTH)
     for mask in (masks.causal(LENGTH), masks.prefix_lm(LENGTH, LENGTH - 1)):
-        found = model(prompts, mask)
+        outputs = model(prompts, mask)
         for member in range(2):
             first = scale[member].unsqueeze(-1) * model.pattern[member]
             attention = torch.softmax(first.masked_fill(~mask, -torch.inf), -1)
@@ -100,8 +100,8 @@ def test_reduced_model_is_its_formula(seed: int) -> None:
                 symbols = torch.nn.functional.one_hot(prompts[member, prompt], STATES).double()
                 scores = symbols @ model.score[member] @ (attention @ symbols).T
                 law = torch.softmax(scores.masked_fill(~mask, -torch.inf), -1) @ symbols
-                assert torch.allclose(found[member, prompt].exp(), law)
-        assert torch.allclose(model.final(prompts, mask), found[:, :, -1].exp())
+                assert torch.allclose(outputs[member, prompt].exp(), law)
+        assert torch.allclose(model.final(prompts, mask), outputs[:, :, -1].exp())
         law = reduced_law(prompts, model.patterns(mask)[:, 0], model.score)
         assert torch.allclose(law, model.final(prompts, mask))
 
@@ -126,9 +126,9 @@ def test_both_are_ensembles_and_token_predictors() -> None:
         law = as_token_predictor(model, masks.causal(LENGTH))(prompts, torch.zeros(4, dtype=torch.long)).exp()
         assert law.shape == (2, 4, LENGTH, STATES)
         assert torch.allclose(law.sum(-1), torch.ones(2, 4, LENGTH, dtype=torch.float64))
-        one = model.select([1])
+        single = model.select([1])
         assert torch.allclose(
-            one(prompts[None], masks.causal(LENGTH))[0], model(prompts[None], masks.causal(LENGTH))[1]
+            single(prompts[None], masks.causal(LENGTH))[0], model(prompts[None], masks.causal(LENGTH))[1]
         )
 
 
@@ -142,7 +142,7 @@ def test_training_learns_to_repeat_the_last_token() -> None:
         logs = torch.log_softmax(model.final(data["tokens"], mask), -1)
         return -logs.gather(-1, data["tokens"][..., -1:])[..., 0].mean(1)
 
-    found = train(
+    trained = train(
         lambda seeds: Disentangled.zeros(len(seeds), STATES, LENGTH),
         [Member(0, "causal"), Member(1, "causal")],
         batch,
@@ -150,7 +150,7 @@ def test_training_learns_to_repeat_the_last_token() -> None:
         Optimisation(30, 6.0, optimiser="sgd"),
         evaluate_every=10,
     )
-    assert np.all(found.history["loss"][-1] < 0.1)
+    assert np.all(trained.history["loss"][-1] < 0.1)
 
 
 def test_misfits_are_refused() -> None:

@@ -33,12 +33,12 @@ def test_prompts_do_not_depend_on_their_company() -> None:
 
 def test_under_a_causal_mask_one_token_after_the_other() -> None:
     layer, x = small_fixed_point_attention(), tokens()
-    given = {"stream": x}
-    difference = layer.run("recurrent", given, masks.causal(6)) - layer.run("parallel", given, masks.causal(6))
-    assert difference.abs().max() <= layer.rounding(given, masks.causal(6)) < 1e-10
+    streams = {"stream": x}
+    difference = layer.run("recurrent", streams, masks.causal(6)) - layer.run("parallel", streams, masks.causal(6))
+    assert difference.abs().max() <= layer.rounding(streams, masks.causal(6)) < 1e-10
     assert layer.forms(masks.prefix_lm(6, 3)) == ("parallel",)
     with pytest.raises(LabError, match="no recurrent form"):
-        layer.run("recurrent", given, masks.prefix_lm(6, 3))
+        layer.run("recurrent", streams, masks.prefix_lm(6, 3))
 
 
 def test_a_token_that_sees_nothing_stays_itself() -> None:
@@ -49,7 +49,7 @@ def test_a_token_that_sees_nothing_stays_itself() -> None:
 
 
 def test_a_fixed_point_that_is_not_reached_says_how_far_and_after_how_many_steps() -> None:
-    parts = [torch.full((1, 1, 1, 1), one, dtype=torch.float64) for one in (0.9, 0.9, 1.0, -0.9)]
+    parts = [torch.full((1, 1, 1, 1), entry, dtype=torch.float64) for entry in (0.9, 0.9, 1.0, -0.9)]
     layer = FixedPointAttention(*parts, damping=1.0, most=31)
     x = torch.tensor([2.0, -2.0], dtype=torch.float64).view(1, 1, 1, 2, 1)
     with pytest.raises(LabError, match=r"1 of 1 prompts .* after 31 steps a token still moves by .* tolerance 0.001"):

@@ -62,13 +62,13 @@ def test_limits_of_the_patterns() -> None:
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(chunks=st.lists(st.integers(1, 3), min_size=1, max_size=4))
 def test_chunked_queries_see_what_was_generated_before_their_chunk(chunks: list[int]) -> None:
-    found, content = chunked_two_stream(chunks), 1 + sum(chunks[:-1])
-    assert len(found) == content + sum(chunks)
-    assert not found[:, content:].any()
+    mask, content = chunked_two_stream(chunks), 1 + sum(chunks[:-1])
+    assert len(mask) == content + sum(chunks)
+    assert not mask[:, content:].any()
     row, generated = content, 1
     for chunk in chunks:
         for _ in range(chunk):
-            assert found[row, :content].tolist() == [place < generated for place in range(content)]
+            assert mask[row, :content].tolist() == [place < generated for place in range(content)]
             row += 1
         generated += chunk
 

@@ -134,12 +134,20 @@ def test_batched_prefixes() -> None:
     [
         ("causal", {"length": -1}, "length = -1"),
         ("prefix_lm", {"length": 3, "prefix_length": 4}, "prefix_length = 4"),
+        (
+            "prefix_masks",
+            {"length": 3, "prefix_length": torch.tensor([1, 4])},
+            "prefix_length = 4 does not lie between 0",
+        ),
+        ("prefix_masks", {"length": 3, "prefix_length": torch.tensor([-1])}, "prefix_length = -1"),
+        ("prefix_masks", {"length": 3, "prefix_length": torch.tensor([1.5])}, "prefix_length is torch.float32"),
         ("in_context_block_causal", {"context": 5, "queries": 1, "block": 2}, "no multiple of block = 2"),
         ("sliding_window", {"length": 3, "window": 0}, "window = 0"),
         ("block_causal", {"sizes": [2, 0]}, "size_of_block = 0"),
         ("clean_noisy", {"blocks": 0, "block_size": 2}, "blocks = 0"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_impossible_sizes(name: str, sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(LabError, match=message):
-        PATTERNS[name](**sizes)
+        getattr(masks, name)(**sizes)

@@ -26,11 +26,11 @@ def read(cache: PatternCache, start: int, end: int, mask: torch.Tensor) -> torch
 @given(cuts=st.sets(st.integers(1, 7)), window=st.none() | st.integers(1, 8))
 def test_chunks_are_one_pass(cuts: set[int], window: int | None) -> None:
     mask = masks.causal(8) if window is None else masks.sliding_window(8, window)
-    ends, cache, found = [*sorted(cuts), 8], PatternCache(window), []
+    ends, cache, outputs = [*sorted(cuts), 8], PatternCache(window), []
     for start, end in zip([0, *ends], ends, strict=False):
-        found.append(read(cache, start, end, mask[:end, :end]))
+        outputs.append(read(cache, start, end, mask[:end, :end]))
     with torch.no_grad():
-        torch.testing.assert_close(torch.cat(found, dim=2), NETWORK(INPUTS, mask))
+        torch.testing.assert_close(torch.cat(outputs, dim=2), NETWORK(INPUTS, mask))
     assert cache.length == 8
     assert cache.numbers == costs.cache_numbers(costs.Size(2, 8, 1), 8, window)
 
@@ -93,4 +93,4 @@ def test_laws_of_generation_add_up() -> None:
 @given(requests=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), min_size=1, max_size=8))
 def test_fused_steps_are_a_union(requests: list[tuple[int, int]]) -> None:
     busy = {step for start, length in requests for step in range(start, start + length)}
-    assert costs.fused_steps([one for one, _ in requests], [two for _, two in requests]) == len(busy)
+    assert costs.fused_steps([start for start, _ in requests], [length for _, length in requests]) == len(busy)

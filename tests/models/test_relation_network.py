@@ -22,12 +22,12 @@ def streams(scale: float = 1.0) -> dict[str, Tensor]:
 @pytest.mark.parametrize("activation", ["exp", "relu"])
 @pytest.mark.parametrize("prenorm", ["pairs", "sides", "none"])
 def test_outputs_are_the_sum_over_pairs(prenorm: str, activation: str) -> None:
-    given, network = streams(), RelationNetwork(prenorm, activation)
-    found = network.parallel(given, masks.causal(6))
+    inputs, network = streams(), RelationNetwork(prenorm, activation)
+    outputs = network.parallel(inputs, masks.causal(6))
     for i in range(6):
         total = torch.zeros(2, 4, dtype=torch.float64)
         for j in range(i + 1):
-            a, b = given["query"][0, :, 0, i], given["key"][0, :, 0, j]
+            a, b = inputs["query"][0, :, 0, i], inputs["key"][0, :, 0, j]
             z = (
                 normalised(a + b)
                 if prenorm == "pairs"
@@ -36,7 +36,7 @@ def test_outputs_are_the_sum_over_pairs(prenorm: str, activation: str) -> None:
                 else a + b
             )
             total += z.exp() if activation == "exp" else z.relu()
-        assert torch.allclose(found[0, :, 0, i], normalised(total), atol=1e-9)
+        assert torch.allclose(outputs[0, :, 0, i], normalised(total), atol=1e-9)
 
 
 def test_nothing_overflows_and_a_token_that_sees_nothing_is_zero() -> None:
@@ -70,13 +70,13 @@ def network(**changes: int) -> MixingNetwork:
 
 def test_models_of_an_ensemble_are_those_of_their_seeds() -> None:
     tokens = torch.arange(8)[None, None] % 5
-    both, alone = network()(tokens, masks.causal(8)), network().select([1])(tokens, masks.causal(8))
-    assert torch.allclose(both[1:], alone, atol=1e-6)
+    together, alone = network()(tokens, masks.causal(8)), network().select([1])(tokens, masks.causal(8))
+    assert torch.allclose(together[1:], alone, atol=1e-6)
     sizes = {"width": 6, "blocks": 2, "size": 4, "vocabulary": 5, "maximum_length": 8}
     attention = MixingNetwork(SoftmaxAttention(), [3], **sizes)
     changed = tokens.clone()
     changed[..., -1] = 0
-    first, second = (attention(one, masks.causal(8)) for one in (tokens, changed))
+    first, second = (attention(prompts, masks.causal(8)) for prompts in (tokens, changed))
     assert torch.equal(first[..., :-1, :], second[..., :-1, :])
     assert not torch.equal(first[..., -1, :], second[..., -1, :])
 

@@ -18,7 +18,7 @@ def test_logits_by_hand() -> None:
     rng = stream(0).rng()
     offsets, match = torch.from_numpy(rng.normal(size=(2, 5))), torch.from_numpy(rng.normal(size=(2, 3, 3)))
     tokens = torch.from_numpy(rng.integers(0, 3, (2, 4, 5)))
-    found = MinimalInduction(offsets, match)(tokens).detach()
+    logits = MinimalInduction(offsets, match)(tokens).detach()
     for model in range(2):
         for row in range(4):
             x = torch.eye(3, dtype=torch.float64)[tokens[model, row]]
@@ -27,7 +27,7 @@ def test_logits_by_hand() -> None:
             )
             for i in range(5):
                 scores = copies[: i + 1] @ (x[i] @ match[model])
-                assert found[model, row, i].tolist() == pytest.approx((scores @ x[: i + 1]).tolist())
+                assert logits[model, row, i].tolist() == pytest.approx((scores @ x[: i + 1]).tolist())
 
 
 def test_it_is_an_ensemble_and_its_rates_are_those_of_plain_gradient_descent() -> None:

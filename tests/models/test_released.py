@@ -40,10 +40,10 @@ def attend(query: Array, key: Array, value: Array, window: int | None = None) ->
     """Causal attention of [B, A, T, h]; in a window of w tokens back, the own one included."""
     length = query.shape[2]
     behind = np.arange(length)[:, None] - np.arange(length)
-    seen = (behind >= 0) & (behind < (window or length))
+    visible = (behind >= 0) & (behind < (window or length))
     scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
-    found = soft(np.where(seen, scores, -np.inf)) @ value
-    return found.swapaxes(1, 2).reshape(len(query), length, -1)
+    outputs = soft(np.where(visible, scores, -np.inf)) @ value
+    return outputs.swapaxes(1, 2).reshape(len(query), length, -1)
 
 
 def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
@@ -80,13 +80,17 @@ def gpt2(w: Weights) -> Array:
     w = {name.removeprefix("transformer."): value for name, value in w.items()}
     x = w["wte.weight"][IDS] + w["wpe.weight"][: IDS.shape[1]]
     for depth in range(LAYERS):
-        own = {name.removeprefix(f"h.{depth}."): value for name, value in w.items() if name.startswith(f"h.{depth}.")}
-        y = layer_norm(x, own["ln_1.weight"], own["ln_1.bias"])
-        three = np.split(y @ own["attn.c_attn.weight"] + own["attn.c_attn.bias"], 3, -1)
-        x = x + attend(*(by_head(one, HEADS) for one in three)) @ own["attn.c_proj.weight"] + own["attn.c_proj.bias"]
-        y = layer_norm(x, own["ln_2.weight"], own["ln_2.bias"])
-        hidden = gelu_new(y @ own["mlp.c_fc.weight"] + own["mlp.c_fc.bias"])
-        x = x + hidden @ own["mlp.c_proj.weight"] + own["mlp.c_proj.bias"]
+        block = {name.removeprefix(f"h.{depth}."): value for name, value in w.items() if name.startswith(f"h.{depth}.")}
+        y = layer_norm(x, block["ln_1.weight"], block["ln_1.bias"])
+        three = np.split(y @ block["attn.c_attn.weight"] + block["attn.c_attn.bias"], 3, -1)
+        x = (
+            x
+            + attend(*(by_head(part, HEADS) for part in three)) @ block["attn.c_proj.weight"]
+            + block["attn.c_proj.bias"]
+        )
+        y = layer_norm(x, block["ln_2.weight"], block["ln_2.bias"])
+        hidden = gelu_new(y @ block["mlp.c_fc.weight"] + block["mlp.c_fc.bias"])
+        x = x + hidden @ block["mlp.c_proj.weight"] + block["mlp.c_proj.bias"]
     return layer_norm(x, w["ln_f.weight"], w["ln_f.bias"]) @ w["wte.weight"].T
 
 
@@ -94,15 +98,17 @@ def gpt_neox(w: Weights) -> Array:
     x = w["gpt_neox.embed_in.weight"][IDS]
     for depth in range(LAYERS):
         begin = f"gpt_neox.layers.{depth}."
-        own = {name.removeprefix(begin): value for name, value in w.items() if name.startswith(begin)}
-        y = layer_norm(x, own["input_layernorm.weight"], own["input_layernorm.bias"])
-        mixed = by_head(y @ own["attention.query_key_value.weight"].T + own["attention.query_key_value.bias"], HEADS)
+        block = {name.removeprefix(begin): value for name, value in w.items() if name.startswith(begin)}
+        y = layer_norm(x, block["input_layernorm.weight"], block["input_layernorm.bias"])
+        mixed = by_head(
+            y @ block["attention.query_key_value.weight"].T + block["attention.query_key_value.bias"], HEADS
+        )
         query, key, value = np.split(mixed, 3, -1)
-        found = attend(rotated(query, SIZE // 2, 10_000.0), rotated(key, SIZE // 2, 10_000.0), value)
-        attention = found @ own["attention.dense.weight"].T + own["attention.dense.bias"]
-        y = layer_norm(x, own["post_attention_layernorm.weight"], own["post_attention_layernorm.bias"])
-        hidden = gelu(y @ own["mlp.dense_h_to_4h.weight"].T + own["mlp.dense_h_to_4h.bias"])
-        x = x + attention + hidden @ own["mlp.dense_4h_to_h.weight"].T + own["mlp.dense_4h_to_h.bias"]
+        outputs = attend(rotated(query, SIZE // 2, 10_000.0), rotated(key, SIZE // 2, 10_000.0), value)
+        attention = outputs @ block["attention.dense.weight"].T + block["attention.dense.bias"]
+        y = layer_norm(x, block["post_attention_layernorm.weight"], block["post_attention_layernorm.bias"])
+        hidden = gelu(y @ block["mlp.dense_h_to_4h.weight"].T + block["mlp.dense_h_to_4h.bias"])
+        x = x + attention + hidden @ block["mlp.dense_4h_to_h.weight"].T + block["mlp.dense_4h_to_h.bias"]
     final = layer_norm(x, w["gpt_neox.final_layer_norm.weight"], w["gpt_neox.final_layer_norm.bias"])
     return final @ w["embed_out.weight"].T
 
@@ -111,18 +117,18 @@ def llama(w: Weights, window: int | None = None) -> Array:
     x = w["model.embed_tokens.weight"][IDS]
     for depth in range(LAYERS):
         begin = f"model.layers.{depth}."
-        own = {name.removeprefix(begin): value for name, value in w.items() if name.startswith(begin)}
-        y = rms_norm(x, own["input_layernorm.weight"])
+        block = {name.removeprefix(begin): value for name, value in w.items() if name.startswith(begin)}
+        y = rms_norm(x, block["input_layernorm.weight"])
         query, key, value = (
-            by_head(y @ own[f"self_attn.{part}_proj.weight"].T + own.get(f"self_attn.{part}_proj.bias", 0.0), heads)
+            by_head(y @ block[f"self_attn.{part}_proj.weight"].T + block.get(f"self_attn.{part}_proj.bias", 0.0), heads)
             for part, heads in (("q", 2 * HEADS), ("k", HEADS), ("v", HEADS))
         )
         query, key = rotated(query, SIZE, 500.0), rotated(key, SIZE, 500.0)
-        found = attend(query, key.repeat(2, 1), value.repeat(2, 1), window)
-        x = x + found @ own["self_attn.o_proj.weight"].T
-        y = rms_norm(x, own["post_attention_layernorm.weight"])
-        gate, linear = (y @ own[f"mlp.{part}_proj.weight"].T for part in ("gate", "up"))
-        x = x + (gate / (1 + np.exp(-gate)) * linear) @ own["mlp.down_proj.weight"].T
+        outputs = attend(query, key.repeat(2, 1), value.repeat(2, 1), window)
+        x = x + outputs @ block["self_attn.o_proj.weight"].T
+        y = rms_norm(x, block["post_attention_layernorm.weight"])
+        gate, linear = (y @ block[f"mlp.{part}_proj.weight"].T for part in ("gate", "up"))
+        x = x + (gate / (1 + np.exp(-gate)) * linear) @ block["mlp.down_proj.weight"].T
     return rms_norm(x, w["model.norm.weight"]) @ w["lm_head.weight"].T
 
 
@@ -152,35 +158,38 @@ IN_NUMPY: dict[str, Callable[[Weights], Array]] = {
 
 def shapes(kind: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a release."""
-    own: dict[str, tuple[int, ...]] = {}
-    found: dict[str, tuple[int, ...]] = {}
+    block: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     if kind == "gpt2":
-        own = {"attn.c_attn": (WIDTH, 3 * WIDTH), "attn.c_proj": (WIDTH, WIDTH)}
-        own |= {"mlp.c_fc": (WIDTH, INNER), "mlp.c_proj": (INNER, WIDTH), "ln_1": (WIDTH,), "ln_2": (WIDTH,)}
-        begin, found = "transformer.h", {"transformer.wte.weight": (VOCABULARY, WIDTH)}
-        found |= {"transformer.wpe.weight": (LENGTH, WIDTH), "transformer.ln_f.weight": (WIDTH,)}
-        found["transformer.ln_f.bias"] = (WIDTH,)
-        biased = {name: shape[-1:] for name, shape in own.items()}
+        block = {"attn.c_attn": (WIDTH, 3 * WIDTH), "attn.c_proj": (WIDTH, WIDTH)}
+        block |= {"mlp.c_fc": (WIDTH, INNER), "mlp.c_proj": (INNER, WIDTH), "ln_1": (WIDTH,), "ln_2": (WIDTH,)}
+        begin, shapes = "transformer.h", {"transformer.wte.weight": (VOCABULARY, WIDTH)}
+        shapes |= {"transformer.wpe.weight": (LENGTH, WIDTH), "transformer.ln_f.weight": (WIDTH,)}
+        shapes["transformer.ln_f.bias"] = (WIDTH,)
+        biased = {name: shape[-1:] for name, shape in block.items()}
     elif kind == "gpt_neox":
-        own = {"attention.query_key_value": (3 * WIDTH, WIDTH), "attention.dense": (WIDTH, WIDTH)}
-        own |= {"mlp.dense_h_to_4h": (INNER, WIDTH), "mlp.dense_4h_to_h": (WIDTH, INNER)}
-        own |= {"input_layernorm": (WIDTH,), "post_attention_layernorm": (WIDTH,)}
-        begin, found = "gpt_neox.layers", {f"gpt_neox.final_layer_norm.{leaf}": (WIDTH,) for leaf in ("weight", "bias")}
-        found |= {"gpt_neox.embed_in.weight": (VOCABULARY, WIDTH), "embed_out.weight": (VOCABULARY, WIDTH)}
-        biased = {name: shape[:1] for name, shape in own.items()}
+        block = {"attention.query_key_value": (3 * WIDTH, WIDTH), "attention.dense": (WIDTH, WIDTH)}
+        block |= {"mlp.dense_h_to_4h": (INNER, WIDTH), "mlp.dense_4h_to_h": (WIDTH, INNER)}
+        block |= {"input_layernorm": (WIDTH,), "post_attention_layernorm": (WIDTH,)}
+        begin, shapes = (
+            "gpt_neox.layers",
+            {f"gpt_neox.final_layer_norm.{leaf}": (WIDTH,) for leaf in ("weight", "bias")},
+        )
+        shapes |= {"gpt_neox.embed_in.weight": (VOCABULARY, WIDTH), "embed_out.weight": (VOCABULARY, WIDTH)}
+        biased = {name: shape[:1] for name, shape in block.items()}
     else:
         rows = {"q": 2 * WIDTH, "k": WIDTH, "v": WIDTH}
-        own = {f"self_attn.{part}_proj": (count, WIDTH) for part, count in rows.items()}
-        own |= {"self_attn.o_proj": (WIDTH, 2 * WIDTH), "mlp.down_proj": (WIDTH, INNER)}
-        own |= {f"mlp.{part}_proj": (INNER, WIDTH) for part in ("gate", "up")}
-        own |= {"input_layernorm": (WIDTH,), "post_attention_layernorm": (WIDTH,)}
-        begin, found = "model.layers", {"model.norm.weight": (WIDTH,), "lm_head.weight": (VOCABULARY, WIDTH)}
-        found["model.embed_tokens.weight"] = (VOCABULARY, WIDTH)
+        block = {f"self_attn.{part}_proj": (count, WIDTH) for part, count in rows.items()}
+        block |= {"self_attn.o_proj": (WIDTH, 2 * WIDTH), "mlp.down_proj": (WIDTH, INNER)}
+        block |= {f"mlp.{part}_proj": (INNER, WIDTH) for part in ("gate", "up")}
+        block |= {"input_layernorm": (WIDTH,), "post_attention_layernorm": (WIDTH,)}
+        begin, shapes = "model.layers", {"model.norm.weight": (WIDTH,), "lm_head.weight": (VOCABULARY, WIDTH)}
+        shapes["model.embed_tokens.weight"] = (VOCABULARY, WIDTH)
         biased = {f"self_attn.{part}_proj": (count,) for part, count in rows.items()} if kind == "qwen2" else {}
     for depth in range(LAYERS):
-        found |= {f"{begin}.{depth}.{name}.weight": shape for name, shape in own.items()}
-        found |= {f"{begin}.{depth}.{name}.bias": shape for name, shape in biased.items()}
-    return found
+        shapes |= {f"{begin}.{depth}.{name}.weight": shape for name, shape in block.items()}
+        shapes |= {f"{begin}.{depth}.{name}.bias": shape for name, shape in biased.items()}
+    return shapes
 
 
 def release(folder: Path, kind: str, **changes: Any) -> Weights:
@@ -284,17 +293,17 @@ def test_a_configuration_that_does_not_fit_is_one_sentence(
     kind: str, values: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
     release(tmp_path, kind, **values)
-    with pytest.raises(LabError) as told:
+    with pytest.raises(LabError) as caught:
         load_released(tmp_path)
-    assert sentence in str(told.value)
-    assert "\n" not in str(told.value)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_damaged_is_one_sentence(tmp_path: Path) -> None:
     def refused(sentence: str) -> None:
-        with pytest.raises(LabError) as told:
+        with pytest.raises(LabError) as caught:
             load_released(tmp_path)
-        assert sentence in str(told.value)
+        assert sentence in str(caught.value)
 
     refused("holds no config.json")
     release(tmp_path, "gpt2")

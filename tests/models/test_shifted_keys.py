@@ -26,14 +26,14 @@ def network(mixer: Mixer, seeds: list[int], **changes: int) -> ShiftedKeys:
 
 @pytest.mark.parametrize("mixer", [SoftmaxAttention(), LinearAttention(), UnitDeltaRule(), DecayedLinearAttention()])
 def test_models_are_those_of_their_seeds_and_do_not_look_ahead(mixer: Mixer) -> None:
-    both = network(mixer, [3, 4])
-    found = both(TOKENS, masks.causal(8))
-    assert found.shape == (2, 1, 8, 7)
-    torch.testing.assert_close(network(mixer, [4])(TOKENS, masks.causal(8)), found[1:])
-    torch.testing.assert_close(both.select([1])(TOKENS, masks.causal(8)), found[1:])
+    ensemble = network(mixer, [3, 4])
+    outputs = ensemble(TOKENS, masks.causal(8))
+    assert outputs.shape == (2, 1, 8, 7)
+    torch.testing.assert_close(network(mixer, [4])(TOKENS, masks.causal(8)), outputs[1:])
+    torch.testing.assert_close(ensemble.select([1])(TOKENS, masks.causal(8)), outputs[1:])
     changed = TOKENS.clone()
     changed[..., -1] = 0
-    assert torch.equal(both(changed, masks.causal(8))[..., :-1, :], found[..., :-1, :])
+    assert torch.equal(ensemble(changed, masks.causal(8))[..., :-1, :], outputs[..., :-1, :])
 
 
 def test_a_key_is_a_convolution_of_width_two() -> None:
@@ -41,9 +41,13 @@ def test_a_key_is_a_convolution_of_width_two() -> None:
     x = built.embedding[0, TOKENS[0, 0]] + built.positions[0]
     y = F.layer_norm(x, (6,))
     block = built.blocks[0]
-    maps = {name: (one.weight[0], one.bias[0]) for name, one in block.items() if name in ("query", "value", "output")}
-    own, before = block["key"].own, block["key"].before
-    key = y @ own.weight[0] + own.bias[0]
+    maps = {
+        name: (projection.weight[0], projection.bias[0])
+        for name, projection in block.items()
+        if name in ("query", "value", "output")
+    }
+    current, before = block["key"].own, block["key"].before
+    key = y @ current.weight[0] + current.bias[0]
     key[1:] += y[:-1] @ before.weight[0]
     query, value = (y @ maps[name][0] + maps[name][1] for name in ("query", "value"))
     weights = (query @ key.T / 3**0.5).masked_fill(~masks.causal(8), -torch.inf).softmax(-1)
@@ -56,9 +60,9 @@ def test_a_gate_keeps_to_its_range() -> None:
         gate = Gate(1, 2, (low, high))
         torch.nn.init.ones_(gate.map.weight)
         torch.nn.init.zeros_(gate.map.bias)
-        found = gate(torch.tensor([-3.0, 0.0, 3.0])[None, None, :, None].expand(1, 1, 3, 2)).detach()
-        assert low < float(found.min()) < float(found.max()) <= high
-        assert found.shape == (1, 1, 3, 1)
+        gates = gate(torch.tensor([-3.0, 0.0, 3.0])[None, None, :, None].expand(1, 1, 3, 2)).detach()
+        assert low < float(gates.min()) < float(gates.max()) <= high
+        assert gates.shape == (1, 1, 3, 1)
 
 
 def test_bad_sizes_and_mixers_are_refused() -> None:
@@ -75,5 +79,5 @@ def test_bad_sizes_and_mixers_are_refused() -> None:
 
 
 def test_a_mixer_without_values_takes_keys_of_their_size() -> None:
-    found = network(RelationNetwork("sides"), [3], columns=5)(TOKENS, masks.causal(8))
-    assert found.shape == (1, 1, 8, 7)
+    outputs = network(RelationNetwork("sides"), [3], columns=5)(TOKENS, masks.causal(8))
+    assert outputs.shape == (1, 1, 8, 7)

@@ -91,10 +91,10 @@ def test_models_of_an_ensemble_are_apart(architecture: Architecture) -> None:
         assert gap(output, outputs[[place]]) < ROUNDING
         output.square().sum().backward()
         for name, parameter in alone.named_parameters():
-            gradient, whole = parameter.grad, together[name]
+            gradient, expected = parameter.grad, together[name]
             assert gradient is not None
-            assert whole is not None
-            assert gap(gradient, whole[[place]]) < ROUNDING * max(1.0, float(gradient.abs().max()))
+            assert expected is not None
+            assert gap(gradient, expected[[place]]) < ROUNDING * max(1.0, float(gradient.abs().max()))
 
 
 @ALL
@@ -109,8 +109,8 @@ def test_recording_changes_nothing(architecture: Architecture) -> None:
         assert weights.shape == (3, 3, architecture.heads, 6, 6)
         assert bool((weights[~arms()[:, None, None].expand_as(weights)] == 0).all())
         if architecture.kind_at(depth) != "linear":
-            seen = arms().any(-1)[:, None, None].expand(weights.shape[:-1])
-            assert gap(weights.sum(-1), seen.double()) < ROUNDING
+            nonempty = arms().any(-1)[:, None, None].expand(weights.shape[:-1])
+            assert gap(weights.sum(-1), nonempty.double()) < ROUNDING
     last = "embedding" if architecture.layers == 0 else f"layers.{architecture.layers - 1}.residual"
     assert gap(model.read(intermediates[last]), written) == 0
 
@@ -135,15 +135,15 @@ def test_cache_with_explicit_positions() -> None:
     positions, mask = (torch.tensor([[3, 4, 0, 1, 2, 7], [0, 0, 1, 1, 2, 2], [8, 6, 4, 2, 0, 1]]), masks.causal(6))
     for name in ("learned", "sinusoidal", "rotary"):
         model, tokens, cache = build(VARIANTS[name], [0, 2]), prompts(VARIANTS[name], 2), KeyValueCache()
-        whole = model(tokens, mask, positions)
+        outputs = model(tokens, mask, positions)
         pieces = [
             model(tokens[:, :, first:last], mask[first:last, :last], positions[:, first:last], cache=cache)
             for first, last in ((0, 3), (3, 6))
         ]
-        assert gap(torch.cat(pieces, dim=2), whole) < ROUNDING
-        assert gap(whole[:, [1]], model(tokens[:, [1]], mask, positions[1])) < ROUNDING
-        assert gap(whole, model(tokens, mask, positions.expand(2, 3, 6))) < ROUNDING
-        assert gap(whole, model(tokens, mask)) > 1e-3
+        assert gap(torch.cat(pieces, dim=2), outputs) < ROUNDING
+        assert gap(outputs[:, [1]], model(tokens[:, [1]], mask, positions[1])) < ROUNDING
+        assert gap(outputs, model(tokens, mask, positions.expand(2, 3, 6))) < ROUNDING
+        assert gap(outputs, model(tokens, mask)) > 1e-3
         assert gap(model(tokens, mask), model(tokens, mask, torch.arange(6))) < ROUNDING
 
 
@@ -165,13 +165,13 @@ def test_rotary_angles_keep_their_place_in_a_turn_at_far_positions() -> None:
 def test_equals_the_encoder_of_torch(activation: str) -> None:
     """Pre-norm blocks with all biases are torch's own, written there in column convention."""
     architecture = dataclasses.replace(BASE, input_size=None, output_size=None, activation=activation)
-    mine = build(architecture, [8])
+    model = build(architecture, [8])
     layer = nn.TransformerEncoderLayer(12, 3, 48, 0.0, activation, batch_first=True, norm_first=True)
     reference = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(12), enable_nested_tensor=False).double()
     rng = stream(2, "noise").rng()  # biases and layer norms that are not 0 and 1
     noisy = {
         name: parameter.detach() + torch.from_numpy(0.3 * rng.standard_normal(parameter.shape))
-        for name, parameter in mine.named_parameters()
+        for name, parameter in model.named_parameters()
     }
     # both libraries name the two blocks "layers.0." and "layers.1."
     w = {name: parameter[0].t() for name, parameter in noisy.items()}
@@ -187,7 +187,7 @@ def test_equals_the_encoder_of_torch(activation: str) -> None:
             state[f"{block}norm2.{kind}"] = w[f"{block}mlp_norm.{kind}"]
     reference.load_state_dict(state)
     tokens, mask = prompts(architecture, 1), masks.prefix_lm(6, 3)
-    assert gap(mine.load_weights(noisy)(tokens, mask)[0], reference(tokens[0], mask=~mask)) < ROUNDING
+    assert gap(model.load_weights(noisy)(tokens, mask)[0], reference(tokens[0], mask=~mask)) < ROUNDING
 
 
 def test_linear_and_kernel_attention_are_their_formulas() -> None:
@@ -267,15 +267,15 @@ def test_a_parallel_block_adds_what_both_say_of_its_input() -> None:
     parallel = build(dataclasses.replace(VARIANTS["parallel"], layers=1), [3])
     weights = with_noise(parallel)
     one_by_one = build(dataclasses.replace(BASE, layers=1), [3]).load_weights(weights)
-    tokens, found = prompts(BASE, 1), [dict[str, Tensor](), dict[str, Tensor]()]
-    for model, noted in zip((parallel, one_by_one), found, strict=True):
+    tokens, recordings = prompts(BASE, 1), [dict[str, Tensor](), dict[str, Tensor]()]
+    for model, noted in zip((parallel, one_by_one), recordings, strict=True):
         model(tokens, masks.causal(6), intermediates=noted)
-    (mine, _), block = found, parallel.layers[0]
-    read = block.mlp_norm(mine["embedding"])
-    added = block.attention(block.attention_norm(mine["embedding"]), visible(parallel), None, 0, None, None)
-    assert gap(mine["layers.0.residual"], mine["embedding"] + added + block.mlp(read, 0, None)) < ROUNDING
-    assert gap(found[0]["layers.0.attention.output"], found[1]["layers.0.attention.output"]) == 0
-    assert gap(found[0]["layers.0.mlp.output"], found[1]["layers.0.mlp.output"]) > 1e-3
+    (recorded, _), block = recordings, parallel.layers[0]
+    read = block.mlp_norm(recorded["embedding"])
+    added = block.attention(block.attention_norm(recorded["embedding"]), visible(parallel), None, 0, None, None)
+    assert gap(recorded["layers.0.residual"], recorded["embedding"] + added + block.mlp(read, 0, None)) < ROUNDING
+    assert gap(recordings[0]["layers.0.attention.output"], recordings[1]["layers.0.attention.output"]) == 0
+    assert gap(recordings[0]["layers.0.mlp.output"], recordings[1]["layers.0.mlp.output"]) > 1e-3
 
 
 def visible(model: Transformer) -> Visible:
@@ -288,10 +288,10 @@ def test_grouped_queries_are_heads_with_the_same_keys_and_values() -> None:
     for name, value in list(weights.items()):
         if ".key." in name or ".value." in name:
             weights[name] = value.unflatten(-1, (2, 1, 2)).expand(*value.shape[:-1], 2, 3, 2).flatten(-3)
-    whole = build(dataclasses.replace(BASE, heads=6), [3]).load_weights(weights)
+    ungrouped = build(dataclasses.replace(BASE, heads=6), [3]).load_weights(weights)
     tokens = prompts(BASE, 1)
-    assert gap(grouped(tokens, masks.causal(6)), whole(tokens, masks.causal(6))) < ROUNDING
-    assert grouped.parameter_count == whole.parameter_count - 2 * 2 * (12 + 1) * 8
+    assert gap(grouped(tokens, masks.causal(6)), ungrouped(tokens, masks.causal(6))) < ROUNDING
+    assert grouped.parameter_count == ungrouped.parameter_count - 2 * 2 * (12 + 1) * 8
 
 
 def test_rotary_turns_the_first_coordinates_by_powers_of_its_base() -> None:
@@ -306,8 +306,8 @@ def test_rotary_turns_the_first_coordinates_by_powers_of_its_base() -> None:
     turn = torch.tensor([[math.cos(place), math.sin(place)], [-math.sin(place), math.cos(place)]], dtype=torch.float64)
     assert gap(after[..., :2], before[..., :2] @ turn) < ROUNDING
     assert gap(after[..., 2:], before[..., 2:]) == 0
-    whole = dataclasses.replace(architecture, rotary_share=1.0)
-    build(whole, [3])(tokens, masks.causal(6), intermediates=noted)
+    full = dataclasses.replace(architecture, rotary_share=1.0)
+    build(full, [3])(tokens, masks.causal(6), intermediates=noted)
     angle = place / math.sqrt(500.0)
     turn = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]], dtype=torch.float64)
     assert gap(noted[name][0, :, :, place, 2:], before[..., 2:] @ turn) < ROUNDING
@@ -328,10 +328,10 @@ def test_layers_differ_in_kind_and_window() -> None:
             for part in ("query", "key", "value", "output")
             for leaf in ("weight", "bias")
         }
-        alone.load_weights({mine: mixed.get_parameter(theirs).detach() for mine, theirs in names.items()})
-        state, own = noted["embedding" if depth == 0 else "layers.0.residual"], dict[str, Tensor]()
-        alone(state, pattern, intermediates=own)
-        assert gap(own["layers.0.attention.weights"], noted[f"layers.{depth}.attention.weights"]) < ROUNDING
+        alone.load_weights({target: mixed.get_parameter(source).detach() for target, source in names.items()})
+        state, recorded = noted["embedding" if depth == 0 else "layers.0.residual"], dict[str, Tensor]()
+        alone(state, pattern, intermediates=recorded)
+        assert gap(recorded["layers.0.attention.weights"], noted[f"layers.{depth}.attention.weights"]) < ROUNDING
 
 
 def test_merged_matrices_in_column_notation() -> None:
@@ -539,8 +539,10 @@ def test_impossible_architectures(change: dict[str, Any], message: str) -> None:
         dataclasses.replace(BASE, **change)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_impossible_calls() -> None:
     model, ids, long = build(BASE, [0, 1]), build(IDS, [0, 1]), build(VARIANTS["learned"], [0])
+    turned = build(VARIANTS["rotary"], [0])
     tokens, numbers, mask = prompts(BASE, 2), prompts(IDS, 2), masks.causal(6)
     for call, message in (
         (lambda: model(tokens[..., :4], mask), "size 4"),
@@ -551,6 +553,8 @@ def test_impossible_calls() -> None:
         (lambda: ids(numbers + 1, mask), "the vocabulary is 7"),
         (lambda: long(prompts(BASE, 1, length=10), masks.causal(10)), "maximum_length = 9"),
         (lambda: long(tokens[:1], mask, torch.arange(6) + 4), "maximum_length is 9"),
+        (lambda: long(tokens[:1], mask, torch.arange(6.0)), "Positions are torch.float32"),
+        (lambda: turned(tokens[:1], mask, torch.arange(6.0)), "Positions are torch.float32"),
         (lambda: model.select([2]), r"Models \[2\]"),
         (lambda: stack([model, ids]), "one architecture"),
         (lambda: model.load_weights({"embedding": tokens}), "no parameter 'embedding'"),

@@ -35,14 +35,14 @@ def test_what_stands_apart_imports_what_it_uses(tmp_path: Path) -> None:
     task, prompts = new.new(tmp_path / "my-paper", folder=True)
     for file in (task, prompts):
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        given = {
+        imported = {
             alias.asname or alias.name
-            for one in tree.body
-            if isinstance(one, ast.Import | ast.ImportFrom)
-            for alias in one.names
+            for statement in tree.body
+            if isinstance(statement, ast.Import | ast.ImportFrom)
+            for alias in statement.names
         }
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        assert given - used == {"annotations"}
+        assert imported - used == {"annotations"}
     assert "def noisy_readings" not in task.read_text(encoding="utf-8")
     assert prompts.name == "my_paper_prompts.py"
 
@@ -67,10 +67,12 @@ def test_names_that_cannot_be_used_are_refused(tmp_path: Path, name: str, senten
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("there", ["my_paper.py", "my_paper"])
+@pytest.mark.parametrize("existing", ["my_paper.py", "my_paper"])
 @pytest.mark.parametrize("folder", [False, True])
-def test_what_is_there_is_left_as_it_is(tmp_path: Path, capsys: Any, there: str, folder: bool) -> None:
-    (tmp_path / there).mkdir() if there == "my_paper" else (tmp_path / there).write_text("mine", encoding="utf-8")
+def test_what_is_there_is_left_as_it_is(tmp_path: Path, capsys: Any, existing: str, folder: bool) -> None:
+    (tmp_path / existing).mkdir() if existing == "my_paper" else (tmp_path / existing).write_text(
+        "mine", encoding="utf-8"
+    )
     assert main(["new", str(tmp_path / "my-paper"), *(["--folder"] if folder else [])]) == 2
-    assert f"{there} is there already and is left as it is" in capsys.readouterr().err
-    assert [one.name for one in tmp_path.rglob("*")] == [there]
+    assert f"{existing} is there already and is left as it is" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == [existing]

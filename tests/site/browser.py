@@ -33,10 +33,10 @@ class Browser:
 
     def __enter__(self) -> Self:
         assert CHROMIUM is not None
-        theirs, self._to = os.pipe()
+        commands, self._to = os.pipe()
         self._from, answers = os.pipe()
         # Chromium reads commands from descriptor 3 and writes answers to 4.
-        wiring = f'exec 3<&{theirs} 4>&{answers}; exec "$@"'
+        wiring = f'exec 3<&{commands} 4>&{answers}; exec "$@"'
         options = [
             "--headless",
             "--no-sandbox",
@@ -48,11 +48,11 @@ class Browser:
         command = [CHROMIUM, *options, "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={self.home}"]
         self._process = subprocess.Popen(
             ["bash", "-c", wiring, "bash", *command, "--remote-debugging-pipe"],
-            pass_fds=(theirs, answers),
+            pass_fds=(commands, answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs)
+        os.close(commands)
         os.close(answers)
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -83,14 +83,14 @@ class Browser:
 
     def value(self, expression: str) -> Any:
         """What an expression of JavaScript gives on the page; a promise is awaited."""
-        found = self._ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        evaluated = self._ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in evaluated, evaluated
+        return evaluated["result"].get("value")
 
-    def picture(self, path: Path, whole: bool = False) -> None:
-        """Write what is seen (or the ``whole`` page) as a PNG."""
-        found = self._ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(found["data"]))
+    def picture(self, path: Path, full_page: bool = False) -> None:
+        """Write what is seen (or the ``full_page``) as a PNG."""
+        screenshot = self._ask("Page.captureScreenshot", format="png", captureBeyondViewport=full_page)
+        path.write_bytes(base64.b64decode(screenshot["data"]))
 
     def _ask(self, method: str, **arguments: Any) -> Any:
         self._number += 1
@@ -113,9 +113,9 @@ class Browser:
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._from], [], [], max(0.0, end - time.monotonic()))
             assert ready, f"the browser is silent for {SECONDS} s"
-            got = os.read(self._from, 1 << 20)
-            assert got, "the browser ended"
-            self._buffer += got
+            chunk = os.read(self._from, 1 << 20)
+            assert chunk, "the browser ended"
+            self._buffer += chunk
         text, _, self._buffer = self._buffer.partition(b"\0")
         message: Mapping[str, Any] = json.loads(text)
         if "method" in message:
@@ -127,6 +127,6 @@ class Browser:
         if method == "Runtime.exceptionThrown":
             self.complaints.append(str(about["exceptionDetails"].get("exception", about["exceptionDetails"])))
         elif method == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning", "assert"):
-            self.complaints.append(str([one.get("value") for one in about["args"]]))
+            self.complaints.append(str([argument.get("value") for argument in about["args"]]))
         elif method == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
             self.complaints.append(f"{about['entry']['text']} {about['entry'].get('url', '')}")

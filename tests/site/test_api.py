@@ -46,6 +46,6 @@ def test_types_of_the_lab_are_named_in_full_and_examples_are_code(modules: dict[
 
 def test_the_list_names_all_that_is_registered(modules: dict[str, Any]) -> None:
     index = api.index(list(modules.values()))
-    registered = {one.name for one in all_registered()}
+    registered = {registration.name for registration in all_registered()}
     assert len(registered) > 20
     assert {name for name in registered if f"| `{name}` |" in index} == registered

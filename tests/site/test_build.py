@@ -27,12 +27,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in build.NEEDS:
         pytest.importorskip(name, reason="the extra [site] is not installed")
     out = tmp_path_factory.mktemp("site") / "html"
-    said, complained = io.StringIO(), io.StringIO()
-    with warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(complained):
+    printed, complained = io.StringIO(), io.StringIO()
+    with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(complained):
         warnings.simplefilter("ignore")  # those of Sphinx and its themes about one another
         status = main(["site", SHEET, "--out", str(out)])
     assert (status, complained.getvalue()) == (0, "")
-    assert re.fullmatch(rf"wrote \d+ pages; open {re.escape(str(out / 'index.html'))}\n", said.getvalue())
+    assert re.fullmatch(rf"wrote \d+ pages; open {re.escape(str(out / 'index.html'))}\n", printed.getvalue())
     return out
 
 
@@ -40,8 +40,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def browser(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("there is no chromium on this machine")
-    with Browser(tmp_path_factory.mktemp("browser")) as found:
-        yield found
+    with Browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ class _Links(HTMLParser):
 def test_every_link_leads_to_a_page_and_a_place_in_it(site: Path) -> None:
     pages = {page: _Links(page.read_text(encoding="utf-8")) for page in site.rglob("*.html")}
     lost = []
-    for page, found in pages.items():
-        for link in set(found.links):
+    for page, parsed in pages.items():
+        for link in set(parsed.links):
             target, _, place = unquote(link).partition("#")
             if "://" in target or target.startswith(("data:", "mailto:")):
                 continue
@@ -98,11 +98,11 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 
 def test_the_site_shows_what_is_stored(site: Path) -> None:
-    found = claims.rows({SHEET: sheets()[SHEET]})
+    rows = claims.rows({SHEET: sheets()[SHEET]})
     shown = re.findall(r'<tr [^>]*data-verdict="([^"]+)"', (site / "claims.html").read_text(encoding="utf-8"))
-    assert shown == [row.record["verdict"] for row in found]
+    assert shown == [row.record["verdict"] for row in rows]
     sheet = (site / "figures" / SHEET / "index.html").read_text(encoding="utf-8")
-    assert all(f'id="{claims.anchor(row.claim.id)}"' in sheet for row in found)
+    assert all(f'id="{claims.anchor(row.claim.id)}"' in sheet for row in rows)
     pictures = {figure for task in sheets()[SHEET] for figure in task.figures}
     gallery = (site / "gallery.html").read_text(encoding="utf-8")
     assert {name for name in pictures if f"{name}.png" in gallery and f"{name}.csv" in gallery} == pictures
@@ -124,22 +124,22 @@ def choose(browser: Browser, name: str, value: str) -> int:
 
 
 def test_claims_are_filtered_and_searched(visit: Callable[[str], Browser]) -> None:
-    found = claims.rows({SHEET: sheets()[SHEET]})
+    rows = claims.rows({SHEET: sheets()[SHEET]})
     browser = visit("claims.html")
-    assert browser.value(f"{VISIBLE}.length") == len(found)
-    identities = sum(row.claim.kind == "identity" for row in found)
-    assert 0 < identities < len(found)
+    assert browser.value(f"{VISIBLE}.length") == len(rows)
+    identities = sum(row.claim.kind == "identity" for row in rows)
+    assert 0 < identities < len(rows)
     assert choose(browser, "kind", "identity") == identities
-    assert browser.value("document.querySelector('output').textContent") == f"{identities} of {len(found)} claims"
-    about = [row for row in found if row.claim.kind == "identity" and "Gaussian" in row.claim.statement]
+    assert browser.value("document.querySelector('output').textContent") == f"{identities} of {len(rows)} claims"
+    about = [row for row in rows if row.claim.kind == "identity" and "Gaussian" in row.claim.statement]
     assert len(about) <= choose(browser, "text", "gaussian") < identities
     address = browser.value("location.hash")
     assert choose(browser, "text", "no claim says this") == 0
     browser.value("document.querySelector('form.filters button').click()")
-    assert browser.value(f"new Promise(done => setTimeout(() => done({VISIBLE}.length), 50))") == len(found)
+    assert browser.value(f"new Promise(done => setTimeout(() => done({VISIBLE}.length), 50))") == len(rows)
     visit(f"claims.html{address}")  # a view can be sent to someone
     assert len(about) <= browser.value(f"{VISIBLE}.length") < identities
-    for name, options in claims.choices(found).items():
+    for name, options in claims.choices(rows).items():
         browser = visit("claims.html")
         for value, count in options:
             assert choose(browser, name, value) == count
@@ -151,8 +151,8 @@ def test_a_reader_goes_from_the_front_page_to_a_claim(visit: Callable[[str], Bro
     browser.go_to(number)
     assert browser.value(f"new Set({VISIBLE}.map(row => row.dataset.verdict)).size") == 1
     browser.go_to(browser.value("document.querySelector('table.claims td a').href"))
-    seen = "Math.abs(document.querySelector('tr:target').getBoundingClientRect().top) < innerHeight"
-    assert browser.value(f"new Promise(done => setTimeout(() => done({seen}), 100))")
+    in_view = "Math.abs(document.querySelector('tr:target').getBoundingClientRect().top) < innerHeight"
+    assert browser.value(f"new Promise(done => setTimeout(() => done({in_view}), 100))")
     assert browser.value("document.querySelector('tr:target math') !== null")
     assert browser.value("document.fonts.ready.then(() => document.fonts.check('16px \"STIX Two Math\"'))")
 
@@ -188,8 +188,8 @@ def test_every_kind_of_page_fits_the_screen(site: Path, visit: Callable[[str], B
 def test_what_is_missing_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     monkeypatch.setattr(build, "NEEDS", ("sphinx_of_nobody",))
     assert main(["site", "--out", str(tmp_path / "site")]) == 2
-    said = capsys.readouterr().err
-    assert said == "lab: `lab site` needs sphinx_of_nobody, not installed here; run pip install -e '.[site]'\n"
+    errors = capsys.readouterr().err
+    assert errors == "lab: `lab site` needs sphinx_of_nobody, not installed here; run pip install -e '.[site]'\n"
     monkeypatch.setattr(build, "CLONE", False)
     assert main(["site", "--out", str(tmp_path / "site")]) == 2
     assert "of a clone of the repository" in capsys.readouterr().err
@@ -202,13 +202,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(monkeypatch,
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("mine", encoding="utf-8")
-    for out, said in (
+    for out, sentence in (
         ("file", "holds something that is no site, and would be replaced; name an empty or a new folder"),
         ("full", "holds something that is no site"),
         ("file/site", "cannot be written: not a directory"),
     ):
         assert main(["site", "--out", str(tmp_path / out)]) == 2
-        assert said in capsys.readouterr().err
+        assert sentence in capsys.readouterr().err
     assert (tmp_path / "full" / "thesis.tex").exists()
     assert main(["site", "mesa-optimisation", "--out", str(tmp_path / "new")]) == 2
     assert "there is no sheet 'mesa-optimisation' (did you mean 'mesa-optimization'?)" in capsys.readouterr().err

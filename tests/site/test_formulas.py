@@ -19,7 +19,7 @@ def test_every_formula_of_the_claims_and_pages_can_be_drawn() -> None:
     texts += [page.read_text(encoding="utf-8") for page in (PROJECT / "figures").rglob("*.md")]
     drawn = [mathml(formula.strip("$")) for text in texts for formula in FORMULA.findall(text)]
     assert len(drawn) > 1000
-    assert all(one.startswith("<math") for one in drawn)
+    assert all(markup.startswith("<math") for markup in drawn)
 
 
 def test_an_exponent_stands_beside_the_top_of_a_fence() -> None:

@@ -111,10 +111,10 @@ def read_window_answers(tokens: Int[Tensor, "*shape 3"]) -> Int[Tensor, "*shape"
 
     A number 0 .. 19 without leading zero, followed by the stop token, is all that counts.
     """
-    one, two, three = tokens.unbind(-1)
-    first, second = one - ZERO, two - ZERO
-    short = (first >= 0) & (first <= 9) & (two == STOP)
-    long = (first == 1) & (second >= 0) & (second <= 9) & (three == STOP)
+    first_token, second_token, third_token = tokens.unbind(-1)
+    first, second = first_token - ZERO, second_token - ZERO
+    short = (first >= 0) & (first <= 9) & (second_token == STOP)
+    long = (first == 1) & (second >= 0) & (second <= 9) & (third_token == STOP)
     return torch.where(short, first, torch.where(long, 10 * first + second, -1))
 
 

@@ -74,8 +74,8 @@ def residual_cosine(length: int, weight: float) -> Float[Tensor, "token token"]:
     places = torch.arange(1, length + 1, dtype=torch.float64)
     size = (1 + (2 * weight + weight**2) / places).sqrt()
     later = torch.maximum(places[:, None], places)
-    found = (weight + weight**2) / later / (size[:, None] * size)
-    return found.fill_diagonal_(1.0)
+    cosines = (weight + weight**2) / later / (size[:, None] * size)
+    return cosines.fill_diagonal_(1.0)
 
 
 def distance_from_first(length: int, *, depth: int, residual: float | None = None) -> float:
@@ -124,9 +124,9 @@ def collapse_law(length: int, *, depth: int, residual: float | None = None) -> t
     first, second = (
         (1 / place if residual is None else (1 + residual / place) / (1 + residual)) ** depth for place in (2, 3)
     )
-    others, rest = length - 1, length - 2
-    least, kept = 1 - rest * second / first, 1 - others * first
-    law = (others * first) ** 2
+    after_first, rest = length - 1, length - 2
+    least, kept = 1 - rest * second / first, 1 - after_first * first
+    law = (after_first * first) ** 2
     if min(least, kept) <= 0:
         return law, math.inf
     return law, max(1 - least**2, ((1 + rest * second / (2 * first)) / kept) ** 2 - 1)

@@ -18,9 +18,9 @@ def decay_matrix(length: int, decay: float) -> Float[np.ndarray, "token token"]:
 def inverse_of_decay_matrix(length: int, decay: float) -> Float[np.ndarray, "token token"]:
     r"""Tridiagonal: $(1 + \lambda^2)$ on the diagonal (1 in the two corners) and $-\lambda$ beside it, over $1 - \lambda^2$."""
     _check(length, decay)
-    found = (1 + decay**2) * np.eye(length) - decay * (np.eye(length, k=1) + np.eye(length, k=-1))
-    found[0, 0] = found[-1, -1] = 1.0
-    return found / (1 - decay**2) if length > 1 else np.ones((1, 1))
+    tridiagonal = (1 + decay**2) * np.eye(length) - decay * (np.eye(length, k=1) + np.eye(length, k=-1))
+    tridiagonal[0, 0] = tridiagonal[-1, -1] = 1.0
+    return tridiagonal / (1 - decay**2) if length > 1 else np.ones((1, 1))
 
 
 def determinant_of_decay_matrix(length: int, decay: float) -> float:

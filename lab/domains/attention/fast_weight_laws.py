@@ -92,7 +92,7 @@ def normal_keys(size: int, nodes: int = 3) -> tuple[Float[np.ndarray, "key size"
     """Gauss-Hermite nodes and weights: all moments of the normal law up to degree 2 nodes - 1 in each coordinate."""
     places, weights = np.polynomial.hermite_e.hermegauss(nodes)
     grid = np.array(list(itertools.product(places, repeat=size)))
-    return grid, np.array([np.prod(one) for one in itertools.product(weights / weights.sum(), repeat=size)])
+    return grid, np.array([np.prod(factors) for factors in itertools.product(weights / weights.sum(), repeat=size)])
 
 
 def enumerated_recall(
@@ -113,9 +113,9 @@ def enumerated_recall(
     for places in itertools.product(range(len(keys)), repeat=items):
         memory = np.zeros((items, size))
         for item, place in enumerate(places):
-            own = np.zeros(items)
-            own[item] = 1.0
-            wrong = own - memory @ keys[place] if delta else own
+            unit = np.zeros(items)
+            unit[item] = 1.0
+            wrong = unit - memory @ keys[place] if delta else unit
             memory = memory + np.outer(wrong, keys[place])
         errors = memory @ keys[list(places)].T - np.eye(items)
         total += np.prod(weights[list(places)]) * np.square(errors).sum(0).mean()

@@ -33,13 +33,15 @@ from lab.models.mixers.fixed_point import FixedPointAttention
 
 def quoted_value(layer: FixedPointAttention) -> Float[Tensor, " model"]:
     r"""$\sigma_Q \sigma_K \sigma_O / (\sqrt d\,\tau)$ of one head."""
-    norms = [torch.linalg.matrix_norm(one, ord=2) for one in (layer.query, layer.key, layer.output)]
+    norms = [torch.linalg.matrix_norm(matrix, ord=2) for matrix in (layer.query, layer.key, layer.output)]
     return torch.as_tensor(layer.scale) * torch.stack(norms).prod(0)[:, 0, 0]
 
 
 def two_token_layer(damping: float = 1.0, tolerance: float = 1e-12, most: int = 400) -> FixedPointAttention:
     """Two tokens of one coordinate: W_Q = W_K = 0.9, W_V = 1, W_O = -0.9; its quoted value is 0.729 for every prompt."""
-    query, key, value, output = (torch.full((1, 1, 1, 1), one, dtype=torch.float64) for one in (0.9, 0.9, 1.0, -0.9))
+    query, key, value, output = (
+        torch.full((1, 1, 1, 1), entry, dtype=torch.float64) for entry in (0.9, 0.9, 1.0, -0.9)
+    )
     return FixedPointAttention(query, key, value, output, damping=damping, tolerance=tolerance, most=most)
 
 
@@ -66,11 +68,11 @@ def two_token_slope(size: float, damping: float = 1.0) -> float:
 
 def orbit(size: float, steps: int, last: int, damping: float = 1.0) -> Float[np.ndarray, " step"]:
     """The last states of the two-token iteration, from y = R."""
-    y, found = float(size), []
+    y, states = float(size), []
     for _ in range(steps):
         y = two_token_map(y, size, damping)
-        found.append(y)
-    return np.array(found[-last:])
+        states.append(y)
+    return np.array(states[-last:])
 
 
 def implicit_gradient(
@@ -90,10 +92,10 @@ def implicit_gradient(
     jacobian = _jacobian(step, state)
     if terms is None:
         return torch.linalg.solve(torch.eye(len(state), dtype=state.dtype) - jacobian.T, upstream)
-    found = upstream
+    gradient = upstream
     for _ in range(terms):
-        found = jacobian.T @ found + upstream
-    return found
+        gradient = jacobian.T @ gradient + upstream
+    return gradient
 
 
 def spectral_radius(step: Callable[[Tensor], Tensor], state: Float[Tensor, " numbers"]) -> float:
@@ -102,6 +104,6 @@ def spectral_radius(step: Callable[[Tensor], Tensor], state: Float[Tensor, " num
 
 
 def _jacobian(step: Callable[[Tensor], Tensor], state: Tensor) -> Tensor:
-    found = torch.autograd.functional.jacobian(step, state)
-    assert isinstance(found, Tensor)
-    return found
+    jacobian = torch.autograd.functional.jacobian(step, state)
+    assert isinstance(jacobian, Tensor)
+    return jacobian

@@ -35,20 +35,20 @@ def spread(
     marks: Float[Tensor, "batch node"], graph: Bool[Tensor, "batch node node"], loops: bool = True
 ) -> Float[Tensor, "batch node"]:
     """One step: uniform attention over neighbours (and itself), then min(1, n mean); 0 where there is no neighbour."""
-    seen = graph | torch.eye(graph.shape[-1], dtype=torch.bool) if loops else graph
-    mean = (seen.to(marks.dtype) @ marks.unsqueeze(-1)).squeeze(-1) / seen.sum(-1).clamp_min(1)
+    neighbours = graph | torch.eye(graph.shape[-1], dtype=torch.bool) if loops else graph
+    mean = (neighbours.to(marks.dtype) @ marks.unsqueeze(-1)).squeeze(-1) / neighbours.sum(-1).clamp_min(1)
     return (graph.shape[-1] * mean).clamp(max=1.0)
 
 
 def distances(graph: Bool[Tensor, "batch node node"], source: int = 0) -> Int[Tensor, "batch node"]:
     """Edges on the shortest path from ``source``, by breadth-first search; -1 where there is none."""
-    found = torch.full(graph.shape[:2], -1)
-    found[:, source] = 0
+    levels = torch.full(graph.shape[:2], -1)
+    levels[:, source] = 0
     for distance in range(1, graph.shape[-1]):
-        front = found == distance - 1
-        new = (graph & front.unsqueeze(1)).any(-1) & (found < 0)
-        found[new] = distance
-    return found
+        front = levels == distance - 1
+        new = (graph & front.unsqueeze(1)).any(-1) & (levels < 0)
+        levels[new] = distance
+    return levels
 
 
 def compose(first: Int[Tensor, "*batch point"], second: Int[Tensor, "*batch point"]) -> Int[Tensor, "*batch point"]:

@@ -49,11 +49,11 @@ def groves(
     drawn = stream.rng().random((batch, draws + 1, nodes))
     parents = (drawn[:, 1:].max(1) * np.maximum(np.arange(nodes), 1)).astype(np.int64)
     parents[:, :roots] = np.arange(roots)
-    found = torch.from_numpy(parents)
+    pointers = torch.from_numpy(parents)
     if deepest is not None:
-        grown = forest(found)
-        found = torch.where(grown.depth > deepest, grown.targets, found)
-    return renumbered(found, torch.from_numpy(drawn[:, 0].argsort(1)))
+        grown = forest(pointers)
+        pointers = torch.where(grown.depth > deepest, grown.targets, pointers)
+    return renumbered(pointers, torch.from_numpy(drawn[:, 0].argsort(1)))
 
 
 @generator(nodes=6)
@@ -119,14 +119,14 @@ class LoopedChaser(nn.Module):
         address = torch.eye(self.nodes, dtype=self.key.dtype, device=parents.device).expand(*parents.shape, -1)
         parent = F.one_hot(parents, self.nodes).to(address)
         tokens = torch.cat((address, parent, torch.zeros_like(address)), -1).unsqueeze(2)
-        matrices = (one.unsqueeze(1) for one in (self.query, self.key, self.value, self.output))
+        matrices = (matrix.unsqueeze(1) for matrix in (self.query, self.key, self.value, self.output))
         layer = FixedPointAttention(*matrices, damping=1.0)
-        seen = mask if mask.ndim == 2 else mask[:, None, None]
-        state, found = tokens, []
+        visible = mask if mask.ndim == 2 else mask[:, None, None]
+        state, logits = tokens, []
         for _ in range(steps):
-            state = layer.step(state, tokens, seen)
-            found.append(state.squeeze(2) @ self.read_out.unsqueeze(1))
-        return torch.stack(found)
+            state = layer.step(state, tokens, visible)
+            logits.append(state.squeeze(2) @ self.read_out.unsqueeze(1))
+        return torch.stack(logits)
 
     def select(self, models: Sequence[int]) -> LoopedChaser:
         """The models at these places, with their own copy of the weights."""

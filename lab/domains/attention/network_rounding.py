@@ -73,7 +73,7 @@ def network_rounding_bound(
     for depth, state in enumerate(states):
         rest = _after(network, depth)
         with torch.enable_grad():
-            reached = flow(lambda tokens, seen, rest=rest: rest(tokens, seen, positions), state, mask)  # type: ignore[misc]
+            reached = flow(lambda tokens, pattern, rest=rest: rest(tokens, pattern, positions), state, mask)  # type: ignore[misc]
         carried += width * float(torch.linalg.matrix_norm(reached))
     return 2 * rounding_bound(operations, math.sqrt(length * width) * largest) * carried
 

@@ -46,15 +46,15 @@ def unchanged_rows(
         )
     if depth < 0:
         raise LabError(f"depth = {depth} must be at least 0; please raise it.")
-    own, here = torch.arange(length), torch.arange(length)
+    identity, position_ids = torch.arange(length), torch.arange(length)
     # Both inputs are refined together, so that equal colours mean equal trees across them.
-    tokens = torch.cat((own, places))
-    colours = tokens * length + torch.cat((here, here)) if positions else tokens
+    tokens = torch.cat((identity, places))
+    colours = tokens * length + torch.cat((position_ids, position_ids)) if positions else tokens
     colours = torch.unique(colours, return_inverse=True)[1]
     for _ in range(depth):
         present = torch.nn.functional.one_hot(colours).view(2, length, -1)
-        seen = (mask.double() @ present.double()).long().flatten(0, 1)  # how many of each colour every row sees
-        colours = torch.unique(torch.cat((colours.unsqueeze(1), seen), dim=1), dim=0, return_inverse=True)[1]
+        counts = (mask.double() @ present.double()).long().flatten(0, 1)  # how many of each colour every row sees
+        colours = torch.unique(torch.cat((colours.unsqueeze(1), counts), dim=1), dim=0, return_inverse=True)[1]
     return colours[:length] == colours[length:]
 
 

@@ -177,5 +177,5 @@ def _channels(nodes: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _layer(query: Tensor, key: Tensor, value: Tensor, output: Tensor, most: int, frozen: bool) -> FixedPointAttention:
     root = query.shape[1] ** 0.5  # attention divides scores by it
-    matrices = [one[None, None] for one in (root * query, key, value, output)]
+    matrices = [matrix[None, None] for matrix in (root * query, key, value, output)]
     return FixedPointAttention(*matrices, damping=1.0, tolerance=1e-9, most=most, frozen=frozen)

@@ -44,10 +44,10 @@ def jump(
 
 def follow(pointers: Int[Tensor, "batch token"], hops: int) -> Int[Tensor, "batch token"]:
     r"""$\pi^{\text{hops}}$."""
-    found = torch.arange(pointers.shape[-1]).expand_as(pointers)
+    reached = torch.arange(pointers.shape[-1]).expand_as(pointers)
     for _ in range(hops):
-        found = pointers.gather(1, found)
-    return found
+        reached = pointers.gather(1, reached)
+    return reached
 
 
 def long_cycle_accuracy(layers: int) -> float:

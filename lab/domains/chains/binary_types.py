@@ -94,11 +94,11 @@ def binary_excess(p: float, q: float, read: int, concentration: float = 1.0) -> 
     return total
 
 
-def _log_choose(whole: Int[np.ndarray, " types"], part: Int[np.ndarray, " types"]) -> Float[np.ndarray, " types"]:
-    found: Float[np.ndarray, " types"] = (
-        special.gammaln(whole + 1) - special.gammaln(part + 1) - special.gammaln(whole - part + 1)
+def _log_choose(total: Int[np.ndarray, " types"], part: Int[np.ndarray, " types"]) -> Float[np.ndarray, " types"]:
+    logarithms: Float[np.ndarray, " types"] = (
+        special.gammaln(total + 1) - special.gammaln(part + 1) - special.gammaln(total - part + 1)
     )
-    return found
+    return logarithms
 
 
 def worth_of_a_stationary_start() -> float:

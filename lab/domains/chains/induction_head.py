@@ -41,11 +41,11 @@ PARTS = ("symbol", "value", "copy", "position", "constant", "sentinel", "copied"
 def places(states: int, length: int) -> dict[str, slice]:
     """Where each part of the residual stream stands."""
     sizes = (states, states, states, length + 1, 1, 1, 1, states)
-    found, begin = {}, 0
+    slices, begin = {}, 0
     for name, size in zip(PARTS, sizes, strict=True):
-        found[name] = slice(begin, begin + size)
+        slices[name] = slice(begin, begin + size)
         begin += size
-    return found
+    return slices
 
 
 def stream_of(tokens: Int[Tensor, "batch length"], states: int) -> Float[Tensor, "1 batch length+1 width"]:
@@ -57,15 +57,15 @@ def stream_of(tokens: Int[Tensor, "batch length"], states: int) -> Float[Tensor,
     check_tokens(tokens, states)
     batch, length = tokens.shape
     at = places(states, length)
-    found = torch.zeros(1, batch, length + 1, at["answer"].stop, dtype=torch.float64)
+    residual = torch.zeros(1, batch, length + 1, at["answer"].stop, dtype=torch.float64)
     symbols = torch.nn.functional.one_hot(tokens, states).double()
-    found[0, :, 1:, at["symbol"]] = symbols
-    found[0, :, 1:, at["value"]] = symbols
-    found[0, :, 0, at["value"]] = 1 / states
-    found[..., at["position"]] = torch.eye(length + 1, dtype=torch.float64)
-    found[..., at["constant"]] = 1
-    found[0, :, 0, at["sentinel"]] = 1
-    return found
+    residual[0, :, 1:, at["symbol"]] = symbols
+    residual[0, :, 1:, at["value"]] = symbols
+    residual[0, :, 0, at["value"]] = 1 / states
+    residual[..., at["position"]] = torch.eye(length + 1, dtype=torch.float64)
+    residual[..., at["constant"]] = 1
+    residual[0, :, 0, at["sentinel"]] = 1
+    return residual
 
 
 def causal_head(states: int, length: int, sharpness: float) -> Transformer:

@@ -163,10 +163,10 @@ def check_several_parents(graph: Sequence[Sequence[int]]) -> int:
 
 def depths(parents: Sequence[int]) -> Int[Tensor, " nodes"]:
     """Number of ancestors of each node: nodes of one depth can be drawn together."""
-    found: list[int] = []
+    levels: list[int] = []
     for parent in parents:
-        found.append(0 if parent == ROOT else found[parent] + 1)
-    return torch.tensor(found)
+        levels.append(0 if parent == ROOT else levels[parent] + 1)
+    return torch.tensor(levels)
 
 
 def check_roots(roots: str) -> None:
@@ -202,7 +202,7 @@ def check_rows(table: Float[Tensor, "*batch contexts states"]) -> Float[Tensor, 
     Raises:
         LabError: one symbol; no law; a negative entry, or a row that does not sum to 1.
     """
-    states, given = table.shape[-1], torch.finfo(table.dtype).eps if table.is_floating_point() else 0.0
+    states, precision = table.shape[-1], torch.finfo(table.dtype).eps if table.is_floating_point() else 0.0
     if states < 2:
         raise LabError(f"an alphabet of {states} symbols leaves nothing to predict; use at least 2")
     if table.numel() == 0:
@@ -210,7 +210,7 @@ def check_rows(table: Float[Tensor, "*batch contexts states"]) -> Float[Tensor, 
     table = table.double()
     total = table.sum(-1, keepdim=True)
     worst = float((total - 1).abs().max())
-    if not worst <= max(ROUNDING, states * given) or bool((table < 0).any()):
+    if not worst <= max(ROUNDING, states * precision) or bool((table < 0).any()):
         raise LabError(
             f"the transition matrix has the smallest entry {float(table.min()):.6g} and rows that miss the sum 1 by "
             f"up to {worst:.3g}, but a stochastic one has none below 0 and rows that sum to 1; normalise its rows"
@@ -299,8 +299,8 @@ def stationary_law(transition: Float[Tensor, "*batch states states"]) -> Float[T
         # Only proportions count, and a state that is almost never left can outgrow float64.
         scale = torch.clamp_min(weights[-1], 1.0)
         weights = [weight / scale for weight in weights]
-    found = torch.stack(weights, dim=-1)
-    return found / found.sum(-1, keepdim=True)
+    unnormalised = torch.stack(weights, dim=-1)
+    return unnormalised / unnormalised.sum(-1, keepdim=True)
 
 
 def _symbols(edges: Float[Tensor, "edges *#batch"], uniform: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:

@@ -22,7 +22,7 @@ from lab.errors import LabError
 class Entries(NamedTuple):
     """Of one row of the first layer: the entry at the token itself, and at its parent."""
 
-    own: float
+    diagonal: float
     parent: float
 
 
@@ -88,8 +88,8 @@ def risk_of_smoothing(visits: int, states: int, concentration: float, smoothing:
     counts = np.arange(visits + 1)
     weights = scipy.stats.betabinom.pmf(counts, visits, concentration, (states - 1) * concentration)
     means = (concentration + counts) / (states * concentration + visits)
-    said = (smoothing + counts) / (states * smoothing + visits)
-    return float(-states * np.sum(weights * means * np.log(said)))
+    predicted = (smoothing + counts) / (states * smoothing + visits)
+    return float(-states * np.sum(weights * means * np.log(predicted)))
 
 
 # What a stationary start tells
@@ -197,29 +197,29 @@ def start_gradient_of_a_chain(transition: Float[Tensor, "states states"], nodes:
     for _ in range(row - 1):
         before = grow(before).sum(0)
     edge = grow(before)  # [parent's symbol, own symbol, ones up to the row]
-    here = edge.sum(0)
+    up_to_row = edge.sum(0)
     # Ones after the row, given its symbol [state, ones].
     after = np.ones((2, 1))
     for _ in range(nodes - 1 - row):
         shifted = np.stack([np.pad(after[0], (0, 1)), np.pad(after[1], (1, 0))])
         after = matrix @ shifted
-    ones = np.arange(here.shape[1])[:, None] + np.arange(after.shape[1])[None]
-    own = parent = mean = 0.0
-    for asked in (0, 1):
+    ones = np.arange(up_to_row.shape[1])[:, None] + np.arange(after.shape[1])[None]
+    diagonal = parent = mean = 0.0
+    for test_token in (0, 1):
         totals = (
-            length - 1 - ones + (asked == 0),
-            ones + (asked == 1),
+            length - 1 - ones + (test_token == 0),
+            ones + (test_token == 1),
         )  # of zeros and of ones, the test token included
-        present = sum(matrix[asked, symbol] * (totals[symbol] > 0) for symbol in (0, 1))
+        present = sum(matrix[test_token, symbol] * (totals[symbol] > 0) for symbol in (0, 1))
         for symbol in (0, 1):
-            pull = matrix[asked, symbol] * length / np.maximum(totals[symbol], 1) - present
+            pull = matrix[test_token, symbol] * length / np.maximum(totals[symbol], 1) - present
             expected = pull @ after[symbol]  # over what comes after
-            prefix = np.arange(here.shape[1])
-            seen = prefix if asked == 1 else row + 1 - prefix
-            own += (asked == symbol) * float(here[symbol] @ expected) / 2
-            parent += float(edge[asked, symbol] @ expected) / 2
-            mean += float((here[symbol] * seen / (row + 1)) @ expected) / 2
-    return Entries(own - mean, parent - mean)
+            prefix = np.arange(up_to_row.shape[1])
+            occurrences = prefix if test_token == 1 else row + 1 - prefix
+            diagonal += (test_token == symbol) * float(up_to_row[symbol] @ expected) / 2
+            parent += float(edge[test_token, symbol] @ expected) / 2
+            mean += float((up_to_row[symbol] * occurrences / (row + 1)) @ expected) / 2
+    return Entries(diagonal - mean, parent - mean)
 
 
 def limit_of_a_chain(transition: Float[Tensor, "states states"], row: int) -> Entries:
@@ -258,10 +258,10 @@ def finite_length_coefficients(transition: Float[Tensor, "states states"], count
         second = variance / law**3
         return float((matrix * pair * (second - drift / law**2)).sum()) / states
 
-    own = of(same * law, 2 * sums.diagonal() - 1 + law + test)
+    diagonal = of(same * law, 2 * sums.diagonal() - 1 + law + test)
     parent = of(law[:, None] * matrix, sums.diagonal() + back + test)
     far = of(np.multiply.outer(law, law), 2 * sums.diagonal() - 1 + law + sums + back - (same - law) + test)
-    return Entries(own - far, parent - far)
+    return Entries(diagonal - far, parent - far)
 
 
 def _check_binary(transition: Tensor) -> None:

@@ -92,11 +92,11 @@ def _forest_rows(parents: Sequence[int]) -> Rows:
 
 def _targets(rows: Rows, heads: int) -> Float[Tensor, "{heads} tokens tokens"]:
     """1 where head h of token i should look; a row of zeros attends evenly."""
-    found = torch.zeros(heads, len(rows), len(rows), dtype=torch.float64)
+    targets = torch.zeros(heads, len(rows), len(rows), dtype=torch.float64)
     for token, places in enumerate(rows):
         for head, place in enumerate(places):
-            found[head, token, place] = 1
-    return found
+            targets[head, token, place] = 1
+    return targets
 
 
 def _check_sharpness(sharpness: float, focus: float) -> None:

@@ -105,7 +105,7 @@ def keep_parents(graph: Graph, kept: Sequence[int]) -> tuple[tuple[int, ...], ..
     >>> keep_parents(((), (), (0, 1)), [1])
     ((), (), (1,))
     """
-    return tuple(tuple(parents[one] for one in kept) if parents else () for parents in graph)
+    return tuple(tuple(parents[number] for number in kept) if parents else () for parents in graph)
 
 
 def smoothed(counts: Float[Tensor, "*batch states"], concentration: float) -> Float[Tensor, "*batch states"]:
@@ -233,8 +233,8 @@ def graph_posterior(vocabulary: int, graph: Graph, concentration: float) -> Call
         events = torch.zeros(batch, length, vocabulary**k + 1, vocabulary, dtype=torch.float64)
         rows, times = torch.arange(batch).unsqueeze(1), torch.tensor(counted, dtype=torch.long)
         events[rows, times, codes[:, counted], tokens[:, counted]] = 1
-        seen = events.cumsum(1)[rows, torch.arange(length), codes[:, 1:]]
-        return smoothed(seen, concentration).log()
+        counts = events.cumsum(1)[rows, torch.arange(length), codes[:, 1:]]
+        return smoothed(counts, concentration).log()
 
     return predict
 
@@ -264,7 +264,7 @@ def risk_after_visits(visits: int, states: int, concentration: float) -> float:
 def pairs_risk(number: int, states: int, concentration: float) -> float:
     r"""Bayes risk of N pairs with uniform inputs: $\sum_j \mathrm{Bin}(j; N, 1/S)\, \text{risk}_j$ in nats."""
     visits = np.arange(number + 1)
-    risks = [risk_after_visits(int(one), states, concentration) for one in visits]
+    risks = [risk_after_visits(int(count), states, concentration) for count in visits]
     return float(scipy.stats.binom.pmf(visits, number, 1 / states) @ np.array(risks))
 
 
@@ -369,10 +369,10 @@ def matches(tokens: Int[Tensor, "batch length"], parents: Sequence[int]) -> Floa
     That is what the second layer reads if the first attends from a child to its parent and evenly from others.
     """
     equal = (tokens == tokens[:, -1:]).double()
-    found = equal.cumsum(1) / torch.arange(1, tokens.shape[1] + 1)
+    agreement = equal.cumsum(1) / torch.arange(1, tokens.shape[1] + 1)
     children = [node for node, parent in enumerate(check_forest(parents)) if parent != ROOT]
-    found[:, children] = equal[:, [parents[child] for child in children]]
-    return found
+    agreement[:, children] = equal[:, [parents[child] for child in children]]
+    return agreement
 
 
 def induction_head(
@@ -384,12 +384,12 @@ def induction_head(
         sharpness: $\beta$; infinity averages over the keys that match best.
     """
     check_tokens(tokens, states)
-    found = matches(tokens, parents)
+    agreement = matches(tokens, parents)
     if sharpness == np.inf:
-        best = (found == found.amax(-1, keepdim=True)).double()
+        best = (agreement == agreement.amax(-1, keepdim=True)).double()
         weights = best / best.sum(-1, keepdim=True)
     else:
-        weights = torch.softmax(sharpness * found, -1)
+        weights = torch.softmax(sharpness * agreement, -1)
     return torch.zeros(len(tokens), states, dtype=torch.float64).scatter_add_(1, tokens, weights)
 
 

@@ -43,10 +43,10 @@ def context_numbers(tokens: Int[Tensor, "batch length"], states: int, order: int
     check_tokens(tokens, states)
     check_length(tokens.shape[1] + 1, order)
     windows = tokens.shape[1] - order + 1
-    found = torch.zeros_like(tokens[:, :1]).expand(-1, windows)
+    codes = torch.zeros_like(tokens[:, :1]).expand(-1, windows)
     for lag in range(order):
-        found = found * states + tokens[:, lag : lag + windows]
-    return found
+        codes = codes * states + tokens[:, lag : lag + windows]
+    return codes
 
 
 def running_counts(
@@ -196,13 +196,13 @@ def smoothed_frequencies(
     $\beta = \infty$ gives C_t(s, .) / C_t(s), and the unigram for a symbol that has had no successor.
     """
     counts = running_counts(tokens, states, 1)
-    seen = torch.nn.functional.one_hot(tokens, states).double().cumsum(1)
-    seen = seen - seen[:, :1]
+    unigram = torch.nn.functional.one_hot(tokens, states).double().cumsum(1)
+    unigram = unigram - unigram[:, :1]
     if sharpness == np.inf:
-        total = torch.where(counts.sum(-1, keepdim=True) > 0, counts, seen)
+        total = torch.where(counts.sum(-1, keepdim=True) > 0, counts, unigram)
         law = total / total.sum(-1, keepdim=True)
     else:
-        law = smoothing_head(counts, seen, sharpness)
+        law = smoothing_head(counts, unigram, sharpness)
     law[:, 0] = 1 / states
     return law
 
@@ -286,11 +286,11 @@ def canonical_loss(
     Args:
         embedding: e; ``attention``: w; ``bias``: b.
     """
-    zero = bias - embedding**2 / 2
-    one = zero + canonical_slope(embedding, attention)
+    logit_zero = bias - embedding**2 / 2
+    logit_one = logit_zero + canonical_slope(embedding, attention)
     log_sigmoid = torch.nn.functional.logsigmoid
-    after_one = q * log_sigmoid(-one) + (1 - q) * log_sigmoid(one)
-    after_zero = p * log_sigmoid(zero) + (1 - p) * log_sigmoid(-zero)
+    after_one = q * log_sigmoid(-logit_one) + (1 - q) * log_sigmoid(logit_one)
+    after_zero = p * log_sigmoid(logit_zero) + (1 - p) * log_sigmoid(-logit_zero)
     return -(p * after_one + q * after_zero) / (p + q)
 
 
@@ -336,8 +336,8 @@ def canonical_flow(
     $\partial s/\partial e = 2 e (1 + 2 w|w|)$ and $\partial s/\partial w = 4 e^2 |w|$.
     """
     slope = canonical_slope(embedding, attention)
-    one = optimal_bias(embedding, attention, p, q) - embedding**2 / 2 + slope
-    pull = p / (p + q) * (torch.sigmoid(one) - (1 - q))
+    logit_one = optimal_bias(embedding, attention, p, q) - embedding**2 / 2 + slope
+    pull = p / (p + q) * (torch.sigmoid(logit_one) - (1 - q))
     gain = 1 + 2 * attention * attention.abs()
     return -pull * 2 * embedding * gain, -pull * 4 * embedding**2 * attention.abs()
 

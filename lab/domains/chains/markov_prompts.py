@@ -121,19 +121,19 @@ def birkhoff_matrices(source: RandomStream, batch: int, states: int) -> Float[Te
 
 def _hit_and_run(source: RandomStream, batch: int, states: int) -> Float[Tensor, "batch {states} {states}"]:
     rng, every = source.rng(), np.arange(batch)
-    found = np.full((batch, states, states), 1 / states)
+    matrices = np.full((batch, states, states), 1 / states)
     for _ in range(SWEEPS * states**2):
         first, other = rng.integers(states, size=(2, batch)), rng.integers(1, states, size=(2, batch))
         other = (first + other) % states
         (row, column), (below, right) = first, other
-        gaining = np.minimum(found[every, row, right], found[every, below, column])
-        losing = np.minimum(found[every, row, column], found[every, below, right])
+        gaining = np.minimum(matrices[every, row, right], matrices[every, below, column])
+        losing = np.minimum(matrices[every, row, column], matrices[every, below, right])
         amount = rng.random(batch) * (gaining + losing) - losing
-        found[every, row, column] += amount
-        found[every, below, right] += amount
-        found[every, row, right] -= amount
-        found[every, below, column] -= amount
-    return torch.from_numpy(found.clip(min=0.0))
+        matrices[every, row, column] += amount
+        matrices[every, below, right] += amount
+        matrices[every, row, right] -= amount
+        matrices[every, below, column] -= amount
+    return torch.from_numpy(matrices.clip(min=0.0))
 
 
 def walk(

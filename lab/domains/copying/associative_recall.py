@@ -80,8 +80,8 @@ def recall_prompts(
     tokens[:, : 2 * pairs : 2], tokens[:, 1 : 2 * pairs : 2] = chosen, written
     rows, places = np.arange(batch)[:, None], 2 * pairs + 2 * order
     tokens[rows, places], targets[rows, places] = chosen, written
-    found = torch.from_numpy(targets)
-    return RecallPrompts(torch.from_numpy(tokens), found, found >= 0, torch.full((batch,), 2 * pairs))
+    labels = torch.from_numpy(targets)
+    return RecallPrompts(torch.from_numpy(tokens), labels, labels >= 0, torch.full((batch,), 2 * pairs))
 
 
 def gap_law(pairs: int, length: int, power: float) -> Float[np.ndarray, " places"]:
@@ -126,6 +126,6 @@ def look_up(prompts: RecallPrompts, visible: int | None = None) -> Int[Tensor, "
 
 def recall_accuracy(answers: Int[Tensor, "*model batch token"], targets: Int[Tensor, "batch token"]) -> Tensor:
     """Share of right answers among the questions [model ...]."""
-    asked = targets >= 0
-    right: Tensor = (answers == targets)[..., asked].double().mean(-1)
+    questions = targets >= 0
+    right: Tensor = (answers == targets)[..., questions].double().mean(-1)
     return right

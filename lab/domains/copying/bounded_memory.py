@@ -95,4 +95,4 @@ def longest_copied(state_bits: float, letters: int, rate: float = 0.5) -> int:
 
 def shares(bits: Sequence[float], letters: int, length: int) -> list[float]:
     """`best_copy_rate` for several sizes of the state."""
-    return [best_copy_rate(one, letters, length) for one in bits]
+    return [best_copy_rate(state_bits, letters, length) for state_bits in bits]

@@ -93,12 +93,12 @@ def free_running(
         prompts: of one length of strings.
         models: how many answer.
     """
-    given = int(prompts.prefix_length[0])
-    tokens = prompts.tokens[:, :given].expand(models, -1, -1)
-    wanted = prompts.targets[:, given - 1 :]
+    prefix_length = int(prompts.prefix_length[0])
+    tokens = prompts.tokens[:, :prefix_length].expand(models, -1, -1)
+    wanted = prompts.targets[:, prefix_length - 1 :]
     for _ in range(wanted.shape[1]):
         tokens = torch.cat((tokens, answer(tokens)[:, :, -1:].argmax(-1)), -1)
-    return (tokens[:, :, given:] == wanted).all(-1)
+    return (tokens[:, :, prefix_length:] == wanted).all(-1)
 
 
 def _at_least_one(**sizes: int) -> None:

@@ -109,7 +109,7 @@ def gram_copier(vocabulary: int, length: int, gram: int = 1, sharpness: float = 
     return Transformer.from_weights(architecture, weights)
 
 
-def said(
+def next_token_law(
     copier: Transformer, tokens: Int[Tensor, "batch token"], mask: Bool[Tensor, "*pattern token token"]
 ) -> Float[Tensor, "batch token vocabulary"]:
     """The law of the next token after each token; uniform nonsense where no gram matches."""

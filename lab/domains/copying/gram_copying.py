@@ -69,9 +69,9 @@ def copy_by_grams(strings: Int[Tensor, "batch length"], gram: int, which: str = 
     answer = strings.clone()
     rows = torch.arange(batch)
     for step in range(gram, length):
-        found = (windows == answer[:, None, step - gram : step]).all(-1)
+        matches = (windows == answer[:, None, step - gram : step]).all(-1)
         # A gram that an error has made need not stand anywhere: the copier then says the letter after the first window.
-        place = (found * order).argmax(1)
+        place = (matches * order).argmax(1)
         answer[:, step] = strings[rows, place + gram]
     return answer
 

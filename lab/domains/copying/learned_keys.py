@@ -79,11 +79,11 @@ def sum_error_of(
     keys = key.shape[-2]
     _check(pairs, key.shape[-1], keys)
     answers = query @ key.swapaxes(-1, -2)
-    own = np.einsum("...qq->...q", answers)
-    others = (answers**2).sum(-1) - own**2
+    signal = np.einsum("...qq->...q", answers)
+    interference = (answers**2).sum(-1) - signal**2
     chance = (pairs - 1) / (keys - 1) if keys > 1 else 0.0
-    found = np.asarray(((1 - own) ** 2 + chance * others).mean(-1))
-    return found
+    errors = np.asarray(((1 - signal) ** 2 + chance * interference).mean(-1))
+    return errors
 
 
 class LearnedKeys(nn.Module):
@@ -126,8 +126,8 @@ class LearnedKeys(nn.Module):
         streams = {"query": self.query[row, chosen], "key": F.normalize(self.key, dim=-1)[row, chosen], "value": value}
         if "rate" in self.mixer.streams:
             streams["rate"] = self.rate.abs().view(-1, 1, 1, 1).expand(*chosen.shape, 1)
-        seen = torch.ones(pairs, pairs, dtype=torch.bool, device=chosen.device)
-        return self.mixer.parallel({name: one.unsqueeze(2) for name, one in streams.items()}, seen).squeeze(2)
+        mask = torch.ones(pairs, pairs, dtype=torch.bool, device=chosen.device)
+        return self.mixer.parallel({name: stream.unsqueeze(2) for name, stream in streams.items()}, mask).squeeze(2)
 
     def errors(self, chosen: Int[Tensor, "model batch pair"]) -> Float[Tensor, "model batch pair"]:
         r"""$\sum_i (A_{qi} - \delta_{qi})^2$ of every question."""

@@ -117,7 +117,7 @@ def design(name: str) -> Float[np.ndarray, "point size"]:
     golden = (1 + 5**0.5) / 2
     if name == "icosahedron":
         corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
-        points = np.array([np.roll(one, turn) for one in corners for turn in range(3)])
+        points = np.array([np.roll(corner, turn) for corner in corners for turn in range(3)])
         return points / np.linalg.norm(points, axis=1, keepdims=True)
     if name == "octahedron":
         return np.concatenate([np.eye(3), -np.eye(3)])

@@ -89,13 +89,13 @@ def histories(stream: RandomStream, batch: int, operators: int, modulus: int) ->
     table, choices = _pieces(modulus)
     text = ZERO + torch.from_numpy(stream.child("answer").rng().integers(0, modulus, (batch, 1)))
     length = torch.ones(batch, dtype=torch.int64)
-    found = [(text, length)]
+    strings = [(text, length)]
     for step in range(operators):
         draws = torch.from_numpy(stream.child(f"step {step}").rng().random((batch, 3)))
         text = F.pad(text, (0, 4))
         place = torch.arange(text.shape[1])
-        which = (draws[:, 0] * (step + 1)).long()
-        spot = ((text >= ZERO).cumsum(1) > which[:, None]).int().argmax(1)
+        operand = (draws[:, 0] * (step + 1)).long()
+        spot = ((text >= ZERO).cumsum(1) > operand[:, None]).int().argmax(1)
         value = text.gather(1, spot[:, None]).squeeze(1) - ZERO
         op, a, b = table[value, (draws[:, 1] * choices[value]).long()].unbind(1)
         # Any b where 0 is multiplied, any but 0 where 0 is divided.
@@ -112,8 +112,8 @@ def histories(stream: RandomStream, batch: int, operators: int, modulus: int) ->
         inserted = piece.gather(1, inside.clamp(0, 4))
         text = torch.where((inside >= 0) & ~behind, inserted, shifted)
         length = length + grown
-        found.append((text, length))
-    return found
+        strings.append((text, length))
+    return strings
 
 
 def _brackets_needed(

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lab import contracts
-from lab.domains.derivations.sequences import Derivations, check_sizes, sign, whole, write
+from lab.domains.derivations.sequences import Derivations, check_sizes, full_rows, sign, write
 from lab.errors import LabError
 from lab.streams import RandomStream
 
@@ -55,11 +55,11 @@ def run(table: Table, words: Int[Tensor, "batch time"]) -> Int[Tensor, "batch ti
         raise LabError(
             f"The letter {int(outside[0])} lies outside the alphabet 0 to {table.shape[1] - 1}; write the word with those."
         )
-    state, found, rule = torch.zeros(len(words), dtype=torch.int64), [], table.flatten()
+    state, states, rule = torch.zeros(len(words), dtype=torch.int64), [], table.flatten()
     for letter in words.T.contiguous():  # a letter of all words lies side by side
         state = rule.take(state * table.shape[1] + letter)
-        found.append(state)
-    return torch.stack(found).T
+        states.append(state)
+    return torch.stack(states).T
 
 
 def run_by_composition(table: Table, words: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
@@ -110,10 +110,10 @@ def inverse(things: int = THINGS) -> Int[Tensor, " element"]:
 
 def element(images: Sequence[int]) -> int:
     """The number of the permutation that takes i to images[i]."""
-    found = (elements(len(images)) == torch.tensor(list(images))).all(1).nonzero()
-    if not len(found):
+    matches = (elements(len(images)) == torch.tensor(list(images))).all(1).nonzero()
+    if not len(matches):
         raise LabError(f"{list(images)} is no permutation of 0 to {len(images) - 1}; name each number once.")
-    return int(found)
+    return int(matches)
 
 
 @lru_cache
@@ -132,12 +132,12 @@ def walk_law(table: Table, length: int) -> Float[Tensor, "word_length state"]:
     check_table(table)
     law = torch.zeros(len(table), dtype=torch.float64)
     law[0] = 1.0
-    found = [law]
+    laws = [law]
     for _ in range(length):
         spread = (law / table.shape[1])[:, None].expand(table.shape)
         law = torch.zeros_like(law).scatter_add_(0, table.flatten(), spread.flatten())
-        found.append(law)
-    return torch.stack(found)
+        laws.append(law)
+    return torch.stack(laws)
 
 
 def vocabulary_size(table: Table) -> int:
@@ -188,7 +188,7 @@ def write_words(table: Table, drawn: Int[Tensor, "batch time"], every: int = 1) 
 def write_states(table: Table, drawn: Int[Tensor, "batch time"], states: Int[Tensor, "batch step"]) -> Derivations:
     """Words with given states behind them, right or wrong."""
     first_state = LETTERS + table.shape[1]
-    parts = [whole(LETTERS + drawn), sign(END, len(drawn)), whole(first_state + states)]
+    parts = [full_rows(LETTERS + drawn), sign(END, len(drawn)), full_rows(first_state + states)]
     return write(parts, 2, drawn.shape[1] + states.shape[1] + 2)
 
 

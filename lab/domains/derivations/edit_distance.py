@@ -127,13 +127,13 @@ def word_pairs(stream: RandomStream, batch: int, length: int) -> tuple[Rows, Row
     for edit in range(length):
         draws = torch.from_numpy(stream.child("edit", edit).rng().random((batch, 3)))
         done = edit >= 1 + (kind[:, 2] * length).long()
-        what = (draws[:, 0] * 3).long()  # 0 insertion, 1 deletion, 2 substitution
-        what = torch.where((what == 1) & (edited_size == 1), 2, what)
-        spot = (draws[:, 1] * (edited_size + (what == 0))).long()[:, None]
-        shift = torch.where(what == 0, -1, torch.where(what == 1, 1, 0))[:, None]
+        operation = (draws[:, 0] * 3).long()  # 0 insertion, 1 deletion, 2 substitution
+        operation = torch.where((operation == 1) & (edited_size == 1), 2, operation)
+        spot = (draws[:, 1] * (edited_size + (operation == 0))).long()[:, None]
+        shift = torch.where(operation == 0, -1, torch.where(operation == 1, 1, 0))[:, None]
         moved = torch.where(place >= spot, place + shift, place).clamp(0, width - 1)
         new = letters(draws[:, 2:])
-        changed = torch.where((place == spot) & (what != 1)[:, None], new, edited.gather(1, moved))
+        changed = torch.where((place == spot) & (operation != 1)[:, None], new, edited.gather(1, moved))
         edited = torch.where(done[:, None], edited, changed)
         edited_size = torch.where(done, edited_size, edited_size - shift.squeeze(1))
     random_pair = kind[:, 0] < SHARE_RANDOM
@@ -187,9 +187,9 @@ def write_pairs(first: Rows, second: Rows, border: str, format: str, width: int)
         steps = torch.full((batch, most_steps + 1), COMMA)
         row, column = torch.arange(most)[:, None], torch.arange(b.shape[1])
         place = row * (columns[:, None, None] + 1) + column
-        there = (row < rows[:, None, None]) & (column < columns[:, None, None])
+        inside = (row < rows[:, None, None]) & (column < columns[:, None, None])
         entries = ZERO + table[:, 1:, 1:]
-        steps.scatter_(1, torch.where(there, place, most_steps).flatten(1), entries.flatten(1))
+        steps.scatter_(1, torch.where(inside, place, most_steps).flatten(1), entries.flatten(1))
         parts += [(steps[:, :most_steps], rows * (columns + 1)), end]
     parts.append((ZERO + answer[:, None], torch.ones_like(rows)))
     return write(parts, 4, width)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lab import contracts
 from lab.domains.derivations.prime_field import check_prime, inverses
-from lab.domains.derivations.sequences import Derivations, check_format, check_sizes, sign, whole, write
+from lab.domains.derivations.sequences import Derivations, check_format, check_sizes, full_rows, sign, write
 from lab.errors import LabError
 from lab.streams import RandomStream
 
@@ -111,15 +111,15 @@ def invertible_systems(
     """
     check_prime(modulus)
     check_sizes(unknowns=unknowns)
-    found = torch.zeros(unknowns + 1, batch, unknowns, unknowns + 1, dtype=torch.int64)
+    systems = torch.zeros(unknowns + 1, batch, unknowns, unknowns + 1, dtype=torch.int64)
     singular = torch.arange(batch)
     for number in range(draws):
         drawn = stream.child("draw", number).rng().integers(0, modulus, (batch, unknowns, unknowns + 1))
         new = eliminate(torch.from_numpy(drawn)[singular], modulus)
-        found[:, singular] = new.systems
+        systems[:, singular] = new.systems
         singular = singular[new.singular == 1]
         if not len(singular):
-            return found
+            return systems
     raise LabError(
         f"{len(singular)} of {batch} systems were singular in each of {draws} draws; allow more draws or a larger "
         f"modulus (modulo {modulus} a share of {share_invertible(unknowns, modulus):.3g} is invertible)."
@@ -174,10 +174,10 @@ def equations(
     """
     check_format(format)
     steps = invertible_systems(stream, batch, unknowns, modulus)
-    printed = [whole(print_step(system, step, modulus)) for step, system in enumerate(steps)]
+    printed = [full_rows(print_step(system, step, modulus)) for step, system in enumerate(steps)]
     printed = [printed[0], printed[-1]] if format == "direct" else printed
     mark = sign(STEP, batch)
-    parts = [part for one in printed for part in (one, mark)][:-1]
+    parts = [part for step in printed for part in (step, mark)][:-1]
     return write(parts, 2, sum(part.shape[1] for part, _ in parts) + 1)
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from lab import contracts
 from lab.domains.derivations.automata import elements, inverse, products
 from lab.domains.derivations.prime_field import check_prime
-from lab.domains.derivations.sequences import Derivations, check_format, check_sizes, sign, whole, write
+from lab.domains.derivations.sequences import Derivations, check_format, check_sizes, full_rows, sign, write
 from lab.errors import LabError
 from lab.streams import RandomStream
 
@@ -162,12 +162,12 @@ def commutators() -> Int[Tensor, "element 2"]:
     r"""For every 5-cycle two 5-cycles with $\alpha \beta \alpha^{-1} \beta^{-1}$ equal to it (rows of other elements are 0)."""
     cycles, product, back = five_cycles(), products(), inverse()
     first, second = torch.cartesian_prod(cycles, cycles).unbind(1)
-    made = product[product[first, second], product[back[first], back[second]]]
-    found = torch.zeros(len(product), 2, dtype=torch.int64)
+    commutator = product[product[first, second], product[back[first], back[second]]]
+    pairs = torch.zeros(len(product), 2, dtype=torch.int64)
     for cycle in cycles.tolist():
-        place = int((made == cycle).int().argmax())
-        found[cycle] = torch.stack([first[place], second[place]])
-    return found
+        place = int((commutator == cycle).int().argmax())
+        pairs[cycle] = torch.stack([first[place], second[place]])
+    return pairs
 
 
 def program(formulas: Formulas, target: int | None = None, abelian: bool = False) -> Program:
@@ -208,8 +208,8 @@ def _program(formulas: Formulas, node: int, goal: Int[Tensor, " batch"], pairs: 
     alpha, beta = pairs[inner].unbind(1)
     parts = []
     for child, piece in ((1, alpha), (2, beta), (1, back[alpha]), (2, back[beta])):
-        made = _program(formulas, 2 * node + child, torch.where(either, back[piece], piece), pairs)
-        parts.append(_followed_by(made, torch.where(either, piece, 0)))
+        program = _program(formulas, 2 * node + child, torch.where(either, back[piece], piece), pairs)
+        parts.append(_followed_by(program, torch.where(either, piece, 0)))
     joined = Program(
         torch.cat([part.leaf for part in parts]),
         torch.cat([part.if_false for part in parts], 1),
@@ -218,12 +218,12 @@ def _program(formulas: Formulas, node: int, goal: Int[Tensor, " batch"], pairs: 
     return _followed_by(joined, torch.where(flipped, goal, 0))
 
 
-def _followed_by(made: Program, last: Int[Tensor, " batch"]) -> Program:
+def _followed_by(program: Program, last: Int[Tensor, " batch"]) -> Program:
     """The program with its last instruction multiplied by an element."""
     product = products()
-    if_false, if_true = made.if_false.clone(), made.if_true.clone()
+    if_false, if_true = program.if_false.clone(), program.if_true.clone()
     if_false[:, -1], if_true[:, -1] = product[if_false[:, -1], last], product[if_true[:, -1], last]
-    return Program(made.leaf, if_false, if_true)
+    return Program(program.leaf, if_false, if_true)
 
 
 def run_program(
@@ -273,9 +273,9 @@ def formulas(stream: RandomStream, batch: int, *, depth: int, format: str = "der
     gates = drawn.conjunction.shape[1]
     turned = drawn.negated[:, :gates]
     named = torch.where(drawn.conjunction, torch.where(turned, NAND, AND), torch.where(turned, NOR, OR))
-    parts = [whole(torch.cat([named, FALSE + values[:, gates:].long()], 1)), sign(END, batch)]
+    parts = [full_rows(torch.cat([named, FALSE + values[:, gates:].long()], 1)), sign(END, batch)]
     levels = range(depth - 1, -1, -1) if format == "derivation" else [0]
-    parts += [whole(FALSE + values[:, 2**level - 1 : 2 ** (level + 1) - 1].long()) for level in levels]
+    parts += [full_rows(FALSE + values[:, 2**level - 1 : 2 ** (level + 1) - 1].long()) for level in levels]
     return write(parts, 2, row_length(depth, format))
 
 

@@ -69,9 +69,9 @@ def multiply(
     """What the network makes of pairs of numbers."""
     module = product_transformer(scale, activation=activation, dtype=dtype)
     tokens = torch.stack([a, b, torch.zeros_like(a)], 1).to(dtype)
-    own = torch.ones(1, 1, dtype=torch.bool)
+    mask = torch.ones(1, 1, dtype=torch.bool)
     with torch.no_grad():
-        answers: Tensor = module(tokens[None, :, None], own)
+        answers: Tensor = module(tokens[None, :, None], mask)
     return answers[0, :, 0, 2]
 
 

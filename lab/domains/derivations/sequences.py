@@ -85,14 +85,14 @@ def join(parts: Sequence[Rows], width: int) -> Rows:
     return joined[:, :width], total
 
 
-def whole(tokens: Int[Tensor, "batch time"]) -> Rows:
+def full_rows(tokens: Int[Tensor, "batch time"]) -> Rows:
     """Rows of which every token counts."""
     return tokens, torch.full((len(tokens),), tokens.shape[1])
 
 
 def sign(token: int, batch: int) -> Rows:
     """The same single token in every row."""
-    return whole(torch.full((batch, 1), token))
+    return full_rows(torch.full((batch, 1), token))
 
 
 def check_room(needed: int, positions: int) -> None:

@@ -71,8 +71,8 @@ def subsequence_transformer(
     check_sizes(length=length, numbers=numbers)
     vocabulary, positions = vocabulary_size(numbers), row_length(length, "derivation") - 1
     # Channels: codes of positions, three single positions, the sign |, d, 1, the average m; values here and copied.
-    owes_end, owes_answer, owes_stop, sign, d, one, m = range(6, AVERAGE + 1)
-    values, earlier, own = 13, 13 + numbers, 13 + 2 * numbers
+    owes_end, owes_answer, owes_stop, sign, d, constant, m = range(6, AVERAGE + 1)
+    values, earlier, current = 13, 13 + numbers, 13 + 2 * numbers
     width = 13 + 3 * numbers
     written = torch.arange(1, length + 1)  # the lengths d
     shown = torch.arange(length + 1, numbers)  # the values x
@@ -81,7 +81,7 @@ def subsequence_transformer(
     embedding[ZERO + shown, values + shown] = 1.0
     embedding[ZERO + written, d] = written.double()
     embedding[END, sign] = 1.0
-    embedding[:, one] = 1.0
+    embedding[:, constant] = 1.0
     table = torch.zeros(positions, width, dtype=torch.float64)
     table[:, :6] = position_codes(positions, [length + 1 + shift, length])
     for channel, place in ((owes_end, 2 * length), (owes_answer, 2 * length + 1), (owes_stop, 2 * length + 2)):
@@ -94,7 +94,7 @@ def subsequence_transformer(
     query, key = (torch.zeros(2, width, 2 * size, dtype=torch.float64) for _ in range(2))
     value, output = (torch.zeros(2, *shape, dtype=torch.float64) for shape in ((width, 2 * size), (2 * size, width)))
     everything = list(range(numbers))
-    for head, (code, target) in enumerate(((2, earlier), (4, own))):
+    for head, (code, target) in enumerate(((2, earlier), (4, current))):
         columns = [head * size, head * size + 1]
         query[0] += look * unit(width, 2 * size, [code, code + 1], columns)
         key[0] += unit(width, 2 * size, [0, 1], columns)
@@ -102,11 +102,11 @@ def subsequence_transformer(
         value[0] += unit(width, 2 * size, [values + number for number in everything], copied)
         output[0] += unit(2 * size, width, copied, [target + number for number in everything])
     # Layer 2: thermometer of x_i against the one-hot of x_j, then | and d against the constant.
-    below = torch.ones(numbers, numbers, dtype=torch.float64).tril(-1 if strict else 0)  # [own, earlier]
+    below = torch.ones(numbers, numbers, dtype=torch.float64).tril(-1 if strict else 0)  # [current, earlier]
     scale = sharpness * root
-    query[1, own : own + numbers, :numbers] = scale * (length + 1) * below
+    query[1, current : current + numbers, :numbers] = scale * (length + 1) * below
     query[1, owes_answer, :numbers] = scale * (length + 1)
-    query[1, one, numbers], query[1, one, numbers + 1] = scale * (length + 1) * float(empty_candidate), scale
+    query[1, constant, numbers], query[1, constant, numbers + 1] = scale * (length + 1) * float(empty_candidate), scale
     key[1] = unit(width, 2 * size, [*(earlier + number for number in everything), sign, d], range(size))
     value[1, d, 0], output[1, 0, m] = 1.0, 1.0
 

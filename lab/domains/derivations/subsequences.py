@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lab import contracts
-from lab.domains.derivations.sequences import Derivations, check_format, check_sizes, sign, whole, write
+from lab.domains.derivations.sequences import Derivations, check_format, check_sizes, full_rows, sign, write
 from lab.errors import LabError
 from lab.streams import RandomStream
 
@@ -43,13 +43,13 @@ def increasing_lengths(values: Int[Tensor, "batch item"], strict: bool = True) -
     """d_i of every sequence; not ``strict``: of non-decreasing subsequences."""
     # Items first: a maximum over items then runs along the batch; half as many bytes to move.
     across = values.T.int().contiguous()
-    found = torch.zeros_like(across)
+    lengths = torch.zeros_like(across)
     for item in range(len(across)):
         before, now = across[:item], across[item]
         allowed = before < now if strict else before <= now
-        best = (found[:item] * allowed).amax(0) if item else found[0]
-        found[item] = 1 + best
-    return found.T.long()
+        best = (lengths[:item] * allowed).amax(0) if item else lengths[0]
+        lengths[item] = 1 + best
+    return lengths.T.long()
 
 
 def patience(values: Sequence[int]) -> list[int]:
@@ -59,12 +59,12 @@ def patience(values: Sequence[int]) -> list[int]:
     [1, 1, 2, 3, 3]
     """
     tops: list[int] = []
-    found = []
+    lengths = []
     for value in values:
         pile = bisect_left(tops, value)
         tops[pile : pile + 1] = [value]
-        found.append(pile + 1)
-    return found
+        lengths.append(pile + 1)
+    return lengths
 
 
 def planted_sequences(stream: RandomStream, batch: int, length: int, numbers: int) -> Int[Tensor, "batch item"]:
@@ -128,10 +128,10 @@ def increasing_subsequence(
 def write_sequences(values: Int[Tensor, "batch item"], format: str, strict: bool = True) -> Derivations:
     """Given sequences with their answers; not ``strict``: those of non-decreasing subsequences."""
     end, lengths = sign(END, len(values)), increasing_lengths(values, strict)
-    parts = [whole(ZERO + values), end]
+    parts = [full_rows(ZERO + values), end]
     if format == "derivation":
-        parts += [whole(ZERO + lengths), end]
-    parts.append(whole(ZERO + lengths.amax(1, keepdim=True)))
+        parts += [full_rows(ZERO + lengths), end]
+    parts.append(full_rows(ZERO + lengths.amax(1, keepdim=True)))
     return write(parts, 2, row_length(values.shape[1], format))
 
 

@@ -51,12 +51,12 @@ class Positions:
         batch, length, _ = states.shape
         if length < 3:
             raise LabError(f"Sequences of {length} states leave nothing to predict; use at least 3.")
-        own = torch.full((batch,), 1 / batch, dtype=states.real.dtype) if weights is None else weights
+        sequence_weights = torch.full((batch,), 1 / batch, dtype=states.real.dtype) if weights is None else weights
         return cls(
             causal_correlations(states).flatten(0, 1),
             pair_states(states)[:, 1:-1].flatten(0, 1),
             states[:, 2:].flatten(0, 1),
-            own.repeat_interleave(length - 2).unsqueeze(-1),
+            sequence_weights.repeat_interleave(length - 2).unsqueeze(-1),
             torch.arange(2, length).repeat(batch).unsqueeze(-1),
         )
 
@@ -67,13 +67,13 @@ def mean_gradient(
     """Gradient of the mean loss of each layer in V and in K, positions scored from ``first`` on (counted from 1)."""
     value, query_key = (matrix.detach() for matrix in layer.matrices())
     models, pair = query_key.shape[:2]
-    asked = (positions.tokens @ query_key.flatten(0, 1).mT).unflatten(-1, (models, pair))
-    answered = asked @ positions.correlations.mT
+    queries = (positions.tokens @ query_key.flatten(0, 1).mT).unflatten(-1, (models, pair))
+    answered = queries @ positions.correlations.mT
     errors = torch.einsum("nep,ejp->nej", answered, value) - positions.targets.unsqueeze(1)
     errors = errors * ((positions.place >= first) * positions.weights).unsqueeze(-1)
     in_value = torch.einsum("nej,nep->ejp", errors, answered.conj())
-    in_asked = torch.einsum("nej,ejp->nep", errors, value.conj()) @ positions.correlations.conj()
-    return in_value, torch.einsum("neq,nr->eqr", in_asked, positions.tokens.conj())
+    in_queries = torch.einsum("nej,ejp->nep", errors, value.conj()) @ positions.correlations.conj()
+    return in_value, torch.einsum("neq,nr->eqr", in_queries, positions.tokens.conj())
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def descend(
             parameter.data.sub_(rate * torch.view_as_real(gradient))
         value, query_key = (matrix.detach() for matrix in moving.matrices())
         active = value[..., :dimension], query_key[:, dimension:, :dimension]
-        one, other = (block.diagonal(dim1=-2, dim2=-1).mean(-1) for block in active)
-        products.append((one * other).real)
+        value_mean, query_key_mean = (block.diagonal(dim1=-2, dim2=-1).mean(-1) for block in active)
+        products.append((value_mean * query_key_mean).real)
     return Trained(moving, torch.stack(products, dim=-1))
 
 

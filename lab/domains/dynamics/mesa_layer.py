@@ -87,8 +87,8 @@ class MesaLayer(nn.Module):
                 f"{query_key.shape[-1] // 2}; use the same dimension."
             )
         tokens = pair_states(states)
-        asked = tokens @ query_key.unsqueeze(1).mT
-        scores = (asked @ tokens.conj().mT) * mask / (mask.sum(-1, keepdim=True) - 1).clamp(min=1)
+        queries = tokens @ query_key.unsqueeze(1).mT
+        scores = (queries @ tokens.conj().mT) * mask / (mask.sum(-1, keepdim=True) - 1).clamp(min=1)
         answers = scores @ (tokens @ value.unsqueeze(1).mT)
         return torch.where((mask.sum(-1) > 1)[:, None], answers, torch.zeros_like(answers))
 

@@ -45,14 +45,14 @@ def moments(start: Start, dimension: int, scale: float = 1.0) -> Moments:
     >>> moments("gaussian", 5)
     Moments(second=1.0, fourth=3.0, sixth=15.0, mixed=12.0)
     """
-    others = dimension - 1
+    other_coordinates = dimension - 1
     second, fourth, sixth, mixed = {
-        "gaussian": (1.0, 3.0, 15.0, 3.0 * others),
+        "gaussian": (1.0, 3.0, 15.0, 3.0 * other_coordinates),
         "sparse": (1 / dimension, 1 / dimension, 1 / dimension, 0.0),
-        "ones": (1.0, 1.0, 1.0, 1.0 * others),
-        "rademacher": (1.0, 1.0, 1.0, 1.0 * others),
-        "uniform": (1 / 3, 1 / 5, 1 / 7, others / 15),
-        "complex gaussian": (1.0, 2.0, 6.0, 2.0 * others),
+        "ones": (1.0, 1.0, 1.0, 1.0 * other_coordinates),
+        "rademacher": (1.0, 1.0, 1.0, 1.0 * other_coordinates),
+        "uniform": (1 / 3, 1 / 5, 1 / 7, other_coordinates / 15),
+        "complex gaussian": (1.0, 2.0, 6.0, 2.0 * other_coordinates),
     }[start]
     return Moments(second * scale**2, fourth * scale**4, sixth * scale**6, mixed * scale**6)
 

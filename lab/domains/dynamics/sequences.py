@@ -110,20 +110,20 @@ def first_states(stream: RandomStream, batch: int, dimension: int, start: Start)
     """First states of unit scale, complex [batch, dimension]; see `linear_dynamics`."""
     draws = stream.rng()
     shape = (batch, dimension)
-    found: np.ndarray
+    states: np.ndarray
     if start == "gaussian":
-        found = draws.normal(size=shape)
+        states = draws.normal(size=shape)
     elif start == "sparse":
         # One number a sequence decides coordinate and sign, so that the first k sequences do not depend on the batch.
         place = draws.integers(2 * dimension, size=batch)
-        found = np.where(np.arange(dimension) == place[:, None] // 2, 1.0 - 2.0 * (place[:, None] % 2), 0.0)
+        states = np.where(np.arange(dimension) == place[:, None] // 2, 1.0 - 2.0 * (place[:, None] % 2), 0.0)
     elif start == "ones":
-        found = np.ones(shape)
+        states = np.ones(shape)
     elif start == "rademacher":
-        found = 2.0 * draws.integers(2, size=shape) - 1.0
+        states = 2.0 * draws.integers(2, size=shape) - 1.0
     elif start == "uniform":
-        found = draws.uniform(-1.0, 1.0, size=shape)
+        states = draws.uniform(-1.0, 1.0, size=shape)
     else:
         pair = draws.normal(size=(*shape, 2)) / math.sqrt(2)
         return np.ascontiguousarray(pair[..., 0] + 1j * pair[..., 1])
-    return found.astype(complex)
+    return states.astype(complex)

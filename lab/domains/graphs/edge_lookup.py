@@ -93,15 +93,15 @@ def path_planner(
             f"{hops} hops back from the goal must be at least 0; use arms of at least 2 nodes, or more hops."
         )
     layout = _Layout(labels, length, hops + 1)
-    answer, found = layout.scratch(hops), layout.target if hops == 0 else layout.scratch(hops - 1)
+    answer, fetched = layout.scratch(hops), layout.target if hops == 0 else layout.scratch(hops - 1)
     weights: dict[str, Tensor] = {"read_in.weight": torch.eye(layout.read, layout.width, dtype=torch.float64)}
     for layer in range(hops + 1):
         heads = [_nothing(layout), _nothing(layout)]
         if layer < hops:
-            asked = layout.target if layer == 0 else layout.scratch(layer - 1)
-            heads[0] = _look_up(layout, asked, layout.target, layout.source, layout.scratch(layer), 1.0, score)
+            query = layout.target if layer == 0 else layout.scratch(layer - 1)
+            heads[0] = _look_up(layout, query, layout.target, layout.source, layout.scratch(layer), 1.0, score)
         else:
-            heads[0] = _copy_from_goal(layout, found, answer, score)
+            heads[0] = _copy_from_goal(layout, fetched, answer, score)
         if layer == 0:
             heads[1] = _look_up(layout, layout.source, layout.source, layout.target, answer, 2.0, score)
         weights |= _side_by_side(layer, heads)
@@ -162,26 +162,26 @@ def _nothing(layout: _Layout) -> _Head:
 
 
 def _look_up(
-    layout: _Layout, asked: slice, filed: slice, value: slice, answer: slice, weight: float, score: float
+    layout: _Layout, query: slice, filed: slice, value: slice, answer: slice, weight: float, score: float
 ) -> _Head:
-    """Where a place is filled: the `value` fields of the edges whose `filed` label is the one in `asked`."""
+    """Where a place is filled: the `value` fields of the edges whose `filed` label is the one in `query`."""
     head, n = _nothing(layout), layout.labels
-    one, scale = torch.eye(n, dtype=torch.float64), math.sqrt(layout.head)  # attention divides by sqrt(h)
-    head["query"][asked, :n] = score * scale * one
+    identity, scale = torch.eye(n, dtype=torch.float64), math.sqrt(layout.head)  # attention divides by sqrt(h)
+    head["query"][query, :n] = score * scale * identity
     head["query"][layout.places, n] = 2 * score * scale
-    head["key"][filed, :n] = one
+    head["key"][filed, :n] = identity
     head["key"][layout.places, n] = -1.0
-    head["value"][value, :n] = one
-    head["output"][:n, answer] = weight * one
+    head["value"][value, :n] = identity
+    head["output"][:n, answer] = weight * identity
     return head
 
 
-def _copy_from_goal(layout: _Layout, found: slice, answer: slice, score: float) -> _Head:
-    """Where a place is filled: the field `found` of the token in place 0."""
+def _copy_from_goal(layout: _Layout, fetched: slice, answer: slice, score: float) -> _Head:
+    """Where a place is filled: the field `fetched` of the token in place 0."""
     head, n = _nothing(layout), layout.labels
     head["query"][layout.places, n] = score * math.sqrt(layout.head)
     head["key"][layout.first_place, n] = 1.0
-    head["value"][found, :n] = torch.eye(n, dtype=torch.float64)
+    head["value"][fetched, :n] = torch.eye(n, dtype=torch.float64)
     head["output"][:n, answer] = torch.eye(n, dtype=torch.float64)
     return head
 

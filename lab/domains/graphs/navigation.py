@@ -160,9 +160,9 @@ def hitting_probabilities(adjacency: Adjacency) -> Float[Tensor, "node node"]:
     _refuse_cycle(adjacency)
     walk = uniform_walk(adjacency)
     identity = torch.eye(len(adjacency), dtype=torch.float64, device=adjacency.device)
-    found = torch.linalg.solve(identity - walk, identity)
+    visits = torch.linalg.solve(identity - walk, identity)
     # Rounding leaves dust where there is no path.
-    return torch.where(transitive_closure(adjacency) | identity.bool(), found, 0.0)
+    return torch.where(transitive_closure(adjacency) | identity.bool(), visits, 0.0)
 
 
 def temper(policy: Policy, temperature: float) -> Policy:
@@ -325,35 +325,38 @@ def expected_distinct(paths: float, samples: int) -> float:
 
 
 def misstep_probability(
-    neighbours: Float[Tensor, "*case"] | float, others: Float[Tensor, "*case"] | float, gap: float, temperature: float
+    neighbours: Float[Tensor, "*case"] | float,
+    non_neighbours: Float[Tensor, "*case"] | float,
+    gap: float,
+    temperature: float,
 ) -> Float[Tensor, "*case"]:
     r"""$M e^{-\Delta/\tau} / (k + M e^{-\Delta/\tau})$: a step along no edge, when every edge beats it by a logit gap.
 
     Args:
         neighbours: k, tokens that are right.
-        others: M, tokens that are wrong.
+        non_neighbours: M, tokens that are wrong.
         gap: Delta, in nats at temperature 1.
         temperature: tau > 0.
     """
-    wrong = torch.as_tensor(others, dtype=torch.float64) * math.exp(-gap / temperature)
+    wrong = torch.as_tensor(non_neighbours, dtype=torch.float64) * math.exp(-gap / temperature)
     return wrong / (torch.as_tensor(neighbours, dtype=torch.float64) + wrong)
 
 
-def misstep_gap(neighbours: Float[Tensor, " case"], others: Float[Tensor, " case"], measured: float) -> float:
+def misstep_gap(neighbours: Float[Tensor, " case"], non_neighbours: Float[Tensor, " case"], measured: float) -> float:
     """The logit gap at which the mean `misstep_probability` at temperature 1 is ``measured`` (by bisection).
 
     Raises:
         LabError: a measured probability that is not strictly between 0 and the value at equal logits.
     """
     low, high = 0.0, 60.0
-    at = [float(misstep_probability(neighbours, others, gap, 1.0).mean()) for gap in (low, high)]
+    at = [float(misstep_probability(neighbours, non_neighbours, gap, 1.0).mean()) for gap in (low, high)]
     if not at[1] < measured < at[0]:
         raise LabError(
             f"A misstep probability of {measured:.3g} is not between {at[1]:.3g} and {at[0]:.3g}; no logit gap gives it."
         )
     for _ in range(60):
         middle = (low + high) / 2
-        if float(misstep_probability(neighbours, others, middle, 1.0).mean()) > measured:
+        if float(misstep_probability(neighbours, non_neighbours, middle, 1.0).mean()) > measured:
             low = middle
         else:
             high = middle
@@ -422,7 +425,7 @@ def bayes_navigator(vocabulary: int, adjacency: Adjacency, policy: Policy | None
         goal, current = tokens[:, :1].expand_as(tokens), tokens
         inside = (goal < nodes) & (current < nodes)
         inside = inside & (torch.arange(tokens.shape[1]) > 0)
-        found = table[goal.clamp(max=nodes - 1), current.clamp(max=nodes - 1)]
-        return torch.where(inside.unsqueeze(-1), found, 1 / vocabulary).log()
+        predicted = table[goal.clamp(max=nodes - 1), current.clamp(max=nodes - 1)]
+        return torch.where(inside.unsqueeze(-1), predicted, 1 / vocabulary).log()
 
     return predict

@@ -419,12 +419,12 @@ def sample_motifs(stream: RandomStream, motifs: int, probability: float) -> Bool
     """
     _probability(probability)
     draws = torch.from_numpy(stream.child("edges").rng().random((motifs, ATTEMPTS, 2, 2, 2))) < probability
-    whole = (draws[:, :, 0].double() @ draws[:, :, 1].double() > 0).flatten(2).all(-1)
-    if not bool(whole.any(1).all()):
+    connected = (draws[:, :, 0].double() @ draws[:, :, 1].double() > 0).flatten(2).all(-1)
+    if not bool(connected.any(1).all()):
         raise LabError(
             f"Edges with probability {probability} gave no connected motif in {ATTEMPTS} draws; raise the probability."
         )
-    chosen = draws[torch.arange(motifs), whole.int().argmax(1)]
+    chosen = draws[torch.arange(motifs), connected.int().argmax(1)]
     blocks = torch.zeros(motifs, MOTIF, MOTIF, dtype=torch.bool)
     blocks[:, 0:2, 2:4] = chosen[:, 0]
     blocks[:, 2:4, 4:6] = chosen[:, 1]
@@ -608,8 +608,8 @@ def path_outcome(
     inside = (before < nodes) & (after < nodes)
     edge = inside & adjacency[before.clamp(max=nodes - 1), after.clamp(max=nodes - 1)]
     if ghosts is not None:
-        own = ghosts.unsqueeze(-3)
-        shown = (before.unsqueeze(-1) == own[..., 0]) & (after.unsqueeze(-1) == own[..., 1])
+        ghost_edges = ghosts.unsqueeze(-3)
+        shown = (before.unsqueeze(-1) == ghost_edges[..., 0]) & (after.unsqueeze(-1) == ghost_edges[..., 1])
         edge = edge | shown.any(-1)
     length = (~ended).sum(-1)
     last = path.gather(-1, length.unsqueeze(-1)).squeeze(-1)

@@ -106,10 +106,10 @@ def counted_credit(arms: int, length: int, read: int) -> float:
     """
     _check_credit(arms, length, read)
     children, goal = range(arms), -1
-    others = range(arms, arms * (length - 1) - 1)
+    remaining_labels = range(arms, arms * (length - 1) - 1)
     counts: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for first in children:
-        for order in itertools.permutations(others):
+        for order in itertools.permutations(remaining_labels):
             # The goal's arm needs one label fewer than the others, as its leaf is known.
             tails = [order[: length - 3] + (goal,)]
             tails += [order[begin : begin + length - 2] for begin in range(length - 3, len(order), length - 2)]
@@ -119,7 +119,7 @@ def counted_credit(arms: int, length: int, read: int) -> float:
             )
             for chosen in itertools.combinations(edges, read):
                 counts.setdefault(chosen, [0] * arms)[first] += 1
-    return max(abs(count / sum(found) - 1 / arms) for found in counts.values() for count in found)
+    return max(abs(count / sum(tally) - 1 / arms) for tally in counts.values() for count in tally)
 
 
 def with_errors(predictor: TokenPredictor, labels: int, error: float) -> TokenPredictor:

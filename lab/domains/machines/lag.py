@@ -183,8 +183,8 @@ def run_many(table: Table, queues: Int[np.ndarray, "queue symbol"], rules: int) 
             if longest + window + 2 > room:
                 ring, room = _grown(ring, np.minimum(front + 1, stopped), ends), 2 * room
     fronts = stopped
-    found = [ring[np.arange(fronts[one], ends[one]) & (room - 1), one] for one in range(count)]
-    return ManyRuns(found, stopped, ends - length)
+    final_queues = [ring[np.arange(fronts[column], ends[column]) & (room - 1), column] for column in range(count)]
+    return ManyRuns(final_queues, stopped, ends - length)
 
 
 def _grown(ring: np.ndarray, fronts: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -56,8 +56,10 @@ def compiled(machine: TuringMachine, window: int) -> LagSystem:
     if window == 3:
         return lag_system(3, (MARKER, *cells), _rules_of_window_3(machine))
     news = (NO_NEWS, MARKER)
-    annotated = [Annotated(symbol, one) for symbol in machine.symbols for one in (*news, *machine.right_targets)]
-    annotated += [Annotated(head, one) for head in machine.heads for one in news]
+    annotated = [
+        Annotated(symbol, news_item) for symbol in machine.symbols for news_item in (*news, *machine.right_targets)
+    ]
+    annotated += [Annotated(head, news_item) for head in machine.heads for news_item in news]
     return lag_system(2, (MARKER, *cells, *annotated), _rules_of_window_2(machine))
 
 
@@ -117,7 +119,7 @@ def decode(queue: Sequence[Symbol], window: int, halted: bool = False) -> Config
     """
     ring = list(queue)
     if halted:
-        ring = [one.cell if isinstance(one, Annotated) else one for one in ring[1:]]
+        ring = [symbol.cell if isinstance(symbol, Annotated) else symbol for symbol in ring[1:]]
         if ring.count(MARKER) != 1:
             return None
         place = ring.index(MARKER)
@@ -149,7 +151,7 @@ def _rules_of_window_3(machine: TuringMachine) -> Iterator[Rule]:
         for cell in ring:
             for after in ring:
                 window = (before, cell, after)
-                if window.count(MARKER) <= 1 and sum(isinstance(one, Head) for one in window) <= 1:
+                if window.count(MARKER) <= 1 and sum(isinstance(symbol, Head) for symbol in window) <= 1:
                     right = _middle(machine, before, cell, after)
                     if right is not None:
                         yield window, right
@@ -237,9 +239,9 @@ def completed_steps(
         held.extend(right)
         written += len(right)
         if held[0] == MARKER and (window == 2 or held[-1] == MARKER):
-            found = decode(held, window)
-            if found is not None:
-                history.append((found, written))
+            configuration = decode(held, window)
+            if configuration is not None:
+                history.append((configuration, written))
                 if len(history) > steps:
                     break
     return history, False
@@ -266,7 +268,7 @@ def compare(machine: TuringMachine, start: Configuration, system: LagSystem, que
     longest = symbols_per_step(len(start.tape) + len(expected), system.window)
     history, halted = completed_steps(system, queue, steps, 10 * longest * (len(expected) + 1))
     halts = len(expected) <= steps
-    shown = [normal(machine, found) for found, _ in history]
+    shown = [normal(machine, configuration) for configuration, _ in history]
     right = shown == [normal(machine, wanted) for wanted in expected] and halted == halts
     cost = 0
     for (before, paid), (after, written) in zip(history, history[1:], strict=False):

@@ -58,7 +58,7 @@ def one_way(machine: TuringMachine) -> LagSystem:
 
 def _rules(machine: TuringMachine, waiting: Sequence[Waiting]) -> Iterator[tuple[Word, Word]]:
     tape, cells = machine.symbols, (MARKER, *machine.symbols)
-    pairs = [(one, other) for one in cells for other in cells if (one, other) != (MARKER, MARKER)]
+    pairs = [(cell, after) for cell in cells for after in cells if (cell, after) != (MARKER, MARKER)]
     waves = [Wave(*pair) for pair in pairs]
     for cell, after in pairs:
         yield (cell, after), (cell,)
@@ -76,7 +76,7 @@ def _rules(machine: TuringMachine, waiting: Sequence[Waiting]) -> Iterator[tuple
         for wave in waves:
             yield (cell, wave), (Wave(wave.carried, cell),)
             yield (wave, cell), (wave.content,)
-    for head, (write, move, state) in ((Head(*pair), found) for pair, found in machine.transitions.items()):
+    for head, (write, move, state) in ((Head(*pair), transition) for pair, transition in machine.transitions.items()):
         for after in cells:
             if move == LEFT:
                 yield (head, after), (write,)
@@ -106,7 +106,10 @@ def symbols_of_a_move(cells: int, move: int, grows: bool) -> int:
 def read(queue: Sequence[Symbol]) -> Configuration | None:
     """The configuration in a queue whose head stands second, so that the cells about to be rewritten are its left neighbour and
     itself; None for any other queue."""
-    if not isinstance(queue[1], Head) or sum(isinstance(one, Head | Wave | Waiting | Leaving) for one in queue) != 1:
+    if (
+        not isinstance(queue[1], Head)
+        or sum(isinstance(symbol, Head | Wave | Waiting | Leaving) for symbol in queue) != 1
+    ):
         return None
     ring = list(queue)
     place = ring.index(MARKER)
@@ -121,9 +124,9 @@ def steps(system: LagSystem, queue: Word, count: int, rules: int = 10**6) -> lis
     held, written = deque(queue), 0
     history: list[tuple[Configuration, int]] = []
     for _ in range(rules):
-        found = read(held) if isinstance(held[1], Head) else None
-        if found is not None:
-            history.append((found, written))
+        configuration = read(held) if isinstance(held[1], Head) else None
+        if configuration is not None:
+            history.append((configuration, written))
         right = system.right_side(held)
         if right is None or len(history) > count:
             break

@@ -35,9 +35,9 @@ def rule_strings(system: LagSystem) -> RuleStrings:
     end, window = len(system.alphabet), system.window
     rows, lengths = [], []
     for left, right in system.rules.items():
-        said = [places[symbol] for symbol in (*left, *right)]
-        rows.append(said + [end] * (window + 3 - len(said)))
-        lengths.append(len(said))
+        tokens = [places[symbol] for symbol in (*left, *right)]
+        rows.append(tokens + [end] * (window + 3 - len(tokens)))
+        lengths.append(len(tokens))
     strings, written = torch.tensor(rows), torch.tensor(lengths).unsqueeze(1)
     place = torch.arange(window + 2)
     return RuleStrings(strings[:, :-1], strings[:, 1:], (place >= window - 1) & (place < written))

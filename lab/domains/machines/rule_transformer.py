@@ -69,7 +69,7 @@ class Tokens:
         """How many tokens there are."""
         return self.halt + 1
 
-    def given(self, queue: Sequence[Symbol]) -> list[int]:
+    def prompt(self, queue: Sequence[Symbol]) -> list[int]:
         """The prompt for a queue.
 
         Raises:
@@ -104,16 +104,16 @@ class Tokens:
     def continuation(self, queue: Sequence[Symbol], tokens: int) -> list[int]:
         """What the lag system itself writes after a queue: at least so many tokens, cut off there; *halt* to the end."""
         string, front = list(queue), 0
-        found: list[int] = []
-        while len(found) < tokens:
+        continuation: list[int] = []
+        while len(continuation) < tokens:
             right = self.system.right_side(string[front : front + self.system.window])
-            found += self.written(right)
+            continuation += self.written(right)
             if right is None:
-                found += [self.halt] * (tokens - len(found))
+                continuation += [self.halt] * (tokens - len(continuation))
             else:
                 string += right
                 front += 1
-        return found[:tokens]
+        return continuation[:tokens]
 
 
 def signs(count: int) -> Float[np.ndarray, "count bits"]:
@@ -139,21 +139,21 @@ def rule_transformer(system: LagSystem, longest: int) -> Transformer:
     outputs = signs(len(system.alphabet) + len(tokens.firsts))
     bits, written_bits = symbols.shape[1], outputs.shape[1]
     # Where things stand in the residual stream.
-    stays, first, one, place, square, inverse, share, own = range(8)
-    seen = own + bits
-    out = seen + window * bits
+    stays, first, constant, place, square, inverse, share, letter = range(8)
+    window_letters = letter + bits
+    out = window_letters + window * bits
     width = out + written_bits
     size = max(bits, 2)
 
     embedding = torch.zeros(tokens.vocabulary, width, dtype=torch.float64)
     for token in range(tokens.halt):
-        said = system.alphabet.index(tokens.symbol(token))
-        embedding[token, own : own + bits] = torch.from_numpy(symbols[said])
+        index = system.alphabet.index(tokens.symbol(token))
+        embedding[token, letter : letter + bits] = torch.from_numpy(symbols[index])
         embedding[token, stays] = float(token >= tokens.given_from)
         embedding[token, first] = float(token >= 2 * tokens.given_from)
     positions = torch.zeros(longest, width, dtype=torch.float64)
     count = torch.arange(longest, dtype=torch.float64)
-    positions[:, one], positions[:, place], positions[:, square], positions[:, inverse] = (
+    positions[:, constant], positions[:, place], positions[:, square], positions[:, inverse] = (
         1,
         count,
         count**2,
@@ -170,11 +170,11 @@ def rule_transformer(system: LagSystem, longest: int) -> Transformer:
     scale = SHARPNESS * longest * math.sqrt(size)
     for head in range(window):
         at = head * size
-        query[one, at], query[share, at], query[inverse, at] = 2 * scale, -2 * scale, 2 * scale * head
+        query[constant, at], query[share, at], query[inverse, at] = 2 * scale, -2 * scale, 2 * scale * head
         query[inverse, at + 1] = -scale
         key[place, at] = key[square, at + 1] = 1.0
-        value[own : own + bits, at : at + bits] = torch.eye(bits, dtype=torch.float64)
-        target = seen + head * bits
+        value[letter : letter + bits, at : at + bits] = torch.eye(bits, dtype=torch.float64)
+        target = window_letters + head * bits
         read[target : target + bits, at : at + bits] = torch.eye(bits, dtype=torch.float64)
 
     units = [(left, token, place > 0, len(right) > 1) for left, right in system.rules.items()
@@ -182,7 +182,7 @@ def rule_transformer(system: LagSystem, longest: int) -> Transformer:
     hidden, threshold, write = matrix(width, len(units)), torch.zeros(len(units)).double(), matrix(len(units), width)
     for unit, (left, token, is_second, is_pair) in enumerate(units):
         agreeing = np.concatenate([symbols[system.alphabet.index(symbol)] for symbol in left])
-        hidden[seen:out, unit] = torch.from_numpy(agreeing)
+        hidden[window_letters:out, unit] = torch.from_numpy(agreeing)
         threshold[unit] = 1.0 - window * bits - 2.0 * is_second
         hidden[first, unit] = (2.0 if is_second else -2.0) if is_pair else 0.0
         write[unit, out:] = torch.from_numpy(outputs[_of_output(tokens, token)])
@@ -190,7 +190,7 @@ def rule_transformer(system: LagSystem, longest: int) -> Transformer:
     logits = matrix(width, tokens.vocabulary)
     for token in (*range(tokens.given_from), *range(2 * tokens.given_from, tokens.halt)):
         logits[out:, token] = torch.from_numpy(outputs[_of_output(tokens, token)])
-    logits[one, tokens.halt] = 1.0
+    logits[constant, tokens.halt] = 1.0
     architecture = Architecture(
         width=width,
         layers=2,

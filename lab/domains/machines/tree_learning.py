@@ -66,16 +66,19 @@ def grow(
         majority = Leaf(int(names[rng.choice(np.flatnonzero(counts == counts.max()))]))
         if np.count_nonzero(counts) == 1:
             return majority
-        own, own_labels = answers[kept], labels[kept]
-        scores = split_impurities(own, own_labels)
+        kept_answers, kept_labels = answers[kept], labels[kept]
+        scores = split_impurities(kept_answers, kept_labels)
         parting = np.isfinite(scores)
         if not parting.any():
             return majority
-        tolerance = CLOSE * len(own)
+        tolerance = CLOSE * len(kept_answers)
         best = scores
         if look_ahead:
             best = np.array(
-                [_after_second(own, own_labels, one) if parting[one] else np.inf for one in range(len(scores))]
+                [
+                    _after_second(kept_answers, kept_labels, question) if parting[question] else np.inf
+                    for question in range(len(scores))
+                ]
             )
         equal = best <= best.min() + tolerance
         if look_ahead and break_ties:
@@ -98,8 +101,8 @@ def split_impurities(
         size - np.divide((counts**2).sum(1), size, out=np.zeros_like(size), where=size > 0)
         for counts, size in zip((yes, no), sizes, strict=True)
     ]
-    found: np.ndarray = np.where((sizes[0] > 0) & (sizes[1] > 0), parts[0] + parts[1], np.inf)
-    return found
+    impurities: np.ndarray = np.where((sizes[0] > 0) & (sizes[1] > 0), parts[0] + parts[1], np.inf)
+    return impurities
 
 
 def _after_second(answers: np.ndarray, labels: np.ndarray, question: int) -> float:
@@ -107,6 +110,6 @@ def _after_second(answers: np.ndarray, labels: np.ndarray, question: int) -> flo
     total = 0.0
     for side in (answers[:, question], ~answers[:, question]):
         counts = labels[side].sum(0)
-        whole = counts.sum() - (counts**2).sum() / counts.sum()
-        total += min(whole, float(split_impurities(answers[side], labels[side]).min()))
+        unsplit = counts.sum() - (counts**2).sum() / counts.sum()
+        total += min(unsplit, float(split_impurities(answers[side], labels[side]).min()))
     return total

@@ -71,23 +71,23 @@ def offsets(tree: Tree) -> set[int]:
 def predict(tree: Tree, string: Sequence[Token]) -> Token:
     """The next token; a question about a place before the string is answered with no."""
     while isinstance(tree, Node):
-        there = tree.offset <= len(string) and string[-tree.offset] == tree.token
-        tree = tree.yes if there else tree.no
+        matches = tree.offset <= len(string) and string[-tree.offset] == tree.token
+        tree = tree.yes if matches else tree.no
     return tree.token
 
 
 def generate(tree: Tree, string: Sequence[Token], tokens: int) -> list[Token]:
     """The next ``tokens`` tokens, each predicted from all before it."""
-    found = list(string)
+    extended = list(string)
     for _ in range(tokens):
-        found.append(predict(tree, found))
-    return found[len(string) :]
+        extended.append(predict(tree, extended))
+    return extended[len(string) :]
 
 
 def chain(offset: int, cases: Sequence[tuple[Token, Tree]]) -> Tree:
     """One question after the other at one offset; what is none of the others is the last case."""
-    *asked, (_, tree) = cases
-    for token, below in reversed(asked):
+    *questions, (_, tree) = cases
+    for token, below in reversed(questions):
         tree = Node(offset, token, below, tree)
     return tree
 
@@ -97,26 +97,26 @@ def many(tree: Tree, strings: Int[np.ndarray, "string place"], tokens: int) -> I
     order = [node for node, _ in nodes(tree)]
     place = {id(node): 2 * number for number, node in enumerate(order)}
     # Two entries a node: it is found at the first of them, and below it at the first (no) or the second (yes).
-    asked, wanted, below = (np.zeros(2 * len(order), dtype=np.int64) for _ in range(3))
-    for at, node in zip(range(0, len(asked), 2), order, strict=True):
+    offsets, wanted, below = (np.zeros(2 * len(order), dtype=np.int64) for _ in range(3))
+    for at, node in zip(range(0, len(offsets), 2), order, strict=True):
         if isinstance(node, Node):
-            asked[at], wanted[at] = node.offset, int(str(node.token))
+            offsets[at], wanted[at] = node.offset, int(str(node.token))
             below[at : at + 2] = place[id(node.no)], place[id(node.yes)]
         else:
             wanted[at], below[at : at + 2] = int(str(node.token)), at
     batch, length = strings.shape
-    widest = max(int(asked.max()), 1)
+    widest = max(int(offsets.max()), 1)
     # Places first, so that one place of all strings is one row; -1 before the string is no token.
-    found = np.full((widest + length + tokens, batch), -1, dtype=np.int64)
-    found[widest : widest + length] = strings.T
-    flat, back, columns, levels = found.reshape(-1), asked * batch, np.arange(batch), depth(tree)
-    for end in range(widest + length, len(found)):
-        at = below.take((found[end - asked[0]] == wanted[0]) + 0)
-        here = columns + end * batch
+    extended = np.full((widest + length + tokens, batch), -1, dtype=np.int64)
+    extended[widest : widest + length] = strings.T
+    flat, back, columns, levels = extended.reshape(-1), offsets * batch, np.arange(batch), depth(tree)
+    for end in range(widest + length, len(extended)):
+        at = below.take((extended[end - offsets[0]] == wanted[0]) + 0)
+        current = columns + end * batch
         for _ in range(levels - 1):
-            at = below.take(at + (flat.take(here - back.take(at)) == wanted.take(at)))
-        found[end] = wanted.take(at)
-    return found[widest + length :].T
+            at = below.take(at + (flat.take(current - back.take(at)) == wanted.take(at)))
+        extended[end] = wanted.take(at)
+    return extended[widest + length :].T
 
 
 def automaton_tree(automaton: Automaton, state_offset: int, letter_offset: int) -> Tree:
@@ -143,9 +143,9 @@ def automaton_strings(
     states = automaton.run(words) + automaton.letters
     if not interleaved:
         return np.concatenate((words, states), axis=1)
-    found = np.empty((len(words), 2 * words.shape[1] + 1), dtype=np.int64)
-    found[:, 0::2], found[:, 1::2] = states, words
-    return found
+    strings = np.empty((len(words), 2 * words.shape[1] + 1), dtype=np.int64)
+    strings[:, 0::2], strings[:, 1::2] = states, words
+    return strings
 
 
 def final_states(
@@ -195,9 +195,9 @@ def turing_string(machine: TuringMachine, configuration: Configuration, steps: i
     state, tape, head = configuration
     low, high, at = 0, len(tape) - 1, head
     for before in run(machine, configuration, steps)[:steps]:
-        found = machine.transitions.get((before.state, before.tape[before.head]))
-        if found is not None:
-            at += found.move
+        transition = machine.transitions.get((before.state, before.tape[before.head]))
+        if transition is not None:
+            at += transition.move
             low, high = min(low, at), max(high, at)
     if low < 0 or high >= len(tape):
         raise LabError(
@@ -253,7 +253,7 @@ def least_leaves_of_all(bits: int) -> Int[np.ndarray, " function"]:
 
 def least_depth_of_all(bits: int) -> Int[np.ndarray, " function"]:
     """The least depth of a tree for each of the $2^{2^n}$ functions of n bits."""
-    return _least_of_all(bits, 0, lambda one, other: 1 + np.maximum(one, other))
+    return _least_of_all(bits, 0, lambda no, yes: 1 + np.maximum(no, yes))
 
 
 def _least_of_all(bits: int, constant: int, joined: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
@@ -263,11 +263,11 @@ def _least_of_all(bits: int, constant: int, joined: Callable[[np.ndarray, np.nda
         points = 2**size
         values = (np.arange(2**points)[:, None] >> np.arange(points) & 1).reshape(-1, *(2,) * size)
         weights = 1 << np.arange(points // 2)
-        asked = []
+        costs = []
         for axis in range(size):
             parts = [values.take(side, axis + 1).reshape(len(values), -1) @ weights for side in (0, 1)]
-            asked.append(joined(known[parts[0]], known[parts[1]]))
-        known = np.min(asked, axis=0)
+            costs.append(joined(known[parts[0]], known[parts[1]]))
+        known = np.min(costs, axis=0)
         known[[0, -1]] = constant
     return known
 

@@ -59,9 +59,9 @@ class TuringMachine:
     transitions: Mapping[tuple[str, str], Transition]
 
     def __post_init__(self) -> None:
-        for what, names in (("states", self.states), ("symbols", self.symbols)):
+        for kind, names in (("states", self.states), ("symbols", self.symbols)):
             if not names or len(set(names)) != len(names):
-                raise LabError(f"The {what} {names} of a machine must be at least 1 and different; name each once.")
+                raise LabError(f"The {kind} {names} of a machine must be at least 1 and different; name each once.")
         for (state, symbol), (write, move, after) in self.transitions.items():
             for name in (state, after):
                 if name not in self.states:
@@ -87,13 +87,13 @@ class TuringMachine:
     @cached_property
     def right_targets(self) -> tuple[str, ...]:
         """The states that a right move enters, rho of them, in the order of the states."""
-        entered = {found.state for found in self.transitions.values() if found.move == RIGHT}
+        entered = {transition.state for transition in self.transitions.values() if transition.move == RIGHT}
         return tuple(state for state in self.states if state in entered)
 
     def moves(self, head: object, direction: int) -> str | None:
         """The state in which ``head`` leaves in this direction; None for what is no head, halts, or leaves the other way."""
-        found = self.transitions.get(head) if isinstance(head, Head) else None
-        return found.state if found is not None and found.move == direction else None
+        transition = self.transitions.get(head) if isinstance(head, Head) else None
+        return transition.state if transition is not None and transition.move == direction else None
 
     def check_symbol(self, symbol: str) -> None:
         """Refuse a letter outside the alphabet."""
@@ -121,12 +121,12 @@ def from_table(table: str, symbols: str) -> TuringMachine:
         for symbol, entry in zip(symbols, entries, strict=True):
             if entry == "---":
                 continue
-            found = _ENTRY.fullmatch(entry)
-            if found is None:
+            match = _ENTRY.fullmatch(entry)
+            if match is None:
                 raise LabError(
                     f"The entry {entry!r} of state {state} cannot be read; write it like 1RB, or --- to halt."
                 )
-            write, move, after = found.groups()
+            write, move, after = match.groups()
             transitions[(state, symbol)] = Transition(write, RIGHT if move == "R" else LEFT, after)
     return TuringMachine(tuple(rows), tuple(symbols), transitions)
 
@@ -192,21 +192,21 @@ def on_word(machine: TuringMachine, word: Sequence[str], pad: int = 0) -> Config
 def step(machine: TuringMachine, configuration: Configuration) -> Configuration | None:
     """The next configuration, whose tape grows where the head leaves it; None where the machine halts."""
     state, tape, head = configuration
-    found = machine.transitions.get((state, tape[head]))
-    if found is None:
+    transition = machine.transitions.get((state, tape[head]))
+    if transition is None:
         return None
-    tape = (*tape[:head], found.write, *tape[head + 1 :])
-    head += found.move
+    tape = (*tape[:head], transition.write, *tape[head + 1 :])
+    head += transition.move
     if head < 0:
-        return Configuration(found.state, (machine.blank, *tape), 0)
-    return Configuration(found.state, tape if head < len(tape) else (*tape, machine.blank), head)
+        return Configuration(transition.state, (machine.blank, *tape), 0)
+    return Configuration(transition.state, tape if head < len(tape) else (*tape, machine.blank), head)
 
 
 def run(machine: TuringMachine, configuration: Configuration, steps: int) -> list[Configuration]:
     """The start and what follows, until the machine halts or ``steps`` steps are made."""
     history = [configuration]
-    while len(history) <= steps and (found := step(machine, history[-1])) is not None:
-        history.append(found)
+    while len(history) <= steps and (successor := step(machine, history[-1])) is not None:
+        history.append(successor)
     return history
 
 
@@ -260,18 +260,18 @@ def run_many(machine: TuringMachine, tapes: Tapes, steps: int) -> Tapes:
     size = (len(machine.states), len(machine.symbols))
     write, move, after = (np.zeros(size, dtype=np.int64) for _ in range(3))
     known = np.zeros(size, dtype=bool)
-    for (state, symbol), found in machine.transitions.items():
+    for (state, symbol), transition in machine.transitions.items():
         place = machine.states.index(state), machine.symbols.index(symbol)
-        known[place], move[place] = True, found.move
-        write[place], after[place] = machine.symbols.index(found.write), machine.states.index(found.state)
+        known[place], move[place] = True, transition.move
+        write[place], after[place] = machine.symbols.index(transition.write), machine.states.index(transition.state)
     states, cells, heads, halted = (part.copy() for part in tapes)
     rows, last = np.arange(len(states)), cells.shape[1] - 1
     for _ in range(steps):
-        here = states, cells[rows, heads]
-        halted = ~known[here]
-        cells[rows, heads] = np.where(halted, here[1], write[here])
-        heads = heads + np.where(halted, 0, move[here])
-        states = np.where(halted, states, after[here])
+        pairs = states, cells[rows, heads]
+        halted = ~known[pairs]
+        cells[rows, heads] = np.where(halted, pairs[1], write[pairs])
+        heads = heads + np.where(halted, 0, move[pairs])
+        states = np.where(halted, states, after[pairs])
         outside = (heads < 0) | (heads > last)
         if outside.any():
             raise LabError(

@@ -106,12 +106,12 @@ def normalised_error_of_moments(
     first = torch.tensor([[1 - 1 / d + c, 0.0], [-c, 1 - 1 / d + c - d * c]], dtype=torch.float64)
     unit = torch.tensor([1.0, 0.0], dtype=torch.float64)
     noisy = noise**2 * added if noise else torch.zeros(2, dtype=torch.float64)
-    second, crossed, found = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), []
+    second, crossed, normalised = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), []
     for j in range(1, int(lengths.max()) + 1):
         second = step @ (second - 2 * crossed * cross + unit) + j**2 * noisy
         crossed = first @ (crossed - unit)
-        found.append(second / j**2)
-    alpha, beta = torch.stack(found)[lengths.long() - 1].T
+        normalised.append(second / j**2)
+    alpha, beta = torch.stack(normalised)[lengths.long() - 1].T
     return d * variance * (alpha + beta) + mean**2 * (d * alpha + d**2 * beta)
 
 
@@ -126,11 +126,11 @@ def kaczmarz_error_of_moments(
 ) -> Float[Tensor, " lengths"]:
     """`shifted_kaczmarz_error` for independent coordinates of any law, given its moments (arguments as above)."""
     step, added = second_moment_map(moments, dimension)
-    state, found = torch.tensor([1.0, 0.0], dtype=torch.float64), []
+    state, states = torch.tensor([1.0, 0.0], dtype=torch.float64), []
     for _ in range(int(lengths.max())):
         state = step @ state + (noise**2 * added if noise else 0.0)
-        found.append(state)
-    alpha, beta = torch.stack(found)[lengths.long() - 1].T
+        states.append(state)
+    alpha, beta = torch.stack(states)[lengths.long() - 1].T
     return dimension * variance * (alpha + beta) + mean**2 * (dimension * alpha + dimension**2 * beta)
 
 

@@ -34,14 +34,14 @@ def greedy_tree(depth: int) -> RegressionPredictor:
         if examples == 0:
             return x_query.new_zeros(x_query.shape[:2])
         leaf = torch.zeros_like(y_context, dtype=torch.long)
-        asked = torch.zeros(x_query.shape[:2], dtype=torch.long, device=x_query.device)
+        query_leaf = torch.zeros(x_query.shape[:2], dtype=torch.long, device=x_query.device)
         for level in range(depth):
             threshold, coordinate = _best_splits(x_context, y_context, leaf, 2**level)
             leaf = 2 * leaf + _above(x_context, leaf, threshold, coordinate)
-            asked = 2 * asked + _above(x_query, asked, threshold, coordinate)
+            query_leaf = 2 * query_leaf + _above(x_query, query_leaf, threshold, coordinate)
         member = torch.nn.functional.one_hot(leaf, 2**depth).to(y_context.dtype)
         means = (member.mT @ y_context[..., None])[..., 0] / member.sum(1).clamp(min=1)
-        return means.gather(1, asked)
+        return means.gather(1, query_leaf)
 
     return predictor
 
@@ -74,9 +74,9 @@ def _best_splits(x: Tensor, y: Tensor, leaf: Tensor, leaves: int) -> tuple[Tenso
     gain = torch.where(count > 0, gain - whole_total.square() / whole_count, -math.inf)
     by_leaf = torch.where(member.mT[:, :, None, :], gain[:, None], -math.inf).flatten(2)
     best, place = by_leaf.max(-1)
-    found = threshold.flatten(1).gather(1, place)
+    best_threshold = threshold.flatten(1).gather(1, place)
     smallest = 1e-12 * y.square().sum(1, keepdim=True)  # what rounding makes of a leaf of equal labels
-    return torch.where(best > smallest, found, math.inf), place // examples
+    return torch.where(best > smallest, best_threshold, math.inf), place // examples
 
 
 def two_layer_descent(

@@ -115,8 +115,8 @@ def _descend(x: np.ndarray, coordinates: np.ndarray, leaves: np.ndarray, depth: 
     """Values of the leaves that inputs [batch, n, d] reach; children of node i are 2 i + 1 and, above 0, 2 i + 2."""
     node = np.zeros(x.shape[:2], dtype=int)
     for _ in range(depth):
-        asked = np.take_along_axis(coordinates, node, axis=1)
-        above = np.take_along_axis(x, asked[..., None], axis=2)[..., 0] > 0
+        coordinate = np.take_along_axis(coordinates, node, axis=1)
+        above = np.take_along_axis(x, coordinate[..., None], axis=2)[..., 0] > 0
         node = 2 * node + 1 + above
     return np.take_along_axis(leaves, node - coordinates.shape[1], axis=1)
 

@@ -155,11 +155,11 @@ def expected_kernel_error(
     $K(x, x) - k_*^\top K^+ k_*$.
     """
     weights = _kernel_weights(truth if used is None else used, x_context, x_query)
-    own = truth(x_query.flatten(0, 1).unsqueeze(1), x_query.flatten(0, 1).unsqueeze(1)).view(x_query.shape[:2])
+    variance = truth(x_query.flatten(0, 1).unsqueeze(1), x_query.flatten(0, 1).unsqueeze(1)).view(x_query.shape[:2])
     if x_context.shape[1] == 0:
-        return own
+        return variance
     cross = (weights * truth(x_query, x_context)).sum(-1)
-    return own - 2 * cross + ((weights @ truth(x_context, x_context)) * weights).sum(-1)
+    return variance - 2 * cross + ((weights @ truth(x_context, x_context)) * weights).sum(-1)
 
 
 @regression_predictor(sparsity=2, noise=0.5)
@@ -228,11 +228,11 @@ def lasso_weights(
     """
     if not penalty > 0:
         raise LabError(f"The Lasso penalty {penalty} must be above 0; use least squares for the limit of penalty 0.")
-    found = x.new_zeros(len(x), x.shape[-1])
+    minimiser = x.new_zeros(len(x), x.shape[-1])
     if x.shape[1] == 0:
-        return found
+        return minimiser
     inputs, labels, left = x.double(), y.double(), torch.arange(len(x), device=x.device)
-    weights = x.new_zeros(found.shape, dtype=torch.float64)
+    weights = x.new_zeros(minimiser.shape, dtype=torch.float64)
     ahead, momentum = weights, weights.new_ones(len(x), 1)
     for _ in range(0, most_iterations, LASSO_CHECK):
         gram = inputs.mT @ inputs / x.shape[1]
@@ -253,15 +253,15 @@ def lasso_weights(
         right = (moment - penalty * signs) * support
         solved = (torch.linalg.pinv(system, hermitian=True) @ right[..., None])[..., 0]
         allowed = LASSO_GAP * labels.square().sum(-1) / (2 * x.shape[1])
-        gaps = torch.stack([lasso_gap(inputs, labels, one, penalty) for one in (weights, solved)])
+        gaps = torch.stack([lasso_gap(inputs, labels, candidate, penalty) for candidate in (weights, solved)])
         better = torch.where((gaps[1] < gaps[0])[:, None], solved, weights)
         done = gaps.amin(0) <= allowed
-        found[left[done]] = better[done].to(found.dtype)
+        minimiser[left[done]] = better[done].to(minimiser.dtype)
         keep = ~done
         inputs, labels, left, weights = inputs[keep], labels[keep], left[keep], weights[keep]
         ahead, momentum = ahead[keep], momentum[keep]
         if not len(left):
-            return found
+            return minimiser
     raise LabError(
         f"{len(left)} of {len(x)} Lasso problems have a duality gap above {LASSO_GAP:g} of their objective at 0 after "
         f"{most_iterations} iterations; allow more, or raise the penalty {penalty}."

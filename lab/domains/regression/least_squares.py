@@ -24,7 +24,11 @@ def least_squares_weights(
     With more examples than dimensions (and inputs that span the space) that is the one solution of the normal
     equations $X^\top X w = X^\top y$; with fewer it interpolates the labels. Singular values below
     max(n, d) * eps times the largest count as zero.
+
+    Raises:
+        LabError: inputs or labels that are no floating-point numbers, or not finite.
     """
+    _check_numbers(x, y)
     return (torch.linalg.pinv(x) @ y[..., None])[..., 0]
 
 
@@ -44,8 +48,9 @@ def ridge_weights(
         penalty: $\lambda$ > 0 on the sum (not the mean) of squared errors.
 
     Raises:
-        LabError: a penalty that is not above 0.
+        LabError: a penalty that is not above 0; inputs or labels that are no floating-point numbers, or not finite.
     """
+    _check_numbers(x, y)
     if not penalty > 0:
         raise LabError(f"The ridge penalty {penalty} must be above 0; use least squares for the limit of penalty 0.")
     left, values, right = torch.linalg.svd(x, full_matrices=False)
@@ -53,6 +58,21 @@ def ridge_weights(
     # s + penalty / s, and not s^2 + penalty, which can lie below the smallest float.
     gain = torch.where(values > smallest, 1 / (values + penalty / values), 0.0)
     return predict(gain * predict(y, left.mT), right.mT)
+
+
+def _check_numbers(x: Tensor, y: Tensor) -> None:
+    """Refuse what no decomposition can take, which torch tells in its own words, and only of the inputs."""
+    for name, values in (("inputs", x), ("labels", y)):
+        if not values.is_floating_point():
+            raise LabError(
+                f"The {name} are {values.dtype}, and least squares needs floating-point numbers; convert them with `.double()`."
+            )
+        if bool((broken := ~values.isfinite()).any()):
+            place = broken.nonzero()[0].tolist()
+            raise LabError(
+                f"The {name} hold {float(values[tuple(place)])} at {place}, for which there is no least-squares solution; "
+                "leave such examples out."
+            )
 
 
 def predict(

@@ -58,11 +58,11 @@ def places(components: int, dimension: int, length: int) -> dict[str, slice]:
         "score": components,
         "estimate": dimension,
     }
-    found, begin = {}, 0
+    slices, begin = {}, 0
     for name, size in sizes.items():
-        found[name] = slice(begin, begin + size)
+        slices[name] = slice(begin, begin + size)
         begin += size
-    return found
+    return slices
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ class PosteriorNetwork:
                 f"of dimension {dimension}; build one of these sizes."
             )
         at = places(memory, dimension, self.length)
-        rows, seen = self.rows(x, y), with_memory(mask, memory)
-        only_memory = (torch.arange(len(seen)) < memory).expand(len(seen), -1)
+        rows, visible = self.rows(x, y), with_memory(mask, memory)
+        only_memory = (torch.arange(len(visible)) < memory).expand(len(visible), -1)
         with torch.no_grad():
-            rows = self.copying(rows, seen)
+            rows = self.copying(rows, visible)
             rows[..., at["residual"]] = (rows @ self.hidden).square()
-            rows = self.adding(rows, seen)
+            rows = self.adding(rows, visible)
             rows = self.reading(rows, only_memory)
         answers = (rows[0, ..., at["estimate"]] * rows[0, ..., at["input"]]).sum(-1)
         return answers[:, memory::2]
@@ -119,14 +119,14 @@ class PosteriorNetwork:
         memory, dimension = self.components.shape
         at = places(memory, dimension, self.length)
         width, count = at["estimate"].stop, at["position"].stop - at["position"].start
-        found = torch.zeros(1, len(x), count, width, dtype=torch.float64)
-        found[0, :, :memory, at["slot"]] = torch.eye(memory, dtype=torch.float64)
-        found[0, :, :memory, at["value"]] = self.components
-        found[0, :, memory::2, at["input"]] = x
-        found[0, :, memory + 1 :: 2, at["label"]] = y[:, :-1, None]
-        found[..., at["position"]] = torch.eye(count, dtype=torch.float64)
-        found[..., at["constant"]] = 1
-        return found
+        rows = torch.zeros(1, len(x), count, width, dtype=torch.float64)
+        rows[0, :, :memory, at["slot"]] = torch.eye(memory, dtype=torch.float64)
+        rows[0, :, :memory, at["value"]] = self.components
+        rows[0, :, memory::2, at["input"]] = x
+        rows[0, :, memory + 1 :: 2, at["label"]] = y[:, :-1, None]
+        rows[..., at["position"]] = torch.eye(count, dtype=torch.float64)
+        rows[..., at["constant"]] = 1
+        return rows
 
 
 def posterior_network(
@@ -225,10 +225,10 @@ def posterior_network(
 def with_memory(mask: Bool[Tensor, "row row"], memory: int) -> Bool[Tensor, "all all"]:
     """``mask`` behind ``memory`` rows that all rows see, and that see one another only."""
     count = memory + len(mask)
-    found = torch.zeros(count, count, dtype=torch.bool)
-    found[:, :memory] = True
-    found[memory:, memory:] = mask
-    return found
+    extended = torch.zeros(count, count, dtype=torch.bool)
+    extended[:, :memory] = True
+    extended[memory:, memory:] = mask
+    return extended
 
 
 def posterior_rounding(

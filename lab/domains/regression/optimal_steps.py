@@ -322,11 +322,11 @@ def gram_moments(
     if not 0 <= order <= LARGEST_ORDER:
         raise LabError(f"The order {order} of a Gram moment must be between 0 and {LARGEST_ORDER}; lower it.")
     _require_sizes(context_length, dimension)
-    found = [float(dimension)]
+    moments = [float(dimension)]
     for power in range(1, order + 1):
         table = _coincidences(power, tuple(even_moments[: power + 1]))
-        found.append(float(_falling(context_length, power) @ table @ _falling(dimension, power)))
-    return np.array(found)
+        moments.append(float(_falling(context_length, power) @ table @ _falling(dimension, power)))
+    return np.array(moments)
 
 
 def expected_filter_error(
@@ -394,11 +394,11 @@ def optimal_filter(
         return expected_filter_error(filter_polynomial(*unpack(free)), moments, variance)
 
     # Unequal layers have a local minimum for each order of their steps: several starts, the best is kept.
-    found = [
+    minima = [
         scipy.optimize.minimize(error, np.array(first), method="BFGS", options={"gtol": 1e-10})
         for first in _starts(layers, curved, tied)
     ]
-    best = min(found, key=lambda one: float(one.fun))
+    best = min(minima, key=lambda minimum: float(minimum.fun))
     return (*unpack(best.x), float(best.fun))
 
 

@@ -206,11 +206,11 @@ def random_axial_stack(width: int = 4, columns: int = 3, seed: int = 0) -> Axial
     return AxialStack(random_stack(RandomStream(seed, ("axial",)), width), columns)
 
 
-def require_causal(mask: Tensor, who: str) -> None:
+def require_causal(mask: Tensor, name: str) -> None:
     """Refuse any pattern but the causal one.
 
     Raises:
         LabError: it is another one.
     """
     if mask.ndim != 2 or not torch.equal(mask, causal(len(mask)).to(mask.device)):
-        raise LabError(f"{who} has its own order of tokens and one pattern, causal; give it that one.")
+        raise LabError(f"{name} has its own order of tokens and one pattern, causal; give it that one.")

@@ -123,8 +123,8 @@ def two_sided_decay(decay: Float[Tensor, "*lead token"], source: bool = True) ->
     below = before.unsqueeze(-1) - before.unsqueeze(-2)  # i > j: sum of k = j .. i - 1
     above = up_to.unsqueeze(-2) - up_to.unsqueeze(-1)  # i < j: sum of k = i + 1 .. j
     lower = torch.ones_like(below, dtype=torch.bool).tril()
-    found = torch.where(lower, below, above).clamp_max(0.0).exp()
-    return found if source else found.transpose(-1, -2)
+    products = torch.where(lower, below, above).clamp_max(0.0).exp()
+    return products if source else products.transpose(-1, -2)
 
 
 def _one_way(query: Tensor, key: Tensor, value: Tensor, factors: Tensor) -> Tensor:

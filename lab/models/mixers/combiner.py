@@ -94,11 +94,11 @@ def row_major(length: int, columns: int) -> Regions:
         LabError: rows of less than one token.
     """
     row, column = _grid(length, columns)
-    asked = torch.arange(int(row[-1]) * columns)
+    queries = torch.arange(int(row[-1]) * columns)
     own_row = row == row.unsqueeze(1)
-    visible = (row.unsqueeze(1) > row[asked]) & (column.unsqueeze(1) == column[asked])
+    visible = (row.unsqueeze(1) > row[queries]) & (column.unsqueeze(1) == column[queries])
     direct = own_row & (column <= column.unsqueeze(1))
-    return _seen(Regions(direct, own_row[asked], visible, torch.eye(length, dtype=torch.bool)[asked]))
+    return _seen(Regions(direct, own_row[queries], visible, torch.eye(length, dtype=torch.bool)[queries]))
 
 
 def axial_mixture(length: int, columns: int) -> Regions:
@@ -135,12 +135,12 @@ def binary_blocks(token: int) -> list[tuple[int, int]]:
     >>> binary_blocks(13)
     [(12, 13), (8, 12), (0, 8)]
     """
-    found, end = [], token
+    blocks, end = [], token
     for digit in range(token.bit_length()):
         if token >> digit & 1:
-            found.append((end - (1 << digit), end))
+            blocks.append((end - (1 << digit), end))
             end -= 1 << digit
-    return found
+    return blocks
 
 
 def _grid(length: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -262,14 +262,14 @@ class Combiner(Mixer):
         """
         require_causal(mask, "A Combiner")
         if self.logit == "logsumexp":
-            found = law(streams["query"], streams["key"], segments(len(mask), self.segment), self.logit)
+            weights = law(streams["query"], streams["key"], segments(len(mask), self.segment), self.logit)
             value = streams["value"]
-            return found.direct @ value + found.regions @ (found.inside @ value)
+            return weights.direct @ value + weights.regions @ (weights.inside @ value)
         length, size = len(mask), self.segment
         count = -(-length // size)
         cut = {
-            name: torch.nn.functional.pad(given, (0, 0, 0, count * size - length)).unflatten(-2, (count, size))
-            for name, given in streams.items()
+            name: torch.nn.functional.pad(stream, (0, 0, 0, count * size - length)).unflatten(-2, (count, size))
+            for name, stream in streams.items()
         }
         query = cut["query"] / math.sqrt(cut["query"].shape[-1])
         key, value = cut["key"], cut["value"]
@@ -280,15 +280,15 @@ class Combiner(Mixer):
             of_regions = of_regions + math.log(size)
         place = torch.arange(count, device=mask.device)
         later = (place >= place.unsqueeze(-1)).unsqueeze(-2)
-        own = (query @ key.mT).masked_fill(~causal(size).to(mask.device), -math.inf)
-        shares = torch.cat((of_regions.masked_fill(later, -math.inf), own), dim=-1).softmax(-1)
+        direct = (query @ key.mT).masked_fill(~causal(size).to(mask.device), -math.inf)
+        shares = torch.cat((of_regions.masked_fill(later, -math.inf), direct), dim=-1).softmax(-1)
         from_regions = shares[..., :count].flatten(-3, -2) @ inside.squeeze(-2)
         return (from_regions + (shares[..., count:] @ value).flatten(-3, -2))[..., :length, :]
 
     def start(self, streams: Streams) -> State:
         """Nothing held."""
         key = streams["key"]
-        none = {name: given.new_zeros(*given.shape[:3], 0, given.shape[-1]) for name, given in streams.items()}
+        none = {name: stream.new_zeros(*stream.shape[:3], 0, stream.shape[-1]) for name, stream in streams.items()}
         return {
             "region_key": none["key"],
             "region_value": none["value"],
@@ -334,7 +334,7 @@ class Combiner(Mixer):
         """Two nested softmaxes of scores no larger than S: a score is right to d roundings of S, a share to twice that
         and a sum of all tokens, an output to the shares of both levels times the largest value."""
         query, key, value = (streams[name] for name in ("query", "key", "value"))
-        norms = [float(torch.linalg.vector_norm(given, dim=-1).max()) for given in (query, key)]
+        norms = [float(torch.linalg.vector_norm(stream, dim=-1).max()) for stream in (query, key)]
         score = norms[0] * norms[1] / math.sqrt(query.shape[-1])
         operations = query.shape[-1] + len(mask) + self.segment + 20
         return 2 * rounding_bound(operations, 4 * (1 + score) * float(value.abs().max()))

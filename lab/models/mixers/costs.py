@@ -29,6 +29,6 @@ def saved_numbers(run: Callable[[], Any]) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = run()
-    found = sum(one.untyped_storage().nbytes() // one.element_size() for one in kept.values())
+    numbers = sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in kept.values())
     del result
-    return found
+    return numbers

@@ -92,8 +92,8 @@ class DeltaRule(Mixer):
         written = corrections(key, value, rate)
         inverse = torch.linalg.inv(system).abs()
         error = inverse @ (absolute @ written.abs() + (rate * value).abs())
-        seen = mask.any(-2) | mask.flip(-1).cummax(-1).values.flip(-1)
-        scores = (query.abs() @ key.abs().transpose(-1, -2)).masked_fill(~seen, 0.0)
+        visible = mask.any(-2) | mask.flip(-1).cummax(-1).values.flip(-1)
+        scores = (query.abs() @ key.abs().transpose(-1, -2)).masked_fill(~visible, 0.0)
         operations = 2 * (2 * key.shape[-1] + 2 * len(mask) + 6)
         return 2 * rounding_bound(operations) * float((scores @ (error + written.abs())).max())
 
@@ -152,8 +152,8 @@ class RecursiveLeastSquares(Mixer):
         for first in range(0, length, chunk):
             end = min(first + chunk, length)
             part = between(streams, written, reached[end - 1])
-            seen = mask[first:end, written : reached[end - 1]]
-            outputs.append(self._ridge(part, seen, streams["query"][..., first:end, :], gram, moments))
+            visible = mask[first:end, written : reached[end - 1]]
+            outputs.append(self._ridge(part, visible, streams["query"][..., first:end, :], gram, moments))
             gram = gram + (part["key"].transpose(-1, -2) @ part["key"]).unsqueeze(-3)
             moments = moments + (part["key"].transpose(-1, -2) @ part["value"]).unsqueeze(-3)
             written = reached[end - 1]
@@ -186,9 +186,9 @@ class RecursiveLeastSquares(Mixer):
     ) -> Tensor:
         """For every row, $(\\sum k k^\\top + \\lambda I)^{-1} \\sum k v^\\top$ over what it sees, added to the given sums."""
         key, value = streams["key"], streams["value"]
-        seen = mask.to(key)
-        gram = gram + torch.einsum("...ij,...ja,...jb->...iab", seen, key, key)
-        moments = moments + torch.einsum("...ij,...ja,...jm->...iam", seen, key, value)
+        visible = mask.to(key)
+        gram = gram + torch.einsum("...ij,...ja,...jb->...iab", visible, key, key)
+        moments = moments + torch.einsum("...ij,...ja,...jm->...iam", visible, key, value)
         solved = torch.linalg.solve(gram + self.penalty * torch.eye(key.shape[-1]).to(key), moments)
         return (query.unsqueeze(-2) @ solved).squeeze(-2)
 

@@ -85,7 +85,7 @@ class FixedPointAttention(Mixer):
         ):
             if not valid:
                 raise LabError(f"{name} = {number} of a fixed-point layer must be {limit}; please change it.")
-        self.query, self.key, self.value, self.output = (one.unsqueeze(1) for one in (query, key, value, output))
+        self.query, self.key, self.value, self.output = (matrix.unsqueeze(1) for matrix in (query, key, value, output))
         self.damping, self.tolerance, self.most = damping, tolerance, most
         self.scale: float | Tensor = 1 / (query.shape[-1] ** 0.5 * temperature)
         self.frozen = frozen
@@ -126,17 +126,21 @@ class FixedPointAttention(Mixer):
     def write(self, state: State, token: Streams) -> State:
         """Solve for one token more, the earlier ones being settled."""
         x = token["stream"].unsqueeze(-2)
-        own = x @ self.value
+        value = x @ self.value
 
         def step(u: Tensor) -> Tensor:
             keys = torch.cat((state["key"], u @ self.key), -2)
-            values = torch.cat((state["value"], own if self.frozen else u @ self.value), -2)
-            seen = torch.ones(1, keys.shape[-2], dtype=torch.bool, device=u.device)
-            return x + self._read(u @ self.query, keys, values, seen)
+            values = torch.cat((state["value"], value if self.frozen else u @ self.value), -2)
+            visible = torch.ones(1, keys.shape[-2], dtype=torch.bool, device=u.device)
+            return x + self._read(u @ self.query, keys, values, visible)
 
         settled = self._reached(self._iterate(step, x))
-        found = {"settled": settled, "key": settled @ self.key, "value": own if self.frozen else settled @ self.value}
-        return {name: torch.cat((held, found[name]), -2) for name, held in state.items()}
+        entries = {
+            "settled": settled,
+            "key": settled @ self.key,
+            "value": value if self.frozen else settled @ self.value,
+        }
+        return {name: torch.cat((held, entries[name]), -2) for name, held in state.items()}
 
     def read(self, state: State, token: Streams) -> Float[Tensor, "model batch head size"]:
         """The fixed point of the token written last."""

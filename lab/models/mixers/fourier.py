@@ -94,10 +94,10 @@ def masked_spectrum(
     values: Float[Tensor, "*batch token width"], plan: ChirpPlan
 ) -> Complex[Tensor, "*batch token width"]:
     """sum_{n <= t} x_n exp(-2 pi i n t / N), the convolution between chirps: two transforms of M places a channel."""
-    chirp, spectrum = (one.to(values.device) for one in plan)
+    chirp, spectrum = (tensor.to(values.device) for tensor in plan)
     columns = values.transpose(-1, -2)  # transforms run along memory
-    found = torch.fft.ifft(torch.fft.fft(chirp * columns, n=len(spectrum)) * spectrum)[..., : len(chirp)]
-    return (chirp * found).transpose(-1, -2)
+    convolved = torch.fft.ifft(torch.fft.fft(chirp * columns, n=len(spectrum)) * spectrum)[..., : len(chirp)]
+    return (chirp * convolved).transpose(-1, -2)
 
 
 def masked_transform_by_chirps(

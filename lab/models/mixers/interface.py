@@ -97,12 +97,18 @@ class Mixer(ABC):
 
     def reads(self, mask: Bool[Tensor, "token token"]) -> Bool[Tensor, "token token"]:
         """Whose streams an output depends on: what the token sees, and its own query where it sees anything."""
-        own = torch.eye(len(mask), dtype=torch.bool, device=mask.device)
-        return mask | (own & mask.any(-1, keepdim=True))
+        identity = torch.eye(len(mask), dtype=torch.bool, device=mask.device)
+        return mask | (identity & mask.any(-1, keepdim=True))
 
     def rounding(self, streams: Streams, mask: Bool[Tensor, "token token"]) -> float:
-        """A derived bound of the largest difference of two forms; compulsory where there are two."""
-        raise NotImplementedError(f"{type(self).__name__} has several forms but does not bound their difference")
+        """A derived bound of the largest difference of two forms; compulsory where there are two.
+
+        Raises:
+            LabError: a mixer that does not define it.
+        """
+        raise LabError(
+            f"{type(self).__name__} does not bound the difference of its forms; please write its `rounding`."
+        )
 
     def run(
         self, form: str, streams: Streams, mask: Bool[Tensor, "token token"], chunk: int | None = None

@@ -51,9 +51,9 @@ def visible_attention(mixer: VisibleAttention, mask: Tensor, sizes: Sizes) -> Co
 @cost.register
 def axial(mixer: Axial, mask: Tensor, sizes: Sizes) -> Counts:
     """n (R + C) (d + v) for R rows of C tokens; both maps, the streams, and the values between rows and columns."""
-    length, seen = len(mask), mixer.rows + mixer.columns
+    length, scores = len(mask), mixer.rows + mixer.columns
     key, value = sizes["key"], sizes["value"]
-    return Counts(length * seen * (key + value), length * (2 * key + 2 * value + seen))
+    return Counts(length * scores * (key + value), length * (2 * key + 2 * value + scores))
 
 
 @cost.register

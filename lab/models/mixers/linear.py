@@ -91,9 +91,9 @@ class LinearAttention(Mixer):
             carried = query @ sums
             if "decay" in streams:
                 totals = _totals(streams["decay"][..., written : reached[end - 1], 0])
-                seen = mask.sum(-1)[first:end] - written
-                carried = carried * totals[..., seen].unsqueeze(-1).exp()
-                weights = weights * _between_totals(totals, seen)
+                counts = mask.sum(-1)[first:end] - written
+                carried = carried * totals[..., counts].unsqueeze(-1).exp()
+                weights = weights * _between_totals(totals, counts)
             outputs.append(carried + weights @ value)
         return self._divided(torch.cat(outputs, dim=-2))
 
@@ -180,9 +180,9 @@ def _totals(decay: Float[Tensor, "*lead token"]) -> Float[Tensor, "*lead edge"]:
     return F.pad(decay.log().cumsum(-1), (1, 0))
 
 
-def _between_totals(totals: Tensor, seen: Tensor) -> Tensor:
+def _between_totals(totals: Tensor, counts: Tensor) -> Tensor:
     """exp(C_{r_i} - C_j) for the tokens j = 1 .. that row i sees, r_i of them; 1 where that would exceed 1."""
-    return (totals[..., seen].unsqueeze(-1) - totals[..., 1:].unsqueeze(-2)).clamp_max(0.0).exp()
+    return (totals[..., counts].unsqueeze(-1) - totals[..., 1:].unsqueeze(-2)).clamp_max(0.0).exp()
 
 
 def _decayed(decay: Float[Tensor, "*lead token"], mask: Bool[Tensor, "*pattern token token"]) -> Tensor:

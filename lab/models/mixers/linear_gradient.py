@@ -51,7 +51,7 @@ class _CausalSums(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (query, key, value), chunk, output = ctx.saved_tensors, ctx.chunk, gradients[0]
         of_query = _prefix_sums(output, value, key, chunk)
-        ends = [one.flip(-2) for one in (value, output, query, key)]
+        ends = [sequence.flip(-2) for sequence in (value, output, query, key)]
         of_key = _prefix_sums(ends[0], ends[1], ends[2], chunk).flip(-2)
         of_value = _prefix_sums(ends[3], ends[2], ends[1], chunk).flip(-2)
         return of_query, of_key, of_value, None
@@ -60,7 +60,7 @@ class _CausalSums(torch.autograd.Function):
 def _prefix_sums(query: Tensor, key: Tensor, value: Tensor, chunk: int) -> Tensor:
     """sum over j <= i of (q_i . k_j) v_j, a chunk after the other, carrying sum k_j v_j^T."""
     state, rows = key.new_zeros(*key.shape[:-2], key.shape[-1], value.shape[-1]), []
-    for queries, keys, values in zip(*(one.split(chunk, dim=-2) for one in (query, key, value)), strict=True):
+    for queries, keys, values in zip(*(sequence.split(chunk, dim=-2) for sequence in (query, key, value)), strict=True):
         rows.append(queries @ state + (queries @ keys.transpose(-1, -2)).tril() @ values)
         state = state + keys.transpose(-1, -2) @ values
     return torch.cat(rows, dim=-2)

@@ -174,8 +174,8 @@ def mixed(factors: Factors, kernel: Tensor, values: Tensor, padded: bool = True)
     if padded:
         rows = (0, 0, 0, length)
         kernel, values = torch.nn.functional.pad(kernel, rows), torch.nn.functional.pad(values, rows)
-    found = multiply(inverse(factors), multiply(factors, kernel) * multiply(factors, values))
-    return found.real[..., :length, :]
+    product = multiply(inverse(factors), multiply(factors, kernel) * multiply(factors, values))
+    return product.real[..., :length, :]
 
 
 def parameter_count(length: int) -> int:

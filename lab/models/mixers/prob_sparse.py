@@ -80,13 +80,13 @@ def estimates(
         if value not in known:
             raise LabError(f"ProbSparse attention does not know {value!r}; please choose among {', '.join(known)}.")
     length = query.shape[-2]
-    found = torch.einsum("...id,...ijd->...ij", query, key[..., sampled, :])
+    scores = torch.einsum("...id,...ijd->...ij", query, key[..., sampled, :])
     counted = torch.ones_like(sampled, dtype=torch.bool)
     if sight == "past":
         counted = sampled <= torch.arange(length, device=sampled.device).unsqueeze(-1)
     number = torch.full((length,), float(length)) if score == "released" else counted.sum(-1).clamp(min=1)
-    largest = found.masked_fill(~counted, -math.inf).amax(-1)
-    return largest - (found * counted).sum(-1) / number.to(found)
+    largest = scores.masked_fill(~counted, -math.inf).amax(-1)
+    return largest - (scores * counted).sum(-1) / number.to(scores)
 
 
 def prob_sparse(
@@ -119,7 +119,7 @@ def prob_sparse(
     if not masked and not bool(mask.all()):
         raise LabError("ProbSparse attention is defined under the patterns full and causal; give it one of them.")
     with torch.no_grad():  # a choice has no gradient
-        found = estimates(query, key, sampled, score, sight)
+        sparsity = estimates(query, key, sampled, score, sight)
     idle = value.mean(-2, keepdim=True).expand(value.shape)
     if masked:
         idle = value.cumsum(-2)
@@ -127,18 +127,18 @@ def prob_sparse(
             idle = idle / torch.arange(1, length + 1, device=value.device).to(value).unsqueeze(-1)
     if sight == "past":
         attended = weights(query, key, mask) @ value
-        return torch.where(_chosen_so_far(found, sampled.shape[-1]).unsqueeze(-1), attended, idle)
-    places = found.topk(sampled.shape[-1], dim=-1).indices
+        return torch.where(_chosen_so_far(sparsity, sampled.shape[-1]).unsqueeze(-1), attended, idle)
+    places = sparsity.topk(sampled.shape[-1], dim=-1).indices
     rows = places.unsqueeze(-1)
     chosen = query.gather(-2, rows.expand(*places.shape, query.shape[-1]))
     attended = weights(chosen, key, mask[places]) @ value
     return idle.scatter(-2, rows.expand(attended.shape), attended)
 
 
-def _chosen_so_far(found: Tensor, number: int) -> Tensor:
+def _chosen_so_far(sparsity: Tensor, number: int) -> Tensor:
     """Which tokens are among the ``number`` largest of those up to them [..., token]."""
-    earlier = torch.ones(found.shape[-1], found.shape[-1], dtype=torch.bool, device=found.device).tril(-1)
-    larger = (found.unsqueeze(-2) > found.unsqueeze(-1)) & earlier
+    earlier = torch.ones(sparsity.shape[-1], sparsity.shape[-1], dtype=torch.bool, device=sparsity.device).tril(-1)
+    larger = (sparsity.unsqueeze(-2) > sparsity.unsqueeze(-1)) & earlier
     return larger.sum(-1) < number
 
 

@@ -89,10 +89,10 @@ class RelationNetwork(Mixer):
 
     def read(self, state: State, token: Streams) -> Float[Tensor, "model batch head size"]:
         if self.factors:
-            found = self._sides(token["query"]) + state["log sum"]
-            return self._out(found, torch.isneginf(found).all(-1, keepdim=True))
-        seen = torch.ones(1, state["key"].shape[-2], dtype=torch.bool, device=token["query"].device)
-        return self._sum_of_pairs(token["query"].unsqueeze(-2), state["key"], seen).squeeze(-2)
+            logarithms = self._sides(token["query"]) + state["log sum"]
+            return self._out(logarithms, torch.isneginf(logarithms).all(-1, keepdim=True))
+        visible = torch.ones(1, state["key"].shape[-2], dtype=torch.bool, device=token["query"].device)
+        return self._sum_of_pairs(token["query"].unsqueeze(-2), state["key"], visible).squeeze(-2)
 
     def state_size(self, sizes: Mapping[str, int], written: int) -> int:
         return sizes["key"] if self.factors else written * sizes["key"]
@@ -116,8 +116,8 @@ class RelationNetwork(Mixer):
             sums.append(torch.logaddexp(state.unsqueeze(-2), inside))
             state = sums[-1][..., -1, :]
         every = torch.cat((torch.full_like(sums[0][..., :1, :], -torch.inf), *sums), -2)
-        found = self._sides(streams["query"]) + every[..., needed, :]
-        return self._out(found, (needed == 0).unsqueeze(-1))
+        logarithms = self._sides(streams["query"]) + every[..., needed, :]
+        return self._out(logarithms, (needed == 0).unsqueeze(-1))
 
     def rounding(self, streams: Streams, mask: Bool[Tensor, "token token"]) -> float:
         r"""First order: z errs by $\epsilon_z$, each sum relatively by $\epsilon_z + T u$, and N turns a relative

@@ -38,8 +38,8 @@ class SoftmaxAttention(Mixer):
         return {name: torch.cat((held, token[name].unsqueeze(-2)), dim=-2) for name, held in state.items()}
 
     def read(self, state: State, token: Streams) -> Float[Tensor, "model batch head size"]:
-        seen = state["key"].new_ones(1, state["key"].shape[-2], dtype=torch.bool)
-        return _attend(token["query"].unsqueeze(-2), state["key"], state["value"], seen).squeeze(-2)
+        visible = state["key"].new_ones(1, state["key"].shape[-2], dtype=torch.bool)
+        return _attend(token["query"].unsqueeze(-2), state["key"], state["value"], visible).squeeze(-2)
 
     def state_size(self, sizes: Mapping[str, int], written: int) -> int:
         return written * (sizes["key"] + sizes["value"])

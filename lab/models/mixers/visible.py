@@ -94,8 +94,8 @@ class VisibleAttention(Mixer):
         if self.window is None:
             return super().forms(mask)
         length = len(mask)
-        own = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril().triu(1 - self.window)
-        return ("parallel", "recurrent") if mask.ndim == 2 and torch.equal(mask, own) else ("parallel",)
+        window_pattern = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril().triu(1 - self.window)
+        return ("parallel", "recurrent") if mask.ndim == 2 and torch.equal(mask, window_pattern) else ("parallel",)
 
     def rounding(self, streams: Streams, mask: Bool[Tensor, "token token"]) -> float:
         """A score is right to D + 2 roundings of S, a share to twice that and a sum of all tokens."""
@@ -127,12 +127,14 @@ def groups(mask: Bool[Tensor, "token token"]) -> list[tuple[int, int, int, int]]
     wrong = (counts == 0) | (run != mask).any(-1)
     if bool(wrong.any()):
         token = int(wrong.nonzero()[0])
-        seen = "nothing" if not int(counts[token]) else "more than one run of tokens"
-        raise LabError(f"Token {token} sees {seen} under this pattern; use SoftmaxAttention, which takes any pattern.")
-    found: list[tuple[int, int, int, int]] = []
+        extent = "nothing" if not int(counts[token]) else "more than one run of tokens"
+        raise LabError(
+            f"Token {token} sees {extent} under this pattern; use SoftmaxAttention, which takes any pattern."
+        )
+    runs: list[tuple[int, int, int, int]] = []
     for token, (start, size) in enumerate(zip(low.tolist(), counts.tolist(), strict=True)):
-        if found and found[-1][2:] == (start, start + size):
-            found[-1] = (found[-1][0], token + 1, start, start + size)
+        if runs and runs[-1][2:] == (start, start + size):
+            runs[-1] = (runs[-1][0], token + 1, start, start + size)
         else:
-            found.append((token, token + 1, start, start + size))
-    return found
+            runs.append((token, token + 1, start, start + size))
+    return runs

@@ -143,8 +143,8 @@ def test_right_by_columns_cuts_numbers() -> None:
     right = right_by_columns(table, first, second)
     for columns in (1, 4, 8):
         cut = first[:, :columns], second[:, :columns]
-        whole = (add_by_table(table, *cut) == add(*cut)).all(-1)
-        assert torch.equal(right[:, columns - 1], whole)
+        correct = (add_by_table(table, *cut) == add(*cut)).all(-1)
+        assert torch.equal(right[:, columns - 1], correct)
 
 
 def test_accuracy_without_carry_and_without_error() -> None:

@@ -86,8 +86,8 @@ def test_another_base_and_a_fixed_width() -> None:
 
 def test_formats_show_the_same_numbers() -> None:
     batches = [whole_sum(stream(0, "x"), 9, format=format, columns=(1, 3)) for format in FORMATS]
-    assert all(torch.equal(one.first, batches[0].first) for one in batches)
-    assert all(torch.equal(one.columns, batches[0].columns) for one in batches)
+    assert all(torch.equal(batch.first, batches[0].first) for batch in batches)
+    assert all(torch.equal(batch.columns, batches[0].columns) for batch in batches)
 
 
 @pytest.mark.parametrize(

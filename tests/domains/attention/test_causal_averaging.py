@@ -29,7 +29,7 @@ def test_averages_are_averages() -> None:
 
 def test_depth_keeps_the_order_and_loses_contrast() -> None:
     stacked = [theory.cosines(theory.averaged_gram(10, depth=depth)) for depth in (1, 2, 4)]
-    assert [float(theory.adjacency_score(one)) for one in stacked] == [1.0] * 3
+    assert [float(theory.adjacency_score(cosines)) for cosines in stacked] == [1.0] * 3
     assert stacked[0][0, -1] < stacked[1][0, -1] < stacked[2][0, -1]
 
 
@@ -62,16 +62,16 @@ def test_bad_input_ends_in_one_sentence() -> None:
 @given(length=st.integers(1, 12), depth=st.integers(0, 8), weight=st.none() | st.floats(0.1, 3))
 def test_distance_from_the_first_is_that_of_the_cosines(length: int, depth: int, weight: float | None) -> None:
     cosine = theory.cosines(theory.averaged_gram(length, depth=depth, residual=weight))[0, -1]
-    found = theory.distance_from_first(length, depth=depth, residual=weight)
-    assert found == pytest.approx(1 - float(cosine) ** 2, abs=1e-9)
+    distance = theory.distance_from_first(length, depth=depth, residual=weight)
+    assert distance == pytest.approx(1 - float(cosine) ** 2, abs=1e-9)
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(length=st.integers(2, 40), depth=st.integers(0, 30), weight=st.none() | st.floats(0.1, 3))
 def test_collapse_keeps_within_its_error(length: int, depth: int, weight: float | None) -> None:
     law, error = theory.collapse_law(length, depth=depth, residual=weight)
-    found = theory.distance_from_first(length, depth=depth, residual=weight)
-    assert abs(found / law - 1) <= error + 1e-11
+    distance = theory.distance_from_first(length, depth=depth, residual=weight)
+    assert abs(distance / law - 1) <= error + 1e-11
 
 
 def test_collapse_becomes_four_a_layer() -> None:

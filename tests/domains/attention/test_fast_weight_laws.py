@@ -23,39 +23,39 @@ few = settings(deadline=None, max_examples=25, derandomize=True)
 
 @pytest.mark.parametrize(("items", "size"), [(1, 2), (3, 2), (4, 3)])
 def test_recall_of_sums(items: int, size: int) -> None:
-    found = laws.enumerated_recall(*laws.axis_keys(size), items, delta=False)
-    assert found == pytest.approx(laws.additive_error(items, size), abs=1e-12)
+    error = laws.enumerated_recall(*laws.axis_keys(size), items, delta=False)
+    assert error == pytest.approx(laws.additive_error(items, size), abs=1e-12)
 
 
 @pytest.mark.parametrize("items", [1, 2, 3])
 def test_recall_of_the_delta_rule(items: int) -> None:
-    found = laws.enumerated_recall(*laws.circle_keys(7), items, delta=True)
-    assert found == pytest.approx(laws.delta_error(items, 2), abs=1e-12)
+    error = laws.enumerated_recall(*laws.circle_keys(7), items, delta=True)
+    assert error == pytest.approx(laws.delta_error(items, 2), abs=1e-12)
 
 
 def test_recall_of_the_delta_rule_in_many_dimensions() -> None:
     rng = stream(0, "recall").rng()
-    found = []
+    losses = []
     for _ in range(300):
         keys = rng.standard_normal((20, 6))
         keys /= np.linalg.norm(keys, axis=1, keepdims=True)
-        found.append(laws.enumerated_recall(keys, np.ones(20), 1, delta=True))
+        losses.append(laws.enumerated_recall(keys, np.ones(20), 1, delta=True))
         memory, errors = np.zeros((20, 6)), np.eye(20)
         for item, key in enumerate(keys):
             memory += np.outer(errors[item] - memory @ key, key)
-        found[-1] = float(np.square(memory @ keys.T - errors).sum(0).mean())
-    assert np.mean(found) == pytest.approx(laws.delta_error(20, 6), abs=5 * np.std(found) / np.sqrt(len(found)))
+        losses[-1] = float(np.square(memory @ keys.T - errors).sum(0).mean())
+    assert np.mean(losses) == pytest.approx(laws.delta_error(20, 6), abs=5 * np.std(losses) / np.sqrt(len(losses)))
 
 
 @pytest.mark.parametrize(("rate", "steps"), [(0.25, 2), (0.4, 3)])
 def test_online_descent_with_normal_keys(rate: float, steps: int) -> None:
-    found = laws.enumerated_descent(*laws.normal_keys(2), steps, rate, batch=False)
-    assert found == pytest.approx(laws.online_error(steps, 2, rate, normal=True), rel=1e-12)
+    error = laws.enumerated_descent(*laws.normal_keys(2), steps, rate, batch=False)
+    assert error == pytest.approx(laws.online_error(steps, 2, rate, normal=True), rel=1e-12)
 
 
 def test_online_descent_with_unit_keys_at_another_rate() -> None:
-    found = laws.enumerated_descent(*laws.axis_keys(3), 4, 0.7, batch=False)
-    assert found == pytest.approx(laws.online_error(4, 3, 0.7), rel=1e-12)
+    error = laws.enumerated_descent(*laws.axis_keys(3), 4, 0.7, batch=False)
+    assert error == pytest.approx(laws.online_error(4, 3, 0.7), rel=1e-12)
 
 
 @few

@@ -20,9 +20,9 @@ from lab.streams import stream
 
 def test_distances_are_those_of_networkx() -> None:
     graphs = random_graph(stream(0, "graphs"), 20, 12, 0.15)
-    for graph, found in zip(graphs, distances(graphs), strict=True):
+    for graph, distance in zip(graphs, distances(graphs), strict=True):
         known = nx.single_source_shortest_path_length(nx.from_numpy_array(graph.numpy()), 0)
-        assert found.tolist() == [known.get(node, -1) for node in range(12)]
+        assert distance.tolist() == [known.get(node, -1) for node in range(12)]
 
 
 def test_marks_spread_by_one_edge() -> None:

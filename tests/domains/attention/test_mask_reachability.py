@@ -29,8 +29,8 @@ def test_reachability_is_the_existence_of_a_path(seed: int, layers: int, length:
     heard = [{place} for place in range(length)]
     for layer in stack:
         heard = [set().union(heard[i], *(heard[j] for j in range(length) if layer[i, j])) for i in range(length)]
-    found = reachability(stack)
-    assert [{j for j in range(length) if found[i, j]} for i in range(length)] == heard
+    reach = reachability(stack)
+    assert [{j for j in range(length) if reach[i, j]} for i in range(length)] == heard
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)
@@ -45,13 +45,13 @@ def test_a_network_with_other_masks_in_other_layers_flows_as_predicted() -> None
     layers = [Transformer(Architecture(width=12, layers=1, heads=3), [s], torch.float64) for s in (1, 2, 3)]
 
     def model(tokens: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-        for layer, seen in zip(layers, stack, strict=True):
-            tokens = layer(tokens, seen)
+        for layer, pattern in zip(layers, stack, strict=True):
+            tokens = layer(tokens, pattern)
         return tokens
 
     inputs = torch.from_numpy(stream(0, "prompt").rng().standard_normal((7, 12)))
-    found = discrepancy(flow(model, inputs, stack[0]), reachability(stack))
-    assert found.count == 0
+    mismatch = discrepancy(flow(model, inputs, stack[0]), reachability(stack))
+    assert mismatch.count == 0
     assert discrepancy(flow(model, inputs, stack[0]), reachability(stack[::-1])).count > 0
 
 
@@ -63,10 +63,10 @@ def test_windows_saturate_when_they_reach_the_start(window: int) -> None:
 
 def test_leaks_and_gaps_are_told_apart() -> None:
     measured = torch.tensor([[1.0, 1e-300], [0.0, 2.0]], dtype=torch.float64)
-    found = discrepancy(measured, torch.tensor([[True, False], [True, True]]))
-    assert found.leaks == [(0, 1)]
-    assert found.missing.nonzero().tolist() == [[1, 0]]
-    assert found.count == 2
+    mismatch = discrepancy(measured, torch.tensor([[True, False], [True, True]]))
+    assert mismatch.leaks == [(0, 1)]
+    assert mismatch.missing.nonzero().tolist() == [[1, 0]]
+    assert mismatch.count == 2
 
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -20,8 +20,8 @@ def tree(mask: torch.Tensor, row: int, depth: int, tokens: list[int]) -> object:
     """What token ``row`` knows after ``depth`` layers, written out."""
     if depth == 0:
         return tokens[row]
-    seen = [tree(mask, j, depth - 1, tokens) for j in range(len(mask)) if mask[row, j]]
-    return (tree(mask, row, depth - 1, tokens), tuple(sorted(map(repr, seen))))
+    subtrees = [tree(mask, j, depth - 1, tokens) for j in range(len(mask)) if mask[row, j]]
+    return (tree(mask, row, depth - 1, tokens), tuple(sorted(map(repr, subtrees))))
 
 
 @settings(deadline=None, max_examples=40, derandomize=True)
@@ -47,7 +47,7 @@ def test_causal_networks_tell_the_order_from_the_second_layer_on() -> None:
 @pytest.mark.parametrize(("symbols", "length"), [(1, 3), (2, 4), (3, 5), (4, 3)])
 def test_the_best_blind_guess_by_enumeration(symbols: int, length: int) -> None:
     strings = list(itertools.product(range(symbols), repeat=length))
-    share = sum(max(Counter(one).values()) for one in strings) / len(strings) / length
+    share = sum(max(Counter(string).values()) for string in strings) / len(strings) / length
     assert order_blind_accuracy(symbols, length) == pytest.approx(share, abs=1e-12)
 
 

@@ -51,7 +51,7 @@ def test_frozen_values_climb_and_evolving_ones_double() -> None:
         layer = frozen_chaser(9) if frozen else doubling_chaser(9)
         solved = layer.solve(tokens, masks.causal(9), None if frozen else doubling_start(tokens))
         assert torch.equal(pointers(solved.state).argmax(-1), truth.targets)
-        assert solved.steps.flatten().tolist() == [steps_of(int(one), frozen) for one in truth.depth.amax(1)]
+        assert solved.steps.flatten().tolist() == [steps_of(int(depth), frozen) for depth in truth.depth.amax(1)]
     assert int(truth.depth.max()) == 8
 
 

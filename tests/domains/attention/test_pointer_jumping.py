@@ -62,9 +62,9 @@ def test_orders_of_a_tree_are_counted() -> None:
 def test_posterior_counts_the_permutations_that_agree_with_what_is_seen(length: int) -> None:
     pointers, causal = permutations(length), masks.causal(length)
     posterior = two_hop_posterior(pointers, causal)
-    for number, one in enumerate(pointers):
+    for number, permutation in enumerate(pointers):
         for i in range(length):
-            agreeing = pointers[(pointers[:, : i + 1] == one[: i + 1]).all(1)]
+            agreeing = pointers[(pointers[:, : i + 1] == permutation[: i + 1]).all(1)]
             law = torch.bincount(follow(agreeing, 2)[:, i], minlength=length) / len(agreeing)
             torch.testing.assert_close(posterior[number, i], law.double(), rtol=1e-6, atol=1e-7)
     ceiling = float(posterior.amax(-1).mean())

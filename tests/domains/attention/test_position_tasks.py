@@ -11,9 +11,9 @@ from lab.streams import stream
 
 
 def test_pointers_are_permutations_and_targets_two_steps() -> None:
-    found = pointer_prompts(stream(0, "x"), 50, length=6)
-    assert torch.equal(found.tokens.sort(1).values, torch.arange(6).expand(50, 6))
-    for row, goal in zip(found.tokens.tolist(), found.targets.tolist(), strict=True):
+    prompts = pointer_prompts(stream(0, "x"), 50, length=6)
+    assert torch.equal(prompts.tokens.sort(1).values, torch.arange(6).expand(50, 6))
+    for row, goal in zip(prompts.tokens.tolist(), prompts.targets.tolist(), strict=True):
         assert goal == [row[row[i]] for i in range(6)]
 
 
@@ -25,11 +25,11 @@ def test_first_pointers_are_uniform() -> None:
 
 @pytest.mark.parametrize("distinct", [False, True])
 def test_the_answer_is_the_first_symbol(distinct: bool) -> None:
-    found = first_token_prompts(stream(0, "x"), 40, symbols=8, length=5, distinct=distinct)
-    assert found.tokens.shape == (40, 6)
-    assert torch.equal(found.targets, found.tokens[:, 0])
-    assert bool((found.tokens[:, -1] == 8).all())
-    repeated = any(len(set(row[:-1])) < 5 for row in found.tokens.tolist())
+    prompts = first_token_prompts(stream(0, "x"), 40, symbols=8, length=5, distinct=distinct)
+    assert prompts.tokens.shape == (40, 6)
+    assert torch.equal(prompts.targets, prompts.tokens[:, 0])
+    assert bool((prompts.tokens[:, -1] == 8).all())
+    repeated = any(len(set(row[:-1])) < 5 for row in prompts.tokens.tolist())
     assert repeated is not distinct
 
 

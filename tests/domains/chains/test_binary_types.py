@@ -21,10 +21,10 @@ def test_types_are_those_of_all_sequences(length: int) -> None:
         counts[kind] = counts.get(kind, 0) + 1
     types = binary_types(length)
     kinds = zip(types.stay_zero, types.leave_zero, types.leave_one, types.stay_one, strict=True)
-    found = {
+    numbers = {
         tuple(map(int, kind)): round(float(np.exp(log))) for kind, log in zip(kinds, types.log_number, strict=True)
     }
-    assert found == counts
+    assert numbers == counts
 
 
 @pytest.mark.parametrize("read", [1, 2, 7])

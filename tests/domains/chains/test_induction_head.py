@@ -20,10 +20,10 @@ def test_both_wirings_equal_the_formula(states: int, length: int, sharpness: flo
     tokens = dirichlet_chains(stream(seed), 20, states=states, length=length).tokens
     target = smoothed_frequencies(tokens, states, sharpness)
     bound = rounding_bound(4 * 60 + 2 * (length + 1))
-    one = frequencies(causal_head(states, length, sharpness), tokens, causal(length + 1))
-    two = frequencies(prefix_head(states, length, sharpness), tokens, full(length + 1))
-    assert float((one - target).abs().max()) <= bound
-    assert float((two - target)[:, -1].abs().max()) <= bound
+    under_causal = frequencies(causal_head(states, length, sharpness), tokens, causal(length + 1))
+    under_full = frequencies(prefix_head(states, length, sharpness), tokens, full(length + 1))
+    assert float((under_causal - target).abs().max()) <= bound
+    assert float((under_full - target)[:, -1].abs().max()) <= bound
 
 
 def test_layer_one_looks_at_the_neighbour() -> None:

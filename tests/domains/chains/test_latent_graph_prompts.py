@@ -116,8 +116,8 @@ def test_random_forests_are_forests(nodes: int, share: float | None, seed: int) 
     forest = random_forest(stream(seed), nodes, share)
     assert check_forest(forest) == forest
     assert len(forest) == nodes
-    found = depths(forest)
-    assert all(found[i] == (0 if p == ROOT else found[p] + 1) for i, p in enumerate(forest))
+    levels = depths(forest)
+    assert all(levels[i] == (0 if p == ROOT else levels[p] + 1) for i, p in enumerate(forest))
 
 
 def test_random_forests_have_the_stated_shares() -> None:

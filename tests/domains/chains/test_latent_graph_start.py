@@ -71,22 +71,25 @@ def test_start_gradient_is_that_of_all_sequences(row: int) -> None:
         )
         total += weight * gradient
     scaled = -(nodes + 1) * (row + 1) / start * total[row]
-    found = start_gradient_of_a_chain(MATRIX, nodes, row)
-    assert found.own == pytest.approx(float(scaled[row]), abs=1e-5)
-    assert found.parent == pytest.approx(float(scaled[row - 1]), abs=1e-5)
+    coefficients = start_gradient_of_a_chain(MATRIX, nodes, row)
+    assert coefficients.diagonal == pytest.approx(float(scaled[row]), abs=1e-5)
+    assert coefficients.parent == pytest.approx(float(scaled[row - 1]), abs=1e-5)
 
 
 def test_finite_length_coefficients_are_the_leading_deviation() -> None:
-    found = start_gradient_of_a_chain(MATRIX, 399, 200)
-    deviations = [400 * (one - limit) for one, limit in zip(found, limit_of_a_chain(MATRIX, 200), strict=True)]
+    coefficients = start_gradient_of_a_chain(MATRIX, 399, 200)
+    deviations = [
+        400 * (coefficient - limit)
+        for coefficient, limit in zip(coefficients, limit_of_a_chain(MATRIX, 200), strict=True)
+    ]
     assert deviations == pytest.approx(list(finite_length_coefficients(MATRIX)), abs=1e-2)
 
 
 def test_start_information_is_that_of_all_sequences() -> None:
     contexts = torch.tensor(list(itertools.product((0, 1), repeat=5)))
     known, _ = binary_posterior(contexts, chain(5), 1.0, "stationary", 150)
-    taken, _ = binary_posterior(contexts, chain(5), 1.0, "uniform")
-    assert start_information(5) == pytest.approx(float((known * (known / taken).log()).sum()), abs=1e-6)
+    assumed, _ = binary_posterior(contexts, chain(5), 1.0, "uniform")
+    assert start_information(5) == pytest.approx(float((known * (known / assumed).log()).sum()), abs=1e-6)
 
 
 def test_start_information_of_a_uniform_start_is_nothing() -> None:

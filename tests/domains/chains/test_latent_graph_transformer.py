@@ -30,8 +30,8 @@ FOREST = (ROOT, 0, 1, 0, ROOT, 4, 2)
 @pytest.mark.parametrize("sharpness", [0.0, 0.7, 5.0])
 def test_single_parent_is_the_induction_head(build, sharpness: float) -> None:
     tokens = causal_sequences(stream(0), 50, 4, FOREST, 1.0).tokens
-    found = build(FOREST, 4, sharpness, 1_600.0)(tokens[None], masks.causal(8))[0, :, -1]
-    assert torch.allclose(found, induction_head(tokens, FOREST, 4, sharpness), atol=1e-13)
+    law = build(FOREST, 4, sharpness, 1_600.0)(tokens[None], masks.causal(8))[0, :, -1]
+    assert torch.allclose(law, induction_head(tokens, FOREST, 4, sharpness), atol=1e-13)
 
 
 @pytest.mark.parametrize("build", [single_parent, single_parent_transformer])
@@ -54,10 +54,10 @@ def test_several_parents_count_the_matching_tuples(build) -> None:
     tokens = several_parent_sequences(stream(0), 100, 2, graph, 1.0).tokens
     countable = (*graph[:-2], (), graph[-1])
     row = row_of(several_parent_counts(tokens, countable, 2), tuple_codes(tokens, graph, [14], 2)[:, 0])
-    seen = row.sum(-1) > 0
-    assert bool(seen.any())
-    found = build(graph, 2, 2_000.0, 1_600.0)(tokens[None], masks.causal(14))[0, :, -1]
-    assert torch.allclose(found[seen], (row / row.sum(-1, keepdim=True))[seen], atol=1e-12)
+    matched = row.sum(-1) > 0
+    assert bool(matched.any())
+    law = build(graph, 2, 2_000.0, 1_600.0)(tokens[None], masks.causal(14))[0, :, -1]
+    assert torch.allclose(law[matched], (row / row.sum(-1, keepdim=True))[matched], atol=1e-12)
 
 
 def test_impossible_weights_are_refused() -> None:

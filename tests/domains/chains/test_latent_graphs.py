@@ -171,9 +171,9 @@ def test_signal_by_kinship_and_its_bounds(states: int, concentration: float, see
 
 def test_centred_rows_have_mean_zero_over_what_they_see() -> None:
     table = torch.arange(9, dtype=torch.float64).view(3, 3)
-    found = centred_rows(table, masks.causal(3))
-    assert torch.allclose(found.sum(-1), torch.zeros(3, dtype=torch.float64))
-    assert found[0, 1] == 0
+    centred = centred_rows(table, masks.causal(3))
+    assert torch.allclose(centred.sum(-1), torch.zeros(3, dtype=torch.float64))
+    assert centred[0, 1] == 0
 
 
 def test_head_counts_and_smooths() -> None:
@@ -205,8 +205,8 @@ def test_gradients_by_hand_are_the_automatic_ones_under_any_mask() -> None:
         law = (weights.unsqueeze(-1) * symbols).sum(1)
         automatic = torch.autograd.grad(soft_cross_entropy(data.target, law + 0.01).mean(), (pattern, score))
         by_hand = reduced_gradients(pattern.detach(), score.detach(), data.tokens, data.target, 0.01, mask)
-        for one, other in zip(automatic, by_hand, strict=True):
-            assert torch.allclose(one, other, atol=1e-14)
+        for reference, gradient in zip(automatic, by_hand, strict=True):
+            assert torch.allclose(reference, gradient, atol=1e-14)
 
 
 @pytest.mark.parametrize(

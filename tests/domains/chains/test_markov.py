@@ -53,12 +53,12 @@ def counted(tokens: list[int], states: int, order: int, alpha: float) -> list[fl
 )
 def test_posterior_equals_counting_by_hand(states: int, order: int, length: int, seed: int, alpha: float) -> None:
     tokens = torch.from_numpy(stream(seed).rng().integers(0, states, (2, length)))
-    found = markov_posterior(states, order, alpha)(tokens, torch.zeros(2).long()).exp()
+    law = markov_posterior(states, order, alpha)(tokens, torch.zeros(2).long()).exp()
     for row, sequence in enumerate(tokens.tolist()):
         for time in range(length):
-            seen = sequence[: time + 1]
-            expected = counted(seen, states, order, alpha) if len(seen) >= order else [1 / states] * states
-            assert found[row, time].tolist() == pytest.approx(expected, rel=1e-12)
+            history = sequence[: time + 1]
+            expected = counted(history, states, order, alpha) if len(history) >= order else [1 / states] * states
+            assert law[row, time].tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_evidence_is_the_integral_over_binary_kernels() -> None:
@@ -94,12 +94,12 @@ def test_the_oracle_is_the_row_of_the_context(order: int) -> None:
 
 def test_the_switching_predictor_forgets_at_the_sign() -> None:
     predict = switching_posterior(3, 0.2, 1.0)
-    whole = torch.tensor([[0, 1, 0, 1, 2, 0, 0, 1]])
-    found = predict(whole, torch.zeros(1).long())
-    after = predict(whole[:, 4:], torch.zeros(1).long())
-    assert torch.equal(found[:, 4:], after)
-    assert found[0, 4].exp().tolist() == pytest.approx([0.4, 0.4, 0.2])
-    assert found[0, 6].exp().tolist() == pytest.approx([0.8 * 2 / 3, 0.8 / 3, 0.2])
+    tokens = torch.tensor([[0, 1, 0, 1, 2, 0, 0, 1]])
+    logs = predict(tokens, torch.zeros(1).long())
+    after = predict(tokens[:, 4:], torch.zeros(1).long())
+    assert torch.equal(logs[:, 4:], after)
+    assert logs[0, 4].exp().tolist() == pytest.approx([0.4, 0.4, 0.2])
+    assert logs[0, 6].exp().tolist() == pytest.approx([0.8 * 2 / 3, 0.8 / 3, 0.2])
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
@@ -108,14 +108,14 @@ def test_running_counts_are_those_of_a_loop(order: int, stretches: bool) -> None
     rng = stream(3, "counts").rng()
     tokens = torch.from_numpy(rng.integers(0, 3, (4, 25)))
     stretch = torch.from_numpy(rng.integers(0, 2, (4, 25 - order + 1)).cumsum(1)) if stretches else None
-    found, codes = running_counts(tokens, 3, order, stretch), context_numbers(tokens, 3, order)
+    counts, codes = running_counts(tokens, 3, order, stretch), context_numbers(tokens, 3, order)
     for b, row in enumerate(codes.tolist()):
         for w, code in enumerate(row):
             expected = [0.0, 0.0, 0.0]
             for v in range(w):
                 if row[v] == code and (stretch is None or stretch[b, v] == stretch[b, w]):
                     expected[int(tokens[b, v + order])] += 1
-            assert found[b, w].tolist() == expected
+            assert counts[b, w].tolist() == expected
 
 
 def test_counting_takes_memory_in_proportion_to_the_length() -> None:
@@ -191,18 +191,20 @@ def test_first_visit_costs_what_the_prior_says() -> None:
     q=st.floats(0.05, 0.95),
 )
 def test_the_canonical_model(e: float, w: float, p: float, q: float) -> None:
-    one, two = torch.tensor(e, dtype=torch.float64), torch.tensor(w, dtype=torch.float64)
+    embedding, attention = torch.tensor(e, dtype=torch.float64), torch.tensor(w, dtype=torch.float64)
 
     def loss(bias: float) -> float:
-        return float(canonical_loss(one, two, torch.tensor(bias, dtype=torch.float64), p, q))
+        return float(canonical_loss(embedding, attention, torch.tensor(bias, dtype=torch.float64), p, q))
 
-    best = float(optimal_bias(one, two, p, q))
-    found = optimize.minimize_scalar(loss, bracket=(best - 1, best + 1))
-    assert found.x == pytest.approx(best, abs=1e-4)
-    assert loss(best) <= found.fun + 1e-14
-    flow = canonical_flow(one, two, p, q)
+    best = float(optimal_bias(embedding, attention, p, q))
+    minimum = optimize.minimize_scalar(loss, bracket=(best - 1, best + 1))
+    assert minimum.x == pytest.approx(best, abs=1e-4)
+    assert loss(best) <= minimum.fun + 1e-14
+    flow = canonical_flow(embedding, attention, p, q)
     step = 1e-6
-    moved = conserved_energy(one + step * flow[0], two + step * flow[1]) - conserved_energy(one, two)
+    moved = conserved_energy(embedding + step * flow[0], attention + step * flow[1]) - conserved_energy(
+        embedding, attention
+    )
     assert abs(float(moved)) < 1e-8
 
 

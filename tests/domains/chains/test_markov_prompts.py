@@ -83,11 +83,11 @@ def test_doubly_stochastic_chains_leave_a_symbol_with_a_uniform_probability() ->
 
 @pytest.mark.parametrize("states", [2, 3, 6, 7])
 def test_birkhoff_matrices_are_doubly_stochastic(states: int) -> None:
-    found = birkhoff_matrices(stream(0, "table"), 50, states)
-    assert found.shape == (50, states, states)
-    assert bool((found >= 0).all())
-    assert float((found.sum(-1) - 1).abs().max()) < 1e-12
-    assert float((found.sum(-2) - 1).abs().max()) < 1e-12
+    matrices = birkhoff_matrices(stream(0, "table"), 50, states)
+    assert matrices.shape == (50, states, states)
+    assert bool((matrices >= 0).all())
+    assert float((matrices.sum(-1) - 1).abs().max()) < 1e-12
+    assert float((matrices.sum(-2) - 1).abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("states", [2, 3])
@@ -125,9 +125,9 @@ def test_fixed_chains_follow_their_matrix(start: markov.Start) -> None:
     assert_law(drawn.tokens, 3, law)
 
 
-@pytest.mark.parametrize("given", [torch.tensor([[0.1, 0.9], [0.3, 0.7]]), np.array([[0.1, 0.9], [0.3, 0.7]], "f4")])
-def test_a_matrix_may_be_given_in_single_precision(given: torch.Tensor | np.ndarray) -> None:
-    drawn = fixed_chains(stream(0), 1, transition=given, length=4)
+@pytest.mark.parametrize("matrix", [torch.tensor([[0.1, 0.9], [0.3, 0.7]]), np.array([[0.1, 0.9], [0.3, 0.7]], "f4")])
+def test_a_matrix_may_be_given_in_single_precision(matrix: torch.Tensor | np.ndarray) -> None:
+    drawn = fixed_chains(stream(0), 1, transition=matrix, length=4)
     assert drawn.table.dtype == torch.float64
     torch.testing.assert_close(drawn.table.sum(-1), torch.ones(1, 2).double(), rtol=0, atol=1e-15)
     torch.testing.assert_close(stationary_law(drawn.table), torch.tensor([[0.25, 0.75]]).double(), rtol=0, atol=1e-7)

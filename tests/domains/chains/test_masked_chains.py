@@ -25,13 +25,13 @@ def test_the_law_of_the_masked_token_by_enumeration() -> None:
         assert tokens.count(3) == 1
         assert tokens[place] == 3
         assert 1 <= place <= 3
-        for known, found in ((5, prompts.both_sides[row]), (place, prompts.past_only[row])):
+        for known, conditional in ((5, prompts.both_sides[row]), (place, prompts.past_only[row])):
             weights = np.zeros(3)
             for sequence in itertools.product(range(3), repeat=5):
                 if all(sequence[t] == tokens[t] for t in range(known) if t != place):
                     steps = [float(CHAIN[a, b]) for a, b in itertools.pairwise(sequence)]
                     weights[sequence[place]] += float(law[sequence[0]]) * np.prod(steps)
-            assert np.allclose(found.numpy(), weights / weights.sum())
+            assert np.allclose(conditional.numpy(), weights / weights.sum())
 
 
 def test_the_future_is_worth_the_difference_of_entropies() -> None:

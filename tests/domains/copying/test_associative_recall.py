@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lab.domains.copying.associative_recall import gap_law, look_up, recall_accuracy, recall_prompts, table_bits
-from lab.domains.copying.gram_copier import gram_copier, said
+from lab.domains.copying.gram_copier import gram_copier, next_token_law
 from lab.errors import LabError
 from lab.models import masks
 from lab.streams import stream
@@ -29,9 +29,9 @@ def test_prompts_are_written_as_described() -> None:
     assert not bool(prompts.loss_mask[:, 1::2].any())
     for row in range(20):
         table = dict(zip(chosen[row].tolist(), values[row].tolist(), strict=True))
-        asked = prompts.loss_mask[row]
-        assert sorted(prompts.tokens[row, asked].tolist()) == sorted(table)
-        assert [table[key] for key in prompts.tokens[row, asked].tolist()] == prompts.targets[row, asked].tolist()
+        mask = prompts.loss_mask[row]
+        assert sorted(prompts.tokens[row, mask].tolist()) == sorted(table)
+        assert [table[key] for key in prompts.tokens[row, mask].tolist()] == prompts.targets[row, mask].tolist()
 
 
 @pytest.mark.parametrize("power", [0.01, 1.0])
@@ -56,7 +56,7 @@ def test_the_first_occurrence_has_the_value_and_a_window_can_lose_it() -> None:
     assert float(recall_accuracy(look_up(prompts, 6), prompts.targets)) < 0.7
     copier = gram_copier(12, 32)
     for mask in (masks.causal(32), masks.prefix_lm(32, 8)):
-        answers = said(copier, prompts.tokens, mask).argmax(-1)
+        answers = next_token_law(copier, prompts.tokens, mask).argmax(-1)
         assert float(recall_accuracy(answers, prompts.targets)) == 1
 
 

@@ -16,9 +16,9 @@ from lab.streams import stream
 
 def test_a_uniform_law_loses_every_bit() -> None:
     prompts = copy_prompts(stream(0, "strings"), 3, letters=4, length=5)
-    found = bits_lost(torch.zeros(2, 3, 12, 8), prompts.targets)
-    assert found.shape == (2, 3)
-    assert torch.allclose(found, torch.full((2, 3), 6 * 3.0).double())  # five letters and the end, out of 8 tokens
+    lost = bits_lost(torch.zeros(2, 3, 12, 8), prompts.targets)
+    assert lost.shape == (2, 3)
+    assert torch.allclose(lost, torch.full((2, 3), 6 * 3.0).double())  # five letters and the end, out of 8 tokens
 
 
 def test_an_exact_copier_loses_nothing() -> None:
@@ -56,11 +56,11 @@ def test_who_loses_less_than_a_bit_copies_whole() -> None:
     law = ((1 - sure) / 6).unsqueeze(-1).expand(-1, -1, -1, FIRST + 4).clone()
     targets = prompts.targets.clamp_min(0).expand(40, -1, -1)
     law.scatter_(-1, targets.unsqueeze(-1), sure.unsqueeze(-1))
-    lost, whole = bits_lost(law.log(), prompts.targets), copied_whole(law, prompts.targets)
-    assert bool(whole[lost < 1].all())
+    lost, copied = bits_lost(law.log(), prompts.targets), copied_whole(law, prompts.targets)
+    assert bool(copied[lost < 1].all())
     assert bool((lost < 1).any())
     free = free_running(lambda tokens: law[:, :, : tokens.shape[-1]], prompts, 40)
     assert bool(free[lost < 1].all())
-    assert float(whole.double().mean()) >= copied_at_least(float(lost.mean()))
+    assert float(copied.double().mean()) >= copied_at_least(float(lost.mean()))
     assert copied_at_least(2.0) == 0.0
     assert math.isclose(copied_at_least(0.1), 0.9)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.domains.copying.copy_prompts import all_strings
-from lab.domains.copying.gram_copier import gram_copier, said
+from lab.domains.copying.gram_copier import gram_copier, next_token_law
 from lab.domains.copying.gram_copying import ambiguous, copy_by_grams, expected_pairs, poisson_error, union_bound
 from lab.errors import LabError
 from lab.models import masks
@@ -18,7 +18,7 @@ def plainly_ambiguous(string: list[int], gram: int) -> bool:
     followers: dict[tuple[int, ...], set[int]] = {}
     for place in range(len(string) - gram):
         followers.setdefault(tuple(string[place : place + gram]), set()).add(string[place + gram])
-    return any(len(found) > 1 for found in followers.values())
+    return any(len(following) > 1 for following in followers.values())
 
 
 @given(st.lists(st.integers(0, 2), min_size=4, max_size=12), st.integers(1, 3))
@@ -50,7 +50,7 @@ def test_two_layers_do_what_the_rule_says(gram: int, pattern: str) -> None:
     strings = all_strings(3, 5) - 3
     twice = torch.cat((strings, strings), 1)
     allowed = masks.causal(10) if pattern == "causal" else masks.prefix_lm(10, 5)
-    answers = said(gram_copier(3, 10, gram), twice, allowed).argmax(-1)[:, 4 + gram : -1]
+    answers = next_token_law(gram_copier(3, 10, gram), twice, allowed).argmax(-1)[:, 4 + gram : -1]
     assert torch.equal((answers != strings[:, gram:]).any(1), ambiguous(strings, gram))
 
 

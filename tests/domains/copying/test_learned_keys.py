@@ -44,10 +44,10 @@ def test_no_tables_are_below_the_least_error(size: int, keys: int, pairs: int, s
 def test_a_regular_frame_attains_it(keys: int, pairs: int) -> None:
     angles = 2 * np.pi * np.arange(keys) / keys
     frame = np.stack([np.cos(angles), np.sin(angles)], 1)
-    own, chance = 2 / keys, (pairs - 1) / (keys - 1)
-    scale = 1 / (own + chance * (1 - own))  # of the projection 2 / K times the products of the frame
-    found = sum_error_of(scale * own * frame, frame, pairs)
-    assert found == pytest.approx(least_sum_error(pairs, 2, keys))
+    diagonal, chance = 2 / keys, (pairs - 1) / (keys - 1)
+    scale = 1 / (diagonal + chance * (1 - diagonal))  # of the projection 2 / K times the products of the frame
+    error = sum_error_of(scale * diagonal * frame, frame, pairs)
+    assert error == pytest.approx(least_sum_error(pairs, 2, keys))
 
 
 def test_many_keys_are_random_keys_at_their_best_scale() -> None:

@@ -57,10 +57,10 @@ def test_the_reader_agrees_with_python(terms: list[tuple[str, int]], first: int)
     ],
 )
 def test_a_wrong_step_is_found(row: str, number: int, reason: str) -> None:
-    found = exact.first_wrong_step(exact.encode(row).tolist(), 11)
-    assert found is not None
-    assert found.number == number
-    assert reason in found.reason
+    step = exact.first_wrong_step(exact.encode(row).tolist(), 11)
+    assert step is not None
+    assert step.number == number
+    assert reason in step.reason
 
 
 def test_refusals() -> None:

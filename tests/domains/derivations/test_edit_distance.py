@@ -30,10 +30,10 @@ def last_entry(first: str, second: str, border: str = "corrected") -> int:
 
 @given(WORD, WORD)
 def test_the_corrected_table_is_a_metric_and_the_recursion(first: str, second: str) -> None:
-    found = last_entry(first, second)
-    assert found == by_recursion(first, second) == last_entry(second, first)
-    assert (found == 0) == (first == second)
-    assert last_entry(first, second, "released") <= found
+    distance = last_entry(first, second)
+    assert distance == by_recursion(first, second) == last_entry(second, first)
+    assert (distance == 0) == (first == second)
+    assert last_entry(first, second, "released") <= distance
 
 
 def test_the_released_border_sells_first_letters_at_half_their_price() -> None:

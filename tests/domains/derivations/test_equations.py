@@ -33,8 +33,8 @@ def test_each_changed_number_is_found() -> None:
         changed = row.clone()
         changed[place] = exact.NUMBERS + (changed[place] - exact.NUMBERS + 1) % 11
         # A zero coefficient may become any: the equation changes unless its unknown is 0.
-        found = exact.first_wrong_step(changed.tolist(), 2, 11)
-        assert found is not None or 0 in exact.invertible_systems(stream(0, "x"), 1, 2, 11)[-1][0, :, 2].tolist()
+        step = exact.first_wrong_step(changed.tolist(), 2, 11)
+        assert step is not None or 0 in exact.invertible_systems(stream(0, "x"), 1, 2, 11)[-1][0, :, 2].tolist()
 
 
 def test_singular_systems_are_drawn_again_up_to_a_limit() -> None:

@@ -32,8 +32,8 @@ def test_any_machine_runs(cached: bool) -> None:
         rows = automata.words(stream(1, "w"), 20, table=table, length=length)
         module, size = automaton_transformer(table, length), rows.tokens.shape[1]
         for mask in (causal(size), prefix_lm(size, length + 1)):
-            found = decode(module, rows.tokens[:, : length + 1], mask, length + 1, cached=cached).tokens[0]
-            assert torch.equal(found, rows.tokens[:, length + 1 :])
+            continuation = decode(module, rows.tokens[:, : length + 1], mask, length + 1, cached=cached).tokens[0]
+            assert torch.equal(continuation, rows.tokens[:, length + 1 :])
 
 
 def test_parity_at_once_needs_a_unit_for_every_bit() -> None:
@@ -51,8 +51,8 @@ def test_parity_at_once_needs_a_unit_for_every_bit() -> None:
 def test_subsequences_are_written_whole(length: int, numbers: int) -> None:
     rows = subsequences.increasing_subsequence(stream(0, "x"), 30, length=length, numbers=numbers)
     module, size = subsequence_transformer(length, numbers, least_sharpness(length) + 0.1), rows.tokens.shape[1]
-    found = decode(module, rows.tokens[:, : length + 1], causal(size), size - length - 1).tokens[0]
-    assert torch.equal(found, rows.tokens[:, length + 1 :])
+    continuation = decode(module, rows.tokens[:, : length + 1], causal(size), size - length - 1).tokens[0]
+    assert torch.equal(continuation, rows.tokens[:, length + 1 :])
 
 
 def test_products_keep_their_bound() -> None:

@@ -26,10 +26,10 @@ def test_formulas_as_trees_as_arithmetic_and_as_written_expressions(depth: int) 
     drawn, inputs = exact.random_formulas(stream(0, "x"), 12, depth, 3), exact.all_inputs(3)
     values = exact.node_values(drawn, inputs)[:, :, 0]
     for row in range(12):
-        for place, given in enumerate(inputs.tolist()):
+        for place, assignment in enumerate(inputs.tolist()):
             truth = bool(values[row, place])
-            assert exact.truth(drawn, row, given) == truth
-            assert evaluate(encode(as_text(drawn, row, given)).tolist(), 11) == truth
+            assert exact.truth(drawn, row, assignment) == truth
+            assert evaluate(encode(as_text(drawn, row, assignment)).tolist(), 11) == truth
     assert torch.equal(exact.field_values(drawn, inputs, 11), values.long())
 
 
@@ -44,10 +44,10 @@ def test_there_are_24_cycles_of_five_and_each_is_a_commutator() -> None:
 def test_programs_reach_any_five_cycle(place: int) -> None:
     drawn, inputs = exact.random_formulas(stream(0, "x"), 12, 2, 3), exact.all_inputs(3)
     target = int(exact.five_cycles()[place])
-    made = exact.program(drawn, target)
+    program = exact.program(drawn, target)
     truth = exact.node_values(drawn, inputs)[:, :, 0]
-    assert len(made.leaf) == 16
-    assert torch.equal(exact.run_program(made, drawn, inputs), truth.long() * target)
+    assert len(program.leaf) == 16
+    assert torch.equal(exact.run_program(program, drawn, inputs), truth.long() * target)
 
 
 def test_rows_are_right_and_a_wrong_gate_is_found() -> None:

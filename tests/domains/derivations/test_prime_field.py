@@ -8,9 +8,9 @@ from lab.errors import LabError
 
 @pytest.mark.parametrize("modulus", [2, 3, 11, 97])
 def test_every_number_but_zero_has_its_inverse(modulus: int) -> None:
-    found = inverses(modulus).tolist()
-    assert found[0] == 0
-    assert all(number * other % modulus == 1 for number, other in enumerate(found) if number)
+    table = inverses(modulus).tolist()
+    assert table[0] == 0
+    assert all(number * inverse % modulus == 1 for number, inverse in enumerate(table) if number)
 
 
 @pytest.mark.parametrize(

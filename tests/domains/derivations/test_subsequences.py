@@ -14,15 +14,15 @@ from lab.streams import stream
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=7))
 def test_lengths_are_those_of_all_subsequences_and_of_patience(values: list[int]) -> None:
-    found = exact.increasing_lengths(torch.tensor([values]))[0].tolist()
-    assert found == exact.patience(values)
+    lengths = exact.increasing_lengths(torch.tensor([values]))[0].tolist()
+    assert lengths == exact.patience(values)
     longest = max(
         size
         for size in range(1, len(values) + 1)
         for places in combinations(range(len(values)), size)
         if all(values[a] < values[b] for a, b in zip(places, places[1:], strict=False))
     )
-    assert max(found) == longest
+    assert max(lengths) == longest
 
 
 def test_runs_are_planted() -> None:

@@ -26,8 +26,8 @@ from lab.streams import stream
 def test_coefficients_are_recovered(beta: float, nu: float, modes: int, seed: int) -> None:
     family = Family(modes=modes, advection=(beta, beta + 1e-9), diffusion=(nu, nu + 1e-9))
     states = pde_trajectories(stream(seed), 3, family=family, trajectories=1, length=3).modes[:, 0]
-    found = least_squares_propagators(states[:, :-1], states[:, 1:])
-    advection, diffusion = fit_coefficients(found, mode_weights(states[:, :-1]), family.interval)
+    estimates = least_squares_propagators(states[:, :-1], states[:, 1:])
+    advection, diffusion = fit_coefficients(estimates, mode_weights(states[:, :-1]), family.interval)
     assert float((advection - beta).abs().max()) < 1e-8
     assert float((diffusion - nu).abs().max()) < 1e-8
 
@@ -35,19 +35,19 @@ def test_coefficients_are_recovered(beta: float, nu: float, modes: int, seed: in
 def test_fast_advection_is_taken_for_its_alias() -> None:
     beta = torch.tensor([35.0], dtype=torch.float64)
     moves = propagators(beta, torch.zeros(1, dtype=torch.float64), 3, 0.1)
-    found, _ = fit_coefficients(moves, torch.ones(1, 3, dtype=torch.float64), 0.1)
-    assert float(found[0]) == pytest.approx(35 - 20 * math.pi, abs=1e-10)
+    advection, _ = fit_coefficients(moves, torch.ones(1, 3, dtype=torch.float64), 0.1)
+    assert float(advection[0]) == pytest.approx(35 - 20 * math.pi, abs=1e-10)
 
 
 def test_least_squares_solves_its_normal_equations() -> None:
     source = stream(0).rng()
     before, after = (torch.view_as_complex(torch.from_numpy(source.standard_normal((2, 5, 3, 2)))) for _ in range(2))
-    found = least_squares_propagators(before, after)
+    estimates = least_squares_propagators(before, after)
     for b in range(2):
         for k in range(3):
             column = before[b, :, k : k + 1]
             exact = torch.linalg.lstsq(column, after[b, :, k : k + 1]).solution[0, 0]
-            torch.testing.assert_close(found[b, k], exact)
+            torch.testing.assert_close(estimates[b, k], exact)
 
 
 @pytest.mark.parametrize("spread", [1e-12, 1e-9, 1e-6])

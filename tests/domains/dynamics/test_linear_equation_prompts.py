@@ -43,8 +43,8 @@ def test_states_follow_their_coefficients(coefficients: str) -> None:
     drawn = pde_trajectories(stream(1), 5, family=family, trajectories=3, length=6, coefficients=coefficients)
     moves = propagators(drawn.advection, drawn.diffusion, 4, 0.3)
     torch.testing.assert_close(drawn.modes[:, :, 1:], drawn.modes[:, :, :-1] * moves)
-    one = drawn.advection == drawn.advection[:, :1, :1]
-    assert bool(one.all()) == (coefficients == "shared")
+    equal = drawn.advection == drawn.advection[:, :1, :1]
+    assert bool(equal.all()) == (coefficients == "shared")
     assert bool((drawn.advection.abs() <= 2).all())
     assert bool(((drawn.diffusion >= 0.01) & (drawn.diffusion <= 0.1)).all())
 

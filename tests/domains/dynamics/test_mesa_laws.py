@@ -60,7 +60,7 @@ def test_least_loss_from_ones_at_three_states(dimension: int) -> None:
     layer = MesaLayer.from_complex(value, key)
     loss = prediction_loss(layer, rule.states[None], rule.weights[None], masks.causal(3))
     gradients = torch.autograd.grad(loss.sum(), [layer.value, layer.query_key])
-    assert max(float(one.abs().max()) for one in gradients) < 1e-13
+    assert max(float(gradient.abs().max()) for gradient in gradients) < 1e-13
     law = mesa_optimization.moments("ones", dimension)
     plain = mesa_optimization.population_loss(mesa_optimization.optimal_step(law, 3), law, dimension, 3)
     assert np.isclose(float(loss.detach()) / float(plain), mesa_laws.free_ones_share(dimension))
@@ -76,8 +76,8 @@ def test_written_out_gradient_is_that_of_the_loss() -> None:
     weights = torch.full((3, 7), 1 / 7, dtype=torch.float64)
     loss = prediction_loss(layer, states.expand(3, *states.shape), weights, masks.causal(6), first)
     expected = torch.autograd.grad(loss.sum(), [layer.value, layer.query_key])
-    for found, wanted in zip(mean_gradient(layer, Positions.of(states), first), expected, strict=True):
-        assert torch.allclose(torch.view_as_real(found), wanted)
+    for gradient, wanted in zip(mean_gradient(layer, Positions.of(states), first), expected, strict=True):
+        assert torch.allclose(torch.view_as_real(gradient), wanted)
     trained = descend(layer, [states], [0.01], first)
     assert torch.allclose(trained.layer.value, layer.value - 0.01 * expected[0])
     assert trained.product.shape == (3, 1)
@@ -89,6 +89,6 @@ def test_exact_descent_is_that_of_the_layer() -> None:
     rule = mesa_optimization.quadrature("rademacher", 2, 4)
     layer = MesaLayer.diagonal(2, *(torch.tensor(pair, dtype=torch.float64) for pair in ((0.1, 0.5), (0.1, -0.2))))
     wanted = gradient_descent(layer, rule.states, rule.weights, masks.causal(4), rate=0.1, steps=5)
-    found = descend_exactly(layer, rule.states, rule.weights, rate=0.1, steps=5)
-    assert torch.allclose(found.value, wanted.value)
-    assert torch.allclose(found.query_key, wanted.query_key)
+    trained = descend_exactly(layer, rule.states, rule.weights, rate=0.1, steps=5)
+    assert torch.allclose(trained.value, wanted.value)
+    assert torch.allclose(trained.query_key, wanted.query_key)

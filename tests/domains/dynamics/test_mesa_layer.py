@@ -25,19 +25,19 @@ def random_layer(models: int, dimension: int) -> MesaLayer:
 def test_layer_against_a_loop(mask: torch.Tensor) -> None:
     layer = random_layer(2, 3)
     states = linear_dynamics(stream(1), 4, dimension=3, length=6).states
-    found = layer(states.expand(2, *states.shape), mask)
+    outputs = layer(states.expand(2, *states.shape), mask)
     tokens = pair_states(states)
     for model in range(2):
         value, key = (matrix[model] for matrix in layer.matrices())
         for t in range(6):
-            seen = [i for i in range(6) if mask[t, i]]
+            visible = [i for i in range(6) if mask[t, i]]
             total = sum(
                 (value @ tokens[:, i].unsqueeze(-1)).squeeze(-1)
                 * (tokens[:, i].conj() * (tokens[:, t] @ key.T)).sum(-1, keepdim=True)
-                for i in seen
+                for i in visible
             )
-            expected = total / (len(seen) - 1) if len(seen) > 1 else torch.zeros_like(total)
-            assert torch.allclose(found[model, :, t], expected)
+            expected = total / (len(visible) - 1) if len(visible) > 1 else torch.zeros_like(total)
+            assert torch.allclose(outputs[model, :, t], expected)
 
 
 def test_prefix_and_causal_masks_agree_from_the_end_of_the_prefix_on() -> None:

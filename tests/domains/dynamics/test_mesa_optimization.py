@@ -22,15 +22,15 @@ LAWS = ("gaussian", "sparse", "ones", "rademacher", "uniform")
 def test_moments_are_those_of_the_quadrature(start: str) -> None:
     rule = theory.quadrature(start, 2, 2, scale=1.5)
     first = rule.states[:, 0].real
-    found = theory.moments(start, 2, scale=1.5)
+    moments = theory.moments(start, 2, scale=1.5)
 
     def mean(values: torch.Tensor) -> float:
         return float((values * rule.weights).sum())
 
-    assert np.isclose(mean(first[:, 0] ** 2), found.second)
-    assert np.isclose(mean(first[:, 0] ** 4), found.fourth)
-    assert np.isclose(mean(first[:, 0] ** 6), found.sixth)
-    assert np.isclose(mean(first[:, 0] ** 2 * first[:, 1] ** 4), found.mixed)
+    assert np.isclose(mean(first[:, 0] ** 2), moments.second)
+    assert np.isclose(mean(first[:, 0] ** 4), moments.fourth)
+    assert np.isclose(mean(first[:, 0] ** 6), moments.sixth)
+    assert np.isclose(mean(first[:, 0] ** 2 * first[:, 1] ** 4), moments.mixed)
     assert np.isclose(float(rule.weights.sum()), 1.0)
 
 
@@ -64,9 +64,9 @@ def test_no_root_of_unity_can_be_spared() -> None:
 
 def test_moments_of_complex_starts_against_samples() -> None:
     first = linear_dynamics(stream(0), 200_000, dimension=2, length=1, start="complex gaussian").states[:, 0].abs()
-    found = theory.moments("complex gaussian", 2)
-    assert np.isclose(float((first**4).mean()), found.fourth, rtol=0.02)
-    assert np.isclose(float((first[:, 0] ** 2 * first[:, 1] ** 4).mean()), found.mixed, rtol=0.03)
+    moments = theory.moments("complex gaussian", 2)
+    assert np.isclose(float((first**4).mean()), moments.fourth, rtol=0.02)
+    assert np.isclose(float((first[:, 0] ** 2 * first[:, 1] ** 4).mean()), moments.mixed, rtol=0.03)
 
 
 @given(st.integers(3, 40), st.integers(0, 38))
@@ -110,11 +110,11 @@ def test_flow_obeys_its_differential_equation() -> None:
 @given(st.integers(1, 4), st.integers(2, 9), st.integers(0, 1000))
 def test_one_step_predictions_are_a_gradient_step(dimension: int, length: int, seed: int) -> None:
     states = linear_dynamics(stream(seed), 2, dimension=dimension, length=length).states
-    found = theory.one_step_predictions(states, 0.3)
+    predictions = theory.one_step_predictions(states, 0.3)
     for t in range(2, length + 1):
         estimate = sum(torch.einsum("bi,bj->bij", states[:, i], states[:, i - 1].conj()) for i in range(1, t))
         expected = 0.3 / (t - 1) * (estimate @ states[:, t - 1, :, None]).squeeze(-1)
-        assert torch.allclose(found[:, t - 2], expected)
+        assert torch.allclose(predictions[:, t - 2], expected)
 
 
 def test_step_statistics_are_the_terms_of_the_loss() -> None:

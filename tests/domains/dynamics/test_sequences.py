@@ -22,13 +22,13 @@ from lab.streams import stream
     st.integers(0, 100),
 )
 def test_states_follow_their_unitary_transition(start: str, transition: str, phases: str, seed: int) -> None:
-    found = linear_dynamics(
+    drawn = linear_dynamics(
         stream(seed), 4, dimension=3, length=6, start=start, transition=transition, phases=phases, scale=0.7
     )
-    moved = (found.transition.unsqueeze(1) @ found.states[:, :-1, :, None]).squeeze(-1)
-    assert torch.allclose(moved, found.states[:, 1:])
+    moved = (drawn.transition.unsqueeze(1) @ drawn.states[:, :-1, :, None]).squeeze(-1)
+    assert torch.allclose(moved, drawn.states[:, 1:])
     identity = torch.eye(3, dtype=torch.complex128)
-    assert torch.allclose(found.transition @ found.transition.mH, identity.expand(4, 3, 3))
+    assert torch.allclose(drawn.transition @ drawn.transition.mH, identity.expand(4, 3, 3))
 
 
 def test_laws_of_the_first_state() -> None:

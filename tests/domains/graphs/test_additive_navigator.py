@@ -26,8 +26,8 @@ def test_it_writes_the_law(walk: bool) -> None:
     model = additive_navigator(ADJACENCY, length, walk)
     predict = as_token_predictor(model, masks.causal(length), member=0)
     reference = exact.bayes_navigator(Vocabulary(16).size, ADJACENCY, policy)
-    found, expected = (f(drawn.tokens, drawn.prefix_length).exp() for f in (predict, reference))
-    assert float((found - expected).abs().amax(-1)[drawn.loss_mask].max()) < 1e-9
+    law, expected = (f(drawn.tokens, drawn.prefix_length).exp() for f in (predict, reference))
+    assert float((law - expected).abs().amax(-1)[drawn.loss_mask].max()) < 1e-9
 
 
 def test_greedy_paths_arrive() -> None:
@@ -47,8 +47,8 @@ def test_another_goal_table_is_not_the_law() -> None:
     nearness = (-exact.shortest_paths(ADJACENCY)).exp()
     predict = as_token_predictor(additive_navigator(ADJACENCY, length, value=nearness), masks.causal(length), member=0)
     reference = exact.bayes_navigator(Vocabulary(16).size, ADJACENCY)
-    found, expected = (f(drawn.tokens, drawn.prefix_length).exp() for f in (predict, reference))
-    assert float((found - expected).abs().amax(-1)[drawn.loss_mask].max()) > 0.1
+    law, expected = (f(drawn.tokens, drawn.prefix_length).exp() for f in (predict, reference))
+    assert float((law - expected).abs().amax(-1)[drawn.loss_mask].max()) > 0.1
 
 
 def test_bad_input_is_refused() -> None:

@@ -33,11 +33,11 @@ def test_networks_equal_their_closed_forms(size: tuple[int, int, int], prefix: b
     for order, network, closed_form in pairs:
         sequences = written(size, order)
         predict = compact_predictor(network, labels, length, prefix=prefix)
-        found = predict(sequences.tokens, sequences.prefix_length)[0].exp()
+        law = predict(sequences.tokens, sequences.prefix_length)[0].exp()
         expected = closed_form(sequences.tokens, sequences.prefix_length).exp()
         scored = sequences.loss_mask
-        torch.testing.assert_close(found[scored], expected[scored], atol=1e-12, rtol=0)
-        torch.testing.assert_close(found.sum(-1), torch.ones_like(found[..., 0]))
+        torch.testing.assert_close(law[scored], expected[scored], atol=1e-12, rtol=0)
+        torch.testing.assert_close(law.sum(-1), torch.ones_like(law[..., 0]))
 
 
 def test_depths() -> None:

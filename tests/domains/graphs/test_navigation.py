@@ -51,11 +51,11 @@ def test_counts_lengths_and_closure_agree_with_networkx(seed: int) -> None:
     for start in range(nodes):
         assert set(closure[start].nonzero().flatten().tolist()) == nx.descendants(graph, start)
         for goal in range(nodes):
-            found = paths(graph, start, goal)
-            assert counts[start, goal] == len(found)
+            routes = paths(graph, start, goal)
+            assert counts[start, goal] == len(routes)
             assert shortest[start, goal] == distances[start].get(goal, math.inf)
-            if found:
-                assert means[start, goal] == pytest.approx(np.mean([len(path) - 1 for path in found]))
+            if routes:
+                assert means[start, goal] == pytest.approx(np.mean([len(path) - 1 for path in routes]))
             else:
                 assert means[start, goal].isnan()
     assert exact.longest_path(adjacency) == nx.dag_longest_path_length(graph)
@@ -91,11 +91,11 @@ def test_the_uniform_law_gives_every_path_the_same_probability() -> None:
     adjacency = dag(3, 12)
     policy, counts = exact.uniform_path_policy(adjacency), exact.path_counts(adjacency)
     start, goal = divmod(int(counts.argmax()), len(adjacency))
-    found = paths(reference(adjacency), start, goal)
-    assert len(found) > 3
-    for path in found:
+    routes = paths(reference(adjacency), start, goal)
+    assert len(routes) > 3
+    for path in routes:
         product = math.prod(float(policy[goal, u, v]) for u, v in zip(path, path[1:], strict=False))
-        assert product == pytest.approx(1 / len(found), rel=1e-13)
+        assert product == pytest.approx(1 / len(routes), rel=1e-13)
 
 
 def test_hitting_probabilities_are_products_of_degrees_summed() -> None:
@@ -206,19 +206,19 @@ def test_contrasts_are_free_of_what_cannot_be_identified() -> None:
     rng = stream(10, "table").rng()
     table = torch.from_numpy(rng.normal(size=(14, 14)))
     shifted = table + torch.from_numpy(rng.normal(size=14)) + torch.from_numpy(rng.normal(size=(14, 1)))
-    first, second = (exact.centred_contrasts(one, contrasts) for one in (table, shifted))
+    first, second = (exact.centred_contrasts(values, contrasts) for values in (table, shifted))
     assert torch.allclose(first, second, atol=1e-12)
     assert float(first.abs().max()) > 0.1
 
 
 def test_missteps() -> None:
-    neighbours, others = torch.tensor([2.0, 5.0]).double(), torch.tensor([48.0, 45.0]).double()
-    gap = exact.misstep_gap(neighbours, others, 0.05)
-    assert float(exact.misstep_probability(neighbours, others, gap, 1.0).mean()) == pytest.approx(0.05)
+    neighbours, non_neighbours = torch.tensor([2.0, 5.0]).double(), torch.tensor([48.0, 45.0]).double()
+    gap = exact.misstep_gap(neighbours, non_neighbours, 0.05)
+    assert float(exact.misstep_probability(neighbours, non_neighbours, gap, 1.0).mean()) == pytest.approx(0.05)
     equal = exact.misstep_probability(torch.tensor(2.0).double(), torch.tensor(48.0).double(), gap, 1e6)
     assert float(equal) == pytest.approx(48 / 50, rel=1e-4)
     with pytest.raises(LabError, match="no logit gap"):
-        exact.misstep_gap(neighbours, others, 0.999)
+        exact.misstep_gap(neighbours, non_neighbours, 0.999)
 
 
 def test_expected_distinct() -> None:
@@ -237,11 +237,11 @@ def test_bayes_navigator_refuses_tokens_outside_the_vocabulary() -> None:
 
 def test_bayes_navigator_ends_at_the_goal_and_keeps_to_edges() -> None:
     adjacency = torch.tensor([[0, 1, 1], [0, 0, 1], [0, 0, 0]], dtype=torch.bool)
-    found = exact.bayes_navigator(11, adjacency)(torch.tensor([[2, 0, 1, 2]]), torch.tensor([2])).exp()[0]
-    assert found[1, 1].item() == pytest.approx(0.5)
-    assert found[1, 2].item() == pytest.approx(0.5)
-    assert found[2, 2].item() == 1
-    assert found[3, 7].item() == 1  # END is token nodes + 4
+    law = exact.bayes_navigator(11, adjacency)(torch.tensor([[2, 0, 1, 2]]), torch.tensor([2])).exp()[0]
+    assert law[1, 1].item() == pytest.approx(0.5)
+    assert law[1, 2].item() == pytest.approx(0.5)
+    assert law[2, 2].item() == 1
+    assert law[3, 7].item() == 1  # END is token nodes + 4
 
 
 @pytest.mark.parametrize("check", [c for r in registered(exact) for c in checks(r)], ids=lambda c: c.name)

@@ -93,10 +93,10 @@ def test_sampled_paths_follow_their_law(walk: bool) -> None:
     draws = 8000
     starts, goals = torch.full((draws,), start), torch.full((draws,), goal)
     sampled = graphs.sample_walks(stream(2), policy, starts, goals, exact.longest_path(adjacency))
-    found = {tuple(node for node in row if node >= 0) for row in sampled.unique(dim=0).tolist()}
+    paths = {tuple(node for node in row if node >= 0) for row in sampled.unique(dim=0).tolist()}
     graph = nx.from_numpy_array(adjacency.numpy(), create_using=nx.DiGraph)
     every = [tuple(path) for path in nx.all_simple_paths(graph, start, goal)]
-    assert found <= set(every)
+    assert paths <= set(every)
     rows = [tuple(node for node in row if node >= 0) for row in sampled.tolist()]
     chances = np.array([np.prod([float(policy[goal, u, v]) for u, v in zip(p, p[1:], strict=False)]) for p in every])
     assert chances.sum() == pytest.approx(1)
@@ -183,14 +183,14 @@ def test_layouts_say_what_they_should() -> None:
 def test_suffix_questions_are_about_nodes_of_the_path() -> None:
     adjacency = world(4)
     positive = connected(adjacency)
-    whole = graphs.navigation(stream(4), 200, adjacency, positive, layout="path")
+    complete = graphs.navigation(stream(4), 200, adjacency, positive, layout="path")
     part = graphs.navigation(stream(4), 200, adjacency, positive, layout="path", suffixes=True)
-    for row, rest, mask in zip(whole.tokens.tolist(), part.tokens.tolist(), part.loss_mask, strict=True):
+    for row, rest, mask in zip(complete.tokens.tolist(), part.tokens.tolist(), part.loss_mask, strict=True):
         length = int(mask.sum()) + 2
         assert row[0] == rest[0]
         suffix = rest[1:length]
         assert suffix == row[1:][-len(row) + 1 :][row[1:].index(suffix[0]) :][: len(suffix)]
-    starts = (part.start != whole.start).double().mean()
+    starts = (part.start != complete.start).double().mean()
     assert 0.1 < float(starts) < 0.9
 
 
@@ -238,9 +238,9 @@ def test_chains_of_motifs(shuffled: bool, held_out: bool) -> None:
 def test_every_source_of_a_motif_reaches_every_sink() -> None:
     motifs = graphs.sample_motifs(stream(6), 30, 0.6)
     reach = connected(motifs).unflatten(0, (30, 6)).unflatten(2, (30, 6))
-    own = reach[torch.arange(30), :, torch.arange(30)]
-    assert bool(own[:, :2, 4:].all())
-    assert int(connected(motifs).sum()) == int(own.sum())
+    within = reach[torch.arange(30), :, torch.arange(30)]
+    assert bool(within[:, :2, 4:].all())
+    assert int(connected(motifs).sum()) == int(within.sum())
 
 
 def test_conflicting_chains_share_their_ends() -> None:

@@ -61,8 +61,8 @@ def test_coverage_is_the_average_over_all_training_sets() -> None:
         hits += covered & ~training
         misses += ~covered & ~training & (exact.path_counts(adjacency) > 0).fill_diagonal_(False)
     expected = torch.where(hits + misses > 0, hits / (hits + misses), torch.nan).double()
-    found = path_laws.coverage_probabilities(adjacency, 3)
-    torch.testing.assert_close(found, expected, equal_nan=True, atol=1e-6, rtol=1e-6)
+    probabilities = path_laws.coverage_probabilities(adjacency, 3)
+    torch.testing.assert_close(probabilities, expected, equal_nan=True, atol=1e-6, rtol=1e-6)
     assert path_laws.covered_share(adjacency, 3) == pytest.approx(float(expected.nanmean()), abs=1e-6)
 
 

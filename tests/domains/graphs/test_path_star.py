@@ -53,8 +53,8 @@ def test_the_planner_and_the_reversed_look_up_are_always_right(size: tuple[int, 
 def test_walking_back_follows_the_arm() -> None:
     graphs = path_star(stream(0, "x"), 20, arms=3, length=5, labels=15)
     for hops in range(5):
-        found = theory.walk_back(graphs.edges, graphs.path[:, -1], 15, hops)
-        assert torch.equal(found, graphs.path[:, 4 - hops])
+        nodes = theory.walk_back(graphs.edges, graphs.path[:, -1], 15, hops)
+        assert torch.equal(nodes, graphs.path[:, 4 - hops])
 
 
 def test_a_leaf_has_no_children_and_gets_the_uniform_law() -> None:
@@ -87,8 +87,8 @@ def test_marginals_mix_arms_as_the_closed_form_says(arms: int, length: int) -> N
 @pytest.mark.parametrize(("arms", "length"), [(2, 3), (2, 5), (3, 4), (4, 3)])
 def test_fewer_edges_than_levels_tell_nothing(arms: int, length: int) -> None:
     for read in range(min(length, arms * (length - 2)) + 1):
-        found = theory.counted_credit(arms, length, read)
-        assert found == theory.largest_credit(arms, length, read)
+        credit = theory.counted_credit(arms, length, read)
+        assert credit == theory.largest_credit(arms, length, read)
     assert theory.largest_credit(arms, length, length - 3) == 0
     assert theory.largest_credit(arms, length, length - 2) == 1 - 1 / arms
 

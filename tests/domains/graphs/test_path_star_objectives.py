@@ -48,18 +48,18 @@ def test_the_papers_own_setting_runs() -> None:
     architecture = training.architecture(PAPER_SIZE)
     assert architecture.tie_embedding
     assert architecture.output_size == architecture.vocabulary == 54
-    found = Comparison(("standard", "teacherless"), ("causal",), PAPER_SIZE, training, pool=8).fit([0], "paper")
-    assert found["steps over training"].sizes["step"] == 5
-    assert np.isfinite(found["loss"]).all()
-    assert not found["escaped"].any()
+    measured = Comparison(("standard", "teacherless"), ("causal",), PAPER_SIZE, training, pool=8).fit([0], "paper")
+    assert measured["steps over training"].sizes["step"] == 5
+    assert np.isfinite(measured["loss"]).all()
+    assert not measured["escaped"].any()
 
 
 def test_a_training_ends_at_its_second_good_check() -> None:
     training = replace(SMOKE_TRAINING, steps=24, level=0.0, evaluate_every=6)
-    found = Comparison(("standard",), ("prefix",), Size(), training).fit([0, 1], "ends")
-    assert found["escaped"].all()
-    assert found["updates"].values.ravel().tolist() == [12, 12]
-    assert found["curve"].sizes["update"] == 4
+    measured = Comparison(("standard",), ("prefix",), Size(), training).fit([0, 1], "ends")
+    assert measured["escaped"].all()
+    assert measured["updates"].values.ravel().tolist() == [12, 12]
+    assert measured["curve"].sizes["update"] == 4
     never = Comparison(("standard",), ("prefix",), Size(), replace(training, level=1.1)).fit([0], "goes on")
     assert not never["escaped"].any()
     assert float(never["updates"].max()) == 24

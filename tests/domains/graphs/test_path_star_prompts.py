@@ -119,8 +119,8 @@ def test_a_pool_gives_nothing_but_its_own_graphs() -> None:
     pool = path_star(stream(0, "pool"), 5, arms=2, length=3, labels=6)
     drawn = sample_from_pool(pool, stream(0, "data", 3), 40)
     known = {tuple(edges.flatten().tolist()) for edges in pool.edges}
-    found = {tuple(edges.flatten().tolist()) for edges in drawn.edges}
-    assert found == known
+    sampled = {tuple(edges.flatten().tolist()) for edges in drawn.edges}
+    assert sampled == known
     assert torch.equal(drawn.arms[:7], sample_from_pool(pool, stream(0, "data", 3), 7).arms)
     children = next_nodes(drawn.edges, drawn.path[:, 1:-1], 6)
     assert torch.equal(children.argmax(-1), drawn.path[:, 2:])

@@ -18,7 +18,7 @@ def random_system(seed: int, letters: int, window: int, missing: float):
         left = tuple(alphabet[number // letters**place % letters] for place in range(window))
         if rng.random() >= missing:
             size = 1 + (rng.random() < 0.2)
-            rules.append((left, tuple(alphabet[one] for one in rng.integers(letters, size=size))))
+            rules.append((left, tuple(alphabet[letter] for letter in rng.integers(letters, size=size))))
     return lag_system(window, alphabet, rules)
 
 
@@ -36,17 +36,17 @@ def test_many_queues_at_once_are_as_each_alone(seed: int, letters: int, window: 
     system = random_system(seed, letters, window, 0.02 * (seed % 3))
     table = compile_table(system)
     queues = stream(seed, "queues").rng().integers(letters, size=(5, long))
-    found = run_many(table, queues, 60)
+    runs = run_many(table, queues, 60)
     for place, queue in enumerate(queues):
         alone = run(system, table.word(queue), 60)
-        assert alone.queue == table.word(found.queues[place])
-        assert (alone.rules, alone.written) == (found.rules[place], found.written[place])
+        assert alone.queue == table.word(runs.queues[place])
+        assert (alone.rules, alone.written) == (runs.rules[place], runs.written[place])
 
 
 def test_a_queue_may_outgrow_its_ring() -> None:
     system = lag_system(1, "a", [(("a",), ("a", "a"))])
-    found = run_many(compile_table(system), np.zeros((3, 1), dtype=int), 100)
-    assert [len(queue) for queue in found.queues] == [101] * 3
+    runs = run_many(compile_table(system), np.zeros((3, 1), dtype=int), 100)
+    assert [len(queue) for queue in runs.queues] == [101] * 3
 
 
 @pytest.mark.parametrize(

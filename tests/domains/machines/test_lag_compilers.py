@@ -23,8 +23,8 @@ from lab.streams import stream
 
 def agrees(machine: TuringMachine, start: Configuration, window: int, steps: int) -> bool:
     """Whether the ring shows every configuration of the machine, each at its price, and halts when it does."""
-    found = compare(machine, start, compiled(machine, window), encode(machine, start, window), steps)
-    return found.right and found.cost == 0
+    comparison = compare(machine, start, compiled(machine, window), encode(machine, start, window), steps)
+    return comparison.right and comparison.cost == 0
 
 
 def test_a_wrong_rule_is_seen() -> None:

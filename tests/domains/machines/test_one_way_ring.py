@@ -21,7 +21,9 @@ from lab.streams import stream
 def check(machine: TuringMachine, start: Configuration, count: int) -> None:
     """Every configuration is the machine's, at its price."""
     history, expected = steps(one_way(machine), encode(machine, start, 2), count), run(machine, start, count)
-    assert [normal(machine, one) for one, _ in history] == [normal(machine, one) for one in expected]
+    assert [normal(machine, configuration) for configuration, _ in history] == [
+        normal(machine, configuration) for configuration in expected
+    ]
     for (before, paid), (after, written) in zip(history, history[1:], strict=False):
         cells = len(before.tape)
         move = machine.transitions[before.state, before.tape[before.head]].move

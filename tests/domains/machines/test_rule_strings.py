@@ -20,15 +20,15 @@ def test_a_string_is_the_window_what_follows_and_end() -> None:
 
 
 def test_right_answers_give_the_table_back() -> None:
-    found = table_of(SYSTEM, list(SYSTEM.rules), np.array([[1, END, END], [0, 1, END]]))
+    table = table_of(SYSTEM, list(SYSTEM.rules), np.array([[1, END, END], [0, 1, END]]))
     expected = compile_table(SYSTEM)
-    assert np.array_equal(found.first, expected.first)
-    assert np.array_equal(found.second, expected.second)
+    assert np.array_equal(table.first, expected.first)
+    assert np.array_equal(table.second, expected.second)
 
 
 def test_what_is_no_right_side_is_no_rule() -> None:
-    found = table_of(SYSTEM, list(SYSTEM.rules), np.array([[END, 1, 1], [0, 1, 0]]))
-    assert len(found.system.rules) == 0
+    table = table_of(SYSTEM, list(SYSTEM.rules), np.array([[END, 1, 1], [0, 1, 0]]))
+    assert len(table.system.rules) == 0
 
 
 def test_windows_and_answers_must_agree() -> None:

@@ -21,7 +21,7 @@ def test_greedy_decoding_is_the_lag_system(window: int) -> None:
     system = compiled(machine, window)
     tokens, steps = Tokens(system), 60
     queues = [encode(machine, random_configuration(stream(seed, "x"), machine, 4), window) for seed in range(4)]
-    prompts = torch.tensor([tokens.given(queue) for queue in queues])
+    prompts = torch.tensor([tokens.prompt(queue) for queue in queues])
     mask = masks.causal(prompts.shape[1] + steps)
     written = decode(rule_transformer(system, len(mask)), prompts, mask, steps, stop_token=tokens.halt).tokens[0]
     assert written.tolist() == [tokens.continuation(queue, steps) for queue in queues]
@@ -34,19 +34,19 @@ def test_it_halts_where_the_system_does() -> None:
     tokens, queue = Tokens(system), encode(machine, on_word(machine, "00"), 2)
     mask = masks.causal(200)
     network = rule_transformer(system, 200)
-    found = decode(network, torch.tensor([tokens.given(queue)]), mask, 150, stop_token=tokens.halt)
+    decoded = decode(network, torch.tensor([tokens.prompt(queue)]), mask, 150, stop_token=tokens.halt)
     expected = lag.run(system, queue, 1000)
     assert expected.halted
-    assert int(found.lengths) == expected.written + 1
-    assert tokens.queue([*tokens.given(queue), *found.tokens[0, 0].tolist()]) == expected.queue
+    assert int(decoded.lengths) == expected.written + 1
+    assert tokens.queue([*tokens.prompt(queue), *decoded.tokens[0, 0].tolist()]) == expected.queue
 
 
 def test_logits_are_whole_numbers_at_every_window() -> None:
     """All windows as prompts: the right token where there is a rule, *halt* where there is none, by at least 1."""
     system = compiled(MACHINES["BB2"], 2)
     tokens = Tokens(system)
-    windows = [(one, other) for one in system.alphabet for other in system.alphabet]
-    prompts = torch.tensor([[tokens.given(window) for window in windows]])
+    windows = [(first, second) for first in system.alphabet for second in system.alphabet]
+    prompts = torch.tensor([[tokens.prompt(window) for window in windows]])
     with torch.no_grad():
         logits = rule_transformer(system, 2)(prompts, masks.causal(2))[0, :, -1]
     assert torch.equal(logits, logits.round())
@@ -66,15 +66,17 @@ def test_any_lag_system_can_be_built(seed: int, letters: int) -> None:
         2,
         alphabet,
         [
-            ((one, other), tuple(alphabet[place] for place in rng.integers(letters, size=1 + rng.integers(2))))
-            for one in alphabet
-            for other in alphabet
+            ((first, second), tuple(alphabet[place] for place in rng.integers(letters, size=1 + rng.integers(2))))
+            for first in alphabet
+            for second in alphabet
         ],
     )
     tokens, queue = Tokens(system), tuple("ab")
     mask = masks.causal(42)
-    found = decode(rule_transformer(system, 42), torch.tensor([tokens.given(queue)]), mask, 40).tokens[0, 0].tolist()
-    assert found == tokens.continuation(queue, 40)
+    continuation = (
+        decode(rule_transformer(system, 42), torch.tensor([tokens.prompt(queue)]), mask, 40).tokens[0, 0].tolist()
+    )
+    assert continuation == tokens.continuation(queue, 40)
 
 
 def test_words_of_signs_are_different() -> None:
@@ -91,4 +93,4 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
     with pytest.raises(LabError, match="has 0 rules"):
         rule_transformer(lag.lag_system(1, "a", []), 10)
     with pytest.raises(LabError, match="The letter 'x' is none of the 29 letters"):
-        Tokens(system).given(("#", "x"))
+        Tokens(system).prompt(("#", "x"))

@@ -55,11 +55,11 @@ def test_rows_that_contradict_each_other_end_in_their_majority() -> None:
 def test_impurity_against_its_definition() -> None:
     rng = stream(4, "rows").rng()
     answers, classes = rng.integers(2, size=(20, 3)).astype(bool), rng.integers(3, size=20)
-    found = split_impurities(answers, np.eye(3)[classes])
+    impurities = split_impurities(answers, np.eye(3)[classes])
     for question in range(3):
         parts = (classes[answers[:, question]], classes[~answers[:, question]])
-        expected = sum(len(part) - sum(np.sum(part == one) ** 2 for one in range(3)) / len(part) for part in parts)
-        assert found[question] == pytest.approx(expected)
+        expected = sum(len(part) - sum(np.sum(part == label) ** 2 for label in range(3)) / len(part) for part in parts)
+        assert impurities[question] == pytest.approx(expected)
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:

@@ -48,11 +48,11 @@ def test_trees_of_automata(seed: int, states: int, letters: int, length: int) ->
     assert leaf_count(tree) == states * letters
     assert depth(tree) == states + letters - 2
     strings = automaton_strings(automaton, words, interleaved=False)
-    found = many(tree, strings[:, : length + 1], length)
-    assert np.array_equal(found, strings[:, length + 1 :])
-    assert generate(tree, strings[0, : length + 1].tolist(), length) == found[0].tolist()
-    other = automaton_tree(automaton, 2, 1)
-    assert np.array_equal(final_states(other, automaton, words, interleaved=True), strings[:, -1])
+    generated = many(tree, strings[:, : length + 1], length)
+    assert np.array_equal(generated, strings[:, length + 1 :])
+    assert generate(tree, strings[0, : length + 1].tolist(), length) == generated[0].tolist()
+    interleaved = automaton_tree(automaton, 2, 1)
+    assert np.array_equal(final_states(interleaved, automaton, words, interleaved=True), strings[:, -1])
     assert np.array_equal(final_states(tree, automaton, words, interleaved=False), strings[:, -1])
 
 

@@ -63,8 +63,8 @@ def test_many_tapes_at_once_are_as_each_alone(seed: int, states: int, symbols: i
     machine = random_machine(stream(seed, "machine"), states, symbols)
     tapes = random_tapes(stream(seed, "tapes"), machine, 6, 50)
     tapes = tapes._replace(heads=np.full(6, 25))
-    found = configurations(machine, run_many(machine, tapes, 20))
-    for start, last in zip(configurations(machine, tapes), found, strict=True):
+    ends = configurations(machine, run_many(machine, tapes, 20))
+    for start, last in zip(configurations(machine, tapes), ends, strict=True):
         assert run(machine, start, 20)[-1] == last
 
 

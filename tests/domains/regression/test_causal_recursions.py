@@ -35,11 +35,11 @@ def draw(seed: int, dimension: int, context: int, batch: int = 2, mean: float = 
     )
 
 
-def attention_layers(given: RegressionPrompts, mask: str, rate: float) -> np.ndarray:
+def attention_layers(prompts: RegressionPrompts, mask: str, rate: float) -> np.ndarray:
     """Label slots [layers + 1, batch, tokens] of z_j <- z_j + P V sum_i z_i (z_i . K^T Q z_j), loops all the way."""
-    z = tokens(given).numpy()
+    z = tokens(prompts).numpy()
     batch, length, width = z.shape
-    context = given.x_context.shape[1]
+    context = prompts.x_context.shape[1]
     key_query = np.diag([1.0] * (width - 1) + [0.0])
     value = np.zeros((width, width))
     value[-1, -1] = -1
@@ -48,17 +48,17 @@ def attention_layers(given: RegressionPrompts, mask: str, rate: float) -> np.nda
         after = z.copy()
         for b in range(batch):
             for j in range(length):
-                seen = [i for i in range(context) if mask == "prefix" or i <= j]
-                step = rate / len(seen) if mask == "normalised" else rate
-                for i in seen:
+                visible = [i for i in range(context) if mask == "prefix" or i <= j]
+                step = rate / len(visible) if mask == "normalised" else rate
+                for i in visible:
                     after[b, j] += step * value @ z[b, i] * (z[b, i] @ key_query @ z[b, j])
         z = after
         slots.append(z[..., -1])
     return np.stack(slots)
 
 
-def run(given: RegressionPrompts, mask: str, rate: float) -> Trajectory:
-    arguments = given.x_context, given.y_context, given.x_query
+def run(prompts: RegressionPrompts, mask: str, rate: float) -> Trajectory:
+    arguments = prompts.x_context, prompts.y_context, prompts.x_query
     if mask == "prefix":
         return prefix_recursion(*arguments, step=rate, layers=LAYERS)
     if mask == "causal":
@@ -70,17 +70,17 @@ def run(given: RegressionPrompts, mask: str, rate: float) -> Trajectory:
 @algebra
 @given(seed=st.integers(0, 10**6), dimension=st.integers(1, 4), context=st.integers(1, 7))
 def test_recursions_are_the_layers_of_attention(mask: str, seed: int, dimension: int, context: int) -> None:
-    given = draw(seed, dimension, context)
-    expected = attention_layers(given, mask, 0.1)
-    found = run(given, mask, 0.1)
+    prompts = draw(seed, dimension, context)
+    expected = attention_layers(prompts, mask, 0.1)
+    trajectory = run(prompts, mask, 0.1)
     scale = float(np.abs(expected).max())
-    np.testing.assert_allclose(found.context_residual, expected[..., :context], rtol=0, atol=1e-12 * scale)
-    np.testing.assert_allclose(found.query_prediction, -expected[..., context:], rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(trajectory.context_residual, expected[..., :context], rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(trajectory.query_prediction, -expected[..., context:], rtol=0, atol=1e-12 * scale)
 
 
 def test_masks_differ_from_the_second_layer_on() -> None:
-    given = draw(0, 3, 6)
-    prefix, causal = run(given, "prefix", 0.1).query_prediction, run(given, "causal", 0.1).query_prediction
+    prompts = draw(0, 3, 6)
+    prefix, causal = run(prompts, "prefix", 0.1).query_prediction, run(prompts, "causal", 0.1).query_prediction
     assert torch.equal(prefix[:2], causal[:2])
     assert float((prefix[2] - causal[2]).abs().max()) > 1e-3
 
@@ -88,16 +88,16 @@ def test_masks_differ_from_the_second_layer_on() -> None:
 @algebra
 @given(seed=st.integers(0, 10**6), dimension=st.integers(1, 4), context=st.integers(1, 7))
 def test_weights_behind_the_coefficients(seed: int, dimension: int, context: int) -> None:
-    given = draw(seed, dimension, context)
-    x = given.x_context
-    prefix = run(given, "prefix", 0.1)
-    path = gradient_descent_path(x, given.y_context, step=0.1, steps=LAYERS)
+    prompts = draw(seed, dimension, context)
+    x = prompts.x_context
+    prefix = run(prompts, "prefix", 0.1)
+    path = gradient_descent_path(x, prompts.y_context, step=0.1, steps=LAYERS)
     torch.testing.assert_close(causal_weights(prefix.coefficients, x)[..., -1, :], path, rtol=0, atol=1e-11)
-    causal = run(given, "causal", 0.1)
+    causal = run(prompts, "causal", 0.1)
     weights = causal_weights(causal.coefficients, x)
-    torch.testing.assert_close(given.y_context - (weights * x).sum(-1), causal.context_residual, rtol=0, atol=1e-11)
+    torch.testing.assert_close(prompts.y_context - (weights * x).sum(-1), causal.context_residual, rtol=0, atol=1e-11)
     torch.testing.assert_close(
-        (given.x_query @ weights[..., -1, :, None])[..., 0], causal.query_prediction, rtol=0, atol=1e-11
+        (prompts.x_query @ weights[..., -1, :, None])[..., 0], causal.query_prediction, rtol=0, atol=1e-11
     )
 
 
@@ -105,16 +105,16 @@ def test_weights_behind_the_coefficients(seed: int, dimension: int, context: int
 @given(seed=st.integers(0, 10**6), context=st.integers(1, 7))
 def test_causal_error_map(seed: int, context: int) -> None:
     """a - a* is multiplied by I - s T each layer; by I - s G it is not."""
-    given = draw(seed, 3, context)
-    a = run(given, "causal", 0.1).coefficients
-    distance = a - stationary_coefficients(given.x_context, given.y_context)
-    triangle, identity = causal_gram(given.x_context), torch.eye(context, dtype=torch.float64)
+    prompts = draw(seed, 3, context)
+    a = run(prompts, "causal", 0.1).coefficients
+    distance = a - stationary_coefficients(prompts.x_context, prompts.y_context)
+    triangle, identity = causal_gram(prompts.x_context), torch.eye(context, dtype=torch.float64)
     scale = float(distance.abs().max())
     expected = (distance[:-1, :, None] @ (identity - 0.1 * triangle))[:, :, 0]
     torch.testing.assert_close(distance[1:], expected, rtol=0, atol=1e-12 * scale)
     if context > 1:
-        other = (distance[:-1, :, None] @ (identity - 0.1 * gram(given.x_context)))[:, :, 0]
-        assert float((distance[1:] - other).abs().max()) > 1e-9 * scale
+        by_gram = (distance[:-1, :, None] @ (identity - 0.1 * gram(prompts.x_context)))[:, :, 0]
+        assert float((distance[1:] - by_gram).abs().max()) > 1e-9 * scale
 
 
 def test_matrices_entry_by_entry() -> None:
@@ -153,27 +153,27 @@ def test_equal_norms_end_after_as_many_layers_as_examples() -> None:
 
 
 def test_errors_by_layer() -> None:
-    given = draw(5, 3, 6)
-    found = run(given, "prefix", 0.1)
-    assert torch.equal(found.context_residual[0], given.y_context)
-    torch.testing.assert_close(found.context_error[0], given.y_context.square().mean(-1))
-    torch.testing.assert_close(found.query_error(given.y_query)[0], given.y_query.square().mean(-1))
+    prompts = draw(5, 3, 6)
+    trajectory = run(prompts, "prefix", 0.1)
+    assert torch.equal(trajectory.context_residual[0], prompts.y_context)
+    torch.testing.assert_close(trajectory.context_error[0], prompts.y_context.square().mean(-1))
+    torch.testing.assert_close(trajectory.query_error(prompts.y_query)[0], prompts.y_query.square().mean(-1))
 
 
 def test_published_curves() -> None:
     """Means over 512 prompts (d = 16, n = 40, s = 0.04) against independently simulated means and their spread."""
-    given = linear_regression(stream(6), 512, dimension=16, context_length=40, query_length=20)
-    arguments = given.x_context, given.y_context, given.x_query
+    prompts = linear_regression(stream(6), 512, dimension=16, context_length=40, query_length=20)
+    arguments = prompts.x_context, prompts.y_context, prompts.x_query
     prefix = prefix_recursion(*arguments, step=0.04, layers=50)
     causal = causal_recursion(*arguments, step=0.04, layers=50)
     # At layers 1, 5, 10, 50; spread of means of 64 prompts, here of 512: smaller by sqrt(8).
     published = [
         (prefix.context_error, [0.947, 0.0817, 0.0158, 1.25e-5], [0.05, 0.006, 0.002, 8e-6]),
-        (prefix.query_error(given.y_query), [1.735, 0.295, 0.0753, 1.04e-4], [0.11, 0.03, 0.013, 8e-5]),
+        (prefix.query_error(prompts.y_query), [1.735, 0.295, 0.0753, 1.04e-4], [0.11, 0.03, 0.013, 8e-5]),
         (causal.context_error, [1.846, 0.341, 0.075, 7.1e-6], [0.09, 0.02, 0.003, 3e-6]),
-        (causal.query_error(given.y_query), [1.735, 0.708, 0.473, 0.397], [0.11, 0.06, 0.05, 0.05]),
+        (causal.query_error(prompts.y_query), [1.735, 0.708, 0.473, 0.397], [0.11, 0.06, 0.05, 0.05]),
     ]
     for curve, means, spreads in published:
-        found = curve[[1, 5, 10, 50]].mean(1)
-        for value, mean, spread in zip(found.tolist(), means, spreads, strict=True):
+        errors = curve[[1, 5, 10, 50]].mean(1)
+        for value, mean, spread in zip(errors.tolist(), means, spreads, strict=True):
             assert abs(value - mean) < 4 * spread / np.sqrt(8)

@@ -35,8 +35,8 @@ def test_moments_of_normal_inputs(n: int, d: int) -> None:
 @pytest.mark.parametrize(("n", "d"), SIZES)
 def test_without_an_order_they_are_gram_moments(n: int, d: int) -> None:
     law = n, d, uniform_moments()
-    found = [ordered_moment(power, (), *law) for power in (1, 2, 3, 4)]
-    np.testing.assert_allclose(found, gram_moments(4, *law)[1:], rtol=1e-12)
+    moments = [ordered_moment(power, (), *law) for power in (1, 2, 3, 4)]
+    np.testing.assert_allclose(moments, gram_moments(4, *law)[1:], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 2), (3, 2), (2, 3)])

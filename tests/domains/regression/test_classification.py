@@ -32,11 +32,11 @@ def draw(seed: int, classes: int = 3, context: int = 12, batch: int = 4, mean: f
     mean=st.sampled_from([0.0, 3.0]),
 )
 def test_certificate_is_the_gradient(seed: int, classes: int, context: int, precision: float, mean: float) -> None:
-    given = draw(seed, classes, context, mean=mean)
-    fit = logistic_fit(given.x_context, given.y_context, precision)
+    prompts = draw(seed, classes, context, mean=mean)
+    fit = logistic_fit(prompts.x_context, prompts.y_context, precision)
     weights = fit.weights.clone().requires_grad_()
     misfit = torch.nn.functional.cross_entropy(
-        (given.x_context @ weights.mT).flatten(0, 1), given.y_context.flatten(0, 1), reduction="sum"
+        (prompts.x_context @ weights.mT).flatten(0, 1), prompts.y_context.flatten(0, 1), reduction="sum"
     )
     (misfit + precision / 2 * weights.square().sum()).backward()
     assert weights.grad is not None
@@ -48,12 +48,12 @@ def test_certificate_is_the_gradient(seed: int, classes: int, context: int, prec
 
 
 def test_matches_an_independent_solver() -> None:
-    given = draw(0, context=40, batch=3)
-    fit = logistic_fit(given.x_context, given.y_context, 0.3)
+    prompts = draw(0, context=40, batch=3)
+    fit = logistic_fit(prompts.x_context, prompts.y_context, 0.3)
     for b in range(3):
-        other = LogisticRegression(C=1 / 0.3, fit_intercept=False, tol=1e-10, max_iter=10_000)
-        other.fit(given.x_context[b].numpy(), given.y_context[b].argmax(-1).numpy())
-        torch.testing.assert_close(fit.weights[b], torch.from_numpy(other.coef_), rtol=0, atol=1e-5)
+        reference = LogisticRegression(C=1 / 0.3, fit_intercept=False, tol=1e-10, max_iter=10_000)
+        reference.fit(prompts.x_context[b].numpy(), prompts.y_context[b].argmax(-1).numpy())
+        torch.testing.assert_close(fit.weights[b], torch.from_numpy(reference.coef_), rtol=0, atol=1e-5)
 
 
 def test_separable_classes_are_fitted_whatever_the_start() -> None:
@@ -65,21 +65,21 @@ def test_separable_classes_are_fitted_whatever_the_start() -> None:
 
 
 def test_probabilities_and_precision_of_the_input() -> None:
-    given = draw(1)
-    scores = logistic(0.2)(given.x_context.float(), given.y_context.float(), given.x_query.float())
+    prompts = draw(1)
+    scores = logistic(0.2)(prompts.x_context.float(), prompts.y_context.float(), prompts.x_query.float())
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores.sum(-1), torch.ones(4, 5))
-    exact = logistic(0.2)(given.x_context, given.y_context, given.x_query)
+    exact = logistic(0.2)(prompts.x_context, prompts.y_context, prompts.x_query)
     torch.testing.assert_close(scores.double(), exact, rtol=0, atol=1e-5)
 
 
 def test_one_hot_regression_is_a_regression_a_class() -> None:
-    given = draw(2)
-    scores = one_hot_regression(ridge(0.5))(given.x_context, given.y_context, given.x_query)
+    prompts = draw(2)
+    scores = one_hot_regression(ridge(0.5))(prompts.x_context, prompts.y_context, prompts.x_query)
     assert scores.shape == (4, 5, 3)
     for c in range(3):
-        weights = ridge_weights(given.x_context, given.y_context[..., c], 0.5)
-        torch.testing.assert_close(scores[..., c], (given.x_query @ weights[..., None])[..., 0])
+        weights = ridge_weights(prompts.x_context, prompts.y_context[..., c], 0.5)
+        torch.testing.assert_close(scores[..., c], (prompts.x_query @ weights[..., None])[..., 0])
 
 
 def test_class_error_counts() -> None:
@@ -89,10 +89,10 @@ def test_class_error_counts() -> None:
 
 
 def test_error_rates_known_from_another_implementation() -> None:
-    given = multiclass(stream(3), 300, classes=3, dimension=4, context_length=12, query_length=8)
-    arguments = given.x_context, given.y_context, given.x_query
+    prompts = multiclass(stream(3), 300, classes=3, dimension=4, context_length=12, query_length=8)
+    arguments = prompts.x_context, prompts.y_context, prompts.x_query
     errors = [
-        class_error(predictor(*arguments), given.y_query)
+        class_error(predictor(*arguments), prompts.y_query)
         for predictor in (logistic(0.3), one_hot_regression(ridge(1.0)))
     ]
     # Two means over some 300 prompts of standard deviation near 0.17 each: four standard errors of their difference.
@@ -104,11 +104,11 @@ def test_error_rates_known_from_another_implementation() -> None:
 
 
 def test_errors() -> None:
-    given = draw(4)
+    prompts = draw(4)
     with pytest.raises(LabError, match=r"precision 0.0 must be above 0"):
-        logistic_fit(given.x_context, given.y_context, 0.0)
+        logistic_fit(prompts.x_context, prompts.y_context, 0.0)
     with pytest.raises(LabError, match="after 1 Newton steps"):
-        logistic_fit(given.x_context, given.y_context, 0.1, iterations=1)
+        logistic_fit(prompts.x_context, prompts.y_context, 0.1, iterations=1)
 
 
 def test_scores_that_are_not_numbers_are_wrong() -> None:

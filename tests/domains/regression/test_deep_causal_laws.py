@@ -32,10 +32,10 @@ from lab.streams import stream
 
 def test_laguerre_polynomials_are_numpys() -> None:
     points = torch.tensor([0.0, 0.4, 3.0], dtype=torch.float64)
-    found = laguerre(12, points)
+    polynomials = laguerre(12, points)
     for degree in range(13):
         expected = numpy_laguerre.lagval(points.numpy(), [0] * degree + [1])
-        torch.testing.assert_close(found[degree], torch.from_numpy(expected), rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(polynomials[degree], torch.from_numpy(expected), rtol=1e-11, atol=1e-13)
     assert laguerre(0, points).shape == (1, 3)
     with pytest.raises(LabError, match="degree is -1"):
         laguerre(-1, points)
@@ -43,8 +43,8 @@ def test_laguerre_polynomials_are_numpys() -> None:
 
 def test_long_contexts_published_values() -> None:
     spectrum = torch.full((16,), 1 / 3, dtype=torch.float64)
-    found = long_context_error(50, spectrum, 1.6)[[0, 1, 2, 5, 10, 20, 50]].tolist()
-    assert found == pytest.approx([16 / 3, 1.162, 0.030, 1.233, 0.630, 0.688, 0.545], rel=2e-2)
+    errors = long_context_error(50, spectrum, 1.6)[[0, 1, 2, 5, 10, 20, 50]].tolist()
+    assert errors == pytest.approx([16 / 3, 1.162, 0.030, 1.233, 0.630, 0.688, 0.545], rel=2e-2)
     prefix = long_context_error(50, spectrum, 1.6, pattern="prefix")
     assert float(prefix[50]) == pytest.approx(16 / 3 * (1 - 1.6 / 3) ** 100, rel=1e-10)
 
@@ -53,11 +53,11 @@ def test_long_contexts_published_values() -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_division_by_the_visible_length_matches_simulation(mean: float, noise: float) -> None:
     lengths = [1, 5, 20, 60]
-    given = linear_regression(
+    prompts = linear_regression(
         stream(1, "divided"), 3000, dimension=8, context_length=60, query_length=1, mean=mean, noise=noise
     )
-    path = normalised_kaczmarz_path(given.x_context, given.y_context)[:, [n - 1 for n in lengths]]
-    error = path - given.weights[:, None]
+    path = normalised_kaczmarz_path(prompts.x_context, prompts.y_context)[:, [n - 1 for n in lengths]]
+    error = path - prompts.weights[:, None]
     samples = error.square().sum(-1) / 3 + mean**2 * error.sum(-1).square()
     expected = normalised_kaczmarz_error(torch.tensor(lengths), Coordinate("uniform", mean), 8, noise=noise)
     for row, law in zip(samples.T, expected.tolist(), strict=True):
@@ -67,14 +67,14 @@ def test_division_by_the_visible_length_matches_simulation(mean: float, noise: f
 def test_moments_and_coordinates_give_one_law() -> None:
     lengths, coordinate = torch.tensor([1, 7, 90]), Coordinate("uniform", 1.0)
     moments = direction_moments(coordinate, 6)
-    found = kaczmarz_error_of_moments(lengths, moments, coordinate.variance, coordinate.mean, 6, noise=0.3)
-    torch.testing.assert_close(found, shifted_kaczmarz_error(lengths, coordinate, 6, noise=0.3), rtol=1e-12, atol=0)
+    errors = kaczmarz_error_of_moments(lengths, moments, coordinate.variance, coordinate.mean, 6, noise=0.3)
+    torch.testing.assert_close(errors, shifted_kaczmarz_error(lengths, coordinate, 6, noise=0.3), rtol=1e-12, atol=0)
 
 
 def test_crossings_published_values() -> None:
     inverse = direction_moments(Coordinate("uniform"), 16).inverse_square
-    found = [math.ceil(normalised_crossing(noise, inverse, 16)) for noise in (0.1, 0.25, 0.5)]
-    assert found == [7839, 1268, 329]
+    crossings = [math.ceil(normalised_crossing(noise, inverse, 16)) for noise in (0.1, 0.25, 0.5)]
+    assert crossings == [7839, 1268, 329]
     with pytest.raises(LabError, match="noise is 0"):
         normalised_crossing(0.0, inverse, 16)
 
@@ -106,14 +106,14 @@ def test_typical_rates_published_values() -> None:
 
 
 def test_blocks_are_between_one_pass_and_least_squares() -> None:
-    given = linear_regression(stream(2), 2000, dimension=6, context_length=8, query_length=1, noise=0.0)
-    x, y = given.x_context, given.y_context
+    prompts = linear_regression(stream(2), 2000, dimension=6, context_length=8, query_length=1, noise=0.0)
+    x, y = prompts.x_context, prompts.y_context
     torch.testing.assert_close(block_kaczmarz_weights(x, y, 1), kaczmarz_weights(x, y), rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(block_kaczmarz_weights(x, y, 8), least_squares_weights(x, y), rtol=1e-6, atol=1e-8)
     for block in (2, 4):
-        error = (block_kaczmarz_weights(x, y, block) - given.weights).square().sum(-1) / 3
+        error = (block_kaczmarz_weights(x, y, block) - prompts.weights).square().sum(-1) / 3
         assert deviation(error.numpy(), block_kaczmarz_error(8, block, 6, 1 / 3)) < 4
-    assert block_kaczmarz(3)(x, y, given.x_query).shape == (2000, 1)
+    assert block_kaczmarz(3)(x, y, prompts.x_query).shape == (2000, 1)
     with pytest.raises(LabError, match="no multiple of the block 3"):
         block_kaczmarz_error(8, 3, 6, 1 / 3)
     with pytest.raises(LabError, match="block has 0"):

@@ -23,10 +23,10 @@ def problem(seed: int, examples: int, dimension: int = 3) -> tuple[torch.Tensor,
 @pytest.mark.parametrize(("examples", "depth"), [(30, 1), (40, 1), (60, 2)])
 def test_a_greedy_tree_is_that_of_another_implementation(examples: int, depth: int) -> None:
     x, y, query = problem(1, examples)
-    found = greedy_tree(depth)(x, y, query)
+    predictions = greedy_tree(depth)(x, y, query)
     for place in range(len(x)):
-        other = DecisionTreeRegressor(max_depth=depth).fit(x[place].numpy(), y[place].numpy())
-        np.testing.assert_allclose(found[place], other.predict(query[place].numpy()), atol=1e-12)
+        reference = DecisionTreeRegressor(max_depth=depth).fit(x[place].numpy(), y[place].numpy())
+        np.testing.assert_allclose(predictions[place], reference.predict(query[place].numpy()), atol=1e-12)
 
 
 @pytest.mark.parametrize("examples", [1, 2, 7])
@@ -43,7 +43,7 @@ def test_equal_labels_are_not_split() -> None:
 def test_two_layer_descent_is_adam_on_each_prompt() -> None:
     x, y, query = problem(4, 6)
     source = stream(0, "weights")
-    found = two_layer_descent(source, hidden=5, steps=7, learning_rate=0.01)(x, y, query)
+    predictions = two_layer_descent(source, hidden=5, steps=7, learning_rate=0.01)(x, y, query)
     draws = {
         name: source.child(name).rng().uniform(-(size**-0.5), size**-0.5, (4, *shape))
         for name, shape, size in (
@@ -66,13 +66,13 @@ def test_two_layer_descent_is_adam_on_each_prompt() -> None:
             optimiser.zero_grad()
             (network(x[place])[:, 0] - y[place]).square().mean().backward()
             optimiser.step()
-        torch.testing.assert_close(found[place], network(query[place])[:, 0].detach())
+        torch.testing.assert_close(predictions[place], network(query[place])[:, 0].detach())
 
 
 def test_a_network_with_time_knows_its_examples() -> None:
     x, y, _ = problem(5, 4)
-    found = two_layer_descent(stream(1), steps=2000)(x, y, x)
-    assert float((found - y).abs().max()) < 1e-2
+    predictions = two_layer_descent(stream(1), steps=2000)(x, y, x)
+    assert float((predictions - y).abs().max()) < 1e-2
 
 
 def test_without_examples_both_answer_zero() -> None:

@@ -29,8 +29,8 @@ def test_linear_classes_are_read_off_the_unit_vectors(name: str, seed: int) -> N
     linear = "linear" if name == "sign" else name
     weights = sample_functions(stream(seed), 4, linear, 5, SIZES)(np.broadcast_to(np.eye(5), (4, 5, 5)))
     expected = np.einsum("bnd,bd->bn", x, weights)
-    found = sample_functions(stream(seed), 4, name, 5, SIZES)(x)
-    np.testing.assert_allclose(found, np.sign(expected) if name == "sign" else expected, atol=1e-12)
+    labels = sample_functions(stream(seed), 4, name, 5, SIZES)(x)
+    np.testing.assert_allclose(labels, np.sign(expected) if name == "sign" else expected, atol=1e-12)
     if name == "sparse":
         assert ((weights != 0).sum(1) == 2).all()
 
@@ -46,24 +46,24 @@ def test_networks_are_sums_of_units() -> None:
     x, source = inputs(), stream(2)
     first = source.rng().standard_normal((4, 5, 5))
     second = source.child("second").rng().standard_normal((4, 5))
-    found = sample_functions(source, 4, "relu", 5, SIZES)(x)
+    labels = sample_functions(source, 4, "relu", 5, SIZES)(x)
     for b in range(4):
         for n in range(7):
             units = [second[b, j] * max(first[b, j] @ x[b, n], 0) for j in range(5)]
-            assert found[b, n] == pytest.approx(math.sqrt(2 / 5) * sum(units), abs=1e-12)
+            assert labels[b, n] == pytest.approx(math.sqrt(2 / 5) * sum(units), abs=1e-12)
 
 
 def test_trees_are_walked_node_by_node() -> None:
     x, source = inputs(), stream(3)
     coordinates = source.rng().integers(5, size=(4, 7))
     leaves = source.child("leaves").rng().standard_normal((4, 8))
-    found = sample_functions(source, 4, "tree", 5, SIZES)(x)
+    labels = sample_functions(source, 4, "tree", 5, SIZES)(x)
     for b in range(4):
         for n in range(7):
             node = 0
             while node < 7:
                 node = 2 * node + (2 if x[b, n, coordinates[b, node]] > 0 else 1)
-            assert found[b, n] == leaves[b, node - 7]
+            assert labels[b, n] == leaves[b, node - 7]
 
 
 def test_noise_is_on_the_context_alone() -> None:

@@ -62,10 +62,10 @@ def test_second_moments(name: str) -> None:
 
 def test_averaging_is_the_mean_of_labelled_inputs_and_has_its_error() -> None:
     prompts = draw(1, batch=20_000, context=5)
-    found = averaging()(prompts.x_context, prompts.y_context, prompts.x_query)
+    predictions = averaging()(prompts.x_context, prompts.y_context, prompts.x_query)
     by_hand = sum(prompts.y_context[0, i] * prompts.x_context[0, i] for i in range(5)) / 5
-    torch.testing.assert_close(found[0], prompts.x_query[0] @ by_hand)
-    squares = (found - prompts.y_query).square()[:, 0].numpy()
+    torch.testing.assert_close(predictions[0], prompts.x_query[0] @ by_hand)
+    squares = (predictions - prompts.y_query).square()[:, 0].numpy()
     assert abs(squares.mean() - expected_averaging_error(5, 4)) < 5 * squares.std() / math.sqrt(20_000)
     assert expected_averaging_error(5, 4) == 4.0  # as bad as predicting 0 with d + 1 examples
     assert expected_averaging_error(0, 4) == 4.0
@@ -105,38 +105,38 @@ def test_arc_cosine_at_special_angles() -> None:
 def test_the_linear_kernel_predicts_like_least_squares() -> None:
     for context in (2, 6):
         prompts = draw(3, context=context)
-        given = prompts.x_context, prompts.y_context, prompts.x_query
-        torch.testing.assert_close(kernel_predictor(linear_kernel)(*given), least_squares()(*given))
+        arguments = prompts.x_context, prompts.y_context, prompts.x_query
+        torch.testing.assert_close(kernel_predictor(linear_kernel)(*arguments), least_squares()(*arguments))
 
 
 def test_expected_kernel_errors_by_sampling_functions() -> None:
     prompts = draw(4, batch=1, context=5)
     x, query = prompts.x_context, prompts.x_query
     f = sample_functions(stream(4), 20_000, "relu", 4, Sizes(hidden=3))
-    both = np.broadcast_to(torch.cat([x, query], 1).numpy(), (20_000, 7, 4))
-    values = torch.from_numpy(f(both))
+    inputs = np.broadcast_to(torch.cat([x, query], 1).numpy(), (20_000, 7, 4))
+    values = torch.from_numpy(f(inputs))
     for used in (arc_cosine_kernel, linear_kernel):
         predicted = kernel_predictor(used)(x.expand(20_000, -1, -1), values[:, :5], query.expand(20_000, -1, -1))
         squares = (predicted - values[:, 5:]).square()
         exact = expected_kernel_error(arc_cosine_kernel, x, query, used)[0]
         assert bool(((squares.mean(0) - exact).abs() < 5 * squares.std(0) / math.sqrt(20_000)).all())
     # The true kernel is the best, at every query.
-    right, wrong = (expected_kernel_error(arc_cosine_kernel, x, query, one) for one in (None, linear_kernel))
+    right, wrong = (expected_kernel_error(arc_cosine_kernel, x, query, used) for used in (None, linear_kernel))
     assert bool((right < wrong).all())
 
 
 def test_inputs_of_equal_signs_share_their_label() -> None:
     x = torch.tensor([[[1.0, 2.0], [3.0, 0.5], [-1.0, 1.0]]], dtype=torch.float64)
-    found = tree_average(2)(x, torch.tensor([[0.7, 0.7, -1.0]], dtype=torch.float64), x)
-    torch.testing.assert_close(found, torch.tensor([[0.7, 0.7, -1.0]], dtype=torch.float64))
+    predictions = tree_average(2)(x, torch.tensor([[0.7, 0.7, -1.0]], dtype=torch.float64), x)
+    torch.testing.assert_close(predictions, torch.tensor([[0.7, 0.7, -1.0]], dtype=torch.float64))
 
 
 def test_sparse_posterior_by_enumeration() -> None:
     noise = 0.3
     prompts = draw(5, "sparse", sizes=Sizes(sparsity=2), noise=noise, context=3)
-    found = sparse_bayes(2, noise)(prompts.x_context, prompts.y_context, prompts.x_query)
+    means = sparse_bayes(2, noise)(prompts.x_context, prompts.y_context, prompts.x_query)
     for b in range(3):
-        x, y, query = (one[b].numpy() for one in (prompts.x_context, prompts.y_context, prompts.x_query))
+        x, y, query = (tensor[b].numpy() for tensor in (prompts.x_context, prompts.y_context, prompts.x_query))
         evidences, predictions = [], []
         for support in combinations(range(4), 2):
             part = x[:, support]
@@ -145,7 +145,7 @@ def test_sparse_posterior_by_enumeration() -> None:
             predictions.append(query[:, support] @ part.T @ np.linalg.solve(covariance, y))
         weights = np.exp(np.array(evidences) - max(evidences))
         expected = (weights / weights.sum()) @ np.array(predictions)
-        np.testing.assert_allclose(found[b], expected, atol=1e-10)
+        np.testing.assert_allclose(means[b], expected, atol=1e-10)
 
 
 @algebra
@@ -166,10 +166,10 @@ def test_lasso_has_no_duality_gap_and_matches_coordinate_descent(seed: int, cont
 
 def test_neighbours_match_another_implementation() -> None:
     prompts = draw(6, "relu", context=9)
-    found = nearest_neighbours(3)(prompts.x_context, prompts.y_context, prompts.x_query)
+    predictions = nearest_neighbours(3)(prompts.x_context, prompts.y_context, prompts.x_query)
     for b in range(3):
-        other = KNeighborsRegressor(3).fit(prompts.x_context[b].numpy(), prompts.y_context[b].numpy())
-        np.testing.assert_allclose(found[b], other.predict(prompts.x_query[b].numpy()), atol=1e-12)
+        reference = KNeighborsRegressor(3).fit(prompts.x_context[b].numpy(), prompts.y_context[b].numpy())
+        np.testing.assert_allclose(predictions[b], reference.predict(prompts.x_query[b].numpy()), atol=1e-12)
     few = nearest_neighbours(3)(prompts.x_context[:, :2], prompts.y_context[:, :2], prompts.x_query)
     torch.testing.assert_close(few, prompts.y_context[:, :2].mean(1, keepdim=True).expand(3, 2))
 
@@ -177,8 +177,8 @@ def test_neighbours_match_another_implementation() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_without_examples_all_predict_zero(rule) -> None:
     prompts = draw(7, context=0)
-    found = rule(prompts.x_context, prompts.y_context, prompts.x_query)
-    torch.testing.assert_close(found, torch.zeros_like(found))
+    predictions = rule(prompts.x_context, prompts.y_context, prompts.x_query)
+    torch.testing.assert_close(predictions, torch.zeros_like(predictions))
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,11 @@ def draw(seed: int, dimension: int, context: int, batch: int = 3, noise: float =
 @algebra
 @given(seed=st.integers(0, 10**6), dimension=st.integers(1, 5), context=st.integers(1, 8), start=st.booleans())
 def test_path_matches_a_loop(seed: int, dimension: int, context: int, start: bool) -> None:
-    given = draw(seed, dimension, context)
+    prompts = draw(seed, dimension, context)
     initial = torch.full((1, dimension), 0.5, dtype=torch.float64) if start else None
-    path = gradient_descent_path(given.x_context, given.y_context, step=0.05, steps=4, initial=initial)
+    path = gradient_descent_path(prompts.x_context, prompts.y_context, step=0.05, steps=4, initial=initial)
     for b in range(3):
-        x, y = given.x_context[b].numpy(), given.y_context[b].numpy()
+        x, y = prompts.x_context[b].numpy(), prompts.y_context[b].numpy()
         weights = np.full(dimension, 0.5 if start else 0.0)
         for step in range(5):
             np.testing.assert_allclose(path[step, b], weights, rtol=0, atol=1e-12)
@@ -52,10 +52,10 @@ def test_path_matches_a_loop(seed: int, dimension: int, context: int, start: boo
 @given(seed=st.integers(0, 10**6), context=st.sampled_from([3, 12]))
 def test_error_map(seed: int, context: int) -> None:
     """The distance to least squares is multiplied by I - s A each step, also where n < d."""
-    given = draw(seed, 5, context)
-    x = given.x_context
-    path = gradient_descent_path(x, given.y_context, step=0.03, steps=3)
-    distance = path - least_squares_weights(x, given.y_context)
+    prompts = draw(seed, 5, context)
+    x = prompts.x_context
+    path = gradient_descent_path(x, prompts.y_context, step=0.03, steps=3)
+    distance = path - least_squares_weights(x, prompts.y_context)
     contraction = torch.eye(5, dtype=torch.float64) - 0.03 * x.mT @ x
     expected = (contraction @ distance[:-1, ..., None])[..., 0]
     scale = float(distance.abs().max())
@@ -64,8 +64,8 @@ def test_error_map(seed: int, context: int) -> None:
 
 @pytest.mark.parametrize("context", [4, 20])
 def test_limit_and_rate(context: int) -> None:
-    given = draw(0, 6, context, batch=8)
-    x, y = given.x_context, given.y_context
+    prompts = draw(0, 6, context, batch=8)
+    x, y = prompts.x_context, prompts.y_context
     step = 0.9 * float(stability_limit(x).min())
     rate = prefix_rate(x, step)
     assert float(rate.max()) < 1
@@ -101,12 +101,12 @@ def test_rate_ignores_directions_without_examples() -> None:
 
 
 def test_stability_limit_is_sharp() -> None:
-    given = draw(2, 4, 9, batch=1)
-    limit = float(stability_limit(given.x_context)[0])
-    exact = least_squares_weights(given.x_context, given.y_context)
+    prompts = draw(2, 4, 9, batch=1)
+    limit = float(stability_limit(prompts.x_context)[0])
+    exact = least_squares_weights(prompts.x_context, prompts.y_context)
 
     def distance(step: float) -> torch.Tensor:
-        path = gradient_descent_path(given.x_context, given.y_context, step=step, steps=2000)
+        path = gradient_descent_path(prompts.x_context, prompts.y_context, step=step, steps=2000)
         return (path - exact).norm(dim=-1)[:, 0]
 
     assert float(distance(0.99 * limit)[-1]) < 1e-6
@@ -114,10 +114,10 @@ def test_stability_limit_is_sharp() -> None:
 
 
 def test_unstable_steps_are_refused() -> None:
-    given = draw(3, 4, 9)
-    limit = stability_limit(given.x_context)
+    prompts = draw(3, 4, 9)
+    limit = stability_limit(prompts.x_context)
     worst = int(limit.argmin())
-    arguments = given.x_context, given.y_context, given.x_query
+    arguments = prompts.x_context, prompts.y_context, prompts.x_query
     good, bad = 0.99 * float(limit.min()), 1.01 * float(limit.min())
     assert torch.equal(stable_gradient_descent(good, 3)(*arguments), gradient_descent(good, 3)(*arguments))
     with pytest.raises(LabError) as caught:
@@ -126,18 +126,18 @@ def test_unstable_steps_are_refused() -> None:
         assert word in str(caught.value)
     for step in (0.0, -0.1, float("nan")):
         with pytest.raises(LabError):
-            require_stable(given.x_context, step)
+            require_stable(prompts.x_context, step)
 
 
 @pytest.mark.parametrize(("context", "noise"), [(12, 0.0), (12, 0.5), (4, 0.5)])
 def test_expected_error_matches_simulation(context: int, noise: float) -> None:
-    given = linear_regression(stream(4), 4000, dimension=6, context_length=context, query_length=1, noise=noise)
+    prompts = linear_regression(stream(4), 4000, dimension=6, context_length=context, query_length=1, noise=noise)
     layers = torch.tensor([0, 1, 3, 20])
     expected = expected_prefix_error(
-        gram_eigenvalues(given.x_context), layers, step=0.08, input_variance=1 / 3, noise=noise
+        gram_eigenvalues(prompts.x_context), layers, step=0.08, input_variance=1 / 3, noise=noise
     )
-    path = gradient_descent_path(given.x_context, given.y_context, step=0.08, steps=20)[layers]
-    errors = (path - given.weights).square().sum(-1) / 3
+    path = gradient_descent_path(prompts.x_context, prompts.y_context, step=0.08, steps=20)[layers]
+    errors = (path - prompts.weights).square().sum(-1) / 3
     for layer in range(len(layers)):
         # The same inputs on both sides, so that their difference has mean zero.
         assert deviation((errors - expected)[layer].numpy(), 0.0) < 4
@@ -145,6 +145,6 @@ def test_expected_error_matches_simulation(context: int, noise: float) -> None:
 
 def test_expected_error_at_the_ends() -> None:
     values = torch.tensor([[2.0, 0.5, 0.0]], dtype=torch.float64)
-    found = expected_prefix_error(values, torch.tensor([0, 10_000]), step=0.5, input_variance=2.0, noise=0.1)
+    error = expected_prefix_error(values, torch.tensor([0, 10_000]), step=0.5, input_variance=2.0, noise=0.1)
     # Nothing learned; then noise over each eigenvalue, and the direction never seen.
-    np.testing.assert_allclose(found[:, 0], [6.0, 2 * (1 + 0.01 * (1 / 2 + 1 / 0.5))], rtol=1e-12)
+    np.testing.assert_allclose(error[:, 0], [6.0, 2 * (1 + 0.01 * (1 / 2 + 1 / 0.5))], rtol=1e-12)

@@ -34,10 +34,10 @@ def draw(
     )
 
 
-def loop(given: RegressionPrompts, passes: int = 1, relaxation: float = 1.0, shrink: bool = False) -> np.ndarray:
+def loop(prompts: RegressionPrompts, passes: int = 1, relaxation: float = 1.0, shrink: bool = False) -> np.ndarray:
     """The recursion as it is written, weights after each example [batch, passes * context, dimension]."""
-    found = []
-    for x, y in zip(given.x_context.numpy(), given.y_context.numpy(), strict=True):
+    paths = []
+    for x, y in zip(prompts.x_context.numpy(), prompts.y_context.numpy(), strict=True):
         weights, path = np.zeros(x.shape[1]), []
         for _ in range(passes):
             for j in range(len(x)):
@@ -45,8 +45,8 @@ def loop(given: RegressionPrompts, passes: int = 1, relaxation: float = 1.0, shr
                     weights = weights * (j / (j + 1))
                 weights = weights + relaxation * (y[j] - weights @ x[j]) * x[j] / (x[j] @ x[j])
                 path.append(weights)
-        found.append(path)
-    return np.array(found)
+        paths.append(path)
+    return np.array(paths)
 
 
 contexts = st.integers(1, 2 * BLOCK + 3)
@@ -61,24 +61,24 @@ contexts = st.integers(1, 2 * BLOCK + 3)
     mean=st.sampled_from([0.0, 3.0]),
 )
 def test_matches_a_loop(seed: int, dimension: int, context: int, relaxation: float, mean: float) -> None:
-    given = draw(seed, dimension, context, mean=mean)
-    x, y = given.x_context, given.y_context
-    expected = loop(given, relaxation=relaxation)
+    prompts = draw(seed, dimension, context, mean=mean)
+    x, y = prompts.x_context, prompts.y_context
+    expected = loop(prompts, relaxation=relaxation)
     # A relative step of size 1 / |x_j| amplifies rounding in nearly zero inputs.
     scale = 1e-13 * context * float(np.abs(expected).max() + (y.abs().amax() / x.norm(dim=-1).amin()))
-    found = kaczmarz_path(x, y, relaxation=relaxation)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=scale)
+    path = kaczmarz_path(x, y, relaxation=relaxation)
+    np.testing.assert_allclose(path, expected, rtol=0, atol=scale)
     last = kaczmarz_weights(x, y, relaxation=relaxation)
     np.testing.assert_allclose(last, expected[:, -1], rtol=0, atol=scale)
     twice = kaczmarz_weights(x, y, passes=2, relaxation=relaxation)
-    np.testing.assert_allclose(twice, loop(given, 2, relaxation)[:, -1], rtol=0, atol=2 * scale)
+    np.testing.assert_allclose(twice, loop(prompts, 2, relaxation)[:, -1], rtol=0, atol=2 * scale)
 
 
 @algebra
 @given(seed=st.integers(0, 10**6), dimension=st.integers(2, 5), context=contexts)
 def test_equals_the_triangular_solve_and_interpolates_its_own_label(seed: int, dimension: int, context: int) -> None:
-    given = draw(seed, dimension, context)
-    x, y = given.x_context, given.y_context
+    prompts = draw(seed, dimension, context)
+    x, y = prompts.x_context, prompts.y_context
     path = kaczmarz_path(x, y)
     coefficients = stationary_coefficients(x, y)
     scale = float((coefficients.abs() * x.norm(dim=-1)).sum(-1).max())
@@ -89,27 +89,27 @@ def test_equals_the_triangular_solve_and_interpolates_its_own_label(seed: int, d
 
 def test_controls_of_the_stationary_point() -> None:
     """Half a step, or the reversed order, end elsewhere."""
-    given = draw(0, 4, 20)
-    x, y = given.x_context, given.y_context
+    prompts = draw(0, 4, 20)
+    x, y = prompts.x_context, prompts.y_context
     exact = (stationary_coefficients(x, y)[..., None] * x).sum(1)
     assert float((kaczmarz_weights(x, y, relaxation=0.5) - exact).abs().max()) > 0.1
     assert float((kaczmarz_weights(x.flip(1), y.flip(1)) - exact).abs().max()) > 0.1
 
 
 def test_is_the_limit_of_depth() -> None:
-    given = draw(1, 3, 6)
-    deep = causal_recursion(given.x_context, given.y_context, given.x_query, step=0.3, layers=3000)
-    found = kaczmarz()(given.x_context, given.y_context, given.x_query)
-    torch.testing.assert_close(deep.query_prediction[-1], found, rtol=0, atol=1e-9)
+    prompts = draw(1, 3, 6)
+    deep = causal_recursion(prompts.x_context, prompts.y_context, prompts.x_query, step=0.3, layers=3000)
+    predictions = kaczmarz()(prompts.x_context, prompts.y_context, prompts.x_query)
+    torch.testing.assert_close(deep.query_prediction[-1], predictions, rtol=0, atol=1e-9)
 
 
 @algebra
 @given(seed=st.integers(0, 10**6), dimension=st.integers(2, 5), context=contexts)
 def test_normalised_recursion(seed: int, dimension: int, context: int) -> None:
-    given = draw(seed, dimension, context)
-    x, y = given.x_context, given.y_context
+    prompts = draw(seed, dimension, context)
+    x, y = prompts.x_context, prompts.y_context
     path = normalised_kaczmarz_path(x, y)
-    expected = loop(given, shrink=True)
+    expected = loop(prompts, shrink=True)
     scale = 1e-13 * context * float(np.abs(expected).max() + y.abs().amax() / x.norm(dim=-1).amin())
     np.testing.assert_allclose(path, expected, rtol=0, atol=scale)
     np.testing.assert_allclose(normalised_kaczmarz_weights(x, y), expected[:, -1], rtol=0, atol=scale)
@@ -121,18 +121,18 @@ def test_normalised_recursion(seed: int, dimension: int, context: int) -> None:
 
 
 def test_normalised_predictor_uses_the_last_weights() -> None:
-    given = draw(2, 3, 20)
-    weights = normalised_kaczmarz_path(given.x_context, given.y_context)[:, -1]
-    found = normalised_kaczmarz()(given.x_context, given.y_context, given.x_query)
-    torch.testing.assert_close(found, (given.x_query @ weights[..., None])[..., 0])
+    prompts = draw(2, 3, 20)
+    weights = normalised_kaczmarz_path(prompts.x_context, prompts.y_context)[:, -1]
+    predictions = normalised_kaczmarz()(prompts.x_context, prompts.y_context, prompts.x_query)
+    torch.testing.assert_close(predictions, (prompts.x_query @ weights[..., None])[..., 0])
 
 
 def test_a_zero_input_changes_nothing() -> None:
-    given = draw(3, 3, 20)
-    x, y = given.x_context.clone(), given.y_context
+    prompts = draw(3, 3, 20)
+    x, y = prompts.x_context.clone(), prompts.y_context
     x[:, 7] = 0
-    kept = [place for place in range(20) if place != 7]
-    torch.testing.assert_close(kaczmarz_weights(x, y), kaczmarz_weights(x[:, kept], y[:, kept]))
+    nonzero = [place for place in range(20) if place != 7]
+    torch.testing.assert_close(kaczmarz_weights(x, y), kaczmarz_weights(x[:, nonzero], y[:, nonzero]))
     path = kaczmarz_path(x, y)
     torch.testing.assert_close(path[:, 7], path[:, 6])
 
@@ -146,14 +146,14 @@ def test_passes_tend_to_least_squares_without_noise_only() -> None:
 
 
 def test_average_over_orders_is_the_mean_of_single_orders() -> None:
-    given = draw(5, 3, 12)
+    prompts = draw(5, 3, 12)
     predictor = averaged_kaczmarz(4, stream(6, "orders"))
-    found = predictor(given.x_context, given.y_context, given.x_query)
+    predictions = predictor(prompts.x_context, prompts.y_context, prompts.x_query)
     single = []
     for order in random_orders(stream(6, "orders"), 4, 12):
-        moved = permute_context(given, order)
+        moved = permute_context(prompts, order)
         single.append(kaczmarz()(moved.x_context, moved.y_context, moved.x_query))
-    torch.testing.assert_close(found, torch.stack(single).mean(0))
+    torch.testing.assert_close(predictions, torch.stack(single).mean(0))
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,6 @@ def test_average_over_orders_is_the_mean_of_single_orders() -> None:
     ],
 )
 def test_errors(call, words: str) -> None:
-    given = draw(6, 3, 4)
+    prompts = draw(6, 3, 4)
     with pytest.raises(LabError, match=words):
-        call(given.x_context, given.y_context)
+        call(prompts.x_context, prompts.y_context)

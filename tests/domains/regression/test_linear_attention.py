@@ -45,36 +45,36 @@ def gap(first: Tensor, second: Tensor) -> float:
 )
 def test_label_slots_follow_the_recursion_of_their_mask(form, pattern, recursion) -> None:  # type: ignore[no-untyped-def]
     data = prompts()
-    found = slots(form, pattern(CONTEXT, QUERIES))
+    label_slots = slots(form, pattern(CONTEXT, QUERIES))
     expected = recursion(data.x_context, data.y_context, data.x_query, step=STEP, layers=LAYERS)
-    assert gap(found[..., :CONTEXT], expected.context_residual) < ROUNDING
-    assert gap(-found[..., CONTEXT:], expected.query_prediction) < ROUNDING
+    assert gap(label_slots[..., :CONTEXT], expected.context_residual) < ROUNDING
+    assert gap(-label_slots[..., CONTEXT:], expected.query_prediction) < ROUNDING
 
 
 @FORMS
 def test_initial_weights_enter_through_the_value_matrix(form: str) -> None:
     data = prompts()
-    found = slots(form, in_context_prefix(CONTEXT, QUERIES), INITIAL)
+    label_slots = slots(form, in_context_prefix(CONTEXT, QUERIES), INITIAL)
     path = gradient_descent_path(data.x_context, data.y_context, step=STEP, steps=LAYERS, initial=INITIAL[None])
     moved = torch.stack([predict(weights - INITIAL, data.x_context) for weights in path])
-    assert gap(found[..., :CONTEXT], data.y_context - moved) < ROUNDING
+    assert gap(label_slots[..., :CONTEXT], data.y_context - moved) < ROUNDING
 
 
 def test_causal_start_at_initial_weights_is_a_start_at_zero_on_shifted_labels() -> None:
     data = prompts()
-    found = slots("factored", in_context_causal(CONTEXT, QUERIES), INITIAL)
+    label_slots = slots("factored", in_context_causal(CONTEXT, QUERIES), INITIAL)
     shifted = data.y_context - data.x_context @ INITIAL
     expected = causal_recursion(data.x_context, shifted, data.x_query, step=STEP, layers=LAYERS)
-    assert gap(found[..., :CONTEXT] - data.x_context @ INITIAL, expected.context_residual) < ROUNDING
-    assert gap(-found[..., CONTEXT:], expected.query_prediction) < ROUNDING
+    assert gap(label_slots[..., :CONTEXT] - data.x_context @ INITIAL, expected.context_residual) < ROUNDING
+    assert gap(-label_slots[..., CONTEXT:], expected.query_prediction) < ROUNDING
 
 
 def test_inputs_pass_through_unchanged() -> None:
     network = gradient_descent_network(DIMENSION, LAYERS, step=STEP, initial=INITIAL)
-    given = tokens(prompts())
+    inputs = tokens(prompts())
     with torch.no_grad():
-        out = network(given[None], in_context_prefix(CONTEXT, QUERIES))
-    assert torch.equal(out[0, ..., :-1], given[..., :-1])
+        out = network(inputs[None], in_context_prefix(CONTEXT, QUERIES))
+    assert torch.equal(out[0, ..., :-1], inputs[..., :-1])
 
 
 def test_no_layers_predict_the_initial_weights() -> None:

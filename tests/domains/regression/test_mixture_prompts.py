@@ -21,14 +21,14 @@ TWO = torch.tensor([[1.0, 0.0, 2.0], [0.0, -1.0, 0.5]], dtype=torch.float64)
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(seed=st.integers(0, 10**6), length=st.integers(1, 6), scale=st.sampled_from([0.5, 1.0, 3.0]))
 def test_labels_without_noise_are_the_component_s(seed: int, length: int, scale: float) -> None:
-    found = regression_mixture(
+    prompts = regression_mixture(
         stream(seed), 7, components=TWO, length=length, noise=0.0, input_scale=scale, prior=(0.3, 0.7)
     )
-    assert torch.equal(found.weights, TWO[found.component])
+    assert torch.equal(prompts.weights, TWO[prompts.component])
     for b in range(7):
         for i in range(length):
-            product = float(found.x[b, i] @ TWO[found.component[b]])
-            assert float(found.y[b, i]) == pytest.approx(product, abs=1e-12)
+            product = float(prompts.x[b, i] @ TWO[prompts.component[b]])
+            assert float(prompts.y[b, i]) == pytest.approx(product, abs=1e-12)
 
 
 def test_noise_prior_and_scale_leave_the_other_numbers_alone() -> None:
@@ -47,9 +47,9 @@ def test_noise_prior_and_scale_leave_the_other_numbers_alone() -> None:
 
 def test_components_come_with_their_probabilities() -> None:
     three = torch.eye(3, dtype=torch.float64)
-    found = regression_mixture(stream(2), 4000, components=three, length=1, noise=1.0, prior=(0.1, 0.6, 0.3))
+    prompts = regression_mixture(stream(2), 4000, components=three, length=1, noise=1.0, prior=(0.1, 0.6, 0.3))
     for place, probability in enumerate((0.1, 0.6, 0.3)):
-        assert deviation((found.component == place).double().numpy(), probability) < 4
+        assert deviation((prompts.component == place).double().numpy(), probability) < 4
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
@@ -78,8 +78,8 @@ def test_fresh_weights() -> None:
 
 
 def test_precision_is_asked_for() -> None:
-    found = regression_mixture(stream(4), 2, components=TWO, length=3, noise=0.1, dtype=torch.float32)
-    assert {found.x.dtype, found.y.dtype, found.weights.dtype} == {torch.float32}
+    prompts = regression_mixture(stream(4), 2, components=TWO, length=3, noise=0.1, dtype=torch.float32)
+    assert {prompts.x.dtype, prompts.y.dtype, prompts.weights.dtype} == {torch.float32}
 
 
 def test_prior_law() -> None:

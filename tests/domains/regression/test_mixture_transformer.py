@@ -31,8 +31,8 @@ def test_network_is_the_posterior_mean(dimension: int, count: int, length: int, 
         exact = running_posterior_mean(prompts.x, prompts.y, components, noise, law)
         bound = posterior_rounding(prompts.x, prompts.y, components, noise, law)
         network = posterior_network(components, length, noise, law)
-        found = network(prompts.x, prompts.y, masks.causal(2 * length - 1))
-        assert float((found - exact).abs().max()) <= bound
+        predictions = network(prompts.x, prompts.y, masks.causal(2 * length - 1))
+        assert float((predictions - exact).abs().max()) <= bound
         for pairs in range(length):
             behind = network(prompts.x, prompts.y, masks.prefix_lm(2 * length - 1, 2 * pairs))[:, pairs:]
             assert float((behind - exact[:, pairs:]).abs().max()) <= bound
@@ -63,8 +63,8 @@ def test_variants_are_wrong(change: dict) -> None:
     components = component_set(stream(1, "set"), 4, 3, "unit")
     prompts = regression_mixture(stream(1), 20, components=components, length=8, noise=0.5)
     exact = running_posterior_mean(prompts.x, prompts.y, components, 0.5)
-    found = posterior_network(components, 8, 0.5, **change)(prompts.x, prompts.y, masks.causal(15))
-    assert float((found - exact).abs().max()) > 0.1
+    predictions = posterior_network(components, 8, 0.5, **change)(prompts.x, prompts.y, masks.causal(15))
+    assert float((predictions - exact).abs().max()) > 0.1
 
 
 def test_parts_of_a_row_lie_side_by_side() -> None:

@@ -34,7 +34,7 @@ def draw(
 def test_running_predictions_equal_loops(seed: int, components: int, dimension: int, length: int) -> None:
     rows, prompts = draw(seed, components, dimension, length)
     prior = tuple((np.arange(1, components + 1) / np.arange(1, components + 1).sum()).tolist())
-    found = theory.running_posterior_mean(prompts.x, prompts.y, rows, 0.5, prior)
+    predictions = theory.running_posterior_mean(prompts.x, prompts.y, rows, 0.5, prior)
     best = theory.running_argmin(prompts.x, prompts.y, rows)
     for b in range(6):
         x, y = prompts.x[b].numpy(), prompts.y[b].numpy()
@@ -43,7 +43,7 @@ def test_running_predictions_equal_loops(seed: int, components: int, dimension: 
                 [prior[j] * math.exp(-((y[:k] - x[:k] @ rows[j].numpy()) ** 2).sum() / 0.5) for j in range(components)]
             )
             weights = likelihood @ rows.numpy() / likelihood.sum()
-            assert float(found[b, k]) == pytest.approx(weights @ x[k], abs=1e-10)
+            assert float(predictions[b, k]) == pytest.approx(weights @ x[k], abs=1e-10)
             scores = [((y[:k] - x[:k] @ row) ** 2).sum() for row in rows.numpy()]
             assert float(best[b, k]) == pytest.approx(rows[int(np.argmin(scores))].numpy() @ x[k], abs=1e-12)
 
@@ -66,10 +66,10 @@ def test_predictors_of_whole_contexts_agree_with_the_running_ones(seed: int) -> 
 def test_posterior_is_bayes_rule_of_normal_densities() -> None:
     rows, prompts = draw(1)
     scores = theory.squared_residuals(prompts.x, prompts.y, rows).sum(1)
-    found = theory.posterior(scores, 0.5)
+    posterior = theory.posterior(scores, 0.5)
     for b in range(6):
         densities = [stats.multivariate_normal(prompts.x[b] @ row, 0.25 * np.eye(5)).pdf(prompts.y[b]) for row in rows]
-        np.testing.assert_allclose(found[b], np.array(densities) / sum(densities), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(posterior[b], np.array(densities) / sum(densities), rtol=0, atol=1e-12)
 
 
 def test_small_noise_tends_to_the_branch_without_noise() -> None:
@@ -91,8 +91,8 @@ def test_excluded_components_stay_excluded() -> None:
 
 
 def test_hopeless_scores_do_not_overflow() -> None:
-    found = theory.posterior(torch.tensor([1e6, 1e6 + 2.0], dtype=torch.float64), 1.0)
-    assert found.tolist() == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.e)])
+    posterior = theory.posterior(torch.tensor([1e6, 1e6 + 2.0], dtype=torch.float64), 1.0)
+    assert posterior.tolist() == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.e)])
 
 
 @algebra
@@ -135,14 +135,14 @@ def test_symmetric_pair_is_the_posterior_mean(seed: int, noise: float) -> None:
     rows, prompts = draw(seed, 1, 3, 4, noise)
     scores = theory.squared_residuals(prompts.x, prompts.y, torch.cat([rows, -rows])).sum(1)
     weights = theory.posterior(scores, noise) @ torch.cat([rows, -rows])
-    found = theory.symmetric_weights(prompts.x, prompts.y, rows[0], noise)
-    torch.testing.assert_close(found, weights, rtol=0, atol=1e-10)
+    symmetric = theory.symmetric_weights(prompts.x, prompts.y, rows[0], noise)
+    torch.testing.assert_close(symmetric, weights, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("mean", "variance"), [(0.01, 0.01), (1.0, 1.0), (5.0, 5.0), (0.3, 4.0), (30.0, 30.0)])
 def test_tanh_moments_match_adaptive_quadrature(mean: float, variance: float) -> None:
-    found = theory.tanh_moments(np.array([mean]), np.array([variance]))[:, 0]
-    for power, value in zip((1, 2), found, strict=True):
+    moments = theory.tanh_moments(np.array([mean]), np.array([variance]))[:, 0]
+    for power, value in zip((1, 2), moments, strict=True):
         exact, _ = integrate.quad(
             lambda z, power=power: math.tanh(mean + math.sqrt(variance) * z) ** power * stats.norm.pdf(z),
             -9,
@@ -155,9 +155,9 @@ def test_tanh_moments_match_adaptive_quadrature(mean: float, variance: float) ->
 
 
 def test_excess_risk_of_the_pair_has_its_limits() -> None:
-    found = theory.symmetric_excess_risk(np.array([1e-9, 1e3]), 4.0)
-    assert found[0] == pytest.approx(4.0, rel=1e-6)
-    assert found[1] == pytest.approx(0.0, abs=1e-12)
+    risks = theory.symmetric_excess_risk(np.array([1e-9, 1e3]), 4.0)
+    assert risks[0] == pytest.approx(4.0, rel=1e-6)
+    assert risks[1] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_signal_is_the_sum_of_squares() -> None:
@@ -188,21 +188,21 @@ def test_expectation_maximisation_equals_loops_and_climbs() -> None:
     rows = component_set(stream(7, "set"), 3, 2, "unit")
     prompts = regression_mixture(stream(7), 40, components=rows, length=5, noise=0.4)
     starts = torch.from_numpy(stream(7, "starts").rng().standard_normal((2, 3, 2)))
-    found = theory.expectation_maximisation(prompts.x, prompts.y, starts, noise=0.4, iterations=7)
+    fitted = theory.expectation_maximisation(prompts.x, prompts.y, starts, noise=0.4, iterations=7)
     for place in range(2):
         loop = loop_expectation_maximisation(prompts.x.numpy(), prompts.y.numpy(), starts[place].numpy(), 0.4, 7)
-        np.testing.assert_allclose(found.components[place], loop, rtol=0, atol=1e-9)
-    assert found.likelihood.shape == (2, 8)
-    largest = float(found.likelihood.abs().max())
-    assert float(found.likelihood.diff(dim=-1).min()) >= -rounding_bound(200, largest)
-    place = int(found.likelihood[:, -1].argmax())
-    assert torch.equal(found.best, found.components[place])
+        np.testing.assert_allclose(fitted.components[place], loop, rtol=0, atol=1e-9)
+    assert fitted.likelihood.shape == (2, 8)
+    largest = float(fitted.likelihood.abs().max())
+    assert float(fitted.likelihood.diff(dim=-1).min()) >= -rounding_bound(200, largest)
+    place = int(fitted.likelihood[:, -1].argmax())
+    assert torch.equal(fitted.best, fitted.components[place])
 
 
 def test_likelihood_is_that_of_the_mixture() -> None:
     rows = component_set(stream(8, "set"), 3, 2, "unit")
     prompts = regression_mixture(stream(8), 9, components=rows, length=4, noise=0.4)
-    found = theory.expectation_maximisation(prompts.x, prompts.y, rows[None], noise=0.4, iterations=1)
+    fitted = theory.expectation_maximisation(prompts.x, prompts.y, rows[None], noise=0.4, iterations=1)
     densities = np.array(
         [
             np.mean([stats.multivariate_normal(prompts.x[b] @ row, 0.16 * np.eye(4)).pdf(prompts.y[b]) for row in rows])
@@ -210,23 +210,23 @@ def test_likelihood_is_that_of_the_mixture() -> None:
         ]
     )
     constant = 2 * math.log(2 * math.pi * 0.16)
-    assert float(found.likelihood[0, 0]) == pytest.approx(np.log(densities).mean() + constant, abs=1e-10)
+    assert float(fitted.likelihood[0, 0]) == pytest.approx(np.log(densities).mean() + constant, abs=1e-10)
 
 
 def test_expectation_maximisation_finds_the_set() -> None:
     rows = component_set(stream(9, "set"), 3, 3)
     prompts = regression_mixture(stream(9), 300, components=rows, length=8, noise=0.3)
     starts = torch.from_numpy(stream(9, "starts").rng().standard_normal((5, 3, 3)))
-    found = theory.expectation_maximisation(prompts.x, prompts.y, starts, noise=0.3, iterations=40)
+    fitted = theory.expectation_maximisation(prompts.x, prompts.y, starts, noise=0.3, iterations=40)
     # 100 prompts of 8 pairs a component: standard error 0.3 / sqrt(800) a coordinate.
-    assert theory.matched_error(found.best, rows) < 5 * 0.3 * math.sqrt(3 / 800)
+    assert theory.matched_error(fitted.best, rows) < 5 * 0.3 * math.sqrt(3 / 800)
 
 
 def test_an_empty_component_goes_to_zero() -> None:
     rows = torch.tensor([[1.0], [1e3]], dtype=torch.float64)
     prompts = regression_mixture(stream(10), 5, components=rows[:1], length=4, noise=0.1)
-    found = theory.expectation_maximisation(prompts.x, prompts.y, rows[None], noise=0.1, iterations=1)
-    assert float(found.components[0, 1, 0]) == 0.0
+    fitted = theory.expectation_maximisation(prompts.x, prompts.y, rows[None], noise=0.1, iterations=1)
+    assert float(fitted.components[0, 1, 0]) == 0.0
 
 
 def test_matched_error_ignores_the_order() -> None:

@@ -67,10 +67,10 @@ def test_random_layers_against_simulation(noise: float, weight_scale: float) -> 
 
 def test_leading_axes_are_kept() -> None:
     layers = [random_layer(seed, 3) for seed in range(4)]
-    reads, writes = (torch.stack(one) for one in zip(*layers, strict=True))
+    reads, writes = (torch.stack(matrices) for matrices in zip(*layers, strict=True))
     assert odd_weights(reads, writes).shape == (4, 3, 3)
     together = excess_of_layer(reads, writes, 5)
-    alone = torch.stack([excess_of_layer(*one, 5) for one in layers])
+    alone = torch.stack([excess_of_layer(*layer, 5) for layer in layers])
     torch.testing.assert_close(together, alone)
     assert even_square(reads, writes, 5).shape == (4,)
 

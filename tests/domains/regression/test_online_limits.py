@@ -26,20 +26,20 @@ TIGHT = 1e-13
 @pytest.mark.parametrize("dimension", [3, 8, 16, 200])
 def test_moments_of_centred_normal_inputs(dimension: int) -> None:
     """Directions are uniform on the sphere and independent of the norm, whose inverse moments are known."""
-    found = direction_moments(Coordinate("normal", 0.0, 0.7), dimension)
+    moments = direction_moments(Coordinate("normal", 0.0, 0.7), dimension)
     inverse = 1 / (0.49 * (dimension - 2))
-    assert found.inverse_square == pytest.approx(inverse, rel=TIGHT)
-    assert found.sum_square == pytest.approx(1, rel=TIGHT)
-    assert found.sum_fourth == pytest.approx(3 * dimension / (dimension + 2), rel=TIGHT)
-    assert found.sum_square_inverse == pytest.approx(inverse, rel=TIGHT)
+    assert moments.inverse_square == pytest.approx(inverse, rel=TIGHT)
+    assert moments.sum_square == pytest.approx(1, rel=TIGHT)
+    assert moments.sum_fourth == pytest.approx(3 * dimension / (dimension + 2), rel=TIGHT)
+    assert moments.sum_square_inverse == pytest.approx(inverse, rel=TIGHT)
 
 
 @pytest.mark.parametrize("mean", [-3.0, -1.2, 2.0])
 def test_moments_in_one_and_two_dimensions_by_another_quadrature(mean: float) -> None:
     law = Coordinate("uniform", mean, 0.5)
-    found = direction_moments(law, 1)
-    assert found.inverse_square == pytest.approx(quad(lambda x: x**-2, mean - 0.5, mean + 0.5)[0], rel=TIGHT)
-    assert found.sum_square == pytest.approx(1, rel=TIGHT)
+    moments = direction_moments(law, 1)
+    assert moments.inverse_square == pytest.approx(quad(lambda x: x**-2, mean - 0.5, mean + 0.5)[0], rel=TIGHT)
+    assert moments.sum_square == pytest.approx(1, rel=TIGHT)
     pair = direction_moments(law, 2)
     span = [(mean - 0.5, mean + 0.5)] * 2
     assert pair.inverse_square == pytest.approx(nquad(lambda a, b: 1 / (a * a + b * b), span)[0], rel=1e-10)
@@ -60,12 +60,12 @@ def test_moments_match_simulation(law: Coordinate, dimension: int) -> None:
     draws = rng.uniform(-1, 1, shape) if law.inputs == "uniform" else rng.standard_normal(shape)
     x = law.mean + law.scale * draws
     t, square = x.sum(1), (x**2).sum(1)
-    found = direction_moments(law, dimension)
+    moments = direction_moments(law, dimension)
     for samples, target in (
-        (1 / square, found.inverse_square),
-        (t**2 / square, found.sum_square),
-        (t**4 / square**2, found.sum_fourth),
-        (t**2 / square**2, found.sum_square_inverse),
+        (1 / square, moments.inverse_square),
+        (t**2 / square, moments.sum_square),
+        (t**4 / square**2, moments.sum_fourth),
+        (t**2 / square**2, moments.sum_square_inverse),
     ):
         assert deviation(samples, target) < 4
     assert float(x.var()) == pytest.approx(law.variance, rel=0.02)
@@ -90,7 +90,7 @@ def test_inverse_moments_diverge_in_two_dimensions() -> None:
 def simulated(law: Coordinate, dimension: int, lengths: list[int], noise: float, batch: int) -> torch.Tensor:
     """Expected query error given the context, (w_n - w) E[x x^T] (w_n - w), of simulated passes [lengths, batch]."""
     shape = {"half_width": law.scale} if law.inputs == "uniform" else {"spectrum": [law.scale**2] * dimension}
-    given = linear_regression(
+    prompts = linear_regression(
         stream(1, "limits"),
         batch,
         dimension=dimension,
@@ -101,8 +101,8 @@ def simulated(law: Coordinate, dimension: int, lengths: list[int], noise: float,
         noise=noise,
         **shape,
     )
-    path = kaczmarz_path(given.x_context, given.y_context)[:, [n - 1 for n in lengths]]
-    error = path - given.weights[:, None]
+    path = kaczmarz_path(prompts.x_context, prompts.y_context)[:, [n - 1 for n in lengths]]
+    error = path - prompts.weights[:, None]
     return (law.variance * error.square().sum(-1) + law.mean**2 * error.sum(-1).square()).T
 
 
@@ -167,8 +167,8 @@ def test_shifted_error_without_shift_is_the_centred_one() -> None:
 
 def test_published_values() -> None:
     lengths = torch.tensor([20, 40, 60, 100, 200, 300])
-    found = centred_kaczmarz_error(lengths, Coordinate("uniform"), 16)
-    np.testing.assert_allclose(found, [1.467, 0.4035, 0.1110, 8.40e-3, 1.32e-5, 2.08e-8], rtol=2e-3)
+    errors = centred_kaczmarz_error(lengths, Coordinate("uniform"), 16)
+    np.testing.assert_allclose(errors, [1.467, 0.4035, 0.1110, 8.40e-3, 1.32e-5, 2.08e-8], rtol=2e-3)
     floor = centred_kaczmarz_error(torch.tensor([10_000]), Coordinate("uniform"), 16, noise=1.0)
     assert float(floor[0]) == pytest.approx(1.057, abs=5e-4)
     normal = centred_kaczmarz_error(torch.tensor([10_000]), Coordinate("normal", 0.0, 3.0), 16, noise=1.0)

@@ -84,8 +84,8 @@ def test_gram_moments_of_normal_inputs(context: int, dimension: int, variance: f
 
 def test_gram_moments_of_the_largest_order_in_one_dimension() -> None:
     """One example in one dimension: E x^16."""
-    found = gram_moments(8, 1, 1, uniform_moments(0.5))
-    np.testing.assert_allclose(found, [0.5 ** (2 * k) / (2 * k + 1) for k in range(9)], rtol=1e-12)
+    moments = gram_moments(8, 1, 1, uniform_moments(0.5))
+    np.testing.assert_allclose(moments, [0.5 ** (2 * k) / (2 * k + 1) for k in range(9)], rtol=1e-12)
     np.testing.assert_allclose(gram_moments(6, 1, 1, normal_moments())[-1], 10395.0, rtol=1e-12)
 
 
@@ -151,16 +151,16 @@ def test_preconditioning_beats_the_plain_step() -> None:
 @given(seed=st.integers(0, 10**6), dimension=st.integers(1, 5), context=st.integers(1, 8))
 def test_gd_plus_plus_matches_a_loop_over_tokens(seed: int, dimension: int, context: int) -> None:
     """Every token's input is mapped, every label slot stepped, from the definition, with noisy labels."""
-    given_ = draw(seed, dimension, context, noise=0.5)
-    x, y, queries = (value.clone() for value in (given_.x_context, given_.y_context, given_.x_query))
+    prompts = draw(seed, dimension, context, noise=0.5)
+    x, y, queries = (value.clone() for value in (prompts.x_context, prompts.y_context, prompts.x_query))
     answer = torch.zeros(3, 2, dtype=x.dtype)
     for step, curvature in zip(STEPS, CURVATURES, strict=True):
         gram, scores = x.mT @ x, queries @ x.mT
         answer = answer + step * predict(y, scores)
         y = y - step * predict(y, x @ x.mT)
         x, queries = x - curvature * x @ gram, queries - curvature * queries @ gram
-    found = gd_plus_plus(STEPS, CURVATURES)(given_.x_context, given_.y_context, given_.x_query)
-    torch.testing.assert_close(found, answer, rtol=0, atol=1e-10 * max(1.0, float(answer.abs().max())))
+    predictions = gd_plus_plus(STEPS, CURVATURES)(prompts.x_context, prompts.y_context, prompts.x_query)
+    torch.testing.assert_close(predictions, answer, rtol=0, atol=1e-10 * max(1.0, float(answer.abs().max())))
 
 
 @algebra
@@ -171,28 +171,28 @@ def test_gd_plus_plus_filters_least_squares(seed: int, context: int) -> None:
     values, vectors = torch.linalg.eigh(x.mT @ x)
     left = gd_plus_plus_filter(values, STEPS, CURVATURES)[-1]
     solution = least_squares_weights(x, y)
-    kept = vectors @ ((1 - left) * (vectors.mT @ solution[..., None])[..., 0])[..., None]
-    found = gd_plus_plus_weights(x, y, steps=STEPS, curvatures=CURVATURES)
-    torch.testing.assert_close(found, kept[..., 0], rtol=0, atol=1e-9 * max(1.0, float(solution.abs().max())))
+    expected = vectors @ ((1 - left) * (vectors.mT @ solution[..., None])[..., 0])[..., None]
+    weights = gd_plus_plus_weights(x, y, steps=STEPS, curvatures=CURVATURES)
+    torch.testing.assert_close(weights, expected[..., 0], rtol=0, atol=1e-9 * max(1.0, float(solution.abs().max())))
 
 
 def test_without_curvature_it_is_gradient_descent() -> None:
     prompts = draw(0, 4, 9, noise=0.3)
     arguments = prompts.x_context, prompts.y_context, prompts.x_query
-    found = gd_plus_plus([0.02] * 6, [0.0] * 6)(*arguments)
-    torch.testing.assert_close(found, gradient_descent(0.02, 6)(*arguments))
-    one = optimal_gradient_step(noise=0.3)(*arguments)
-    torch.testing.assert_close(one, gradient_descent(optimal_step(9, 4, noise=0.3), 1)(*arguments))
+    predictions = gd_plus_plus([0.02] * 6, [0.0] * 6)(*arguments)
+    torch.testing.assert_close(predictions, gradient_descent(0.02, 6)(*arguments))
+    optimal = optimal_gradient_step(noise=0.3)(*arguments)
+    torch.testing.assert_close(optimal, gradient_descent(optimal_step(9, 4, noise=0.3), 1)(*arguments))
 
 
 @algebra
 @given(value=st.floats(0, 30))
 def test_filter_polynomial_agrees_with_the_sequence(value: float) -> None:
-    given_ = torch.tensor([value], dtype=torch.float64)
-    found = np.polynomial.polynomial.polyval(value, filter_polynomial(STEPS[:2], CURVATURES[:2]))
-    expected = float(gd_plus_plus_filter(given_, STEPS[:2], CURVATURES[:2])[-1])
-    assert found == pytest.approx(expected, abs=1e-11 * (1 + value) ** 4)
-    met = curvature_sequence(given_, CURVATURES)
+    eigenvalues = torch.tensor([value], dtype=torch.float64)
+    filtered = np.polynomial.polynomial.polyval(value, filter_polynomial(STEPS[:2], CURVATURES[:2]))
+    expected = float(gd_plus_plus_filter(eigenvalues, STEPS[:2], CURVATURES[:2])[-1])
+    assert filtered == pytest.approx(expected, abs=1e-11 * (1 + value) ** 4)
+    met = curvature_sequence(eigenvalues, CURVATURES)
     assert float(met[1]) == pytest.approx(value * (1 - CURVATURES[0] * value) ** 2)
 
 
@@ -209,13 +209,13 @@ def test_expected_error_of_layers() -> None:
 
 def test_optimal_filters() -> None:
     moments = uniform_moments(0.5)
-    one = optimal_filter(10, 10, moments, layers=1, curved=False)
-    assert one[0][0] == pytest.approx(optimal_step(10, 10, input_variance=1 / 12, kurtosis=1.8), rel=1e-6)
-    two = optimal_filter(10, 10, moments, layers=2, curved=False)
+    single = optimal_filter(10, 10, moments, layers=1, curved=False)
+    assert single[0][0] == pytest.approx(optimal_step(10, 10, input_variance=1 / 12, kurtosis=1.8), rel=1e-6)
+    double = optimal_filter(10, 10, moments, layers=2, curved=False)
     tied = optimal_filter(10, 10, moments, layers=2, curved=True)
     free = optimal_filter(10, 10, moments, layers=2, curved=True, tied=False)
-    assert one[2] / 2 == pytest.approx(0.20623, abs=5e-6)
-    assert two[2] / 2 == pytest.approx(0.15662, abs=5e-6)
+    assert single[2] / 2 == pytest.approx(0.20623, abs=5e-6)
+    assert double[2] / 2 == pytest.approx(0.15662, abs=5e-6)
     assert tied[2] / 2 == pytest.approx(0.11049, abs=5e-6)
     assert tied[1][0] == pytest.approx(0.176, abs=5e-5)
     assert tied[0][0] == tied[0][1]

@@ -31,8 +31,8 @@ few = settings(deadline=None, max_examples=15, derandomize=True)
 def drawn(length: int, seed: int = 0, **gates: int) -> dict[str, Tensor]:
     rng = stream(seed, "streams").rng()
     sizes = {"query": 3, "key": 3, "value": 2}
-    found = {name: torch.from_numpy(rng.standard_normal((1, 1, 1, length, size))) for name, size in sizes.items()}
-    return found | {name: torch.from_numpy(1 - rng.random((1, 1, 1, length, size))) for name, size in gates.items()}
+    streams = {name: torch.from_numpy(rng.standard_normal((1, 1, 1, length, size))) for name, size in sizes.items()}
+    return streams | {name: torch.from_numpy(1 - rng.random((1, 1, 1, length, size))) for name, size in gates.items()}
 
 
 @few
@@ -43,10 +43,10 @@ def test_decayed_attention_is_the_plain_double_loop(length: int, prefix: int, ch
     query, key = (torch.nn.functional.elu(streams[name][0, 0, 0]) + 1 for name in ("query", "key"))
     expected = torch.zeros(length, 2, dtype=torch.float64)
     for i in range(length):
-        seen = max(i + 1, min(prefix, length))
+        end = max(i + 1, min(prefix, length))
         weights = [
-            float(query[i] @ key[j]) * math.prod(float(one) for one in streams["decay"][0, 0, 0, j + 1 : seen, 0])
-            for j in range(seen)
+            float(query[i] @ key[j]) * math.prod(float(decay) for decay in streams["decay"][0, 0, 0, j + 1 : end, 0])
+            for j in range(end)
         ]
         expected[i] = sum(w * streams["value"][0, 0, 0, j] for j, w in enumerate(weights)) / sum(weights)
     for form in ("parallel", "recurrent", "chunked"):
@@ -57,12 +57,12 @@ def test_decayed_attention_is_the_plain_double_loop(length: int, prefix: int, ch
 @given(length=st.integers(1, 8), seed=st.integers(0, 99))
 def test_two_sided_decays_are_products(length: int, seed: int) -> None:
     decay = drawn(length, seed, decay=1)["decay"][0, 0, 0, :, 0]
-    found = two_sided_decay(decay)
+    products = two_sided_decay(decay)
     for i in range(length):
         for j in range(length):
             between = decay[j:i] if i > j else decay[i + 1 : j + 1]
-            assert float(found[i, j]) == pytest.approx(float(between.prod()), rel=1e-12)
-    assert torch.equal(two_sided_decay(decay, source=False), found.T)
+            assert float(products[i, j]) == pytest.approx(float(between.prod()), rel=1e-12)
+    assert torch.equal(two_sided_decay(decay, source=False), products.T)
 
 
 def test_a_last_chunk_of_one_token_is_no_trouble() -> None:
@@ -92,9 +92,9 @@ def test_the_delta_rule_of_directions_forgets_lengths() -> None:
     streams = drawn(6, rate=1)
     streams["rate"] = streams["rate"].sigmoid()
     longer = {**streams, "key": 7 * streams["key"], "query": 3 * streams["query"]}
-    found = UnitDeltaRule().run("parallel", streams, masks.causal(6))
-    assert torch.allclose(UnitDeltaRule().run("parallel", longer, masks.causal(6)), found)
-    assert float(found.abs().max()) <= 2 * float(streams["value"].norm(dim=-1).sum())
+    outputs = UnitDeltaRule().run("parallel", streams, masks.causal(6))
+    assert torch.allclose(UnitDeltaRule().run("parallel", longer, masks.causal(6)), outputs)
+    assert float(outputs.abs().max()) <= 2 * float(streams["value"].norm(dim=-1).sum())
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_a_mixer_in_the_transformer_is_its_attention(attention: str, mixer: Any,
     architecture = Architecture(width=8, layers=2, heads=2, mlp_ratio=1, attention=attention)
     tokens = torch.from_numpy(stream(0, "tokens").rng().standard_normal((1, 3, 6, 8)))
     expected = Transformer(architecture, [3, 4], torch.float64)(tokens, pattern)
-    found = mixing_transformer(architecture, [3, 4], mixer, torch.float64)(tokens, pattern)
-    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    outputs = mixing_transformer(architecture, [3, 4], mixer, torch.float64)(tokens, pattern)
+    assert torch.allclose(outputs, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_gates_are_weights_of_their_own_seed() -> None:
@@ -131,9 +131,9 @@ def test_what_a_transformer_of_mixers_cannot_do_is_refused() -> None:
     class Odd(LinearAttention):
         streams = {**LinearAttention.streams, "colour": None}
 
-    made: Any = Odd
+    odd: Any = Odd
     with pytest.raises(LabError, match="give every other stream its range"):
-        mixing_transformer(Architecture(width=8, layers=1), [0], made)
+        mixing_transformer(Architecture(width=8, layers=1), [0], odd)
     with pytest.raises(LabError, match="needs factored attention matrices"):
         mixing_transformer(Architecture(width=8, layers=1, attention_matrices="merged"), [0], LinearAttention)
     rotary = mixing_transformer(Architecture(width=8, layers=1, positions="rotary"), [0], LinearAttention)
@@ -144,8 +144,8 @@ def test_what_a_transformer_of_mixers_cannot_do_is_refused() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 3, 64])
 def test_gradients_by_two_recurrences(chunk: int) -> None:
-    inputs = [one[0].requires_grad_() for one in drawn(7).values()]
-    assert torch.autograd.gradcheck(lambda *given: causal_sums(*given, chunk=chunk), inputs)
+    inputs = [tensor[0].requires_grad_() for tensor in drawn(7).values()]
+    assert torch.autograd.gradcheck(lambda *tensors: causal_sums(*tensors, chunk=chunk), inputs)
 
 
 def test_costs_are_counted() -> None:
@@ -156,4 +156,4 @@ def test_costs_are_counted() -> None:
 
 
 def test_one_interface_for_all() -> None:
-    assert all(issubclass(one, Mixer) for one in (LinearAttention, DeltaRule, SoftmaxAttention))
+    assert all(issubclass(mixer, Mixer) for mixer in (LinearAttention, DeltaRule, SoftmaxAttention))

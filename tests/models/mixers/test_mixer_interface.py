@@ -77,13 +77,13 @@ class Unbounded(LinearAttention):
 
 def broken(mixer: Mixer) -> set[str]:
     """The first words of the checks that fail."""
-    found = set()
+    failed = set()
     for check in mixer_checks(mixer, CAUSAL, SIZES):
         try:
             check.run()
         except BrokenContract:
-            found.add(" ".join(check.name.split(" ")[:3]))
-    return found
+            failed.add(" ".join(check.name.split(" ")[:3]))
+    return failed
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_users_mixer_is_registered_and_checked() -> None:
 
 
 def test_the_library_registers_its_mixers() -> None:
-    names = {one.part.__name__ for one in all_registered("lab.models.mixers")}
+    names = {registration.part.__name__ for registration in all_registered("lab.models.mixers")}
     assert {"LinearAttention", "DecayedLinearAttention", "BidirectionalLinearAttention", "DeltaRule"} <= names
 
 

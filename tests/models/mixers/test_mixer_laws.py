@@ -19,7 +19,7 @@ from lab.streams import stream
 SIZES = {"query": 3, "key": 3, "value": 2}
 
 
-def given(length: int) -> dict[str, torch.Tensor]:
+def random_streams(length: int) -> dict[str, torch.Tensor]:
     rng = stream(0, "laws", length).rng()
     return {
         name: torch.from_numpy(rng.standard_normal((1, 1, 1, length, size))).requires_grad_()
@@ -35,7 +35,7 @@ def test_the_counter_finds_the_law(length: int) -> None:
         (AutoCorrelation(), masks.full(length)),
         (ProbSparse(sampled_keys(stream(0, "keys"), length, 1)), masks.full(length)),
     ):
-        streams = given(length)
+        streams = random_streams(length)
         assert count(lambda m=mixer, s=streams, p=mask: m.run("parallel", s, p)) == cost(mixer, mask, SIZES)
 
 

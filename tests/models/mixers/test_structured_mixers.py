@@ -30,14 +30,14 @@ def streams(mixer: Mixer, length: int, batch: int = 1) -> dict[str, Tensor]:
 
 def read_pattern(mixer: Mixer, mask: Tensor) -> Tensor:
     """Which streams each output depends on: all streams are one tensor, cut."""
-    given = streams(mixer, len(mask))
-    sizes = [value.shape[-1] for value in given.values()]
+    inputs = streams(mixer, len(mask))
+    sizes = [value.shape[-1] for value in inputs.values()]
 
     def outputs(x: Tensor, _: Tensor) -> Tensor:
-        cut = dict(zip(given, x.unsqueeze(2).split(sizes, dim=-1), strict=True))
+        cut = dict(zip(inputs, x.unsqueeze(2).split(sizes, dim=-1), strict=True))
         return mixer.run("parallel", cut, mask)[:, :, 0]
 
-    return flow(outputs, torch.cat([value[0, 0, 0] for value in given.values()], dim=-1), mask) != 0
+    return flow(outputs, torch.cat([value[0, 0, 0] for value in inputs.values()], dim=-1), mask) != 0
 
 
 LEVELS = patches.random_levels(stream(0, "levels"), 4, 3)
@@ -65,16 +65,16 @@ WITH_PATTERNS: list[tuple[Mixer, Tensor]] = [
 def test_a_mixer_reads_what_it_declares_and_its_forms_agree(mixer: Mixer, mask: Tensor) -> None:
     if not isinstance(mixer, autocorrelation.AutoCorrelation):  # an unused lag hides a value
         assert torch.equal(read_pattern(mixer, mask), mixer.reads(mask))
-    given = streams(mixer, len(mask), batch=2)
-    parallel = mixer.run("parallel", given, mask)
+    inputs = streams(mixer, len(mask), batch=2)
+    parallel = mixer.run("parallel", inputs, mask)
     for form in mixer.forms(mask)[1:]:
-        assert float((mixer.run(form, given, mask) - parallel).abs().max()) <= mixer.rounding(given, mask)
+        assert float((mixer.run(form, inputs, mask) - parallel).abs().max()) <= mixer.rounding(inputs, mask)
     if "recurrent" in mixer.forms(mask):
-        state = mixer.start(given)
+        state = mixer.start(inputs)
         for place in range(len(mask)):
-            state = mixer.write(state, {name: value[..., place, :] for name, value in given.items()})
+            state = mixer.write(state, {name: value[..., place, :] for name, value in inputs.items()})
             held = sum(value[0, 0, 0].numel() for value in state.values())
-            assert held == mixer.state_size({name: value.shape[-1] for name, value in given.items()}, place + 1)
+            assert held == mixer.state_size({name: value.shape[-1] for name, value in inputs.items()}, place + 1)
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)
@@ -82,11 +82,11 @@ def test_a_mixer_reads_what_it_declares_and_its_forms_agree(mixer: Mixer, mask: 
 def test_visible_pairs_are_masked_attention(length: int, low: int) -> None:
     prefix = min(low, length)
     for mask in (masks.prefix_lm(length, prefix), masks.sliding_window(length, prefix + 1)):
-        given = streams(visible.VisibleAttention(), length)
-        expected = weights(given["query"], given["key"], mask) @ given["value"]
-        torch.testing.assert_close(visible.VisibleAttention().run("parallel", given, mask), expected)
-        found = visible.groups(mask)
-        assert sum((end - first) * (high - low) for first, end, low, high in found) == int(mask.sum())
+        inputs = streams(visible.VisibleAttention(), length)
+        expected = weights(inputs["query"], inputs["key"], mask) @ inputs["value"]
+        torch.testing.assert_close(visible.VisibleAttention().run("parallel", inputs, mask), expected)
+        groups = visible.groups(mask)
+        assert sum((end - first) * (high - low) for first, end, low, high in groups) == int(mask.sum())
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)
@@ -106,9 +106,9 @@ def test_monarch_blocks_are_the_dense_matrix(side: int, width: int) -> None:
 def test_a_causal_monarch_map_is_the_mixed_product() -> None:
     factors = monarch.polynomial_factors(monarch.causal_polynomials(stream(0, "basis"), 16))
     kernel, mixer = normal("kernel", 8, 4), monarch.CausalMonarch(factors, normal("kernel", 8, 4))
-    given = streams(mixer, 8)
-    found = mixer.run("parallel", given, masks.causal(8))
-    torch.testing.assert_close(found, monarch.mixed(factors, kernel, given["stream"]))
+    inputs = streams(mixer, 8)
+    outputs = mixer.run("parallel", inputs, masks.causal(8))
+    torch.testing.assert_close(outputs, monarch.mixed(factors, kernel, inputs["stream"]))
     impulse = torch.zeros(8, 1, dtype=torch.float64)
     impulse[3] = 1.0
     assert float(monarch.mixed(factors, kernel[:, :1], impulse)[:3].abs().max()) < 1e-14
@@ -126,10 +126,10 @@ def test_chirps_are_the_masked_table(length: int) -> None:
 
 def test_long_prompts_go_by_chirps() -> None:
     mixer = fourier.MaskedFourier(300)
-    given = streams(mixer, 300)
-    found = mixer.run("parallel", given, masks.causal(300))
-    assert not torch.equal(found, fourier.masked_transform(given["stream"]))
-    torch.testing.assert_close(found, fourier.masked_transform(given["stream"]))
+    inputs = streams(mixer, 300)
+    outputs = mixer.run("parallel", inputs, masks.causal(300))
+    assert not torch.equal(outputs, fourier.masked_transform(inputs["stream"]))
+    torch.testing.assert_close(outputs, fourier.masked_transform(inputs["stream"]))
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
@@ -154,16 +154,16 @@ def test_axial_variants_cover_a_grid_once_or_twice(length: int, columns: int) ->
     for regions in (rows, mixture):
         assert bool(regions.visible.any(0).all() and regions.members.any(1).all())
         query, key = normal("axial q", 2, length, 4), normal("axial k", 2, length, 4)
-        found = combiner.law(query, key, regions, "mean and size").weights()
-        torch.testing.assert_close(found.sum(-1), torch.ones(2, length).double())
-        assert torch.equal(found > 0, masks.causal(length).expand(2, -1, -1))
+        weights = combiner.law(query, key, regions, "mean and size").weights()
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, length).double())
+        assert torch.equal(weights > 0, masks.causal(length).expand(2, -1, -1))
 
 
 def test_a_row_is_asked_by_the_token_of_the_own_column() -> None:
     regions = combiner.row_major(6, 3)
     query, key = normal("row q", 6, 4), normal("row k", 6, 4)
-    found = combiner.law(query, key, regions, "mean")
-    torch.testing.assert_close(found.inside[1, :3], (query[1] @ key[:3].mT / 2).softmax(-1))
+    law = combiner.law(query, key, regions, "mean")
+    torch.testing.assert_close(law.inside[1, :3], (query[1] @ key[:3].mT / 2).softmax(-1))
     assert regions.visible.nonzero().tolist() == [[3, 0], [4, 1], [5, 2]]
 
 
@@ -171,10 +171,10 @@ def test_a_row_is_asked_by_the_token_of_the_own_column() -> None:
 @pytest.mark.parametrize("length", [1, 7, 8, 9])
 def test_a_combiner_is_its_law(logit: str, length: int) -> None:
     mixer = combiner.Combiner(4, logit)
-    given = streams(mixer, length)
-    law = combiner.law(given["query"], given["key"], combiner.segments(length, 4), logit)
-    found = mixer.run("parallel", given, masks.causal(length))
-    torch.testing.assert_close(found, law.weights() @ given["value"])
+    inputs = streams(mixer, length)
+    law = combiner.law(inputs["query"], inputs["key"], combiner.segments(length, 4), logit)
+    outputs = mixer.run("parallel", inputs, masks.causal(length))
+    torch.testing.assert_close(outputs, law.weights() @ inputs["value"])
     assert mixer.forms(masks.causal(length)) == (("parallel",) if logit == "logsumexp" else ("parallel", "recurrent"))
 
 
@@ -182,21 +182,21 @@ def test_sampling_counts_its_runs() -> None:
     uniforms = torch.from_numpy(stream(0, "uniforms").rng().random((2, 3)))
     runs = [axial.sample(STACK, normal("words", 5, 4), uniforms, row_by_row=way) for way in (True, False)]
     assert torch.equal(runs[0].tokens, runs[1].tokens)
-    assert [(one.outer_runs, one.inner_runs) for one in runs] == [(2, 6), (6, 6)]
+    assert [(run.outer_runs, run.inner_runs) for run in runs] == [(2, 6), (6, 6)]
 
 
 def test_prob_sparse_attends_for_the_chosen_queries_alone() -> None:
     length = 20
     sampled = prob_sparse.sampled_keys(stream(0, "sampled"), length, 1)
     mixer = prob_sparse.ProbSparse(sampled)
-    given = streams(mixer, length)
-    query, key, value = (given[name][0, 0, 0] for name in ("query", "key", "value"))
+    inputs = streams(mixer, length)
+    query, key, value = (inputs[name][0, 0, 0] for name in ("query", "key", "value"))
     for mask, idle in ((masks.causal(length), value.cumsum(0)), (masks.full(length), value.mean(0).expand(length, 5))):
-        found = mixer.run("parallel", given, mask)[0, 0, 0]
+        outputs = mixer.run("parallel", inputs, mask)[0, 0, 0]
         chosen = set(prob_sparse.estimates(query, key, sampled).topk(3).indices.tolist())
         full = weights(query, key, mask) @ value
         for token in range(length):
-            torch.testing.assert_close(found[token], full[token] if token in chosen else idle[token])
+            torch.testing.assert_close(outputs[token], full[token] if token in chosen else idle[token])
     mended = prob_sparse.ProbSparse(sampled, sight="past")
     assert not bool(read_pattern(mended, masks.causal(length)).triu(1).any())
 
@@ -205,8 +205,8 @@ def test_auto_correlation_moves_values_back_by_the_period() -> None:
     wave = torch.tensor([1.0, 0.0, 0.0] * 4, dtype=torch.float64).unsqueeze(-1)
     values = torch.arange(12).double().unsqueeze(-1)
     assert int(autocorrelation.best_lag(wave[:, 0])) % 3 == 0
-    found = autocorrelation.auto_correlation(wave, wave, values, factor=0.1)
-    torch.testing.assert_close(found % 3, values % 3)
+    outputs = autocorrelation.auto_correlation(wave, wave, values, factor=0.1)
+    torch.testing.assert_close(outputs % 3, values % 3)
 
 
 def test_squares_windows_and_means() -> None:
