@@ -155,11 +155,20 @@ class Evidence:
         return cls((Part(float(measured), relation, float(bound), origin),))
 
     @classmethod
-    def within(cls, deviations: Iterable[Number], bounds: Iterable[Number], origin: str) -> Evidence:
-        """Numbers without sampling error, each of which must not exceed a bound of its own, as in an identity."""
-        return cls.all(
-            *(cls.exact(value, "<=", bound, origin) for value, bound in zip(deviations, bounds, strict=True))
-        )
+    def within(cls, deviations: Any, bounds: Any, origin: str) -> Evidence:
+        """Numbers without sampling error, each of which must not exceed a bound of its own, as in an identity.
+
+        Args:
+            deviations: the numbers, in order or as a labelled array of any axes.
+            bounds: equally many; of labelled arrays the bound of a number is that of its labels, and a bound without an axis
+                holds for all of it.
+            origin: where the bounds come from, in words.
+
+        Raises:
+            LabError: other labels.
+            ValueError: not as many bounds as numbers.
+        """
+        return cls.all(*(cls.exact(value, "<=", bound, origin) for value, bound in _paired(deviations, bounds)))
 
     @classmethod
     def over_seeds(cls, samples: Any, relation: Relation, bound: Number, origin: str) -> Evidence:
@@ -349,6 +358,22 @@ def _tolerance(law: Number, within: float, absolute: bool) -> float:
             "finite; name another one, with absolute=True if the law is 0"
         )
     return tolerance
+
+
+def _paired(deviations: Any, bounds: Any) -> Iterable[tuple[Number, Number]]:
+    """Each number with its bound: by labels if both are labelled, else by order."""
+    if not (hasattr(deviations, "dims") and hasattr(bounds, "dims")):
+        return zip(deviations, bounds, strict=True)
+    import xarray
+
+    try:
+        aligned = xarray.align(deviations, bounds, join="exact")
+    except ValueError as error:
+        raise LabError(
+            f"these numbers and their bounds have other labels ({error}); select the same of both"
+        ) from error
+    values, allowed = xarray.broadcast(*aligned)
+    return zip(values.values.ravel().tolist(), allowed.values.ravel().tolist(), strict=True)
 
 
 def _inequality(relation: str) -> None:

@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
 
     # What a measurement returns; a task file writes this name and need not import xarray for it.
     LabelledArrays = Mapping[str, xr.DataArray | float]
+    Labelled = typing.TypeVar("Labelled", xr.DataArray, xr.Dataset)
 else:
     LabelledArrays = Mapping
 
@@ -249,6 +250,22 @@ def join(name: str, parts: Sequence[Measured], origins: Sequence[str]) -> Measur
         first.axes,
         first.labels,
     )
+
+
+def at_end(array: Labelled, axis: str) -> Labelled:
+    """``array`` at the largest label of ``axis``, without that axis: a training at its end, a network at its last layer.
+
+    >>> int(at_end(labelled([3, 1, 2], update=(0, 100, 50)), "update"))
+    1
+
+    Raises:
+        LabError: the axis has no numbers as labels.
+    """
+    if axis not in array.coords or array[axis].dtype.kind not in "iuf":
+        raise LabError(
+            f"no place of the axis {axis!r} is its end, as it has no numbers as labels; choose one with .sel"
+        )
+    return array.sel({axis: array[axis].max()}, drop=True)
 
 
 def deviations(pairs: Sequence[tuple[float, float]]) -> LabelledArrays:

@@ -514,7 +514,7 @@ def nodes_drawn_together(results: Results) -> Sheet:
         values = probability.sel(case="claimed", size=str(size), together=blocks).values
         panel.points(values, x=blocks, across=None, name=f"exact marginals, d = {size.arms}, l = {size.length}")
         law = [theory.one_pass_true_arm(size.arms, size.length, together) for together in blocks]
-        panel.theory(blocks, law, name="d^-(b - 1)")
+        panel.theory(blocks, law, name="$d^{-(b - 1)}$")
     size = SIZES[-1]
     blocks = list(range(1, size.length))
     joint = probability.sel(case="joint", size=str(size), together=blocks).values

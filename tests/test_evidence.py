@@ -176,6 +176,22 @@ def test_equality_is_shown_and_not_merely_not_disproved() -> None:
     assert Evidence.equals(-close, -2.0, 0.1, "law").requirement == "= -2 ± 0.2"
 
 
+def test_numbers_meet_the_bounds_of_their_own_labels() -> None:
+    deviation = labelled([[1.0, 20.0, 3.0], [2.0, 30.0, 4.0]], depth=(1, 2), size=(8, 16, 32))
+    bound = labelled([5.0, 50.0, 5.0], size=(8, 16, 32))
+    evidence = Evidence.within(deviation.transpose("size", "depth"), bound, "")
+    assert evidence.verdict == "holds"
+    assert [(part.measured, part.bound) for part in evidence.parts] == [
+        *((1.0, 5.0), (2.0, 5.0)),
+        *((20.0, 50.0), (30.0, 50.0)),
+        *((3.0, 5.0), (4.0, 5.0)),
+    ]
+    assert Evidence.within(deviation, labelled(30.0), "").verdict == "holds"  # one bound for all
+    assert Evidence.within(deviation, labelled(29.0), "").verdict == "refuted"
+    with pytest.raises(LabError, match="other labels"):
+        Evidence.within(deviation, bound.sel(size=[8, 16]), "")
+
+
 @pytest.mark.parametrize(("law", "within"), [(0.0, 0.1), (1.0, 0.0), (1.0, -1.0), (1.0, math.inf)])
 def test_a_tolerance_must_be_one(law: float, within: float) -> None:
     with pytest.raises(LabError, match="absolute=True"):

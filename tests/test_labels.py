@@ -11,7 +11,7 @@ import xarray as xr
 from lab import LabError
 from lab.catalogue import load
 from lab.execution import Session
-from lab.labels import labelled, measured
+from lab.labels import at_end, labelled, measured
 from lab.results import Results
 
 TINY = Path(__file__).parent / "examples" / "tiny.py"
@@ -98,6 +98,17 @@ def test_results_are_labelled_by_true_seeds(tmp_path: Path, again: bool) -> None
     assert separate["seed"].values.tolist() == [3, 9, 1]
     xr.testing.assert_equal(separate["mean"], ensemble["mean"])
     assert float(separate["mean"].sel(seed=9, scale=2.0)) == 2 * float(separate["mean"].sel(seed=9, scale=1.0))
+
+
+def test_the_end_of_an_axis_is_its_largest_label() -> None:
+    losses = labelled([[3.0, 1.0, 2.0], [6.0, 4.0, 5.0]], seed=(7, 8), update=(0, 100, 50))
+    assert at_end(losses, "update").to_dict() == losses.sel(update=100, drop=True).to_dict()
+    assert list(at_end(xr.Dataset({"loss": losses}), "update")["loss"].values) == [1.0, 4.0]
+    for axis, labels in (("update", None), ("arm", ("prefix", "causal", "other"))):
+        with pytest.raises(LabError, match=f"no place of the axis '{axis}' is its end"):
+            at_end(labelled([3.0, 1.0, 2.0], **{axis: labels}), axis)
+    with pytest.raises(LabError, match="no place of the axis 'layer' is its end"):
+        at_end(losses, "layer")
 
 
 def test_labels_that_differ_by_seed_name_measurement_and_seed(tmp_path: Path) -> None:

@@ -241,10 +241,10 @@ def _draw_lengths(sheet: Sheet, diagnosis: Diagnosis, match: Match) -> None:
     panel = sheet.panel(
         title,
         x="context length",
-        y="distance, fitted at each length",
+        y="distance, fitted at each length (drawn from 1e-8)",
         scale=("linear", "log"),
         xticks=list(matches),
-        legend="best",
+        legend="outside",
     )
     for place, row in enumerate(match.rows[:FOLLOWED]):
         values = {

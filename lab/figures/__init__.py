@@ -3,15 +3,15 @@ r'''Figures as sheets of panels: every verb draws, and notes what it drew.
     @TASK.figure
     def error_by_layer(results: Results) -> Sheet:
         """Error by layer under both masks, beside the closed form."""
-        found = results[convergence]["error"]  # axes: seed, arm, layer
+        errors = results[convergence]["error"]  # axes: seed, arm, layer
         sheet = Sheet(columns=2, width=5.0)  # inches a panel
         panel = sheet.panel("prefix goes on, causal stops", x="layer", y="mean squared error", scale=("linear", "log"))
         for arm in ("prefix", "causal"):
-            panel.curve(found.sel(arm=arm), over="layer", arm=arm)  # mean and 95 % Student band over "seed"
+            panel.curve(errors.sel(arm=arm), over="layer", arm=arm)  # mean and 95 % Student band over "seed"
         panel.theory(layers, predicted, name="gradient descent, closed form")  # black dotted
         panel.level(zero_error, name="predicting 0")
         panel = sheet.panel("the last layer", x="network", y="mean squared error")
-        panel.points(found.isel(layer=-1), over="arm", name="query")  # text labels become categories
+        panel.points(at_end(errors, "layer"), over="arm", name="query")  # text labels become categories
         return sheet
 
 Verbs of a panel (``lab.figures.panel``): ``curve``, ``points``, ``bars`` summarise samples; ``each`` and ``scatter`` show

@@ -22,6 +22,8 @@ Ticks = Sequence[float] | np.ndarray | Mapping[float, str]
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "++", "**")
 # Curves with more points than this carry a marker at some of them.
 MARKED = 16
+# A signed heat map without numbers has a minus in its negative cells up to so many cells.
+MINUSES = 400
 
 
 @dataclass(frozen=True)
@@ -334,7 +336,10 @@ class Panel:
         high: float | None = None,
         of: str = "one value a cell",
     ) -> None:
-        """A heat map in grey, or in blue to red about 0 if ``signed``; the first row is on top.
+        """A heat map in grey, or in purple to green about 0 if ``signed``; the first row is on top.
+
+        Blue and red are the arms' alone. Without colour both signs are the same grey, so that a minus marks the cells of a
+        small signed map that lie below 0 by a tenth of the scale or more, where no numbers tell.
 
         Args:
             matrix: [row, column], with labels of a DataArray or of ``rows`` and ``columns``; a DataArray with an axis "seed"
@@ -364,6 +369,10 @@ class Panel:
         low = (-most if signed else min(0.0, float(np.nanmin(cells)))) if low is None else low
         high = (most if signed else float(np.nanmax(cells)) or 1.0) if high is None else high
         tall = cells.shape[0] / cells.shape[1]
+        texts = _cells(cells, numbers) if numbers else None
+        if signed and numbers is None and cells.size <= MINUSES:
+            texts = np.where(cells <= low / 10, "\N{MINUS SIGN}", "")
+            self._say_value("a minus: below 0 by a tenth of the scale or more")
         import seaborn
 
         seaborn.heatmap(
@@ -371,8 +380,8 @@ class Panel:
             ax=self.axes,
             vmin=low,
             vmax=high,
-            cmap="RdBu_r" if signed else "Greys",
-            annot=_cells(cells, numbers) if numbers else False,
+            cmap="PRGn" if signed else "Greys",
+            annot=texts if texts is not None else False,
             fmt="",
             annot_kws={"fontsize": 8},
             cbar=False,
@@ -390,6 +399,8 @@ class Panel:
         self.cells = True
         if bar is not None:
             self.axes.figure.colorbar(self.axes.collections[-1], ax=self.axes, label=bar, shrink=0.85)
+        elif not signed and numbers is None:
+            self._say_value(f"white {low:.3g} to black {high:.3g}")
         for row_label, values in zip(row_labels, cells, strict=True):
             name = row_label if isinstance(row_label, str) else f"{row_label:g}"
             self.note(name, column_labels, values, n=[count] * len(values))

@@ -250,7 +250,7 @@ def stacked_means_collapse_at_a_known_rate(
     results: Results, case: str = "claimed", kinds: tuple[str, ...] = tuple(KINDS)
 ) -> Evidence:
     measured = results[collapse].sel(case=case, kind=list(kinds))
-    return Evidence.within(measured["deviation"].values.ravel(), measured["bound"].values.ravel(), COLLAPSE)
+    return Evidence.within(measured["deviation"], measured["bound"], COLLAPSE)
 
 
 @PROOFS.cases(means={}, residual={"residual": 1.0})
@@ -286,8 +286,8 @@ def collapse_onto_the_first(results: Results) -> Sheet:
             panel.line(distance["depth"].values, distance.values, name=f"n = {length}", of="exact", marks=False)
         for length in LENGTHS:
             law = curves["law"].sel(length=length)
-            shown = law.values < 1
-            panel.theory(law["depth"].values[shown], law.values[shown], name=r"$(n-1)^2 \lambda^{2L}$")
+            shown = law.where(law < 1, drop=True)
+            panel.theory(shown["depth"].values, shown.values, name=r"$(n-1)^2 \lambda^{2L}$")
     return sheet
 
 

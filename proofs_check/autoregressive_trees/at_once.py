@@ -67,11 +67,11 @@ def sizes(config: object, *, unread: bool = False) -> LabelledArrays:
 )
 def parity_needs_every_leaf(results: Results, case: str = "claimed") -> Evidence:
     leaves = results[sizes].sel(case=case)
-    bits = np.array(BITS)
-    majority = leaves["majority"].sel(bits=[1, 3, 5]).values - np.array([2, 6, 20])
+    bits = leaves["bits"]
+    majority = leaves["majority"] - labelled((2, 6, 20), bits=(1, 3, 5))
     return Evidence.all(
-        Evidence.exact(float(abs(leaves["parity"].values - 2**bits).max()), "<=", 0, f"2^n; {COUNTS}"),
-        Evidence.exact(float(abs(leaves["and"].values - bits - 1).max()), "<=", 0, f"n + 1; {COUNTS}"),
+        Evidence.exact(float(abs(leaves["parity"] - 2**bits).max()), "<=", 0, f"2^n; {COUNTS}"),
+        Evidence.exact(float(abs(leaves["and"] - bits - 1).max()), "<=", 0, f"n + 1; {COUNTS}"),
         Evidence.exact(float(abs(majority).max()), "<=", 0, f"2, 6, 20; {COUNTS}"),
     )
 

@@ -54,6 +54,7 @@ from lab.domains.machines.trees import (
 )
 from lab.domains.machines.turing import MACHINES, Configuration, Head, on_word, random_configuration, run
 from lab.figures import Sheet
+from lab.figures.looks import COLOURS
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.streams import stream
@@ -293,7 +294,7 @@ def leaves_of_circuits(results: Results) -> Sheet:
     panel = sheet.panel(
         "few leaves for each gate",
         x="circuit, by size of its tree",
-        y="leaves / (N 2^w)",
+        y="leaves / $N 2^w$",
         ylim=(0, 2.4),
         legend="lower right",
     )
@@ -325,22 +326,18 @@ def written_tape(config: object) -> LabelledArrays:
 
 @PROOFS.figure
 def tape_token_by_token(results: Results) -> Sheet:
-    """Binary increment of 10111, written by a tree of 31 leaves one token after the other; a row is one configuration, red dots are the
-    head."""
+    """Binary increment of 10111, written by a tree of 31 leaves one token after the other; a row is one configuration, orange dots are
+    the head."""
     tape = results[written_tape].sel(case="increment")
     sheet = Sheet(width=5.0, height=4.2)
     panel = sheet.panel("a tree adds one", x="cell", y="step")
-    rows, columns = tape["cells"].shape
-    panel.heat(
-        tape["cells"].values,
-        rows=range(rows),
-        columns=range(columns),
-        bar="place of the symbol in the alphabet",
-        of="exact",
-    )
-    panel.axes.scatter(tape["heads"].values + 0.5, np.arange(rows) + 0.5, s=16, color="crimson", zorder=3)
-    for step, head in enumerate(tape["heads"].values.tolist()):
-        panel.note("head", step, head, words="dots: place of the head")
+    panel.heat(tape["cells"], bar="symbol", of="exact")
+    symbols = ["blank" if symbol == "_" else symbol for symbol in MACHINES["increment"].symbols]
+    if bar := panel.axes.collections[-1].colorbar:
+        bar.set_ticks(range(len(symbols)), labels=symbols)
+    heads = tape["heads"]
+    panel.axes.scatter(heads + 0.5, heads["step"] + 0.5, s=24, color=COLOURS["orange"], edgecolors="white", zorder=3)
+    panel.note("head", heads["step"], heads, words="dots: place of the head")
     return sheet
 
 

@@ -298,7 +298,7 @@ def sharpness_and_length(results: Results) -> Sheet:
         panel.curve(measured["sharpness"].sel(head=head), over="length", name=names[head])
     lengths = measured["length"].values
     start = float(measured["sharpness"].sel(head="parents").mean()) - np.log(lengths).mean()
-    panel.theory(lengths, start + np.log(lengths), name=r"$\log T$ + constant")
+    panel.line(lengths, start + np.log(lengths), name="slope 1", marks=False, of=r"$\log T$ through the mean")
     panel = sheet.panel(
         "its smoothing is worth about three tokens",
         x="tokens $T$",

@@ -109,9 +109,9 @@ def finite_length(config: Config, *, counted: bool = True) -> LabelledArrays:
 )
 def bias_vanishes(results: Results, case: str = "everything") -> Evidence:
     measured = results[finite_length].sel(case=case)
-    at = [measured["deviation"].sel(length=length) for length in FINITE]
-    once = [2 * at[1] - at[0], 2 * at[2] - at[1]]  # without terms of order 1/T
-    error = abs((4 * once[1] - once[0]) / 3 - measured["constant"]).max()
+    shortest, middle, longest = (measured["deviation"].sel(length=length) for length in FINITE)
+    coarser, finer = 2 * middle - shortest, 2 * longest - middle  # without terms of order 1/T
+    error = abs((4 * finer - coarser) / 3 - measured["constant"]).max()
     origin = "1/128^2, the order of what two extrapolations to infinite T leave"
     return Evidence.exact(error, "<=", FINITE[0] ** -2, origin)
 

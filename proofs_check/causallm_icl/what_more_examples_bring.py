@@ -333,10 +333,10 @@ def laguerre_law(results: Results, pattern: str = "causal", limit: str = "causal
     # Sums of n terms in each layer; a layer's matrix I - s U has norm at most 1 + eta in the maximum norm.
     rounding = 4 * rounding_bound(SCALAR_LAYERS * (SCALAR_LENGTH + 4)) * float((1 + SCALAR_RATE) ** SCALAR_LAYERS)
     finite = results[fixed_depth].finite.sel(case=pattern)
-    long = results[fixed_depth].sel(case=limit).stack(place=("layers", "position"))
+    long = results[fixed_depth].sel(case=limit)
     return Evidence.all(
         Evidence.exact(finite, "<=", rounding, "rounding of 20 layers"),
-        Evidence.within(long.distance.values, long.distance_bound.values, "the bound of the statement"),
+        Evidence.within(long.distance, long.distance_bound, "the bound of the statement"),
     )
 
 

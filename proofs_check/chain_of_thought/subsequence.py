@@ -203,7 +203,10 @@ def subsequence_network(results: Results) -> Sheet:
         y="position that owes a token",
     )
     items = [f"$d_{{{item}}}$" if item % 3 == 0 else "" for item in range(DRAWN)]
-    panel.heat(measured["attention"].values, rows=[*items, "|", "max"], columns=["|", *items], of="one row")
+    panel.heat(
+        measured["attention"].values, rows=[*items, "|", "max"], columns=["|", *items], bar="attention", of="one row"
+    )
+    panel.axes.tick_params(axis="y", labelsize=7)  # two rows in succession have a name
     return sheet
 
 

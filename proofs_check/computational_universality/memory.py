@@ -161,9 +161,7 @@ def repeats(config: object, *, second: bool = False) -> LabelledArrays:
 )
 def restricted_systems_repeat(results: Results, case: str = "one") -> Evidence:
     measured = results[repeats].sel(case=case)
-    return Evidence.within(
-        measured["rules"].values, measured["queues"].values, "as many queues as there are of this length"
-    )
+    return Evidence.within(measured["rules"], measured["queues"], "as many queues as there are of this length")
 
 
 # %%

@@ -68,6 +68,7 @@ from lab.domains.machines.turing import (
 )
 from lab.domains.machines.turing import run as machine_run
 from lab.figures import Sheet
+from lab.figures.looks import COLOURS
 from lab.labels import LabelledArrays, labelled
 from lab.results import Results
 from lab.streams import RandomStream, stream
@@ -369,7 +370,7 @@ def price_of_a_move(results: Results) -> Sheet:
     panel.scatter(known["cells"].values.tolist(), known.values, name="one way, measured")
     cells = np.array(CELLS)
     panel.line(cells, [released_symbols(n) for n in CELLS], name="released rules, as read", marks=False, of="exact")
-    panel.line(cells, (cells + 1) ** 2, name="one way: (n + 1)^2", marks=False, of="exact")
+    panel.line(cells, (cells + 1) ** 2, name="one way: $(n + 1)^2$", marks=False, of="exact")
     panel.line(cells, 2 * cells + 1, name="window 2, two passes: 2n + 1", marks=False, of="exact")
     panel.line(cells, cells + 1, name="window 3: n + 1", marks=False, of="exact")
     return sheet
@@ -409,28 +410,32 @@ def space_time(config: object, *, name: str = "increment") -> LabelledArrays:
 @PROOFS.figure
 def rings_in_time(results: Results) -> Sheet:
     """The tape, read from the queue of the lag system of window 2 after every completed step (time runs down): binary
-    increment of 10111 and the busy beaver of four states, which halts after 107 steps. Red dots are the head."""
+    increment of 10111 and the busy beaver of four states, which halts after 107 steps. Orange dots are the head."""
     measured = results[space_time]
     sheet = Sheet(columns=2, width=5.0, height=5.2)
     for name, title in (("increment", "10111 + 1 = 11000"), ("BB4", "the busy beaver of four states")):
         history = measured.sel(case=name)
-        steps = int(history["heads"].notnull().sum())
+        heads = history["heads"].dropna("step")
         panel = sheet.panel(title, x="cell", y="completed steps")
-        cells = history["cells"].values[:steps, : 8 if name == "increment" else 16]
+        cells = history["cells"].sel(step=heads["step"], cell=slice(0, 7 if name == "increment" else 15))
         every = 1 if name == "increment" else 10
-        rows = [str(step) if step % every == 0 else "" for step in range(steps)]
-        columns = [str(cell) for cell in range(cells.shape[1])]
-        panel.heat(cells, rows=range(steps), columns=columns, bar="place of the symbol in the alphabet", of="exact")
-        panel.axes.set_yticks([place + 0.5 for place, label in enumerate(rows) if label], [row for row in rows if row])
+        panel.heat(cells, columns=[str(cell) for cell in cells["cell"].values], bar="symbol", of="exact")
+        symbols = ["blank" if symbol == "_" else symbol for symbol in MACHINES[name].symbols]
+        if bar := panel.axes.collections[-1].colorbar:
+            bar.set_ticks(range(len(symbols)), labels=symbols)
+        marked = [step for step in heads["step"].values if step % every == 0]
+        panel.axes.set_yticks([step + 0.5 for step in marked], [str(step) for step in marked])
+        size, edge = (24, 1.0) if every == 1 else (9, 0.0)
         panel.axes.scatter(
-            history["heads"].values[:steps] + 0.5,
-            np.arange(steps) + 0.5,
-            s=14 if every == 1 else 5,
-            color="crimson",
+            heads + 0.5,
+            heads["step"] + 0.5,
+            s=size,
+            color=COLOURS["orange"],
+            edgecolors="white",
+            linewidths=edge,
             zorder=3,
         )
-        for step in range(steps):
-            panel.note("head", step, float(history["heads"].values[step]), words="dots: place of the head")
+        panel.note("head", heads["step"], heads, words="dots: place of the head")
     return sheet
 
 

@@ -259,13 +259,13 @@ def pairs_gate_by_content(results: Results, gate: str = "pairs", open_gate: str 
 def what_a_pair_can_tell(results: Results) -> Sheet:
     """Singular values of a feature over pairs of tokens, and how sharply a query tells its key from others."""
     ratio = results[pair_matrices]["ratio"].sel(case="all")
-    sheet = Sheet(columns=2, width=4.8, height=3.9)
+    sheet = Sheet(columns=2, width=4.8, height=3.9, foot="sizes below 1e-17 are drawn there")
     panel = sheet.panel(
         "normalising pairs makes a matrix of full rank",
         x="singular value",
         y="size over the largest",
         scale=("linear", "log"),
-        ylim=(1e-18, 30),
+        ylim=(1e-24, 30),
         legend="lower left",
     )
     for kind in KINDS:
@@ -287,7 +287,7 @@ def what_a_pair_can_tell(results: Results) -> Sheet:
     for case, name in (("pairs", "pre-norm of pairs"), ("sides", "pre-norm of sides")):
         gate_ratio = results[gates]["ratio"].sel(case=case)
         panel.line(SHARPNESS, gate_ratio.values, name=name, of="exact")
-    panel.theory(SHARPNESS, [max(1.0, sharpness) for sharpness in SHARPNESS], name="t")
+    panel.theory(SHARPNESS, [max(1.0, sharpness) for sharpness in SHARPNESS], name="max(1, t)")
     return sheet
 
 

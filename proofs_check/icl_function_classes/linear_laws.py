@@ -323,7 +323,7 @@ def linear_rules(results: Results) -> Sheet:
     noisy.points(measured["noisy"] / DIMENSION, over="noisy_examples", name="least squares")
     for part in (grid[grid < DIMENSION - 1], grid[grid > DIMENSION + 1]):
         law = [expected_query_error(int(k), DIMENSION, NOISE) / DIMENSION for k in part]
-        noisy.theory(part, law, name="law, k < d - 1" if part[0] == 1 else "law, k > d + 1")
+        noisy.theory(part, law, name="least squares, law with noise")
     noisy.level(1.0, "predicting 0")
     return sheet
 

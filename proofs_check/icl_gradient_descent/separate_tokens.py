@@ -143,7 +143,7 @@ def copies_and_answers(
 )
 def copy_then_learn(results: Results, case: str = "right") -> Evidence:
     measured = results[copies_and_answers].sel(case=case)
-    return Evidence.within(measured["deviation"].values, measured["bound"].values, CHAINS)
+    return Evidence.within(measured["deviation"], measured["bound"], CHAINS)
 
 
 @PROOFS.claim(
@@ -158,7 +158,7 @@ def copy_then_learn(results: Results, case: str = "right") -> Evidence:
 )
 def copy_then_learn_causally(results: Results, case: str = "left_causal") -> Evidence:
     measured = results[copies_and_answers].sel(case=case)
-    return Evidence.within(measured["deviation"].values, measured["bound"].values, CHAINS)
+    return Evidence.within(measured["deviation"], measured["bound"], CHAINS)
 
 
 @PROOFS.cases(full={}, causal={"mask": "causal"})

@@ -322,13 +322,12 @@ def how_near_the_forms_are(results: Results) -> Sheet:
         legend="upper left",
     )
     titles = {"claimed": "itself", "small": "ε in one", "everywhere": "all tokens\nin the sum", "softmax": "softmax"}
-    for form in FORMS:
+    for place, form in enumerate(FORMS):
         differences = {
             title: measured["difference"].sel(case=case, features="elu", form=form) for case, title in titles.items()
         }
-        panel.scatter(
-            list(differences), [max(float(difference), 1e-17) for difference in differences.values()], name=form
-        )
+        drawn = [max(float(difference), 1e-17) for difference in differences.values()]
+        panel.scatter(list(differences), drawn, name=form, slot=(place, len(FORMS)))
     panel.level(float(measured["rounding"].sel(case="claimed", features="elu")), "bound on rounding")
     return sheet
 

@@ -119,7 +119,7 @@ def enumerated_memory(config: Config, *, common: float = 0.0, delta: bool = Fals
 )
 def capacity_of_a_sum(results: Results, case: str = "claimed") -> Evidence:
     measured = results[enumerated_memory].sel(case=case)
-    return Evidence.within(measured["difference"].values, measured["rounding"].values, ENUMERATED)
+    return Evidence.within(measured["difference"], measured["rounding"], ENUMERATED)
 
 
 @PROOFS.cases(claimed={}, axes={"directions": 4}, added={"delta": False})
@@ -153,7 +153,7 @@ def enumerated_delta_memory(config: Config, *, directions: int = 7, delta: bool 
 )
 def recall_of_the_delta_rule(results: Results, case: str = "claimed") -> Evidence:
     measured = results[enumerated_delta_memory].sel(case=case)
-    return Evidence.within(measured["difference"].values, measured["rounding"].values, ENUMERATED)
+    return Evidence.within(measured["difference"], measured["rounding"], ENUMERATED)
 
 
 @PROOFS.cases(claimed={})
@@ -219,7 +219,7 @@ def enumerated_online(config: Config, *, stretch: float = 1.0) -> LabelledArrays
 )
 def online_rate_with_unit_keys(results: Results, case: str = "claimed") -> Evidence:
     measured = results[enumerated_online].sel(case=case)
-    return Evidence.within(measured["difference"].values, measured["rounding"].values, ENUMERATED)
+    return Evidence.within(measured["difference"], measured["rounding"], ENUMERATED)
 
 
 RATES = ("1 / (d + 2)", "1 / (d + 2) and a tenth more", "2.2 / (d + 2)")
@@ -261,11 +261,11 @@ def enumerated_normal(config: Config, *, of_law: str = "normal", nodes: int = 3)
 )
 def online_rate_with_normal_keys(results: Results, case: str = "claimed") -> Evidence:
     measured = results[enumerated_normal].sel(case=case)
-    law = measured["law"].sel(rate=list(RATES)).values
+    best, higher, too_high = (measured["law"].sel(rate=rate) for rate in RATES)
     return Evidence.all(
-        Evidence.within(measured["difference"].values, [float(measured["rounding"])] * len(RATES), ENUMERATED),
-        Evidence.exact(law[1] - law[0], ">", 0.0, "the error at the best rate"),
-        Evidence.exact(law[2], ">", 1.0, "the error at the start"),
+        Evidence.within(measured["difference"], measured["rounding"], ENUMERATED),
+        Evidence.exact(higher - best, ">", 0.0, "the error at the best rate"),
+        Evidence.exact(too_high, ">", 1.0, "the error at the start"),
     )
 
 
@@ -304,7 +304,7 @@ def batch_rate_with_normal_keys(results: Results, case: str = "claimed") -> Evid
         for d, n in itertools.product((1, 4, 10), (2, 10, 40))
     ]
     return Evidence.all(
-        Evidence.within(measured["difference"].values.ravel(), measured["rounding"].values.ravel(), ENUMERATED),
+        Evidence.within(measured["difference"], measured["rounding"], ENUMERATED),
         Evidence.exact(max(laws), "<=", rounding_bound(20, 12.0), "rounding of the law at these rates"),
     )
 

@@ -376,14 +376,16 @@ def coverage_on_a_grid(results: Results) -> Sheet:
     for case, title in (("rows", "row-major: a partition"), ("mixture", "mixture: twice off row and column")):
         panel = sheet.panel(title, x="token", y="query")
         panel.heat(results[grid_support]["covered"].sel(case=case), bar="times covered", high=2.0, of="times covered")
+        if bar := panel.axes.collections[-1].colorbar:
+            bar.set_ticks([0, 1, 2])
     measured = results[grid_pairs]["counted"].sel(case="claimed", of="queries")
     panel = sheet.panel(
         "both grow like L to the 3/2", x="tokens L", y="scores", scale=("log", "log"), legend="upper left"
     )
-    square = [place for place, (rows, columns) in enumerate(GRIDS) if rows == columns]
-    lengths = [GRIDS[place][0] ** 2 for place in square]
+    squares = {f"{rows} x {columns}": rows * columns for rows, columns in GRIDS if rows == columns}
+    lengths = list(squares.values())
     for name in CUTS:
-        panel.line(lengths, measured.sel(variant=name).values[square], name=name, of="counted")
+        panel.line(lengths, measured.sel(variant=name, grid=list(squares)), name=name, of="counted")
     panel.theory(lengths, [length * (length + 1) // 2 for length in lengths], name="causal attention, L (L + 1) / 2")
     panel.theory(lengths, [length**1.5 for length in lengths], name="$L^{3/2}$")
     return sheet

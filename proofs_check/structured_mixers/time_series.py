@@ -417,7 +417,8 @@ def prob_sparse_scores_l_log_l_pairs(results: Results, case: str = "claimed") ->
 def change_of_the_past(results: Results) -> Sheet:
     """Share of prompts whose earlier outputs move by more than a threshold when the last of 96 keys is multiplied by 4."""
     moved = results[future_keys]["moved"]
-    threshold = np.geomspace(1e-2, 1e2, 41)
+    thresholds = np.geomspace(1e-2, 1e2, 41).tolist()
+    threshold = labelled(thresholds, threshold=thresholds)
     sheet = Sheet(width=6.4, height=4.2)
     panel = sheet.panel(
         "queries chosen by all keys read the future",
@@ -428,8 +429,8 @@ def change_of_the_past(results: Results) -> Sheet:
         legend="best",
     )
     for variant, name in (("released", "chosen by all keys (released)"), ("past", "chosen by past keys")):
-        values = (moved.sel(variant=variant).values[:, None] > threshold).astype(float)
-        panel.curve(values, x=threshold, name=name, within=(0, 1))
+        beyond = (moved.sel(variant=variant) > threshold).astype(float)
+        panel.curve(beyond, over="threshold", name=name, within=(0, 1))
     return sheet
 
 

@@ -411,7 +411,7 @@ def cost_by_patch(results: Results) -> Sheet:
     panel = sheet.panel(
         "the best patch is the cube root of twice the length",
         x="patch P",
-        y="pairs of attention / T^(4/3)",
+        y="pairs of attention / $T^{4/3}$",
         scale=("log", "log"),
         legend="outside",
     )
@@ -419,8 +419,8 @@ def cost_by_patch(results: Results) -> Sheet:
         patch = np.unique(np.geomspace(2, 300, 60).round())
         cost = ((length / patch) ** 2 + length * patch) / length ** (4 / 3)
         panel.line(patch, cost, name=f"T = {length}", marks=False, of="exact")
-        panel.level(best_patch(length), f"(2 T)^(1/3), T = {length}", vertical=True)
-    panel.level(1.5 * math.pow(2, 1 / 3), "3/2 2^(1/3)")
+        panel.level(best_patch(length), f"$(2T)^{{1/3}}$, T = {length}", vertical=True)
+    panel.level(1.5 * math.pow(2, 1 / 3), r"$\frac{3}{2}\, 2^{1/3}$")
     return sheet
 
 

@@ -26,7 +26,7 @@ from lab import Evidence, Task, control, statistics
 from lab.domains.addition.column_addition import SUMS, accuracy_law, carryless_table, exact_table, window_parts
 from lab.domains.addition.imperfect_tables import first_order_decay
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.results import Results
 from tasks.addition_length_generalization import every_window
 from tasks.addition_length_generalization._shared import (
@@ -187,13 +187,9 @@ def accuracy_by_length(results: Results) -> Sheet:
     unseen, config = results[train_unseen], results.config
     half, trained = windows(results)[every_window.half_trained], windows(results)[every_window.train_windows]
     groups = [
-        (f"half-trained: at most {every_window.HALF_TRAINED} wrong", half["answers"], half["accuracy"]),
-        (
-            "19 never shown, no dropout, end",
-            unseen["answers"].sel(arm="none").isel(update=-1, drop=True),
-            unseen["accuracy"],
-        ),
-        ("all sums shown, end", trained["answers"].sel(arm="prefix").isel(update=-1, drop=True), None),
+        (f"stopped at {every_window.HALF_TRAINED} wrong windows or fewer", half["answers"], half["accuracy"]),
+        ("19 never shown, no dropout, end", at_end(unseen["answers"].sel(arm="none"), "update"), unseen["accuracy"]),
+        ("all sums shown, end", at_end(trained["answers"].sel(arm="prefix"), "update"), None),
     ]
     lengths = config.sampled.lengths
     sheet = Sheet(width=7.6, height=3.8)
@@ -267,7 +263,7 @@ def nineteen_is_lost(results: Results, carries: bool = True) -> Evidence:
         answers = results[train_unseen]["answers"].sel(arm="none")
     else:
         answers = windows(results)[every_window.train_without_carries]["answers"].sel(arm="prefix")
-    lost = wrong_after(answers.isel(update=-1)).sel(previous_sum=19) >= 50
+    lost = wrong_after(at_end(answers, "update")).sel(previous_sum=19) >= 50
     return Evidence.proportion(lost.sum().item(), lost.size, ">=", 0.5, MOST)
 
 
@@ -289,7 +285,7 @@ def published_procedure(results: Results, carries: bool = True) -> Evidence:
         answers = results[train_unseen]["answers"].sel(arm="dropout")
     else:
         answers = windows(results)[every_window.train_without_carries]["answers"].sel(arm="prefix")
-    missed = wrong_windows(answers.isel(update=-1))
+    missed = wrong_windows(at_end(answers, "update"))
     return Evidence.all(
         Evidence.proportion(
             (missed <= FEW).sum().item(), missed.size, ">=", 0.5, f"more often than not; {FEW} {PILOT}"
@@ -312,7 +308,7 @@ def published_windows_alone(results: Results, shown: bool = False) -> Evidence:
         answers = windows(results)[every_window.train_windows]["answers"].sel(arm="prefix")
     else:
         answers = results[train_unseen]["answers"].sel(arm="none")
-    failed = (wrong_windows(answers.isel(update=-1)) > 0).sum().item()
+    failed = (wrong_windows(at_end(answers, "update")) > 0).sum().item()
     return Evidence.exact(failed, "<=", 0, "trainings with a wrong window: one refutes 'every'")
 
 
@@ -323,7 +319,8 @@ def wrong_by_previous_sum(results: Results) -> Sheet:
         columns=4,
         width=3.7,
         height=4.8,
-        foot="numbers: wrong windows of 100, in titles of 2,000 at the end; a carry comes in above the dotted line",
+        foot="numbers: wrong windows of 100, in titles of 2,000 at the end; a carry comes in above the dotted line; sums above the "
+        "coloured line are never shown",
     )
     first = windows(results)
     unseen = results[train_unseen]["answers"]
@@ -334,14 +331,14 @@ def wrong_by_previous_sum(results: Results) -> Sheet:
         "no carry shown": (first[every_window.train_without_carries]["answers"].sel(arm="prefix"), 10),
     }
     for name, (answers, shown) in views.items():
-        enumerations = answers["update"].values
-        chosen = [*range(len(enumerations) - 1)[:5:2], len(enumerations) - 1]
-        missed = wrong_after(answers.isel(update=chosen))
-        at_the_end = missed.isel(update=-1).mean("seed").sum().item()
-        panel = sheet.panel(f"{name}: {at_the_end:.3g} wrong", x="update", y="previous sum s", legend="none")
+        *enumerations, last = answers["update"].values.tolist()
+        early = enumerations[:5:2]
+        missed = wrong_after(answers.sel(update=[*early, last]))
+        left = at_end(missed, "update").mean("seed").sum().item()
+        panel = sheet.panel(f"{name}: {left:.3g} wrong", x="update", y="previous sum s", legend="none")
         panel.heat(
-            missed.transpose("seed", "previous_sum", "update").isel(previous_sum=slice(None, None, -1)),
-            columns=[*(str(update) for update in enumerations[chosen[:-1]]), "end"],
+            missed.transpose("seed", "previous_sum", "update").sortby("previous_sum", ascending=False),
+            columns=[*map(str, early), "end"],
             numbers=".3g",
             low=0,
             high=130,  # grey enough for black lines to show

@@ -49,7 +49,7 @@ from lab import Evidence, Task, control
 from lab.decoding import decode
 from lab.domains.addition.prompts import STOP, vocabulary_size, whole_sum
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.models.masks import prefix_lm
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
@@ -291,7 +291,7 @@ def formats_by_length(results: Results) -> Sheet:
     config, measured = results.config, results[train_whole_sums]
     windows = Results(every_window.TASK, config.windows, results.session)[every_window.train_windows]
     digits = measured["digits"].values
-    columns = laws_of(windows["answers"].isel(update=-1, drop=True), len(digits))
+    columns = laws_of(at_end(windows["answers"], "update"), len(digits))
     sheet = Sheet(rows=2, columns=3, width=3.6, height=2.9)
     for number, format in enumerate((*FORMATS, "column windows")):
         accuracy = measured["accuracy"].sel(seed=measured["format"] == number)
@@ -299,7 +299,7 @@ def formats_by_length(results: Results) -> Sheet:
         trained = 1 if format == "column windows" else config.columns
         beyond = shares.sel(digits=slice(trained + 1, None)).mean().item()
         panel = sheet.panel(
-            f"{format}: {beyond:.2g} beyond",
+            f"{format}: {beyond:.2g} right beyond",
             x="digits n of an operand",
             y="share of sums right",
             ylim=(-0.05, 1.05),

@@ -44,7 +44,7 @@ from torch import Tensor
 from lab import Evidence, Task, control
 from lab.domains.regression.prompts import RegressionPrompts, linear_regression, tokens
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.models import masks
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
@@ -234,6 +234,7 @@ def adaptation_curves(results: Results) -> Sheet:
         y="mean squared query error",
         scale=("linear", "log"),
         xticks=measured["update"].values,
+        ylim=(0.04, None),
     )
     for continuation, name, own_arm in zip(
         CONTINUATIONS,
@@ -243,12 +244,13 @@ def adaptation_curves(results: Results) -> Sheet:
     ):
         errors = measured["adapted"].sel(continuation=continuation)
         panel.curve(errors, over="update", name=name, arm=own_arm, middle="geometric mean")
-    for name, arm, read in (
-        ("before: causal, read causally", "causal", "causal"),
-        ("before: causal, read with the prefix mask", "causal", "prefix"),
-        ("trained with the prefix mask throughout", "prefix", "prefix"),
+    for read, name in (
+        ("causal", "before: causal, read causally"),
+        ("prefix", "before: causal, read with the prefix mask"),
     ):
-        panel.level(float(np.exp(np.log(trained.sel(arm=arm, read=read)).mean())), name)
+        panel.level(float(np.exp(np.log(trained.sel(arm="causal", read=read)).mean())), name, arm=read)
+    throughout = float(np.exp(np.log(trained.sel(arm="prefix", read="prefix")).mean()))
+    panel.level(throughout, "trained with the prefix mask throughout", look=3)
     return sheet
 
 
@@ -264,7 +266,7 @@ def log_error(results: Results, arm: str, read: str) -> xr.DataArray:
 
 def final_log_error(results: Results, continuation: str) -> xr.DataArray:
     """Log error [seed] at the end of a further training."""
-    return np.log(results[adaptation]["adapted"].sel(continuation=continuation).isel(update=-1))
+    return np.log(at_end(results[adaptation]["adapted"].sel(continuation=continuation), "update"))
 
 
 @TASK.claim(

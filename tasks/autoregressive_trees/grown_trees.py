@@ -366,7 +366,7 @@ def at_once_or_token_by_token(results: Results) -> Sheet:
         "first two bits": "or of 2 bits,\nat once",
         "token by token": "parity,\ntoken by token",
     }
-    panel = sheet.panel("worse than chance", x="tree", y="share right on new words", ylim=(0, 1.1))
+    panel = sheet.panel("parity at once: worse than chance", x="tree", y="share right on new words", ylim=(0, 1.1))
     panel.bars({title: measured["right"].sel(way=way).values for way, title in names.items()}, name="trees", dots=True)
     panel.level(0.5, "chance")
     panel = sheet.panel("hundreds of leaves, or four", x="tree", y="leaves", scale=("linear", "log"))

@@ -177,12 +177,12 @@ def gradient_rows(results: Results) -> Sheet:
         facts = gradient["information"].where(gradient["distance"] != 0)  # a token knows all about itself: S - 1
         limits = (None, None) if setting == "sticky" else (-0.03, 0.15)
         panel = sheet.panel(
-            title, x="distance $i - j$ (tokens)", y=r"$-T(i+1)/\beta_0 \cdot \partial L/\partial A_1[i,j]$", ylim=limits
+            title, x="distance $i - j$ (tokens)", y=r"descent on $A_1[i,j]$, times $T(i+1)/\beta_0$", ylim=limits
         )
         _, arm = SETTINGS[setting]
         panel.bars(gradient["measured"], over="distance", name=f"measured, {arm} mask", arm=arm)
-        panel.points(gradient["limit"], over="distance", name="$g$ less its row mean", look=3)
-        panel.points(facts, over="distance", name="$E\\,I(x_i; x_j)/S$", look=0)
+        panel.points(gradient["limit"], over="distance", name="law: $g$ less its row mean", look=3)
+        panel.points(facts, over="distance", name="information $E\\,I(x_i; x_j)/S$", look=0)
     return sheet
 
 

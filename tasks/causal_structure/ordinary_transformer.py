@@ -176,7 +176,7 @@ def ordinary_attention(results: Results) -> Sheet:
     measured = results[with_mlps]
     sheet = Sheet(columns=2, width=4.2)
     panel = sheet.panel("first layer, averaged over prompts", **ATTENTION_AXES)
-    show_attention(panel, measured["attention"].sel(arm="causal").isel(seed=0))
+    show_attention(panel, measured["attention"].sel(arm="causal", seed=results.seeds(with_mlps)[0]))
     gap = float((measured["references"].sel(reference="unigram") - measured["loss"].sel(arm="causal")).mean())
     panel = sheet.panel(f"its loss is {gap:.2f} below the unigram's", x="who predicts", y="loss (nats)", legend="none")
     panel.bars(

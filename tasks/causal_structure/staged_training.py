@@ -313,7 +313,7 @@ def staged_attention(results: Results) -> Sheet:
         gains = gains_of_rows(trained["loss_exchanged"]).mean("seed")
         whole_model, row = (float(gains.sel(exchanged=name)) for name in ("whole model", "row 0"))
         panel = sheet.panel(
-            f"prefix gains {whole_model:.4f}, row 0 alone {row:.4f}",
+            f"prefix ahead by {whole_model:.4f}, by {row:.4f} of it in row 0",
             x="arm",
             y="loss above the oracle (nats)",
             legend="none",

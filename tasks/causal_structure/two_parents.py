@@ -418,7 +418,13 @@ def two_heads(results: Results) -> Sheet:
     nodes = results.config.staged.nodes
     truth = parents_of_heads(nodes)
     panels = {("causal", "causal"): each, ("prefix", "prefix"): each, ("same question", "causal"): same}
-    sheet = Sheet(rows=2, columns=6, width=3.1, height=3.2)
+    sheet = Sheet(
+        rows=2,
+        columns=6,
+        width=3.1,
+        height=3.2,
+        foot="shares in titles: attention on the parent of that head's question",
+    )
     for head, parent in ((1, "first"), (2, "second")):
         graph = adjacency(truth.sel(head=head))
         show_attention(sheet.panel(f"the {parent} parent", **ATTENTION_AXES), graph, of=SHOWN)

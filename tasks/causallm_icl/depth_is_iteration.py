@@ -50,7 +50,7 @@ from lab.diagnosis.settings import Regression
 from lab.domains.regression.causal_recursions import causal_recursion, prefix_recursion
 from lab.domains.regression.gradient_descent import expected_prefix_error, gram_eigenvalues, require_stable
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.results import Results
 from tasks.causallm_icl._shared import PAPER, SLUG, UNIFORM_VARIANCE, Numerics, numerical_prompts, one_pass_law
 
@@ -146,7 +146,7 @@ def convergence_by_layer(results: Results) -> Sheet:
         "prefix": "prefix: gradient descent, on to least squares (0)",
         "causal": "causal: stops at one pass of Kaczmarz",
     }
-    layers = errors.layer.values[1:]
+    layers = errors.layer.sel(layer=slice(1, None)).values
     for arm, title in titles.items():
         panel = sheet.panel(
             title, x="layer", y="mean squared error", scale=("linear", "log"), ylim=(1e-6, 1e4), legend="upper right"
@@ -154,8 +154,8 @@ def convergence_by_layer(results: Results) -> Sheet:
         panel.curve(errors.context.sel(arm=arm, layer=layers), over="layer", arm=arm, name="context error", variant=1)
         panel.curve(errors["query"].sel(arm=arm, layer=layers), over="layer", arm=arm, name="query error")
         if arm == "prefix":
-            predicted = errors.predicted.sel(share=1.0, layer=layers).mean("seed")
-            panel.theory(layers, predicted, name="gradient descent, closed form")
+            predicted = errors.predicted.sel(share=1.0, layer=layers)
+            panel.curve(predicted, over="layer", name="gradient descent, closed form on these contexts", look=0)
         else:
             panel.level(
                 float(one_pass_law(config, [config.context_length]).item()),
@@ -195,7 +195,7 @@ def prefix_is_below_causal(
     law = UNIFORM_VARIANCE * d * (1 - 1 / (d + effective)) ** n
     return Evidence.all(
         Evidence.over_seeds(smallest_gap, ">", 0.0, "smallest log ratio causal / prefix over the layers; equal errors"),
-        Evidence.equals(causal_error.isel(layer=-1), law, 0.08, "v d (1 - 1/d)^n, error of the last causal layer"),
+        Evidence.equals(at_end(causal_error, "layer"), law, 0.08, "v d (1 - 1/d)^n, error of the last causal layer"),
         *(
             Evidence.equals(
                 prefix_error.sel(layer=layer) / errors.predicted.sel(share=share, layer=layer),
@@ -235,7 +235,7 @@ def depth_is_early_stopping(results: Results) -> Sheet:
         scale=("linear", "log"),
         legend="outside",
     )
-    layers = errors.layer.values[1:]
+    layers = errors.layer.sel(layer=slice(1, None)).values
     for look, noise in enumerate(errors.noise.values):
         samples = errors.noisy.sel(noise=noise, layer=layers)
         panel.curve(samples, over="layer", name=rf"$\sigma$ = {noise:g}", look=look)

@@ -223,22 +223,22 @@ TASK.show(stationary_error_grows_with_the_mean)
 # %%
 @TASK.figure
 def normalised_stationary_error(results: Results) -> Sheet:
-    """The limit of the network that divides by the number of visible examples, beside that of the plain one: worse without noise, and
-    better from some number of examples on with it (exact laws)."""
+    """The limit of the network that divides by the number of visible examples, over or beside that of the plain one: worse without
+    noise, and better from some number of examples on with it (exact laws)."""
     errors, config = results[one_pass_errors], results.config
     sheet = Sheet(columns=2, width=5.6, height=4.2)
     panel = sheet.panel(
         "no noise: dividing by the visible length is worse",
         x="examples in the context",
-        y="mean squared query error",
+        y="mean squared query error, divided by j over plain",
         scale=("linear", "log"),
-        legend="outside",
     )
-    lengths = list(config.law_lengths)
+    growth = errors["normalised"] / errors["causal"]
     for look, mean in enumerate(config.means):
-        for variant, (network, name) in enumerate((("normalised", "divided by j"), ("causal", "plain"))):
-            samples = errors[network].sel(input_mean=mean, examples=lengths)
-            panel.curve(samples, over="examples", name=rf"{name}, $\mu$ = {mean:g}", look=look, variant=variant)
+        samples = growth.sel(input_mean=mean, examples=list(config.law_lengths))
+        panel.curve(samples, over="examples", name=rf"$\mu$ = {mean:g}", look=look, middle="geometric mean")
+    panel.level(1.0)
+    panel.text("equal", max(config.law_lengths), 1.0, align="right")
     noisy = results[noisy_limits]
     panel = sheet.panel(
         "label noise: from $n^*$ on it is better",
@@ -418,6 +418,7 @@ def transient_growth(results: Results) -> Sheet:
         samples = np.maximum(measured.distance.sel(setting=setting), 1e-16)
         panel.curve(samples, over="layer", name=f"{setting}: rate {rate:.2f}", middle="geometric mean")
     panel.level(1.0, name="the start")
+    panel.text("rounding error", 0.8 * float(measured.layer.max()), 1e-8, align="center")
     return sheet
 
 

@@ -37,7 +37,7 @@ from lab.domains.regression.deep_causal_laws import laguerre, long_context_error
 from lab.domains.regression.online_limits import Coordinate, centred_kaczmarz_error
 from lab.domains.regression.prompts import linear_regression
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.results import Results
 from lab.streams import stream
 from tasks.causallm_icl._shared import PAPER, SLUG, UNIFORM_VARIANCE
@@ -128,7 +128,7 @@ def error_at_fixed_depth(results: Results) -> Sheet:
         ylim=(1e-2, 10),
         legend="outside",
     )
-    layers = errors.layer.values[1:]
+    layers = errors.layer.sel(layer=slice(1, None)).values
     for length in config.lengths:
         samples = errors.sel(arm="causal", examples=length, layer=layers)
         panel.curve(samples, over="layer", name=f"causal, {length} examples")
@@ -141,7 +141,7 @@ def error_at_fixed_depth(results: Results) -> Sheet:
         ylim=(1e-6, 10),
         legend="outside",
     )
-    last = errors.isel(layer=-1)
+    last = at_end(errors, "layer")
     panel.curve(last.sel(arm="causal"), over="examples", arm="causal", name=f"causal, {config.layers} layers")
     panel.curve(np.maximum(last.sel(arm="prefix"), 1e-30), over="examples", arm="prefix", name="prefix, the same depth")
     panel.level(float(law[-1]), name=r"Laguerre law, $n \to \infty$")
@@ -165,7 +165,7 @@ def error_at_fixed_depth(results: Results) -> Sheet:
     ],
 )
 def residuals_are_laguerre(results: Results, law: str = "laguerre", everywhere: bool = False) -> Evidence:
-    residual, config = results[fixed_depth].residual.isel(examples=-1, drop=True), results.config
+    residual, config = at_end(results[fixed_depth].residual, "examples"), results.config
     parts = []
     for share in SHARES:
         point = config.rate * UNIFORM_VARIANCE * (1.0 if everywhere else share)
@@ -186,8 +186,9 @@ def residuals_are_laguerre(results: Results, law: str = "laguerre", everywhere: 
     controls=[control("the prefix network", arm="prefix")],
 )
 def more_examples_harm(results: Results, arm: str = "causal") -> Evidence:
-    errors = results[fixed_depth].error.isel(layer=-1, drop=True).sel(arm=arm, drop=True)
-    growth = np.log(errors.isel(examples=-1, drop=True) / errors.isel(examples=1, drop=True))
+    errors = at_end(results[fixed_depth].error, "layer").sel(arm=arm, drop=True)
+    fewer = results.config.lengths[1]
+    growth = np.log(at_end(errors, "examples") / errors.sel(examples=fewer, drop=True))
     origin = "log ratio, 5000 over 200 examples; bound chosen on pilot seeds (root 0), judged on fresh ones"
     return Evidence.over_seeds(growth, ">", float(np.log(2)), origin)
 

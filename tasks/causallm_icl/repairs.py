@@ -30,7 +30,7 @@ from lab.domains.regression.least_squares import least_squares, predict
 from lab.domains.regression.linear_attention import gradient_descent_network, label_slots
 from lab.domains.regression.prompts import linear_regression, tokens
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.models import masks
 from lab.predictors import RegressionPredictor
 from lab.results import Results
@@ -87,8 +87,8 @@ def repairs(config: Config, seed: int) -> LabelledArrays:
 
 def share_left(errors: xr.DataArray) -> xr.DataArray:
     """Of errors by effort (orders, or passes), the last over the first, which is one order or one pass."""
-    (effort,) = set(errors.dims) - {"seed"}
-    return errors.isel({effort: -1}, drop=True) / errors.isel({effort: 0}, drop=True)
+    (effort,) = map(str, set(errors.dims) - {"seed"})
+    return at_end(errors, effort) / errors.sel({effort: 1}, drop=True)
 
 
 @TASK.claim(
@@ -104,7 +104,7 @@ def share_left(errors: xr.DataArray) -> xr.DataArray:
 )
 def averaging_orders_is_not_enough(results: Results, repair: str = "averaged", orders: int = 0) -> Evidence:
     errors = results[repairs][repair].sel(noise=0.0)
-    left = share_left(errors.isel(orders=slice(0, orders)) if orders else errors)
+    left = share_left(errors.sel(orders=slice(1, orders)) if orders else errors)
     return Evidence.all(
         Evidence.over_seeds(
             left, ">", 0.25, "share of the error left; bound chosen on pilot seeds, judged on fresh ones"

@@ -36,7 +36,7 @@ from lab.domains.regression.gradient_descent import gradient_descent_path
 from lab.domains.regression.kaczmarz import kaczmarz
 from lab.domains.regression.least_squares import least_squares, predict, ridge
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.models.transformer import Transformer
 from lab.results import Results
 from lab.streams import stream
@@ -233,8 +233,10 @@ def trained_errors(results: Results) -> Sheet:
         legend="outside",
     )
     for slot, arm in enumerate(("prefix", "causal")):
-        samples = {name: errors.sel(arm=arm, layers=name) for name in errors.layers.values}
-        panel.bars(samples, arm=arm, slot=(slot, 2), dots=True)
+        samples = {name: errors.sel(arm=arm, layers=name).values for name in errors.layers.values}
+        for name, values in samples.items():
+            panel.scatter(name, values, name=f"{arm}, single seeds", arm=arm, slot=(2 * slot, 4))
+        panel.points(samples, arm=arm, slot=(2 * slot + 1, 4), middle="geometric mean")
     for look, predictor in enumerate(closed_forms.predictor.values):
         value = float(closed_forms.sel(predictor=predictor))
         if value > 1e-6:
@@ -361,7 +363,7 @@ def probes_by_layer(results: Results) -> Sheet:
 )
 def causal_probe_flattens(results: Results, trained: str = "probe") -> Evidence:
     gap = log_ratio(results[trained_transformers][trained].sel(layers="shared", drop=True))
-    growth = gap.isel(layer=-1, drop=True) - gap.sel(layer=1, drop=True)
+    growth = at_end(gap, "layer") - gap.sel(layer=1, drop=True)
     origin = "growth of the log ratio of errors, layer 1 to the last; bound chosen on other seeds (roots 0 and 2026), judged on fresh ones"
     return Evidence.over_seeds(growth, ">", float(np.log(1.3)), origin)
 

@@ -68,7 +68,7 @@ from lab import Evidence, Task, control
 from lab.domains.derivations import automata
 from lab.domains.derivations.sequences import Derivations
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.models.transformer import Transformer
 from lab.results import Results
 from lab.streams import RandomStream, stream
@@ -301,8 +301,8 @@ def guesses(config: Config) -> LabelledArrays:
 def longest_words(results: Results, every: int, arm: str = CAUSAL) -> xr.DataArray:
     """Accuracy on the longest words of the networks that write every k-th state [seed]."""
     if every in (1, max(results.config.lengths)):
-        return results[every_state if every == 1 else at_once]["on the way"].sel(arm=arm).isel(update=-1)
-    return results[fewer_states]["on the way"].sel(every=every).isel(update=-1)
+        return at_end(results[every_state if every == 1 else at_once]["on the way"].sel(arm=arm), "update")
+    return at_end(results[fewer_states]["on the way"].sel(every=every), "update")
 
 
 @TASK.claim(
@@ -410,7 +410,7 @@ def longer_words_are_harder_at_once(
 )
 def wrong_steps_are_followed(results: Results, shown: str = SHOWN[0], written: int = 1) -> Evidence:
     after = results[every_state if written else fewer_states]["after"].sel(shown=shown)
-    follows, repairs = after.sel(way="follows").isel(step=0), after.sel(way="repairs").isel(step=-1)
+    follows, repairs = after.sel(way="follows", step=after["step"].min()), at_end(after.sel(way="repairs"), "step")
     return Evidence.all(
         *(
             Evidence.over_seeds(follows.sel(arm=arm), ">", 0.8, f"{arm}: follows; {CHOSEN}")

@@ -383,17 +383,18 @@ def bits_of_strings_and_states(results: Results) -> Sheet:
         x="update",
         y="bits given back",
         ylim=(-2, total_bits + 4),
-        legend="auto",
+        legend="none",
     )
     for arm in ARMS:
         panel.curve(total_bits - measured["on the way"].sel(arm=arm, length=longest), "update", name=arm)
-    panel.level(total_bits, "bits of the string")
+    panel.level(total_bits)
+    panel.text("bits of the string", float(measured["update"].max()), total_bits, align="right")
     panel = sheet.panel(
         "vectors fall behind as strings grow",
         x="bits of the string",
         y="bits given back",
         ylim=(0, total_bits + 4),
-        legend="auto",
+        legend="none",
     )
     strings = [string_bits(config.letters, length) for length in config.lengths]
     for arm in ARMS:
@@ -406,7 +407,8 @@ def bits_of_strings_and_states(results: Results) -> Sheet:
             name=arm,
             join=True,
         )
-    panel.theory([0, *strings], [0, *strings], name="all of the string")
+    panel.theory([0, *strings], [0, *strings])
+    panel.text("all of the string", 0.7 * total_bits, 0.74 * total_bits, align="right")
     panel = sheet.panel(
         "where no state is short of bits",
         x="bits of the state (float32)",

@@ -246,7 +246,7 @@ def learned_against_random(results: Results) -> Sheet:
         f"{config.keys} symbols, {config.size} numbers each",
         x="pairs n",
         y="error of an answer, over the size of a value",
-        ylim=(-0.03, 2.0),
+        ylim=(-0.03, 2.15),
         legend="outside",
     )
     for name in MIXERS:

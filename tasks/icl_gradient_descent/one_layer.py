@@ -297,7 +297,7 @@ def lengths_and_ranges(results: Results) -> Sheet:
     lengths = range(1, max(config.lengths) + 3)
     panel.theory(lengths, [config.step_loss(length) for length in lengths], name="one gradient step, closed form")
     panel.points(losses["expected"], over="length", name="trained layer")
-    panel.points(losses["midpoint"], over="length", name="half-way to the construction")
+    panel.points(losses["midpoint"], over="length", name="half-way to the construction", variant=1)
     panel = sheet.panel(
         "larger inputs break both alike",
         x=r"inputs uniform on $[-\alpha/2, \alpha/2]$: $\alpha$",

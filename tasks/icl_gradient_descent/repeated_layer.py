@@ -155,7 +155,7 @@ def repeating_a_layer(results: Results) -> Sheet:
     sheet = Sheet(columns=2, width=5.0, height=4.0)
     for statistic, title in (
         ("mean", "means of samples follow their worst context"),
-        ("median", "medians go on falling"),
+        ("median", "medians go on falling, except at damping 2"),
     ):
         panel = sheet.panel(
             title,
@@ -169,8 +169,7 @@ def repeating_a_layer(results: Results) -> Sheet:
                 losses[statistic].sel(damping=damping).clip(1e-12, 1e12),
                 over="repeats",
                 name=f"prefix, damping {damping:g}",
-                middle="geometric mean",
-                band="range",
+                middle="median",
             )
             if statistic == "mean" and damping <= 1:
                 filters = [filter_polynomial([damping * config.best_step()] * count, [0.0] * count) for count in EXACT]

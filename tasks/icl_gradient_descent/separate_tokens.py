@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from lab import Evidence, Task, control
 from lab.domains.regression.prompts import RegressionPrompts
 from lab.figures import Sheet
-from lab.labels import LabelledArrays
+from lab.labels import LabelledArrays, at_end
 from lab.models.transformer import Transformer
 from lab.results import Results
 from lab.streams import stream
@@ -202,10 +202,10 @@ def copy_then_learn(results: Results) -> Sheet:
     """Loss along training by arm, and whose content the first layer's output depends on."""
     networks, config = results[copying], results.config
     sheet = Sheet(columns=3, width=4.4, height=3.8)
-    panel = sheet.panel("a plateau, then a drop", x="update", y=LOSS, ylim=(0, 0.6))
+    panel = sheet.panel("medians fall below one gradient step", x="update", y=LOSS, ylim=(0, 0.6))
     for arm in MASKS:
-        panel.curve(networks["history"].sel(arm=arm), over="update", arm=arm, band="range")
-    panel.curve(networks["history"].sel(arm=LINEAR_FIRST), over="update", name=LINEAR_FIRST, band="range")
+        panel.curve(networks["history"].sel(arm=arm), over="update", arm=arm, middle="median")
+    panel.curve(networks["history"].sel(arm=LINEAR_FIRST), over="update", name=LINEAR_FIRST, middle="median")
     panel.level(config.zero_loss, "predicting 0")
     panel.level(config.step_loss(), "one gradient step")
     for arm in MASKS:
@@ -301,7 +301,7 @@ def linear_first_layer_never_learns(results: Results, loss: str = "loss") -> Evi
 )
 def first_layer_copies(results: Results, output: str = "y", trained: bool = True) -> Evidence:
     networks = results[copying].sel(arm="causal", output=output)
-    norms = networks["reach"].isel(update=-1) if trained else networks["reach before"]
+    norms = at_end(networks["reach"], "update") if trained else networks["reach before"]
     ratio = np.log(norms.sel(content="left") / norms.sel(content="all others"))
     return Evidence.median(ratio, ">", 0.0, "no preference (log ratio)")
 

@@ -205,16 +205,17 @@ def sine_fits(results: Results) -> Sheet:
         height=3.4,
         title="attention behind a front end fits sine curves as a gradient step on features does",
     )
-    first = networks.isel(seed=0)
-    for prompt in range(first.sizes["prompt"]):
-        shown = first.isel(prompt=prompt)
-        panel = sheet.panel(f"prompt {prompt + 1}", x="x", y="y", legend="none" if prompt else "auto")
+    titles = [f"prompt {number}" for number in range(1, networks.sizes["prompt"] + 1)]
+    prompts = networks.sel(seed=results.seeds(sine)[0]).assign_coords(prompt=titles)
+    for title in titles:
+        shown = prompts.sel(prompt=title)
+        panel = sheet.panel(title, x="x", y="y", legend="auto" if title == "prompt 1" else "none")
         panel.theory(GRID, shown["targets"], name="target")
         for arm in (ATTENTION, STEP):
             panel.line(GRID, shown["fits"].sel(arm=arm), name=arm, marks=False, of="the first seed's fits")
         x, y = (shown["examples"].sel(coordinate=name).values for name in ("x", "y"))
         panel.points(y, x=x, across=None, name="examples", look=3)
-    panel = sheet.panel("equally good", x="update", y=LOSS, scale=("linear", "log"), ylim=(1e-3, 1))
+    panel = sheet.panel("the same loss in the end", x="update", y=LOSS, scale=("linear", "log"), ylim=(1e-3, 1))
     for arm in (ATTENTION, STEP):
         panel.curve(networks["history"].sel(arm=arm), over="update", name=arm, middle="geometric mean")
     return sheet

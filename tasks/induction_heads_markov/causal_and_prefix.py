@@ -52,7 +52,7 @@ from lab import Evidence, Task, control
 from lab.domains.chains.induction_head import attention_maps, causal_head, prefix_head
 from lab.errors import LabError
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.models.masks import causal, full, prefix_lm
 from lab.results import Results
 from lab.streams import stream
@@ -234,7 +234,7 @@ def more_tokens_less_noise(results: Results, scored: str = "all tokens after the
     controls=[control("one layer instead of two", run="one layer")],
 )
 def both_arms_find_transitions(results: Results, run: str = "two masks") -> Evidence:
-    hits = share_of_gap(results[RUNS[run]]).isel(update=-1) < 0.5
+    hits = at_end(share_of_gap(results[RUNS[run]]), "update") < 0.5
     return Evidence.all(*(most(hits.sel(arm=arm), f"{arm} arm: {MIDDLE}") for arm in ARMS))
 
 
@@ -309,7 +309,7 @@ def causal_and_prefix(results: Results) -> Sheet:
     for layer, title in titles.items():
         panel = sheet.panel(title, x="distance back [tokens] (< 0: ahead)", y="attention in the prompt")
         for arm in ARMS:
-            weights = history["attention"].sel(arm=arm, layer=layer).isel(update=-1)
+            weights = at_end(history["attention"].sel(arm=arm, layer=layer), "update")
             panel.curve(weights, over="offset", arm=arm)
     return sheet
 
@@ -320,7 +320,7 @@ def gradient_signal(results: Results) -> Sheet:
     tokens are scored. Dotted: the noise of one token divided by their number K, the theory for uncorrelated noise."""
     measured, scored = results[gradient_noise], results.config.scored
     sheet = Sheet(columns=2, width=4.8)
-    for name, title in (("noise", "more tokens, less noise"), ("signal", "and no less signal")):
+    for name, title in (("noise", "more tokens, less noise"), ("signal", "the signal is not told apart")):
         least = min(0.0, float(measured[name].min()))
         panel = sheet.panel(title, x="scored", y=f"{name} of a batch's gradient [nats²]", ylim=(1.1 * least, None))
         panel.points(measured[name], over="scored", name=f"{name}, prefix arm", arm="prefix")

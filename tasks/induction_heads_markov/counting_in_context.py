@@ -33,9 +33,10 @@ import xarray as xr
 from lab import Evidence, Task, control
 from lab.diagnosis.settings import Chains
 from lab.figures import Sheet
-from lab.labels import LabelledArrays
+from lab.labels import LabelledArrays, at_end
 from lab.results import Results
 from tasks.induction_heads_markov._attention import AttentionSizes, follow_attention
+from tasks.induction_heads_markov._drawing import name_backgrounds
 from tasks.induction_heads_markov._shared import (
     MIDDLE,
     PHASES,
@@ -168,7 +169,7 @@ def unigram_lead(divergence: xr.DataArray) -> xr.DataArray:
 )
 def three_phases(results: Results, run: str = "phases") -> Evidence:
     divergence = results[RUNS[run]]["divergence"]
-    untrained, trained = divergence.sel(update=0), divergence.isel(update=-1)
+    untrained, trained = divergence.sel(update=0), at_end(divergence, "update")
     return Evidence.all(
         most(lead(untrained, "uniform") > 0, "untrained: nearest to the uniform"),
         most(unigram_lead(divergence) > 0, "before the bigram: nearest to the unigram"),
@@ -193,7 +194,7 @@ def transition_is_the_previous_token(results: Results, run: str = "phases") -> E
     origin = "twice the weight of any other distance (log)"
     return Evidence.all(
         Evidence.over_seeds(early, "<", np.log(2), f"half-way to the transition: {origin}"),
-        Evidence.over_seeds(ratio.isel(update=-1), ">", np.log(2), f"at the end: {origin}"),
+        Evidence.over_seeds(at_end(ratio, "update"), ">", np.log(2), f"at the end: {origin}"),
     )
 
 
@@ -210,8 +211,8 @@ def transition_is_the_previous_token(results: Results, run: str = "phases") -> E
 )
 def one_layer_is_not_enough(results: Results, shallow: str = "one layer", deep: str = "phases") -> Evidence:
     return Evidence.all(
-        most(share_of_gap(results[RUNS[shallow]]).isel(update=-1) > 0.5, f"one layer above: {MIDDLE}"),
-        most(share_of_gap(results[RUNS[deep]]).isel(update=-1) < 0.5, f"two layers below: {MIDDLE}"),
+        most(at_end(share_of_gap(results[RUNS[shallow]]), "update") > 0.5, f"one layer above: {MIDDLE}"),
+        most(at_end(share_of_gap(results[RUNS[deep]]), "update") < 0.5, f"two layers below: {MIDDLE}"),
     )
 
 
@@ -240,6 +241,7 @@ def strategy_phases(results: Results) -> Sheet:
             ylim=(0, None),
         )
         plot_phases(panel, divergence)
+        name_backgrounds(panel, divergence)
     return sheet
 
 
@@ -286,7 +288,7 @@ def loss_by_position(results: Results) -> Sheet:
     for look, name in enumerate(PHASES):
         panel.curve(losses.sel(strategy=name), over="position", name=name, look=look)
     for run, name in ((one_layer, "one layer"), (phases, "two layers")):
-        panel.curve(results[run]["loss_by_position"].isel(update=-1), over="position", name=name)
+        panel.curve(at_end(results[run]["loss_by_position"], "update"), over="position", name=name)
     return sheet
 
 
@@ -334,7 +336,7 @@ def plateau_moves(results: Results, run: str = "balanced") -> Evidence:
     controls=[control("Dirichlet chains", run="phases")],
 )
 def unigram_is_the_end(results: Results, run: str = "equal rows") -> Evidence:
-    trained = results[RUNS[run]]["divergence"].isel(update=-1)
+    trained = at_end(results[RUNS[run]]["divergence"], "update")
     unigram = trained.sel(strategy="unigram")
     return Evidence.all(
         *(

@@ -31,12 +31,13 @@ from torch import Tensor
 
 from lab import Evidence, Task, control
 from lab.figures import Sheet
-from lab.labels import LabelledArrays
+from lab.labels import LabelledArrays, at_end
 from lab.models.relative import MinimalInduction
 from lab.results import Results
 from lab.streams import stream
 from lab.study import Networks, Study
 from lab.training import Batch, Optimisation
+from tasks.induction_heads_markov._drawing import name_backgrounds
 from tasks.induction_heads_markov._shared import (
     ROOT,
     SLUG,
@@ -217,7 +218,7 @@ def both_sizes(results: Results, arm: str) -> dict[str, xr.Dataset]:
 def layer_two_sooner(history: xr.Dataset, share: float) -> xr.DataArray:
     """Whether the contrast of W comes a share of the way to its last value before the attention to the token before does."""
     match, attention = (
-        first_update(history[name] >= share * history[name].isel(update=-1)) for name in ("contrast", "before")
+        first_update(history[name] >= share * at_end(history[name], "update")) for name in ("contrast", "before")
     )
     return match < attention
 
@@ -234,7 +235,7 @@ def layer_two_sooner(history: xr.Dataset, share: float) -> xr.DataArray:
 def layer_two_first(results: Results, arm: str = "dirichlet") -> Evidence:
     parts = []
     for size, history in both_sizes(results, arm).items():
-        hits = nearest(history["divergence"].isel(update=-1)) == "bigram"
+        hits = nearest(at_end(history["divergence"], "update")) == "bigram"
         parts += [
             most(layer_two_sooner(history, 0.1), f"{size}: layer 2 a tenth of the way first"),
             most(hits, f"{size}: nearest to the bigram"),
@@ -272,7 +273,7 @@ def had_unigram_phase(history: xr.Dataset) -> xr.DataArray:
     near = nearest(history["divergence"])
     before = (near == "bigram").cumsum("update") == 0
     unigram = ((near == "unigram") & before).any("update")
-    return unigram & (near.isel(update=0) == "uniform") & (near.isel(update=-1) == "bigram")
+    return unigram & (near.sel(update=0) == "uniform") & (at_end(near, "update") == "bigram")
 
 
 @TASK.claim(
@@ -292,7 +293,7 @@ def unigram_phase_by_size(results: Results, three: str = "S = 3", five: str = "S
     phased = [name for name in PHASED if "S = 5" not in name and "balanced" not in name and name != "S = 3"]
     histories = {name: results[run].sel(arm=arm) for name, (run, arm) in PHASED.items()}
     unigram = (nearest(histories[five]["divergence"]) == "unigram").any("update")
-    trained = nearest(histories[five]["divergence"].isel(update=-1)) == "bigram"
+    trained = nearest(at_end(histories[five]["divergence"], "update")) == "bigram"
     return Evidence.all(
         *(most(had_unigram_phase(histories[name]), f"{name}: three phases in order") for name in (*phased, three)),
         most(~unigram & trained, f"{five}: never the unigram, at the end the bigram"),
@@ -407,20 +408,34 @@ def minimal_model(results: Results) -> Sheet:
     sheet = Sheet(columns=4, width=4.2)
     for arm, title in (("dirichlet", "Dirichlet: three phases"), ("balanced", "balanced: two phases")):
         panel = sheet.panel(
-            title, x="updates", y="KL(strategy || model) [nats]", xlim=(0, int(history["update"].max())), ylim=(0, None)
+            title,
+            x="updates",
+            y="KL(strategy || model) [nats]",
+            xlim=(0, int(history["update"].max())),
+            ylim=(0, None),
+            legend="none" if arm == "dirichlet" else "lower left",
         )
         plot_phases(panel, history["divergence"].sel(arm=arm))
-    panel = sheet.panel("layer 2 begins before layer 1", x="updates", y="share of the last value", legend="lower right")
+        name_backgrounds(panel, history["divergence"].sel(arm=arm))
+    last = int(history["update"].max())
+    panel = sheet.panel(
+        "layer 2 begins before layer 1",
+        x="updates",
+        y="share of the last value",
+        ylim=(-0.05, 1.35),
+        legend="upper left",
+    )
     for name, title in (("contrast", "layer 2: contrast of W"), ("before", "layer 1: token before")):
         values = history[name].sel(arm="dirichlet")
-        panel.curve(values / values.isel(update=-1), over="update", name=title)
-    panel.level(0.1, "a tenth of the way")
-    panel.level(0.5, "half-way")
+        panel.curve(values / at_end(values, "update"), over="update", name=title)
+    for share, words in ((0.1, "a tenth of the way"), (0.5, "half-way")):
+        panel.level(share)
+        panel.text(words, last, share, align="right")
     panel = sheet.panel("5 symbols: slow, then steep", x="updates", y="loss above its last value [nats]")
     names = {"dirichlet": "Dirichlet", "balanced": "balanced", "layer 1 ready": "Dirichlet, layer 1 ready"}
     for arm, title in names.items():
         loss = results[larger_alphabet]["cross_entropy"].sel(arm=arm)
-        panel.curve(loss - loss.isel(update=-1), over="update", name=title)
+        panel.curve(loss - at_end(loss, "update"), over="update", name=title)
     return sheet
 
 

@@ -50,7 +50,7 @@ from lab.domains.chains.markov import (
 )
 from lab.domains.chains.markov_prompts import binary_kernel, fixed_chains
 from lab.figures import Panel, Sheet
-from lab.labels import LabelledArrays
+from lab.labels import LabelledArrays, at_end
 from lab.models.masks import causal
 from lab.models.transformer import Architecture, Transformer
 from lab.results import Results
@@ -462,7 +462,7 @@ def nearer(excess: xr.DataArray, trapped: bool, name: str) -> Evidence:
     ],
 )
 def trapped_if_tied_and_alternating(results: Results, rule: str = "both") -> Evidence:
-    trained = results[fixed_chain]["excess"].isel(update=-1)
+    trained = at_end(results[fixed_chain]["excess"], "update")
     parts = []
     for name, arm in ARMS.items():
         predicted = {"both": arm.alternating and arm.tied, "sum": arm.alternating, "tie": arm.tied}[rule]
@@ -537,7 +537,7 @@ def fixed_chain_losses(results: Results) -> Sheet:
     trainings of the tied model at p + q > 1 that are nearer to h, by standard deviation of the first weights and depth. Right:
     those weights of 0.02 by optimiser and depth."""
     sheet = Sheet(columns=3, width=4.9)
-    trained = results[fixed_chain]["excess"].isel(update=-1)
+    trained = at_end(results[fixed_chain]["excess"], "update")
     ends, adamw = results[small_and_large_starts]["excess"], results[other_optimiser]["excess"]
     swept = results[starts_between]["excess"]
     panel = sheet.panel("trapped: tied and p + q > 1", x="network", y="excess loss [H(π) - h]")

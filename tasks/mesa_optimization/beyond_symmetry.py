@@ -33,7 +33,7 @@ from lab.domains.dynamics.mesa_laws import free_ones_share
 from lab.domains.dynamics.mesa_layer import MesaLayer, gradient_descent, prediction_loss
 from lab.domains.dynamics.sequences import Start
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.models import masks
 from lab.results import Results
 from lab.streams import stream
@@ -234,7 +234,7 @@ def held_on_the_diagonal(results: Results, weights: str = "held") -> Evidence:
 def free_ones_are_better(results: Results, weights: str = "free") -> Evidence:
     config = results.config
     return Evidence.exact(
-        results[ones_training]["loss"].sel(case="long", weights=weights).isel(update=-1),
+        at_end(results[ones_training]["loss"].sel(case="long", weights=weights), "update"),
         "<",
         1 - exact_bound(config.dimension, config.length),
         "1, the loss of the best plain step, less rounding error",
@@ -253,7 +253,7 @@ def free_ones_are_better(results: Results, weights: str = "free") -> Evidence:
     ],
 )
 def free_ones_follow_the_law(results: Results, weights: str = "free", plain: bool = False) -> Evidence:
-    reached = results[ones_training]["loss"].sel(case=list(SHORT), weights=weights).isel(update=-1)
+    reached = at_end(results[ones_training]["loss"].sel(case=list(SHORT), weights=weights), "update")
     laws = np.array([1.0 if plain else free_ones_share(int(ONES[name]["dimension"])) for name in SHORT])
     return Evidence.exact(abs(reached - laws).max(), "<=", exact_bound(2, 5), STATIONARY)
 
@@ -276,7 +276,7 @@ def weights_from_ones(results: Results) -> Sheet:
         key = matrix == "K"
         panel = sheet.panel(title, x="coordinate read", y="coordinate matched" if key else "coordinate written")
         panel.heat(
-            blocks.sel(matrix=matrix, weights=weights).values[:dimension, : 2 * dimension],
+            blocks.sel(matrix=matrix, weights=weights).dropna("row", how="all").dropna("column", how="all"),
             rows=read[dimension:] if key else written,
             columns=read,
             numbers=".2f",

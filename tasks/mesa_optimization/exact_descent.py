@@ -56,7 +56,7 @@ from lab.domains.dynamics.mesa_laws import product_flow
 from lab.domains.dynamics.mesa_layer import gradient_descent
 from lab.domains.dynamics.sequences import Start
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.models import masks
 from lab.results import Results
 from tasks.mesa_optimization._shared import (
@@ -150,7 +150,7 @@ def descent_finds_the_step(
     results: Results, mask: str = "causal", scored: str = "all", limit: str = "all", long_run: bool = False
 ) -> Evidence:
     measured = results[masked_descents].sel(case=list(SYMMETRIC))
-    reached = measured["product"].sel(mask=mask, scored=scored).isel(update=-1)
+    reached = at_end(measured["product"].sel(mask=mask, scored=scored), "update")
     wanted = measured["long run"] if long_run else measured["limit"].sel(scored=limit)
     config = results.config
     return Evidence.exact(abs(reached - wanted).max(), "<=", exact_bound(config.dimension, config.length), STATIONARY)
@@ -214,13 +214,12 @@ def masks_and_positions(results: Results) -> Sheet:
         x=f"update (d = {config.dimension}, T = {config.length}, P = {config.prefix_length})",
         y="$c = ab$, Gaussian starts",
     )
-    product = measured["product"].sel(case="gaussian")
-    updates = product["update"].values[:100]
+    product = measured["product"].sel(case="gaussian", update=slice(0, 99))
     for scored, words in (("all", "all scored"), ("from P on", "from P on")):
         for arm in MASKS:
             panel.line(
-                updates,
-                product.sel(mask=arm, scored=scored).values[: len(updates)],
+                product["update"].values,
+                product.sel(mask=arm, scored=scored).values,
                 name=f"{arm} mask, {words}",
                 arm=arm,
                 variant=SCORED.index(scored),
@@ -235,10 +234,9 @@ def masks_and_positions(results: Results) -> Sheet:
         scale=("log", "linear"),
     )
     law = theory.moments("gaussian", 5)
-    for arm, share in (("causal", 0.0), ("prefix", 0.5)):
+    for words, share in (("all scored", 0.0), ("from P on", 0.5)):
         steps = [theory.optimal_step(law, int(length), max(2, int(share * length))) for length in lengths]
-        words = "all scored" if arm == "causal" else "from P on"
-        panel.line(lengths, steps, name=f"$c^*$, {words}", arm=arm, marks=False, of="exact")
+        panel.line(lengths, steps, name=f"best step, {words}", marks=False, of="exact")
     panel.level(law.fourth / law.sixth, "long sequences: $k_1/k_2$")
     return sheet
 
@@ -308,7 +306,7 @@ def every_start_but_the_line(results: Results, part: float = 1.0) -> Evidence:
     measured, config = results[beginnings], results.config
     reached = (
         measured["product"]
-        .isel(update=round(part * config.gentle_steps))
+        .sel(update=round(part * config.gentle_steps))
         .sel(beginning=[name for name in BEGINNINGS if name != SADDLE])
     )
     return Evidence.exact(
@@ -399,10 +397,10 @@ def paths_from_all_starts(results: Results) -> Sheet:
     for start, title, last in panels:
         panel = sheet.panel(title, x="update", y="$c = ab$", ylim=(-0.15, 1.0))
         law = theory.moments(start, config.dimension)
-        updates = np.arange(min(last, config.gentle_steps) + 1)
+        product = measured["product"].sel(case=start, update=slice(0, last))
+        updates = product["update"].values
         for look, (name, (key, value)) in enumerate(BEGINNINGS.items()):
-            path = measured["product"].sel(case=start, beginning=name).values[: len(updates)]
-            panel.line(updates, path, name=name, look=look, of="exact")
+            panel.line(updates, product.sel(beginning=name).values, name=name, look=look, of="exact")
             flow = product_flow(updates * GENTLE[start], key, value, law, config.length)
             panel.theory(updates, flow, name="closed form of the flow")
         panel.level(measured["limit"].sel(case=start), "$c^*$")

@@ -55,7 +55,7 @@ from lab.streams import stream
 from tasks.mesa_optimization._shared import PAPER, SCORED, SLUG, diagonal_layers, first_positions
 
 Beginnings = tuple[tuple[float, float], ...]
-ARMS = {"all": "causal", "from P on": "prefix"}
+LOOKS = {"all": 0, "from P on": 1}
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def limit_of(config: Config, sizes: Sizes, start: Start, scored: str = "all") ->
 
 def after(product: xr.DataArray, part: float = 1.0) -> xr.DataArray:
     """c after this part of the updates."""
-    return product.isel(update=max(1, round(part * product.sizes["update"])) - 1, drop=True)
+    return product.sel(update=max(1, round(part * int(product["update"].max()))), drop=True)
 
 
 STEP = "c*, the minimum of the population loss"
@@ -320,17 +320,24 @@ def product_curves(results: Results) -> Sheet:
             curves = product.sel(beginning=beginning_of((key, value)))
             words = ("first", "second", "third")[place]
             panel.curve(
-                curves.sel(scored="all"), over="update", name=f"all scored, {words} start", arm="causal", variant=place
+                curves.sel(scored="all"),
+                over="update",
+                name=f"all scored, {words} start",
+                look=LOOKS["all"],
+                variant=place,
             )
             if place == 0 and sizes is config.short:
                 panel.curve(
-                    curves.sel(scored="from P on"), over="update", name=f"from P on, {words} start", arm="prefix"
+                    curves.sel(scored="from P on"),
+                    over="update",
+                    name=f"from P on, {words} start",
+                    look=LOOKS["from P on"],
                 )
             panel.theory(
                 product["update"].values, product_flow(times, key, value, law, sizes.length), name="flow, closed form"
             )
         for scored in product["scored"].values:
-            panel.level(limit_of(config, sizes, start, scored), arm=ARMS[scored])
+            panel.level(limit_of(config, sizes, start, scored), look=LOOKS[scored])
     return sheet
 
 
@@ -344,7 +351,7 @@ def what_is_missed(results: Results) -> Sheet:
     )
     long = (config.long, results[long_training]["product"])
     short = (config.short, results[short_training]["product"].sel(law="gaussian"))
-    for place, (scored, arm) in enumerate(ARMS.items()):
+    for place, (scored, look) in enumerate(LOOKS.items()):
         ratios = {
             str(sizes.length): (
                 product.sel(scored=scored).pipe(after).mean("beginning") / limit_of(config, sizes, "gaussian", scored)
@@ -352,7 +359,7 @@ def what_is_missed(results: Results) -> Sheet:
             for sizes, product in (short, long)
             if scored in product["scored"]
         }
-        panel.points(ratios, name=f"scored {scored}", arm=arm, slot=(place, 2))
+        panel.points(ratios, name=f"scored {scored}", look=look, slot=(place, 2))
     panel.level(1.0, "$c^*$")
     panel = sheet.panel(
         "Gaussian starts: two fifths are missed",
@@ -369,10 +376,14 @@ def what_is_missed(results: Results) -> Sheet:
         results[short_training]["missed"].sel(law="gaussian", scored="all"),
         x=config.short.length,
         name="trained, Gaussian",
+        look=LOOKS["all"],
     )
-    panel.points(results[long_training]["missed"], x=config.long.length, name="trained, Gaussian")
+    panel.points(results[long_training]["missed"], x=config.long.length, name="trained, Gaussian", look=LOOKS["all"])
     panel.points(
-        results[short_training]["missed"].sel(law="sparse", scored="all"), x=config.short.length, name="trained, sparse"
+        results[short_training]["missed"].sel(law="sparse", scored="all"),
+        x=config.short.length,
+        name="trained, sparse",
+        look=2,
     )
     panel.level(theory.limiting_loss(law), "limit 2/5")
     return sheet

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from lab import Evidence, Task, control
 from lab.domains.graphs.path_star import cheat_loss
 from lab.figures import Sheet
-from lab.labels import LabelledArrays
+from lab.labels import LabelledArrays, at_end
 from lab.results import Results
 from tasks.next_token_pitfalls._shared import (
     PAPER,
@@ -102,7 +102,7 @@ def fixed_graphs(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
 def fixed_graphs_are_learnt_by_heart(results: Results, fresh: bool = False) -> Evidence:
     size = results.config.size
     measured = results[fresh_graphs if fresh else fixed_graphs].sel(mask="prefix")
-    loss = measured["training loss"].sel(objective="standard").isel(update=-1)
+    loss = at_end(measured["training loss"].sel(objective="standard"), "update")
     floor, half_way = cheat_loss(size.arms, size.length), (1 + 1 / size.arms) / 2
     return Evidence.all(
         Evidence.median(loss, "<=", floor, "ln d / (l - 1), the least loss without a plan"),

@@ -232,7 +232,7 @@ def judged(results: Results, objective: str, mask: str) -> xr.Dataset:
         ("multi-token", "causal"): looking_ahead_causal,
         ("shallow", "prefix"): too_shallow,
     }[objective, mask]
-    arm: xr.Dataset = results[measured].sel(mask=mask).isel(objective=0)
+    arm: xr.Dataset = results[measured].sel(mask=mask).squeeze("objective")
     return arm
 
 
@@ -282,7 +282,7 @@ def is_the_cheat(measured: xr.Dataset, size: Size, updates: int) -> Evidence:
     At the end of the training they are those of the test graphs, before it those of the validation graphs.
     """
     start, floor = np.log(size.labels), cheat_loss(size.arms, size.length)
-    at, last = measured.sel(update=updates), updates == int(measured["update"][-1])
+    at, last = measured.sel(update=updates), updates == int(measured["update"].max())
     steps = at["step accuracy"] if last else at["steps over training"]
     way = (start - at["loss"]) / (start - floor)
     accuracy, near, origin = (at["exact"], NEAR, NEAR_ORIGIN) if last else (at["curve"], NEARLY, NEARLY_ORIGIN)
@@ -565,8 +565,10 @@ def what_the_prefix_changes(results: Results) -> Sheet:
         updates = {objective: judged(results, objective, mask)["updates"].values for objective in OBJECTIVES}
         for objective, values in updates.items():
             panel.scatter(objective, values, arm=mask, slot=(2 * place, 4))
-        panel.points(updates, name=f"median, {mask}", look=place, middle="median", band="none", slot=(2 * place + 1, 4))
-    panel.level(training.steps, "the budget")
+        panel.points(
+            updates, name=f"median, {mask}", arm=mask, variant=3, middle="median", band="none", slot=(2 * place + 1, 4)
+        )
+    panel.level(training.steps, "the budget: on it, not escaped by then")
     return sheet
 
 

@@ -179,7 +179,7 @@ def training_loss_by_arms(results: Results) -> Sheet:
     losses, config = results[by_arms]["training loss"].sel(mask="causal"), results.config
     sheet = Sheet(width=5.2)
     panel = sheet.panel(
-        "More arms: a higher floor, later reached",
+        "More arms: a higher floor, not reached in this time",
         x=f"updates of {config.wide.batch} graphs",
         y="training loss, nats a node",
         scale=("linear", "log"),
@@ -190,6 +190,7 @@ def training_loss_by_arms(results: Results) -> Sheet:
     for many in losses["arms"].values.tolist():
         floor = theory.cheat_loss(many, config.wide_size.length)
         panel.theory(config.wide.checks, [floor] * len(config.wide.checks), name="floors ln d / (l - 1)")
+        panel.text(f"d = {many}", max(config.wide.checks), floor, align="right")
     return sheet
 
 

@@ -144,9 +144,9 @@ def closed_forms_by_pairs(results: Results) -> Sheet:
             setting.name, x="pairs seen k", y="excess error over $E|w|^2$", scale=("linear", "log"), ylim=(1e-3, 30)
         )
         shown = errors.sel(world=setting.name)
-        panel.theory(WORLD_PAIRS, shown.sel(form="posterior mean"), name="posterior mean")
-        for form in FIRST[1:]:
-            panel.line(WORLD_PAIRS, shown.sel(form=form), name=form, look=LOOKS[form], of="means over draws of the set")
+        for form in FIRST:
+            look = LOOKS.get(form, 0)
+            panel.line(WORLD_PAIRS, shown.sel(form=form), name=form, look=look, of="means over draws of the set")
         size = setting.squared_norm(DIMENSION)
         risk = [theory.least_squares_risk(k, DIMENSION, setting.noise, size) - setting.noise**2 for k in WORLD_PAIRS]
         panel.line(WORLD_PAIRS, np.array(risk) / size, name="least squares", look=LOOKS["least squares"], of="exact")
@@ -271,12 +271,17 @@ def trained_at_paper_sizes(results: Results) -> Sheet:
         shown, floor = measured.sel(world=name), world.noise**2
         panel.curve(shown["error"] - floor, over="pairs", arm="causal", name="trained, causal")
         closed = shown["closed"].mean("seed") - floor
-        panel.theory(pairs, closed.sel(form="posterior mean"), name="posterior mean")
-        for form, look in LOOKS.items():
+        for form, look in (("posterior mean", 0), *LOOKS.items()):
             if form == "argmin" and not world.noise:
                 continue
             steady = (np.abs(pairs - config.dimension - 0.5) >= 2) | (form != "least squares") | (world.noise == 0)
-            panel.line(pairs, np.where(steady, closed.sel(form=form), np.nan), name=form, look=look, of="closed forms")
+            panel.line(
+                pairs,
+                np.where(steady, closed.sel(form=form), np.nan),
+                name=form,
+                look=look,
+                of="closed forms on the same prompts",
+            )
     return sheet
 
 

@@ -338,7 +338,7 @@ def mask_decides_little(results: Results, first: str = "causal", second: str = "
 def error_by_pairs(results: Results) -> Sheet:
     """Left: mean squared error of the trained networks and of the closed forms by the number of pairs seen; least squares is left
     out between d - 1 and d + 2 pairs, where its mean or its variance is infinite. Right: excess error, as squared distance to
-    the posterior mean. Dotted: that of the argmin by the closed forms of two components, once for each wrong one, which is what
+    the posterior mean. Dashed: that of the argmin by the closed forms of two components, once for each wrong one, which is what
     remains when confusions are rare."""
     measured, config = results[trained_arms], results.config
     closed, pairs = measured["closed"], measured["pairs"].values
@@ -353,8 +353,7 @@ def error_by_pairs(results: Results) -> Sheet:
     )
     for name in BOTH:
         left.curve(measured["error"].sel(arm=name), over="pairs", arm=name, name=f"trained, {name}")
-    left.theory(pairs, closed.sel(form="posterior mean").mean("seed"), name="posterior mean")
-    for form, look in LOOKS.items():
+    for form, look in (("posterior mean", 0), *LOOKS.items()):
         shown = closed.sel(form=form).mean("seed").where(steady | (form != "least squares"))
         left.line(pairs, shown, name=form, look=look, of="closed forms on the same prompts")
     left.level(config.noise**2, r"noise, $\sigma^2$")

@@ -335,6 +335,7 @@ def chains_of_motifs(results: Results) -> Sheet:
             y="share of right paths",
             ylim=(-0.03, 1.05),
             xticks=crossed["motifs"].values,
+            legend="lower left" if orders == "seen" else "none",
         )
         for arm in CROSSED:
             panel.curve(crossed["success"].sel(arm=arm, orders=orders), over="motifs", name=arm, within=(0, 1))
@@ -479,7 +480,13 @@ def what_the_prefix_changes(results: Results) -> Sheet:
     gap = success.sel(arm=PREFIX) - success.sel(arm=CAUSAL)
     trained = gap.sel(motifs=slice(2, longest)).mean("motifs")
     sheet = Sheet(columns=2, width=5.2)
-    panel = sheet.panel("Each under its own mask: no difference", x="prefix minus causal", y="quantity", legend="none")
+    panel = sheet.panel(
+        "Each under its own mask: not told apart",
+        x="prefix minus causal",
+        y="quantity",
+        xticks=(0.0, 0.01, 0.02),
+        legend="none",
+    )
     differences = {
         "right, orders seen": trained.sel(orders="seen"),
         "right, orders held out": trained.sel(orders="held out"),

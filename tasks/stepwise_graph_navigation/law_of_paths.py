@@ -39,7 +39,7 @@ from lab.domains.graphs import navigation as exact
 from lab.domains.graphs import path_laws
 from lab.domains.graphs.navigation_prompts import Sequences
 from lab.figures import Sheet
-from lab.labels import LabelledArrays, labelled
+from lab.labels import LabelledArrays, at_end, labelled
 from lab.models.transformer import Transformer
 from lab.results import Results
 from lab.study import Fitted, Networks, Study
@@ -311,6 +311,7 @@ def two_kinds_of_error(results: Results) -> Sheet:
             panel.curve(right.sel(of=of, part=part), over="update", arm=CAUSAL, variant=variant, name=name)
             if of == "steps":
                 panel.level(ignorant.sel(part=part), "a uniform law")
+                panel.text(name, float(right["update"].max()), float(ignorant.sel(part=part)), align="right")
     return sheet
 
 
@@ -319,7 +320,7 @@ def progress(results: Results, of: str, part: str) -> xr.DataArray:
     measured = results[two_layer_paths]
     curve = measured["right"].sel(of=of, part=part)
     begin = measured["ignorant"].sel(part=part) if of == "steps" else 0.0
-    way = curve.isel(update=-1, drop=True) - begin
+    way = at_end(curve, "update") - begin
     return ((curve - begin) / way).where(way != 0, 0.0).mean("update")
 
 
@@ -456,11 +457,9 @@ def temperature(results: Results) -> Sheet:
         panel.curve(share.sel(source=source), over="temperature", name=source)
     expected = np.mean([exact.expected_distinct(paths, samples) / paths for paths in measured["paths"].values.tolist()])
     panel.line([1.0], [expected], name="exact law at 1: $1 - (1 - 1/C)^S$", of="exact")
-    panel = sheet.panel("One logit gap makes the missteps", x="temperature", y="probability of a misstep")
+    panel = sheet.panel("Missteps: one logit gap predicts too many", x="temperature", y="probability of a misstep")
     panel.curve(measured["misstep"].sel(by="network"), over="hot", name="network")
-    panel.theory(
-        measured["hot"].values, measured["misstep"].sel(by="one gap").mean("seed"), name="one logit gap, fitted at 1"
-    )
+    panel.curve(measured["misstep"].sel(by="one gap"), over="hot", name="one logit gap, fitted at 1")
     return sheet
 
 
@@ -480,7 +479,7 @@ def temperature(results: Results) -> Sheet:
 def accuracy_against_diversity(results: Results, highest: float | None = None, counted: str = "right") -> Evidence:
     measured = results[two_layer_paths].sel(source="network")
     accuracy, share = measured["accuracy"], measured["distinct"].sel(counted=counted) / measured["paths"]
-    ends = [float(share["temperature"][0]), float(share["temperature"][-1]) if highest is None else highest]
+    ends = [float(share["temperature"].min()), float(share["temperature"].max()) if highest is None else highest]
     middle, (cold, hot) = share.sel(temperature=1.0), [share.sel(temperature=end) for end in ends]
     fall = accuracy.sel(temperature=ends[0]) - accuracy.sel(temperature=ends[1])
     return Evidence.all(
@@ -531,11 +530,11 @@ def prefix_over_two_words(results: Results) -> Sheet:
     """Prefix minus causal, seed by seed: distances to the law of paths, and the two kinds of error of greedy paths."""
     prefix, under_causal = distances(results, PREFIX).sel(law="paths"), results[other_arms]["under_causal"]
     causal = distances(results, CAUSAL).sel(law="paths", seed=prefix["seed"])
-    ends = results[two_layer_paths]["right"].sel(of="paths", seed=prefix["seed"]).isel(update=-1)
+    ends = at_end(results[two_layer_paths]["right"].sel(of="paths", seed=prefix["seed"]), "update")
     shares = results[other_arms]["right"].sel(arm=PREFIX) - ends
     sheet = Sheet(width=6.0)
     panel = sheet.panel(
-        "Each under its own mask: no difference",
+        "Differences of about 0.01 at most",
         x="prefix minus causal",
         y="quantity",
         xticks=(-0.02, -0.01, 0.0, 0.01, 0.02),

@@ -342,7 +342,7 @@ TASK.show(one_layer_suffices)
 def path_lengths(results: Results) -> Sheet:
     """Lengths of training paths and of right ones that networks write, for two laws; exact means against coolness.
 
-    Left and middle: exact means are vertical. Right: dotted tangents have the slope of the closed form.
+    Left and middle: exact means are vertical. Right: tangents have the slope of the closed form.
     """
     measured, lengths = results[one_layer_paths], results[exact_lengths].sel(graph="Bernoulli")
     shares = measured["lengths"] / measured["lengths"].sum("steps").clip(min=1)
@@ -365,7 +365,10 @@ def path_lengths(results: Results) -> Sheet:
             float(lengths[quantity].sel(law=law).mean("seed").sel(at, drop=True))
             for quantity, at in (("length", {"coolness": 1.0}), ("slope", {}))
         )
-        panel.theory([0.6, 1.4], [middle - 0.4 * slope, middle + 0.4 * slope], name="closed form at 1")
+        ends = [middle - 0.4 * slope, middle + 0.4 * slope]
+        panel.line(
+            [0.6, 1.4], ends, name="closed form at 1", look=7, marks=False, of="closed form, mean over the graphs"
+        )
     return sheet
 
 
@@ -467,7 +470,7 @@ def table_counts_paths(results: Results, law: str = "uniform") -> Evidence:
 def goal_table(results: Results) -> Sheet:
     """What the goal's value vector adds to the logits, against two readings (one seed); where the head looks."""
     measured = results[one_layer_paths].sel(law="uniform")
-    contrasts = measured["contrasts"].isel(seed=0)
+    contrasts = measured["contrasts"].sel(seed=results.seeds(one_layer_paths)[0])
     sheet = Sheet(columns=3)
     for reading in READINGS[:2]:
         contrast, raw = (float(measured[name].sel(reading=reading).mean()) for name in ("contrast", "table"))
@@ -481,7 +484,8 @@ def goal_table(results: Results) -> Sheet:
         )
         panel.text(f"mean of {measured.sizes['seed']} seeds\nraw entries: {raw:.2f}", corner="upper left")
     panel = sheet.panel("The head looks at the goal", x="token seen (0 goal, 1 start)", y="current token")
-    panel.heat(measured["attention"].isel(token=slice(7), seen=slice(7)), bar="attention", low=0.0, high=1.0)
+    attention = measured["attention"].assign_coords({axis: range(measured.sizes[axis]) for axis in ("token", "seen")})
+    panel.heat(attention.sel(token=slice(0, 6), seen=slice(0, 6)), bar="attention", low=0.0, high=1.0)
     return sheet
 
 

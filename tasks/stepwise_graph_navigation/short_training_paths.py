@@ -159,19 +159,23 @@ def short_training_paths(results: Results) -> Sheet:
     for answer, name in (("additive", "closure minus additive model"), ("compose", "closure minus composed pairs")):
         gap = ideal.sel(answer="closure") - ideal.sel(answer=answer)
         panel.points(gap, over="limit", name=name, join=True)
-    panel = sheet.panel(f"Networks, {steps} updates: the other way", x=x, y="stepwise minus direct", xticks=limits)
+    title = f"Networks, {steps} updates: the other way"
+    panel = sheet.panel(title, x=x, y="stepwise minus direct", xticks=limits, ylim=(None, 0.28), legend="upper right")
     for measured, name in ((trained, "networks"), (between, "fewer networks")):
         gap = measured["accuracy"].sel(answer="stepwise") - measured["accuracy"].sel(answer="direct")
         panel.points(gap, over="limit", name=name)
     panel.level(0.0, "no gap")
-    panel = sheet.panel("Networks stitch if paths were long", x=x, y="balanced accuracy, farther pairs", xticks=limits)
+    title = "Long paths: networks come up to the additive model"
+    panel = sheet.panel(title, x=x, y="balanced accuracy, farther pairs", xticks=limits, legend="outside")
     for variant, answer in enumerate(trained["answer"].values):
         both = xr.concat([trained["accuracy"], between["accuracy"]], "limit", join="outer").sortby("limit")
-        panel.points(both.sel(answer=answer), over="limit", name=NAMES[answer], join=True, slot=(variant, 2))
+        panel.points(
+            both.sel(answer=answer), over="limit", name=NAMES[answer], join=True, slot=(variant, 2), within=(0, 1)
+        )
     panel.points(
         trained["fixed_accuracy"].sel(answer="stepwise"), x=ends[-1] - 0.25, name="path, positions not shifted"
     )
-    panel.theory(limits, ideal.sel(answer="additive").mean("seed"), name="additive model")
+    panel.curve(ideal.sel(answer="additive"), over="limit", name="additive model", look=0)
     return sheet
 
 

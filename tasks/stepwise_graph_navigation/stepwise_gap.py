@@ -189,8 +189,10 @@ def stepwise_gap(results: Results) -> Sheet:
         learning, accuracy = results[measurement]["learning"], results[measurement]["accuracy"]
         share = 100 * learning["update"] / results.config.network.steps
         gap = float((accuracy.sel(answer="stepwise") - accuracy.sel(answer="direct")).mean())
-        title = f"{family} graph: stepwise leads by {gap:.2f}"
-        panel = sheet.panel(title, x="share of training (%)", y="balanced accuracy", ylim=(0.45, 1.02))
+        title = f"{family}: stepwise ends {gap:.2f} above at once"
+        panel = sheet.panel(
+            title, x="share of training (%)", y="balanced accuracy", ylim=(0.35, 1.02), legend="lower right"
+        )
         for kind in learning["kind"].values:
             panel.curve(learning.sel(kind=kind), over="update", x=share, name=NAMES[kind])
         for answer, name in (("additive", "additive model, no network"), ("closure", "closure of training paths")):
