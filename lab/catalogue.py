@@ -14,7 +14,7 @@ from types import ModuleType
 
 from lab.claims import Claim
 from lab.errors import LabError, nearest
-from lab.files import FOLDERS, PROJECT
+from lab.files import FOLDERS, PROJECT, require_own_name
 from lab.tasks import Task
 
 
@@ -37,6 +37,11 @@ def load(file: Path | str) -> Task:
     tasks = [value for value in vars(module).values() if isinstance(value, Task) and value.file == file]
     if len({id(task) for task in tasks}) != 1:
         raise LabError(f"{file} defines {len(tasks)} tasks; it must define exactly one Task at its top level")
+    if tasks[0].place not in FOLDERS:
+        try:
+            require_own_name(tasks[0].name)
+        except LabError as error:
+            raise LabError(f"{file.name}: {error}") from error
     return tasks[0]
 
 
@@ -204,7 +209,8 @@ def find_claims(patterns: Sequence[str]) -> list[tuple[Task, Claim]]:
                 for task, claim in everything
                 if fnmatch.fnmatchcase(claim.id, pattern) or pattern in (task.key, task.name)
             ]
-            known, where = [claim.id for _, claim in everything], "`lab list` names all claims"
+            sheets = {name for task, _ in everything for name in (task.name, task.key)}
+            known, where = [*sorted(sheets), *(claim.id for _, claim in everything)], "`lab list` names all claims"
         if not chosen:
             raise LabError(f"no claim matches {pattern!r}{nearest(wanted or pattern, known)}; {where}")
         pairs += [pair for pair in chosen if pair not in pairs]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lab import statistics
-from lab.errors import LabError, described, located, nearest, place_in
+from lab.errors import LabError, described, kind_of, located, nearest, place_in, place_of
 from lab.evidence import Evidence, Verdict
 from lab.evidence import Relation as Relation
 from lab.power import chance_of_verdict
@@ -225,5 +225,8 @@ def _evidence(claim: Claim, results: Any, setting: Mapping[str, Any]) -> Evidenc
     except BaseException as error:
         raise LabError(f"{claim.id}{_under(setting)} cannot be judged: {described(error, file)}") from error
     if not isinstance(evidence, Evidence):
-        raise LabError(f"the check of {claim.id} returned {type(evidence).__name__}, not Evidence")
+        raise LabError(
+            f"{place_of(claim.check)}the check of {claim.id} returned {kind_of(evidence)}, not Evidence; return what "
+            "Evidence.exact, Evidence.over_seeds or another maker of Evidence gives"
+        )
     return evidence if evidence.allowance == claim.allowance else replace(evidence, allowance=claim.allowance)

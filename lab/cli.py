@@ -19,7 +19,6 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
 
 from lab import checks, coverage, dictionary, kept_networks, listing, pages, repeat, replication, showing
 from lab.catalogue import discover, find_claims, find_parts
@@ -47,7 +46,6 @@ from lab.options import (
     Where,
     parse,
 )
-from lab.power import ENOUGH
 from lab.rehearsal import rehearse
 from lab.report import terminal_table
 from lab.reproduction import Chosen, Verdicts, apart, choose, judge_all, measure_and_draw, reproduce, warn_of_few_seeds
@@ -57,6 +55,8 @@ from lab.tasks import Measurement, Task
 # How the one argument of a command looks that is no option.
 TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
 PREDICTORS = re.compile(r".+:\w+(@\d+)?|.+\.(safetensors|pt|pth|ckpt|bin|pkl)")
+# Options of every command, which a configuration's fields cannot have as names.
+OF_ALL = {"debug", "help", "version"}
 # Options of `lab diagnose` that an adapter reads.
 ADAPTING = ("label", "place", "read", "dtype", "batch", "symbols", "start")
 
@@ -96,11 +96,12 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"lab {version('theory-lab')}")
         return 0
     _check_named_once(arguments)
-    if arguments[:1] == ["run"] and (ordered := _name_first(arguments[1:], Run, TASK_NAMES)):
+    for_help = bool({"-h", "--help"} & set(arguments))
+    if arguments[:1] == ["run"] and ((ordered := _name_first(arguments[1:], Run, TASK_NAMES)) or not for_help):
         return _parse_and_run(ordered)
     if arguments[:1] == ["data"] and not arguments[1:2] == ["--help"]:
         return _parse_and_export(arguments[1:])
-    if arguments[:1] == ["diagnose"] and (ordered := _predictors_first(arguments[1:])):
+    if arguments[:1] == ["diagnose"] and ((ordered := _predictors_first(arguments[1:])) or not for_help):
         return _parse_and_diagnose(ordered)
     command = parse(arguments)
     match command:
@@ -128,12 +129,7 @@ def _dispatch(arguments: list[str]) -> int:
             return _new(command)
         case Export():
             return _export(command)
-    if isinstance(command, Diagnose):
-        raise LabError(
-            "name the predictor to diagnose: MODULE:FUNCTION, FILE.py:FUNCTION, a checkpoint, the folder of a released network, "
-            "or SHEET:ARM"
-        )
-    raise LabError("name the task to run; `lab list` names them all")
+    raise AssertionError(f"{command} is carried out before its options are read")
 
 
 def _say(error: LabError) -> None:
@@ -196,6 +192,8 @@ def _parse_and_run(arguments: list[str]) -> int:
 
     The fields of a sheet of several parts stand below the name of their part.
     """
+    if not arguments:
+        raise LabError("name the task to run; `lab list` names them all")
     parts = find_parts(arguments[0])
     preset = _value(arguments, "--preset", "ci")
     configs = {part.part or part.name: part.config(preset) for part in parts}
@@ -236,6 +234,11 @@ def _parse_and_diagnose(arguments: list[str]) -> int:
     from lab.diagnosis import trained
     from lab.diagnosis.settings import find_setting
 
+    if not arguments:
+        raise LabError(
+            "name the predictor to diagnose: MODULE:FUNCTION, FILE.py:FUNCTION, a checkpoint, the folder of a released network, "
+            "or SHEET:ARM"
+        )
     by_name = trained.is_name(arguments[0])
     if by_name and not any(argument.partition("=")[0] == "--task" for argument in arguments):
         with contextlib.suppress(LabError):  # its own sheet's prompts, where that offers some
@@ -285,7 +288,7 @@ def _value(arguments: Sequence[str], option: str, default: str) -> str:
 def _parse(arguments: list[str], options: type, default: Any, command: str, about: str) -> tuple[Any, Any]:
     """Instances of ``options`` and of the class of ``default``, whose fields stand side by side as options."""
     named = {"task", "predictors", "generator", "where"}
-    reserved = {field.name for kind in (options, Where) for field in dataclasses.fields(kind)} - named
+    reserved = {field.name for kind in (options, Where) for field in dataclasses.fields(kind)} - named | OF_ALL
     file = Path(getattr(sys.modules[type(default).__module__], "__file__", None) or "")
     for field in dataclasses.fields(default):
         if field.name in reserved:
@@ -426,7 +429,7 @@ def _sweep(parts: Sequence[Task], options: Run, field: str, configs: Sequence[An
 
     if options.only or options.dry_run:
         raise LabError("--sweep measures everything at every value; leave out --only and --dry-run")
-    sweeps.points_of(parts, configs, field)  # a mistake in it is told before anything is measured
+    sweeps.points_of(parts, configs, field)  # a mistake in it is reported before anything is measured
     require_room(session.results)
     for part in parts:
         _check_own(part, list(part.measurements.values()), session)
@@ -481,21 +484,14 @@ def _judged(patterns: Sequence[str], preset: str, session: Session) -> Verdicts:
 
 
 def _power(options: Power) -> int:
+    if options.show < 1:
+        raise LabError(f"--show {options.show} shows no claim; name at least 1, or leave it out for 20")
     verdicts = _judged(options.patterns, options.preset, options.where.session())
-    chances = {
-        judgement.claim.id: judgement.chance for judgement in verdicts.judgements if judgement.chance is not None
-    }
-    unlikely = sum(chance < ENOUGH for chance in chances.values())
-    if chances:
-        table = Table("claim", "chance of the same outcome", box=None)
-        for claim, chance in sorted(chances.items(), key=lambda entry: entry[1])[: options.show]:
-            table.add_row(claim, f"{chance:.3f}")
-        _console().print(table)
-    print(
-        f"{len(chances)} of {len(verdicts.judgements)} claims are sampled; fresh seeds give the outcome of {unlikely} of "
-        f"them again with an estimated chance below {ENOUGH}."
-    )
-    return _status(verdicts) if verdicts.errors else 1 if unlikely else 0
+    chances = verdicts.chances
+    if chances.sampled:
+        _console().print(chances.table(options.show))
+    print(chances.summary)
+    return _status(verdicts) if verdicts.errors else 1 if chances.unlikely else 0
 
 
 def _diagnose(options: Diagnose, setting: Any) -> int:
@@ -648,7 +644,7 @@ def _claim_record(claim: Claim) -> dict[str, str]:
 
 
 def _list_papers(options: List) -> int:
-    coverages = coverage.coverage()
+    coverages = coverage.coverage(strict=False)
     if options.json:
         print(json.dumps([covered.record() for covered in coverages], indent=1))
         return 0

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 from rich.markup import escape
-from rich.table import Table
 
 from lab.catalogue import discover, find_parts
 from lab.errors import LabError
 from lab.execution import Session
 from lab.figures import Sheet, save
 from lab.files import path_from
-from lab.report import damage, drawn_origins, number, origins, requirement
+from lab.report import Rows, damage, drawn_origins, number, origins, requirement
 from lab.reproduction import Verdicts, judge_all
 from lab.results import Results, ensure
 from lab.runs import Job, Store, Stored, Unusable, digest, read
@@ -229,42 +228,24 @@ def _difference(first: Record, second: Record) -> str:
     return "number" if (first["measured"], first["interval"]) != (second["measured"], second["interval"]) else ""
 
 
-def tables(comparison: Comparison, everything: bool = False) -> list[Table]:
+def tables(comparison: Comparison, everything: bool = False) -> list[Rows]:
     """The claims that differ (or all), both sides next to each other."""
     shown = [row for row in comparison.rows if row.differs or everything]
     if not shown:
         return []
-    table = Table(
-        title=escape(f"A = {comparison.first.text}, B = {comparison.second.text}"), title_justify="left", box=None
-    )
-    for name in (
-        "claim",
-        "A measured",
-        "A interval",
-        "B measured",
-        "B interval",
-        "bound",
-        "origin",
-        "verdict",
-        "differs",
-    ):
-        table.add_column(name, justify="right" if "measured" in name else "left", overflow="fold")
-    for row in shown:
-        first, second = row.first, row.second
-        verdict = (
-            first["verdict"] if first["verdict"] == second["verdict"] else f"{first['verdict']} -> {second['verdict']}"
-        )
-        table.add_row(
-            *(row.id, number(first["measured"]), _interval(first), number(second["measured"]), _interval(second)),
-            *(
-                " or ".join(dict.fromkeys(map(requirement, (first, second)))),
-                escape(origins([first, second])),
-                verdict,
-                row.differs,
-            ),
-            style="bold red" if row.differs == "verdict" else "",
-        )
-    return [table]
+    measured, words = ("A measured", "B measured"), ("origin", "verdict")
+    columns = ("claim", "A measured", "A interval", "B measured", "B interval", "bound", "origin", "verdict", "differs")
+    title = f"A = {comparison.first.text}, B = {comparison.second.text}"
+    styles = {place: "bold red" for place, row in enumerate(shown) if row.differs == "verdict"}
+    return [Rows(columns, list(map(_cells, shown)), words, title, measured, styles)]
+
+
+def _cells(row: Row) -> list[str]:
+    sides = (row.first, row.second)
+    measured = [cell for side in sides for cell in (number(side["measured"]), _interval(side))]
+    required = " or ".join(dict.fromkeys(map(requirement, sides)))
+    verdict = " -> ".join(dict.fromkeys(side["verdict"] for side in sides))
+    return [row.id, *measured, required, escape(origins(sides)), verdict, row.differs]
 
 
 def _interval(record: Record) -> str:
@@ -274,12 +255,16 @@ def _interval(record: Record) -> str:
 def summary(comparison: Comparison) -> str:
     """How many verdicts and numbers differ, and what could not be compared."""
     count = {kind: sum(row.differs == kind for row in comparison.rows) for kind in ("verdict", "apart", "number", "")}
-    lines = [
-        f"{len(comparison.rows)} claims on both sides: {count['verdict']} verdicts differ; of the others {count['apart']} have intervals "
-        f"apart, {count['number']} other numbers, {count['']} the same."
+    differing = [
+        f"{count['verdict']} {'verdict differs' if count['verdict'] == 1 else 'verdicts differ'}",
+        f"intervals are apart in {count['apart']}",
+        f"other numbers differ in {count['number']}",
+        f"{count['']} {'is' if count[''] == 1 else 'are'} the same",
     ]
-    if comparison.missing:
-        lines.append(f"{len(comparison.missing)} are not on both sides, such as {comparison.missing[0]}.")
+    claims = f"{len(comparison.rows)} claim{'s' * (len(comparison.rows) != 1)}"
+    lines = [f"{claims} on both sides: {', '.join(differing)}."]
+    if missing := len(comparison.missing):
+        lines.append(f"{missing} {'is' if missing == 1 else 'are'} not on both sides, such as {comparison.missing[0]}.")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.errors import LabError, nearest
+from lab.errors import LabError, kind_of, nearest
 
 FIELDS = "numbers, text, booleans, None, paths, members of an Enum, other frozen dataclasses, and tuples, lists or dicts of these"
 
@@ -24,6 +24,18 @@ def plain(config: Any) -> dict[str, Any]:
     return json.loads(
         json.dumps({field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)})
     )
+
+
+def classes_of(value: Any) -> set[type]:
+    """The classes of a configuration, of its values and of theirs, but for those that Python has built in."""
+    classes = set() if type(value).__module__ == "builtins" else {type(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    elif isinstance(value, Mapping):
+        inner = [*value, *value.values()]
+    else:
+        inner = list(value) if isinstance(value, list | tuple) else []
+    return classes.union(*(classes_of(item) for item in inner))
 
 
 def config_from_dict(kind: type, values: Mapping[str, Any]) -> Any:
@@ -60,7 +72,7 @@ def check_config(config: Any) -> None:
         ) from error
     for field in dataclasses.fields(kind):
         value = getattr(config, field.name)
-        about = f"the field {field.name!r} of {kind.__name__} holds {value!r}, a {type(value).__name__},"
+        about = f"the field {field.name!r} of {kind.__name__} holds {value!r}{'' if value is None else f', {kind_of(value)}'},"
         if not field.init:
             raise LabError(
                 f"{about} and cannot be given (init=False), so no option or worker could set it; make it a property"

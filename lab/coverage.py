@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from typing import Any
 from rich.console import Console
 
 from lab.catalogue import discover
+from lab.errors import LabError
 from lab.files import PROJECT
 from lab.papers import COLLECTIONS, COMPANIONS, Entry, entries
 from lab.report import stored_records
 
+logger = logging.getLogger("lab")
+
 PAGE = PROJECT / "figures" / "papers.md"
 VERDICTS = ("holds", "refuted", "not reproduced", "inconclusive")
+UNREADABLE = "unreadable"
 HEADINGS: Mapping[str, str] = {
     "none": "Without a family",
     COMPANIONS: "Companions: papers outside the census",
@@ -35,7 +40,7 @@ class Coverage:
     Attributes:
         entry: its line of ``papers.toml``.
         verdicts: the stored verdict of each of its claims: claim id -> ``holds``, ``refuted``, ``not reproduced`` or
-            ``inconclusive``.
+            ``inconclusive``; ``unreadable`` where the file that holds it is damaged.
     """
 
     entry: Entry
@@ -43,7 +48,9 @@ class Coverage:
 
     @property
     def state(self) -> str:
-        """``verified``, ``planned`` or ``nothing to check``."""
+        """``verified``, ``planned`` or ``nothing to check``; ``unreadable`` where no verdict of its claims can be read."""
+        if self.verdicts and set(self.verdicts.values()) == {UNREADABLE}:
+            return UNREADABLE
         return "verified" if self.verdicts else self.entry.state or "planned"
 
     @cached_property
@@ -61,7 +68,7 @@ class Coverage:
     def sentence(self) -> str:
         """The state in words: with the numbers of verdicts, or with the reason."""
         if self.verdicts:
-            return f"verified: {_counted(self.counts)}"
+            return f"{self.state}: {_counted(self.counts)}"
         return f"{self.state}: {self.entry.reason}" if self.entry.reason else self.state
 
     def record(self) -> dict[str, Any]:
@@ -77,36 +84,47 @@ class Coverage:
             "state": self.state,
             "reason": self.entry.reason,
             "sheets": self.sheets,
-            "claims": {verdict: self.counts[verdict] for verdict in VERDICTS},
+            "claims": {verdict: self.counts[verdict] for verdict in (*VERDICTS, UNREADABLE)},
         }
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     """``12 claims hold, 1 is refuted``, without the verdicts that there are none of."""
-    holds, refuted, other, open_ = (counts.get(verdict, 0) for verdict in VERDICTS)
+    holds, refuted, other, open_, lost = (counts.get(verdict, 0) for verdict in (*VERDICTS, UNREADABLE))
     parts = [
         f"{holds} {'claim holds' if holds == 1 else 'claims hold'}",
         f"{refuted} {'is' if refuted == 1 else 'are'} refuted" if refuted else "",
         f"{other} {'is' if other == 1 else 'are'} not reproduced at these sizes" if other else "",
         f"{open_} {'is' if open_ == 1 else 'are'} inconclusive" if open_ else "",
+        f"{lost} {'has a verdict' if lost == 1 else 'have verdicts'} that cannot be read" if lost else "",
     ]
     return ", ".join(filter(None, parts))
 
 
-def coverage() -> list[Coverage]:
+def coverage(*, strict: bool = True) -> list[Coverage]:
     """Every paper in the order of ``papers.toml``.
 
+    Args:
+        strict: refuse a task without verdicts that can be read; else they are ``unreadable``, with a warning that says why.
+
     Raises:
-        LabError: a task has no stored verdicts.
+        LabError: a task has no stored verdicts, and ``strict``.
     """
     verdicts: dict[str, dict[str, str]] = {}
     # A task that does not name its paper by key tests the one that names it as its sheet.
     home = {entry.sheet: key for key, entry in entries().items() if entry.sheet}
     for task in discover():
         keys = {claim.id: claim.paper or home.get(task.name) for claim in task.claims.values()}
-        for record in stored_records(task) if keys else []:
-            if key := keys.get(record["id"]):
-                verdicts.setdefault(key, {})[record["id"]] = record["verdict"]
+        try:
+            stored = {record["id"]: record["verdict"] for record in stored_records(task)} if keys else {}
+        except LabError as error:
+            if strict:
+                raise
+            logger.warning("%s", error)
+            stored = dict.fromkeys(keys, UNREADABLE)
+        for claim, verdict in stored.items():
+            if key := keys.get(claim):
+                verdicts.setdefault(key, {})[claim] = verdict
     return [Coverage(entry, verdicts.get(key, {})) for key, entry in entries().items()]
 
 
@@ -115,8 +133,9 @@ def summary(coverages: Sequence[Coverage]) -> str:
     census = [covered for covered in coverages if covered.entry.paper.family not in (COMPANIONS, COLLECTIONS)]
     states = Counter(covered.state for covered in census)
     verdicts = sum((covered.counts for covered in coverages), Counter[str]())
+    lost = f"of {states[UNREADABLE]} no verdict can be read, " if states[UNREADABLE] else ""
     return (
-        f"Of {len(census)} papers {states['verified']} are verified, {states['planned']} are planned, and in "
+        f"Of {len(census)} papers {states['verified']} are verified, {states['planned']} are planned, {lost}and in "
         f"{states['nothing to check']} there is nothing to check. Of all {verdicts.total()} claims "
         f"{_counted(verdicts).replace('claims ', '')}."
     )

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lab.errors import LabError
+from lab.errors import LabError, kind_of
 from lab.models.transformer import KeyValueCache, Transformer
 from lab.streams import RandomStream
 
@@ -66,10 +66,15 @@ def decode(
         cached: False recomputes every position at every step (the reference that the cache must equal).
 
     Raises:
-        LabError: no room for the tokens, a pattern that looks ahead or is of other prompts, tokens that are no
-            whole numbers or lie outside the vocabulary, allowed tokens of another size or none, a temperature below 0,
-            too near it, or without a stream; or logits that are not numbers.
+        LabError: prompts or a pattern that are no tensors, no room for the tokens, a pattern that looks ahead or is of other
+            prompts, tokens that are no whole numbers or lie outside the vocabulary, allowed tokens of another size or none, a
+            temperature below 0, too near it, or without a stream; or logits that are not numbers.
     """
+    for name, value in (("prompts are", prompts), ("attention pattern is", mask)):
+        if not isinstance(value, Tensor):
+            raise LabError(
+                f"The {name} {kind_of(value)}, not a tensor; give token ids, and a pattern of lab.models.masks."
+            )
     models, total = module.models, prompts.shape[-1] + steps - 1
     if prompts.dim() == 2:
         prompts = prompts.expand(models, *prompts.shape)
@@ -194,7 +199,7 @@ def _check(
         raise LabError(f"temperature = {temperature} must be at least 0; use 0 for the likeliest token.")
     if temperature and stream is None:
         raise LabError(f"Sampling at temperature {temperature} needs a stream of random numbers; give one.")
-    written = architecture.output_size
+    written = architecture.output_size or architecture.width  # without a read-out the stream itself is read
     if allowed is not None and tuple(allowed.shape) not in ((written,), (steps, written)):
         raise LabError(
             f"The allowed tokens have the shape {tuple(allowed.shape)} but there are {written} tokens; give a value for each, "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -54,6 +55,24 @@ def located(error: LabError, file: Path) -> str:
     place, sentence = place_in(error, file), str(error)
     named = isinstance(error, OSError) or re.search(r"\.py, line \d", sentence)
     return sentence if named else f"{place}{sentence}"
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Where a function begins, to be put before what is wrong with what it returned: "own.py, line 12, "."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{Path(code.co_filename).name}, line {code.co_firstlineno}, " if code else ""
+
+
+def kind_of(value: Any) -> str:
+    """The type of a value as a sentence says it.
+
+    >>> kind_of(3), kind_of("text"), kind_of(None)
+    ('an int', 'a str', 'None')
+    """
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _last_in(trace: TracebackType | None, file: Path) -> tuple[FrameType | None, int]:

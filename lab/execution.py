@@ -229,7 +229,7 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         available = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         raise LabError(
-            f"the device {device!r} is not available here; choose one of {', '.join(available)} with --device"
+            f"the device {device!r} is not available here; choose {'one of ' * (len(available) > 1)}{', '.join(available)} with --device"
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import LabError
@@ -27,12 +28,20 @@ class NotWritten(LabError, OSError):
     @classmethod
     def because(cls, path: Path, error: OSError) -> NotWritten:
         """What to say of ``path`` after ``error``. (One argument alone, so that it can be sent between processes.)"""
-        not_written = cls(f"{path} cannot be written: {_reason(error)}; {REMEDY}")
+        not_written = cls(f"{path} cannot be written: {_reason(error)}; {_remedy(error)} with --results or --out")
         not_written.errno, not_written.reason = error.errno, _reason(error)
         return not_written
 
 
-REMEDY = "free some space, ask for the right to write there, or name another folder with --results or --out"
+# What helps against an error of the disk, by its number.
+REMEDIES: Mapping[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ask for the right to write there"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "move the file that stands in the place of a folder"),
+    errno.EISDIR: "move the folder that stands in its place",
+    errno.ENOENT: "make the folder that it lies in",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def results_folder() -> Path:
@@ -62,6 +71,16 @@ def require_clone(command: str) -> None:
         raise LabError(
             f"`{command}` writes the figures, notebooks and tables of a clone of the repository, and this lab is installed in "
             f"{PROJECT} without one; clone it, run pip install -e . there and repeat the command"
+        )
+
+
+def require_own_name(name: str) -> None:
+    """Raise LabError where a sheet of the lab is called ``name``, so that no file of one's own is."""
+    stem = name.replace("-", "_")
+    places = [PROJECT / folder / written for folder in FOLDERS for written in (stem, stem.removesuffix("_proofs"))]
+    if any(place.is_dir() or place.with_name(f"{place.name}.py").is_file() for place in places):
+        raise LabError(
+            f"{name!r} is a sheet of the lab, with which ids and results would be mixed up; choose another name"
         )
 
 
@@ -120,9 +139,14 @@ def require_room(folder: Path) -> None:
 
 def disk_sentence(root: Path, error: OSError) -> str:
     return (
-        f"results cannot be written to {root}: {_reason(error)}; free some space or name another folder with --results, "
+        f"results cannot be written to {root}: {_reason(error)}; {_remedy(error)} with --results, "
         "finished measurements are kept"
     )
+
+
+def _remedy(error: OSError) -> str:
+    remedy = REMEDIES.get(error.errno)
+    return f"{remedy}, or name another folder" if remedy else "name another folder"
 
 
 def _reason(error: OSError) -> str:

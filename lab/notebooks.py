@@ -65,6 +65,7 @@ def execute(task: Task, session: Session, folder: Path) -> Path:
     client = NotebookClient(
         notebook, timeout=EXECUTE_SECONDS, record_timing=False, resources={"metadata": {"path": str(task.file.parent)}}
     )
+    client.extra_arguments = ["--log-level=ERROR"]  # the kernel warns each time of how it is spoken to
     kernel_environment = {
         **os.environ,
         "LAB_RESULTS": str(session.results),

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
+from rich.markup import escape
 
 from lab import shipped
+from lab.report import Rows
 from lab.reproduction import Chosen
 from lab.results import Results
-from lab.stored import age_text
+from lab.stored import age_text, span
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ def plan(parts: Sequence[Results], chosen: Mapping[str, Chosen]) -> list[Planned
     return planned
 
 
-def table(planned: Sequence[Planned]) -> Table:
+def table(planned: Sequence[Planned]) -> Rows:
     """A row for each measurement."""
-    table = Table(box=None)
-    for name in ("task", "measurement", "seeds or cases", "calls", "to be made", "took"):
-        table.add_column(name, overflow="fold")
-    for entry in planned:
-        table.add_row(entry.task, entry.measurement, entry.members, str(entry.calls), str(entry.missing), _took(entry))
-    return table
+    columns = ("task", "measurement", "seeds or cases", "calls", "to be made", "took")
+    rows = [
+        [entry.task, entry.measurement, escape(entry.members), str(entry.calls), str(entry.missing), _took(entry)]
+        for entry in planned
+    ]
+    return Rows(columns, rows, ("seeds or cases",))
 
 
 def summary(planned: Sequence[Planned], workers: int) -> str:
@@ -86,5 +87,5 @@ def _took(entry: Planned) -> str:
 
 def _seeds(seeds: Sequence[Any]) -> str:
     if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]}-{seeds[-1]}"
+        return span(seeds[0], seeds[-1])
     return ", ".join(map(str, seeds[:6])) + (" …" if len(seeds) > 6 else "")

@@ -186,5 +186,5 @@ class _Plain:
         self.work.finish(label)
         done, left = self.work.jobs, self.work.left(now - self.begun)
         if seconds > PLAIN_LINE_SECONDS or how == "FAILED" or done == self.total:
-            rest = "" if left is None else f", about {left:.0f} s left"
+            rest = "" if left is None or done == self.total else f", about {left:.0f} s left"
             print(f"{label}: {how} in {seconds:.1f} s ({done} of {self.total}{rest})", file=sys.stderr, flush=True)

@@ -86,7 +86,7 @@ def _agrees(task: Task, fresh: Callable[[], Task], job: Job) -> bool:
         second = _take(fresh(), job)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # at the sizes that were asked for it may be right, and if not, it is told there
+    except BaseException as error:  # at the sizes that were asked for it may be right, and if not, it is said there
         logger.warning("%s was not taken twice, because the preset smoke fails: %s", job.label, _one_line(error))
         return False
     if digest(first) != digest(second):

@@ -7,18 +7,20 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from lab.errors import LabError
 from lab.evidence import Relation, Verdict
-from lab.files import PROJECT
+from lab.files import CLONE, PROJECT
 from lab.tasks import Task
 
 logger = logging.getLogger("lab")
@@ -43,6 +45,8 @@ EXACT = 1e-4
 RESIDUE = 1e-6
 # Below so many characters a line a table has no room for its words, and its rows are stacked.
 TABLE_WIDTH = 110
+# A column of words that wrap is at least so wide, or its rows are stacked.
+WORDS_WIDTH = 14
 TRAINED = ("training", "ordering", "phenomenon")
 
 
@@ -100,6 +104,64 @@ LATER: Kinds = {
 def number(value: float | str) -> str:
     """Three significant digits."""
     return value if isinstance(value, str) else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table for the terminal, one below the other where a line has no room for what must not be cut.
+
+    Attributes:
+        columns: their names; the first one heads a row that is stacked.
+        rows: cells as rich markup; lines within a cell are kept where the rows are a table.
+        wrapping: names of the columns of words, which may wrap; all others are as wide as they are.
+        title: above everything.
+        right: names of the columns that end at one place, as numbers do.
+        styles: of each row, by its place.
+        lines: whether lines stand between the rows.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    wrapping: Collection[str] = ()
+    title: str = ""
+    right: Collection[str] = ()
+    styles: Mapping[int, str] = field(default_factory=dict)
+    lines: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        table = self._table()
+        wanted = Measurement.get(console, options.update_width(10_000), table).minimum
+        yield table if wanted <= options.max_width else self._stacked()
+
+    def _table(self) -> Table:
+        table = Table(title=escape(self.title) or None, title_justify="left", show_lines=self.lines)
+        if not self.lines:
+            table.box = None
+        for name in self.columns:
+            words = name in self.wrapping
+            table.add_column(
+                escape(name),
+                justify="right" if name in self.right else "left",
+                overflow="fold",
+                no_wrap=not words,
+                min_width=WORDS_WIDTH if words else None,
+            )
+        for place, cells in enumerate(self.rows):
+            table.add_row(*cells, style=self.styles.get(place, ""))
+        return table
+
+    def _stacked(self) -> Text:
+        blocks = [f"[italic]{escape(self.title)}[/italic]"] if self.title else []
+        for place, (first, *others) in enumerate(self.rows):
+            named = [
+                f"  {escape(name)}: {cell.replace(chr(10), '; ')}"
+                for name, cell in zip(self.columns[1:], others, strict=True)
+                if cell
+            ]
+            style = self.styles.get(place, "")
+            block = "\n".join([f"[bold]{first}[/bold]", *named])
+            blocks.append(f"[{style}]{block}[/{style}]" if style else block)
+        return Text.from_markup("\n\n".join(blocks), overflow="fold")
 
 
 def terminal_table(
@@ -193,7 +255,7 @@ def _verdict(record: Record) -> str:
     note = "" if record["verdict"] == record["expected"] else f"\n(expected {record['expected']})"
     if record["verdict"] == "inconclusive" and record.get("seeds_wanted"):
         more = max(1, record["seeds_wanted"] - record["samples"])
-        note += f"\n(about {more:,} more\nsamples would\ndecide)"
+        note += f"\n(about {more:,} more\nsample{'s' * (more > 1)} would\ndecide)"
     return f"[{color}]{_worded(record)}{note}[/{color}]"
 
 
@@ -261,13 +323,15 @@ def stored_records(task: Task) -> list[dict[str, Any]]:
     try:
         records = json.loads(records_file(task).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise LabError(
-            f"{records_file(task)} is missing or damaged ({error}); run `lab reproduce {task.key}` to write it"
-        ) from error
+        raise LabError(f"{records_file(task)} is missing or damaged ({error}); {_remedy(task)} to write it") from error
     wrong = "it does not hold a list" if not isinstance(records, list) else _wrong_record(records, task)
     if wrong:
-        raise LabError(f"{records_file(task)} is of no use ({wrong}); run `lab reproduce {task.key}` to write it anew")
+        raise LabError(f"{records_file(task)} is of no use ({wrong}); {_remedy(task)} to write it anew")
     return records
+
+
+def _remedy(task: Task) -> str:
+    return f"run `lab reproduce {task.key}`" if CLONE else "install the lab again"
 
 
 def _wrong_record(records: Sequence[Any], task: Task) -> str:

@@ -14,12 +14,13 @@ from typing import Any
 from lab import shipped
 from lab.catalogue import is_called
 from lab.claims import Claim, Judgement, judge, timed
-from lab.errors import LabError, described, located, nearest
+from lab.errors import LabError, described, kind_of, located, nearest, place_of
 from lab.execution import Session
 from lab.figures import Sheet, save
 from lab.files import FOLDERS, require_writable, write
 from lab.pages import figure_folder
-from lab.report import records_file, records_text
+from lab.power import ENOUGH
+from lab.report import Rows, records_file, records_text
 from lab.results import Results, ensure
 from lab.runs import Job
 from lab.tasks import Measurement, Task
@@ -39,18 +40,26 @@ class Verdicts:
     def sentences(self) -> list[str]:
         """How many verdicts are the expected ones, and how many there are none of."""
         judged = [judgement for judgement in self.judgements if not judgement.lone]
-        good = sum(judgement.as_expected for judgement in judged)
+        good = sum(judgement.verdict == judgement.claim.expected for judgement in judged)
+        open_ = sum(not all(outcome.rejected for outcome in judgement.controls) for judgement in judged)
         sentences = []
         if judged:
-            sentences.append(f"{good} of {len(judged)} verdicts are the expected ones, with every control rejected.")
+            controls = f"but {open_} with a control that was not rejected" if open_ else "with every control rejected"
+            sentences.append(f"{good} of {len(judged)} verdicts are the expected ones, {controls}.")
         if self.lost:
+            lost, all_ = len(self.lost), len(self.lost) + len(self.judgements)
+            none = "have no verdict, for the reasons" if lost > 1 else "has no verdict, for the reason"
             sentences.append(
-                f"{len(self.lost)} of {len(self.lost) + len(self.judgements)} claims could not be judged and have no verdict, "
-                f"for the reasons given: {', '.join(self.lost)}."
+                f"{lost} of {all_} claim{'s' * (all_ > 1)} could not be judged and {none} given: {', '.join(self.lost)}."
             )
         if len(judged) < len(self.judgements):
             sentences.append("One seed shows values and decides nothing; measure at least 2 for verdicts.")
         return sentences or ["There is no claim to judge."]
+
+    @property
+    def chances(self) -> Chances:
+        """How likely fresh seeds are to give the same verdicts."""
+        return Chances(self.judgements)
 
     def require(self) -> list[Judgement]:
         """The verdicts, where all there are to be came out.
@@ -61,6 +70,31 @@ class Verdicts:
         if self.errors:
             raise self.errors[0]
         return self.judgements
+
+
+class Chances:
+    """How likely fresh seeds are to give the outcomes of ``judgements`` again (`lab.power`).
+
+    Attributes:
+        sampled: the chance of each claim that is sampled, the least certain first.
+        unlikely: how many of them have a chance below `lab.power.ENOUGH`.
+        summary: both in a sentence.
+    """
+
+    def __init__(self, judgements: Sequence[Judgement]) -> None:
+        known = {judgement.claim.id: judgement.chance for judgement in judgements if judgement.chance is not None}
+        self.sampled = dict(sorted(known.items(), key=lambda entry: entry[1]))
+        self.unlikely = sum(chance < ENOUGH for chance in self.sampled.values())
+        number, all_ = len(self.sampled), len(judgements)
+        self.summary = (
+            f"{number} of {all_} claim{'s' * (all_ != 1)} {'is' if number == 1 else 'are'} sampled; {self.unlikely} of them "
+            f"{'has' if self.unlikely == 1 else 'have'} a chance below {ENOUGH} of the same outcome on fresh seeds."
+        )
+
+    def table(self, number: int) -> Rows:
+        """The ``number`` least certain claims."""
+        rows = [[claim, f"{chance:.3f}"] for claim, chance in list(self.sampled.items())[:number]]
+        return Rows(("claim", "chance of the same outcome"), rows)
 
 
 @dataclass(frozen=True)
@@ -113,8 +147,13 @@ def choose(tasks: Sequence[Task], names: Sequence[str]) -> dict[str, Chosen]:
     """What ``names`` call among ``tasks``, by their keys; everything where there is no name.
 
     Raises:
-        LabError: a name calls nothing.
+        LabError: a name calls nothing, or there is nothing in any of the tasks.
     """
+    if all(Chosen.everything(task) == Chosen([], [], []) for task in tasks):
+        raise LabError(
+            f"{tasks[0].file.name} has no measurement, figure or claim, so that there is nothing to run; add one, as in the "
+            "file that `lab new` writes"
+        )
     for name in names:
         if not any(Chosen.named(task, [name]) != Chosen([], [], []) for task in tasks):
             known = [candidate for task in tasks for candidate in (*task.figures, *task.measurements)]
@@ -288,5 +327,6 @@ def _sheet(part: Results, name: str) -> Sheet:
     except BaseException as error:
         raise LabError(f"it cannot be drawn: {described(error, part.task.file)}") from error
     if not isinstance(sheet, Sheet):
-        raise LabError(f"it returned a {type(sheet).__name__}; return the Sheet that its panels are on")
+        function = part.task.figures[name]
+        raise LabError(f"{place_of(function)}it returned {kind_of(sheet)}; return the Sheet that its panels are on")
     return sheet

@@ -15,7 +15,7 @@ import filelock
 import numpy as np
 
 from lab.configuration import plain, smaller_sizes
-from lab.errors import LabError, described, nearest
+from lab.errors import LabError, described, kind_of, nearest, place_of
 from lab.execution import Session, run
 from lab.labels import Measured, join
 from lab.runs import Job
@@ -70,12 +70,16 @@ class Results:
         if not isinstance(measurement, Measurement):
             called = getattr(measurement, "__name__", measurement)
             raise LabError(
-                f"results are asked for {called!r}, a {type(measurement).__name__}{nearest(str(called), self.task.measurements)}; "
+                f"results are asked for {called!r}, {kind_of(measurement)}{nearest(str(called), self.task.measurements)}; "
                 "ask with the measurement itself, as in results[losses]"
             )
         if measurement.name not in self._loaded:
             jobs = self.jobs([measurement])
-            data = join(measurement.name, ensure(jobs, self.session), [job.place for job in jobs])
+            parts = ensure(jobs, self.session)
+            try:
+                data = join(measurement.name, parts, [job.place for job in jobs])
+            except LabError as error:
+                raise LabError(f"{place_of(measurement.function)}{error}") from error
             first = measurement.first_axis
             labels = tuple(measurement.cases) if first == "case" else self.seeds(measurement)
             self._loaded[measurement.name] = (
@@ -108,14 +112,16 @@ class Results:
         if number < 1:
             small = smaller_sizes(self.config, list(self.task.presets.values()))
             why = ", ".join(f"{name} = {size}" for name, (size, _) in small.items() if size < 1)
+            place, reason = place_of(measurement.function), f" ({why})" if why else ""
             raise LabError(
-                f"{self.task.key} measures {measurement.name} at {number} seeds{f' ({why})' if why else ''}, which shows "
+                f"{place}{self.task.key} measures {measurement.name} at {number} seeds{reason}, which shows "
                 "nothing; ask for at least 1 in its configuration or with --seeds"
             )
         try:
             return seeds_below(root, number)
         except LabError as error:
-            raise LabError(f"the measurement {measurement.name} of {self.task.key}: {error}") from error
+            place = place_of(measurement.function)
+            raise LabError(f"{place}the measurement {measurement.name} of {self.task.key}: {error}") from error
 
     def _number_of_seeds(self, measurement: Measurement) -> int:
         try:

@@ -38,7 +38,8 @@ def show(name: str, console: Console) -> int:
         return 0
     alike = [claim.id for task in tasks for claim in task.claims.values() if claim.id.endswith(f"/{name}")]
     if alike:
-        raise LabError(f"{name} alone names no claim; there is {' and '.join(alike[:5])}; write one of these")
+        is_there, wanted = ("are", "one of these") if len(alike) > 1 else ("is", "that")
+        raise LabError(f"{name} alone names no claim; there {is_there} {' and '.join(alike[:5])}; write {wanted}")
     shown = tasks if name.endswith(".py") else [task for task in tasks if name in (task.key, task.name)]
     if not shown:
         shown = [find(name)] if "/" not in name else []

@@ -1,13 +1,15 @@
 """Which source a measurement depends on, as a hash.
 
-Inside the file that defines a measurement the dependence is followed name by name, so that rewriting prose, a figure or a
-claim does not make a finished training stale. Every other statement at the top level of the file counts, unless it is
-plain that it changes no number. What is imported from the project, or from a module of the user's own (one that is not
-installed), counts as a whole, with what that module imports in turn. Comments, docstrings and help texts do not count.
+Inside the file that defines a measurement the dependence is followed name by name, so that rewriting prose, a figure or
+a claim does not make a finished training stale. Every other statement at the top level of the file counts, unless it is
+plain that running it changes no number: a def, a plain class, a constant. What is imported from the project, or from a
+module of the user's own (one that is not installed), counts as a whole, with what that module imports in turn.
+Comments, docstrings and help texts do not count.
 
-What cannot be followed is refused: code made from text, modules imported by a name that is text, and data files. Files
-are known by the usual names of what reads them, so that a reader of another name escapes, and ``np.load`` under another name,
-as does what is reached through ``getattr`` with a name made at run time.
+What cannot be followed is refused: code made from text, modules imported by a name that is text or not to be found,
+namespaces taken as a whole, the environment, and data files. Files are known by the usual names of what reads them, so that
+a reader of another name escapes, and ``np.load`` under another name, as does what is reached through ``getattr`` with a name
+made at run time.
 
 The text of a module is that of its file, and a process goes on with what it imported when the file is edited. So a module
 whose file was touched (edited, written alike, moved, given other rights) between its import and its hash is refused, in
@@ -25,7 +27,7 @@ import symtable
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -44,27 +46,44 @@ INERT = frozenset(
 )
 # A decorator of another name may do anything, so that what it decorates counts whether it is used or not.
 HARMLESS_DECORATORS = frozenset(
-    "dataclass cache lru_cache wraps contextmanager total_ordering runtime_checkable".split()
+    "dataclass cache lru_cache cached_property wraps contextmanager total_ordering runtime_checkable property setter "
+    "staticmethod classmethod abstractmethod overload override final no_grad inference_mode".split()
 )
-MADE_FROM_TEXT = frozenset("exec eval compile globals __import__ import_module".split())
-MADE_FROM_TEXT_BY = frozenset({"import_module", "__doc__"})  # as attributes: `module.eval()` makes no code
+# What makes a value of values and does nothing else, so that a constant made by it alone counts where it is used only.
+PURE = frozenset(
+    "abs all any bool dict divmod enumerate float frozenset int len list max min partial range repr replace reversed round set "
+    "sorted str sum tuple zip field fields control Paper Path array arange linspace logspace geomspace eye ones zeros tensor "
+    "sqrt exp log log2 log10 join split format items keys values lower upper title".split()
+)
+MADE_FROM_TEXT = frozenset(
+    "exec eval compile globals locals vars __import__ import_module __doc__ __builtins__".split()
+)
+# As attributes: `module.eval()` makes no code.
+MADE_FROM_TEXT_BY = frozenset(
+    "import_module __doc__ __globals__ __builtins__ __subclasses__ environ environb getenv".split()
+)
+MODULES_THAT_MAKE = frozenset("builtins importlib inspect runpy gc".split())
 READS_FILES = frozenset(
     "loadtxt genfromtxt fromfile memmap loadmat imread read_text read_bytes read_csv read_json read_parquet read_table read_excel "
-    "read_feather read_pickle open_dataset load_dataset load_file safe_open load_model load_released getline".split()
+    "read_feather read_pickle open_dataset load_dataset load_file safe_open load_model load_released getline fromregex FileIO "
+    "ZipFile st_size getsize".split()
 )
 READS_FILES_IF_CALLED = frozenset({"load", "open"})  # as attributes these may be anything
-MODULES_THAT_READ = frozenset({"linecache", "shelve", "sqlite3", "subprocess"})
+MODULES_THAT_READ = frozenset(
+    "linecache shelve sqlite3 subprocess fileinput configparser mmap socket urllib requests http".split()
+)
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def fingerprint(file: Path, function: Callable[..., Any], also: Iterable[str] = ()) -> str:
+def fingerprint(file: Path, function: Callable[..., Any], also: Iterable[str] = (), modules: Iterable[str] = ()) -> str:
     """Hash (16 hex digits) of the code that the top-level ``function`` of ``file`` can reach.
 
     Args:
         file: where it is defined.
         function: the function, as it was before it was registered.
         also: other top-level names of the file that it reaches in ways that its code does not show.
+        modules: modules that it reaches in such ways, such as those of the classes of its configuration.
 
     Raises:
         LabError: it is not defined by a ``def`` of its own at the top level of the file, or uses what cannot be followed.
@@ -87,7 +106,7 @@ def fingerprint(file: Path, function: Callable[..., Any], also: Iterable[str] = 
             f"the measurement {name!r} is not made by a def of its own at the top level of {file}, so what it depends on "
             "cannot be told; define it there with def, and pass what varies as sizes, seeds or cases"
         )
-    return _fingerprint(file, name, tuple(also))
+    return _fingerprint(file, name, tuple(also), tuple(modules))
 
 
 def reachable(file: Path, name: str) -> frozenset[str]:
@@ -111,11 +130,11 @@ def _stands(definitions: list[ast.FunctionDef], file: Path, of_code: Path, line:
 
 
 @cache
-def _fingerprint(file: Path, name: str, also: tuple[str, ...]) -> str:
+def _fingerprint(file: Path, name: str, also: tuple[str, ...], by_values: tuple[str, ...]) -> str:
     survey = _survey(file)
     names, texts, modules = _reach(survey, [name, *also, *survey.effects], refuse=f"the measurement {name!r} of {file}")
     digest = hashlib.sha256("\n".join(sorted(texts)).encode())
-    for module in sorted(_module_closure(modules)):
+    for module in sorted(_module_closure(modules | {module for module in by_values if is_own_code(module)})):
         digest.update(module.encode())
         digest.update(_module_text(module))
     return digest.hexdigest()[:16]
@@ -160,38 +179,52 @@ def _survey(file: Path) -> _Survey:
         for target in targets(statement)
         if isinstance(target, ast.Name) and makes_task(statement)
     }
+    own_names = {
+        name
+        for statement in body
+        if not isinstance(statement, ast.Import | ast.ImportFrom) or _of_a_user(statement)
+        for name in defines(statement, tasks)[0]
+    }
+    inside = _name_in_project(file)
     for statement in body:
-        names, counts = defines(statement, tasks)
+        names, counts = defines(statement, tasks, None if inside else own_names)
         if counts:  # it goes by a name that no other statement can have
             effects.append(f"statement {len(effects)}")
             definitions[effects[-1]] = [statement]
         for name in names:
             definitions.setdefault(name, []).append(statement)
-    inside = _name_in_project(file)
     return _Survey(
         {name: statements for name, statements in definitions.items() if name not in tasks}, effects, tasks, inside
     )
 
 
-def defines(statement: ast.stmt, tasks: set[str]) -> tuple[set[str], bool]:
-    """The names that a top-level statement defines, and whether it counts though none of them may be used."""
+def defines(
+    statement: ast.stmt, tasks: Collection[str], own_names: Collection[str] | None = None
+) -> tuple[set[str], bool]:
+    """The names that a top-level statement defines, and whether it counts though none of them may be used.
+
+    Args:
+        statement: of the top level of a file.
+        tasks: names of tasks in the file, which register what is measured, drawn and claimed.
+        own_names: names that the file or a module of the user's own defines, whatever else goes by them elsewhere; None for
+            a file of the project, whose constants, classes and defaults do nothing but make themselves.
+    """
     if isinstance(statement, Definition):
-        other_decorators = [decorator for decorator in statement.decorator_list if root_name(decorator) not in tasks]
-        registered = len(other_decorators) < len(statement.decorator_list)
-        return {statement.name}, not registered and any(
-            last_name(decorator) not in HARMLESS_DECORATORS for decorator in other_decorators
-        )
+        return {statement.name}, _acts_when_defined(statement, tasks, own_names)
     if isinstance(statement, ast.Import | ast.ImportFrom):
         star = any(alias.name == "*" for alias in statement.names)
-        return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}, star
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__" and own_names is not None:
+            return set(), True  # how the file is read
+        # A module of the user's own may change others when it is imported; what is the project's does not.
+        return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}, star or _of_a_user(statement)
     assigned = targets(statement)
     if assigned and all(isinstance(target, ast.Name) for target in assigned):
-        return {target.id for target in assigned if isinstance(target, ast.Name)}, False
+        value = getattr(statement, "value", None)
+        acts = value is not None and not makes_task(statement) and _may_act(value, own_names)
+        return {target.id for target in assigned if isinstance(target, ast.Name)}, acts
     if isinstance(statement, ast.Expr) and last_name(statement.value) == "show" and root_name(statement.value) in tasks:
-        return set(), False
-    if isinstance(statement, ast.If) and any(
-        name in ast.unparse(statement.test) for name in ("TYPE_CHECKING", "__main__")
-    ):
+        return set(), any(_may_act(argument, own_names) for argument in getattr(statement.value, "args", []))
+    if isinstance(statement, ast.If) and not statement.orelse and _is_never_imported(statement.test):
         return set(), False
     inside: set[str] = set()
     for node in ast.walk(statement):
@@ -202,6 +235,69 @@ def defines(statement: ast.stmt, tasks: set[str]) -> tuple[set[str], bool]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             inside.add(node.id)
     return inside, not isinstance(statement, ast.Pass)
+
+
+def _of_a_user(statement: ast.Import | ast.ImportFrom) -> bool:
+    """Whether it imports a module of the user's own."""
+    return any(module.split(".")[0] not in PROJECT_PACKAGES for module in _imported(statement))
+
+
+def _is_never_imported(test: ast.expr) -> bool:
+    """Whether a condition holds for type checkers or scripts only: `TYPE_CHECKING`, or `__name__ == "__main__"`."""
+    return ast.unparse(test) in (
+        "TYPE_CHECKING",
+        "typing.TYPE_CHECKING",
+        "__name__ == '__main__'",
+        "'__main__' == __name__",
+    )
+
+
+def _acts_when_defined(statement: Definition, tasks: Collection[str], own_names: Collection[str] | None) -> bool:
+    """Whether making a function or class may do more than making it: by a decorator, a default, a base or its body."""
+    for decorator in statement.decorator_list:
+        if root_name(decorator) in tasks:
+            values = (
+                [*decorator.args, *(keyword.value for keyword in decorator.keywords)]
+                if isinstance(decorator, ast.Call)
+                else []
+            )
+            if any(_may_act(value, own_names) for value in values):
+                return True
+        elif last_name(decorator) not in HARMLESS_DECORATORS or root_name(decorator) in (own_names or ()):
+            return True
+    if own_names is None:
+        return False
+    if not isinstance(statement, ast.ClassDef):
+        defaults = [*statement.args.defaults, *(value for value in statement.args.kw_defaults if value is not None)]
+        return any(_may_act(value, own_names) for value in defaults)
+    if statement.keywords or any(root_name(base) in own_names for base in statement.bases):
+        return True
+    return any(
+        defines(inner, (), own_names)[1]
+        for inner in statement.body
+        if not isinstance(inner, ast.AnnAssign) or inner.value
+    )
+
+
+def _may_act(value: ast.expr, own_names: Collection[str] | None) -> bool:
+    """Whether computing a value may do more than that, such as draw from a generator or fill a table."""
+    if own_names is None:
+        return False
+    inside: list[ast.AST] = [value]
+    while inside:
+        node = inside.pop()
+        if isinstance(node, ast.Lambda):
+            continue  # its body runs where it is called
+        if isinstance(node, ast.Await | ast.Yield | ast.YieldFrom):
+            return True
+        if isinstance(node, ast.Call) and (last_name(node) not in PURE or root_name(node) in own_names):
+            return True
+        inside += [
+            child
+            for child in ast.iter_child_nodes(node)
+            if isinstance(child, ast.expr | ast.comprehension | ast.keyword)
+        ]
+    return False
 
 
 def targets(statement: ast.stmt) -> list[ast.expr]:
@@ -244,6 +340,7 @@ def _reach(survey: _Survey, roots: Iterable[str], refuse: str = "") -> tuple[set
 
     ``refuse`` says whose code it is, where what cannot be followed is an error.
     """
+    roots = list(roots)
     pending, names, texts, modules = list(roots), set[str](), list[str](), set[str]()
     while pending:
         current = pending.pop()
@@ -253,13 +350,22 @@ def _reach(survey: _Survey, roots: Iterable[str], refuse: str = "") -> tuple[set
         for place, statement in enumerate(survey.definitions[current]):
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 aliases = [alias for alias in statement.names if (alias.asname or alias.name).split(".")[0] == current]
+                if not aliases and _of_a_user(statement) and all(alias.name != "*" for alias in statement.names):
+                    modules |= _imported(statement, survey.package)  # which are run, whatever is taken from them
+                    continue
                 statement = copy.copy(statement)
                 statement.names = aliases or statement.names  # a star
             elif isinstance(statement, Definition):
-                # Registering decorators name the task; what they register does not change what is measured.
+                # Registering decorators name the task; what they register does not change what is measured, unless
+                # the measurement asks another one for its seeds or cases.
+                registering = [decorator for decorator in statement.decorator_list if _registers(decorator, survey)]
+                if current not in roots:
+                    for decorator in registering:
+                        texts.append(f"{current} {place}, registered: {ast.unparse(decorator)}")
+                        pending += _globals(ast.unparse(decorator)) - survey.tasks
                 statement = copy.copy(statement)
                 statement.decorator_list = [
-                    decorator for decorator in statement.decorator_list if not _registers(decorator, survey)
+                    decorator for decorator in statement.decorator_list if decorator not in registering
                 ]
             text = ast.unparse(statement)
             texts.append(f"{current} {place}: {text}")  # what defines a name again does so in this order
@@ -298,9 +404,17 @@ def _globals(text: str) -> frozenset[str]:
 
 
 def _check_followable(statement: ast.AST, whose: str) -> None:
+    optional = {id(inner) for node in ast.walk(statement) if isinstance(node, ast.Try) for inner in ast.walk(node)}
     for node in ast.walk(statement):
         name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-        if name in (MADE_FROM_TEXT_BY if isinstance(node, ast.Attribute) else MADE_FROM_TEXT):
+        if missing := _not_to_be_found(node) if id(node) not in optional else "":
+            raise LabError(
+                f"{whose} imports {missing} in line {getattr(node, 'lineno', '?')}, which cannot be found, so what it depends on "
+                "cannot be told; import it at the top of the file, after what makes it findable"
+            )
+        if makes := _makes_code(node, name):
+            name = makes
+        if makes or name in (MADE_FROM_TEXT_BY if isinstance(node, ast.Attribute) else MADE_FROM_TEXT):
             raise LabError(
                 f"{whose} uses {name} in line {getattr(node, 'lineno', '?')}, so what it depends on cannot be told; "
                 "import what it needs by name, and write code as code"
@@ -310,6 +424,35 @@ def _check_followable(statement: ast.AST, whose: str) -> None:
                 f"{whose} uses {reads} in line {getattr(node, 'lineno', '?')}, and a data file is no part of what its results are "
                 "kept under; write the numbers into the Python file, or into a Python file that it imports"
             )
+
+
+def _not_to_be_found(node: ast.AST) -> str:
+    """The module that an import names and that is nowhere; empty for everything else."""
+    if isinstance(node, ast.Import):
+        modules = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        modules = [node.module or ""]
+    else:
+        return ""
+    return next((module for module in modules if _is_missing(module.split(".")[0])), "")
+
+
+def _is_missing(root: str) -> bool:
+    try:
+        return root not in sys.modules and importlib.util.find_spec(root) is None
+    except (ImportError, ValueError):
+        return True
+
+
+def _makes_code(node: ast.AST, name: str) -> str:
+    """What a node takes a namespace or code by that no name shows; empty if nothing."""
+    if isinstance(node, ast.alias) and node.name.split(".")[0] in MODULES_THAT_MAKE:
+        return node.name
+    if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES_THAT_MAKE:
+        return node.module or ""
+    if isinstance(node, ast.Attribute) and name == "modules" and ast.unparse(node.value) == "sys":
+        return "sys.modules"
+    return ""
 
 
 def _reads(node: ast.AST, name: str) -> str:
@@ -423,7 +566,7 @@ def _module_text(module: str) -> bytes:
     _hashed[module] = file, changed
     if file.suffix != ".py":
         return file.read_bytes()
-    body = [statement for statement in _parse(file).body if not _names_parts(statement)]
+    body = [statement for statement in _parse(file).body if not _names_parts(module, statement)]
     return "\n".join(ast.unparse(statement) for statement in body).encode()
 
 
@@ -462,6 +605,8 @@ def forget() -> None:
     _hashed.clear()
 
 
-def _names_parts(statement: ast.stmt) -> bool:
-    """Whether it is the list of a sheet's parts, which is an order of reading."""
+def _names_parts(module: str, statement: ast.stmt) -> bool:
+    """Whether it is the list of the parts of a sheet of the project, which is an order of reading."""
+    if module.split(".")[0] not in PROJECT_PACKAGES:
+        return False
     return any(isinstance(target, ast.Name) and target.id == "PARTS" for target in targets(statement))

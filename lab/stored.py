@@ -14,12 +14,13 @@ from typing import Any
 
 import filelock
 import safetensors
-from rich.table import Table
+from rich.markup import escape
 
 from lab.catalogue import discover, load
 from lab.configuration import plain
 from lab.errors import LabError, nearest
 from lab.files import FOLDERS, PROJECT
+from lab.report import Rows
 from lab.results import Results
 from lab.runs import Store, minor_versions
 from lab.tasks import Measurement, Task
@@ -124,7 +125,8 @@ def _held(root: Path, folder: Path, tasks: Mapping[str, Task]) -> Held:
         known = _known_keys(task, measurement)
         state = DAMAGED if files else UNFINISHED if folder.name in known else f"{UNFINISHED}, of another key"
         configuration, ended = known.get(folder.name, "unknown"), 0
-    members = [call.get("case") or seed for call in map(_members, manifests) for seed in call.get("seeds", [""])]
+    # Calls of several seeds may share some, as where other numbers of seeds were asked for.
+    members = {call.get("case") or seed for call in map(_members, manifests) for seed in call.get("seeds", [""])}
     sizes = [(path.stat().st_size, path.stat().st_mtime) for path in folder.rglob("*") if path.is_file()]
     return Held(
         folder,
@@ -231,23 +233,16 @@ def _goes(held: Held) -> bool:
     return held.state in STALE or abandoned
 
 
-def table(configurations: Sequence[Held]) -> Table:
+def table(configurations: Sequence[Held]) -> Rows:
     """A row for each measurement and configuration."""
-    table = Table(box=None)
-    for name in ("task", "measurement", "configuration", "seeds or cases", "age", "size", "state"):
-        table.add_column(name, overflow="fold")  # a name that is cut names nothing
+    columns = ("task", "measurement", "configuration", "seeds or cases", "age", "size", "state")
+    rows = []
     for held in configurations:
         state = held.state + (f", {len(held.unfinished)} unfinished" if held.unfinished and held.members else "")
-        table.add_row(
-            held.task,
-            held.measurement,
-            held.configuration,
-            _members_text(held.members),
-            age_text(time.time() - held.finished),
-            bytes_text(held.size),
-            state,
-        )
-    return table
+        named = (held.task, held.measurement, held.configuration, _members_text(held.members))
+        age = age_text(time.time() - held.finished)
+        rows.append([*map(escape, named), age, bytes_text(held.size), state])
+    return Rows(columns, rows, ("configuration", "seeds or cases", "state"))
 
 
 def summary(root: Path, configurations: Sequence[Held]) -> str:
@@ -265,8 +260,17 @@ def _members_text(members: Sequence[int | str]) -> str:
     if not seeds or len(seeds) < len(members):
         return ", ".join(map(str, members)) or "none"
     if len(seeds) > 1 and seeds == [seeds[0] + place for place in range(len(seeds))]:
-        return f"{seeds[0]}-{seeds[-1]}"
+        return span(seeds[0], seeds[-1])
     return f"{len(seeds)} from {seeds[0]} to {seeds[-1]}" if len(seeds) > 4 else ", ".join(map(str, seeds))
+
+
+def span(first: int, last: int) -> str:
+    """All whole numbers between two.
+
+    >>> span(0, 5), span(-4, -1)
+    ('0-5', '-4 to -1')
+    """
+    return f"{first}-{last}" if first >= 0 else f"{first} to {last}"
 
 
 def bytes_text(size: float) -> str:

@@ -16,7 +16,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from lab.errors import LabError
+from lab.errors import LabError, kind_of
 
 Name = str | int
 
@@ -30,14 +30,14 @@ class RandomStream:
         path: the names from the root to this stream; an integer of numpy or torch is the same name as the int.
 
     Raises:
-        LabError: a name that is neither an integer nor text.
+        LabError: a seed that is no integer, or a name that is neither an integer nor text.
     """
 
     seed: int
     path: tuple[Name, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", _plain(self.seed))
+        object.__setattr__(self, "seed", _whole(self.seed))
         object.__setattr__(self, "path", tuple(_plain(name) for name in self.path))
 
     def child(self, *names: str | SupportsIndex) -> RandomStream:
@@ -60,9 +60,21 @@ def _plain(name: Any) -> Name:
         return int(operator.index(name))
     except TypeError as error:
         raise LabError(
-            f"a random stream is named by {name!r}, a {type(name).__name__}, and names are integers or text; "
+            f"a random stream is named by {name!r}, which is {kind_of(name)}, and names are integers or text; "
             "name it by one of these"
         ) from error
+
+
+def _whole(seed: Any) -> int:
+    """A root seed as a Python integer; a truth value is none, as it would be another stream than its number."""
+    if type(seed) is int:
+        return seed
+    try:
+        if isinstance(seed, bool | np.bool_):
+            raise TypeError
+        return int(operator.index(seed))
+    except TypeError as error:
+        raise LabError(f"the seed of a random stream is {seed!r}, which is {kind_of(seed)}; give an integer") from error
 
 
 def stream(seed: SupportsIndex, *names: str | SupportsIndex) -> RandomStream:
@@ -72,5 +84,8 @@ def stream(seed: SupportsIndex, *names: str | SupportsIndex) -> RandomStream:
     True
     >>> bool(stream(0, "data").rng().random() == stream(0, "weights").rng().random())
     False
+
+    Raises:
+        LabError: a seed that is no integer, or a name that is neither an integer nor text.
     """
-    return RandomStream(operator.index(seed), tuple(_plain(name) for name in names))
+    return RandomStream(_whole(seed), tuple(_plain(name) for name in names))

@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 from rich.markup import escape
-from rich.table import Table
 
 from lab.configuration import check_config, config_from_dict, plain
-from lab.errors import LabError, described, nearest
+from lab.errors import LabError, described, kind_of, nearest
 from lab.execution import Session
 from lab.figures import Sheet, save
-from lab.report import drawn_origins, number, origins, requirement
+from lab.report import Rows, drawn_origins, number, origins, requirement
 from lab.reproduction import Verdicts, judge_all
 from lab.results import Results, ensure
 from lab.tasks import Task
@@ -186,10 +185,8 @@ def _value(config: Any, name: str, text: str) -> Any:
     if (choices and value not in choices) or (
         not choices and now is not None and value is not None and type(value) is not type(now)
     ):
-        wanted = f"one of {', '.join(map(str, choices))}" if choices else f"a {type(now).__name__}, such as {now!r}"
-        raise LabError(
-            f"{name}={text} is a {type(value).__name__}, and the field {name!r} is {wanted}; change the value"
-        )
+        wanted = f"one of {', '.join(map(str, choices))}" if choices else f"{kind_of(now)}, such as {now!r}"
+        raise LabError(f"{name}={text} is {kind_of(value)}, and the field {name!r} is {wanted}; change the value")
     return value
 
 
@@ -216,16 +213,14 @@ def _places(values: Sequence[str]) -> tuple[float | str, ...]:
         return tuple(values)
 
 
-def table(sweep: Sweep) -> Table:
+def table(sweep: Sweep) -> Rows:
     """A row a claim, a column a value: what was measured, its interval, its verdict; and the bounds that it was held to."""
-    table = Table(title=escape(f"{sweep.task} over {sweep.field}"), title_justify="left", show_lines=True)
-    table.add_column("claim", overflow="fold")
-    for value in sweep.values:
-        table.add_column(escape(f"{sweep.field} = {value}"), justify="right", overflow="fold")
-    table.add_column("bound", overflow="fold")
-    for claim, records in sweep.records.items():
-        table.add_row(claim.split("/", 1)[1], *map(_cell, records), _bounds([record for record in records if record]))
-    return table
+    values = [f"{sweep.field} = {value}" for value in sweep.values]
+    rows = [
+        [claim.split("/", 1)[1], *map(_cell, records), _bounds([record for record in records if record])]
+        for claim, records in sweep.records.items()
+    ]
+    return Rows(("claim", *values, "bound"), rows, ("bound",), f"{sweep.task} over {sweep.field}", values, lines=True)
 
 
 def _cell(record: Record | None) -> str:

@@ -33,8 +33,8 @@ import numpy as np
 
 from lab import papers, statistics
 from lab.claims import Claim, Control, Evidence, Expected, Kind, control
-from lab.configuration import check_config
-from lab.errors import LabError, nearest
+from lab.configuration import check_config, classes_of
+from lab.errors import LabError, kind_of, nearest, place_of
 from lab.evidence import least_seeds
 from lab.files import FOLDERS, PROJECT
 from lab.labels import NUMERIC, LabelledArrays, Measured, is_labelled, measured
@@ -102,14 +102,22 @@ class Measurement:
         """Run it for ``seeds``, or for one of its cases; every array has a leading axis of seeds or cases.
 
         Raises:
-            LabError: what it returned are not numbers, or their axes or labels are wrong.
+            LabError: what it returned are not numbers, or their axes or labels are wrong; with its file and line.
         """
         if self.cases:
             returned = self.function(config, **self.cases[case])
-            _check_returned(self.name, returned)
-            return measured(self.name, returned, "case", (case,), leading=False)
-        returned = self.function(config, seeds if self.ensemble else seeds[0])
+        else:
+            returned = self.function(config, seeds if self.ensemble else seeds[0])
+        try:
+            return self._checked(returned, seeds, case)
+        except LabError as error:
+            raise LabError(f"{place_of(self.function)}{error}") from error
+
+    def _checked(self, returned: Any, seeds: tuple[int, ...], case: str) -> Measured:
+        """What a call returned, as it is stored."""
         _check_returned(self.name, returned)
+        if self.cases:
+            return measured(self.name, returned, "case", (case,), leading=False)
         if is_labelled(returned):
             return measured(self.name, returned, "seed", seeds, leading=self.ensemble)
         data = {name: _plain_array(self.name, name, value) for name, value in returned.items()}
@@ -145,8 +153,7 @@ def _check_returned(name: str, returned: Any) -> None:
     """Refuse what is no mapping of names to arrays."""
     if not isinstance(returned, Mapping) and not hasattr(returned, "data_vars"):
         raise LabError(
-            f"{name} returned a {type(returned).__name__}; return arrays by name, such as {{'error': error}}, "
-            "or a Dataset"
+            f"{name} returned {kind_of(returned)}; return arrays by name, such as {{'error': error}}, or a Dataset"
         )
     if not len(returned):
         raise LabError(f"{name} returned 0 arrays, which shows nothing; return at least 1 by name")
@@ -351,8 +358,20 @@ class Task:
         return register
 
     def _fingerprint(self, function: Callable[..., Data]) -> str:
-        # A configuration may reach a measurement without being named in it.
-        return fingerprint(self.file, function, (type(self.presets["ci"]).__name__,))
+        # A configuration, and the classes of its values, may reach a measurement without being named in it.
+        classes = {kind for config in self.presets.values() for kind in classes_of(config)}
+        own = {kind for kind in classes if self._defines(kind)}
+        return fingerprint(
+            self.file,
+            function,
+            sorted(kind.__name__ for kind in own),
+            sorted({kind.__module__ for kind in classes - own}),
+        )
+
+    def _defines(self, kind: type) -> bool:
+        """Whether a class is one of the file of this task (of a cell of its notebook, which agrees with the file)."""
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None) or os.devnull
+        return kind.__module__ == "__main__" or Path(file).resolve() == self.file
 
     def _register(self, measurement: Measurement) -> Measurement:
         if measurement.name in self.measurements:

@@ -67,6 +67,21 @@ def test_claims_that_are_lost_are_counted_and_named(tiny: list[str], capsys) -> 
     )
 
 
+def test_controls_that_are_not_rejected_are_counted(tiny: list[str], capsys) -> None:
+    file = Path(tiny[0])
+    file.write_text(file.read_text(encoding="utf-8").replace("bound=-3.0", "bound=4.0"), encoding="utf-8")
+    assert main(["check", f"{file}:A[13]", *tiny[1:]]) == 1
+    output = " ".join(capsys.readouterr().out.split())
+    assert "2 of 2 verdicts are the expected ones, but 1 with a control that was not rejected." in output
+    text = file.read_text(encoding="utf-8").replace(
+        "-> Evidence:\n    difference", "-> Evidence:\n    1 / 0\n    difference"
+    )
+    file.with_name("lost.py").write_text(text, encoding="utf-8")
+    assert main(["check", f"{file.with_name('lost.py')}:A3", *tiny[1:]]) == 2
+    output = " ".join(capsys.readouterr().out.split())
+    assert "1 of 1 claim could not be judged and has no verdict, for the reason given: tiny/A3." in output
+
+
 def test_the_smoke_preset_counts_its_verdicts_in_one_line(tiny: list[str], capsys) -> None:
     assert main(["run", *tiny, "--preset", "smoke"]) == 0
     output = capsys.readouterr().out
@@ -130,7 +145,10 @@ def test_power_says_which_outcomes_are_unlikely_to_come_again(tiny: list[str], c
     assert main(["power", *tiny, "--show", "1"]) == 1
     output = capsys.readouterr().out
     assert output.count("tiny/A") == 1
-    assert "2 of 3 claims are sampled; fresh seeds give the outcome of 2 of them again" in output
+    assert "2 of 3 claims are sampled; 2 of them have a chance below 0.99 of the same outcome on fresh seeds." in output
+    for number in ("0", "-3"):
+        assert main(["power", *tiny, "--show", number]) == 2
+        assert f"--show {number} shows no claim; name at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
@@ -209,10 +227,11 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
     [
         (["run", "causallm-icll"], "unknown task 'causallm-icll' (did you mean 'causallm-icl'?)"),
         (["run", "causallm-icl", "--preset", "cii"], "unknown preset 'cii' (did you mean 'ci'?)"),
-        (["run", "causallm-icl", "--device", "tpu9"], "the device 'tpu9' is not available here"),
+        (["run", "causallm-icl", "--device", "tpu9"], "the device 'tpu9' is not available here; choose "),
         (["run", "/nowhere/task.py"], "there is no file /nowhere/task.py"),
         (["check", "causallm-icl/T11"], "no claim matches 'causallm-icl/T11' (did you mean"),
         (["show", "causallm-icl/T11"], "no claim matches"),
+        (["check", "causalm-icl"], "no claim matches 'causalm-icl' (did you mean 'causallm-icl'?)"),
         (["check", "--results=~nobody_of_this_name"], "'~nobody_of_this_name' cannot be the path of anything"),
         (["check", "--workers", "0"], "--workers 0 is below 1"),
         (["check", "causallm-icl/T1", "--cluster", "nosuch"], "--cluster 'nosuch' names no cluster"),
@@ -231,7 +250,7 @@ def test_check_fails_when_a_control_is_not_rejected(tiny: list[str], capsys) -> 
             "there can be no file ~nobody_of_this_name/x.py (Could not determine home",
         ),
         (["run", "tasks/causallm_icl/repairs.ipynb"], "(did you mean 'causallm-icl/repairs'?)"),
-        (["show", "G2.limit"], "G2.limit alone names no claim; there is causal-structure/G2.limit; write one of these"),
+        (["show", "G2.limit"], "G2.limit alone names no claim; there is causal-structure/G2.limit; write that"),
         (["run"], "name the task"),
     ],
 )
@@ -315,7 +334,10 @@ def test_sizes_that_no_preset_has_are_said_before_the_work(tiny: list[str], caps
     ("options", "sentence"),
     [
         (["--draws", "0"], "tiny measures means at 0 seeds (draws = 0), which shows nothing; ask for at least 1"),
-        (["--draws", "-2"], "tiny measures means at -2 seeds (draws = -2), which shows nothing; ask for at least 1"),
+        (
+            ["--draws", "-2"],
+            "tiny.py, line 47, tiny measures means at -2 seeds (draws = -2), which shows nothing; ask for at least 1",
+        ),
         (["--size", "-1"], "--size -1 is below 0, so that nothing can be measured; in every preset of tiny it is 3 or"),
     ],
 )
@@ -385,7 +407,7 @@ def test_a_folder_without_rights_is_said_before_the_work(tiny: list[str], tmp_pa
     file.write_text("def zero(x, y, q):\n    return 0 * q[..., 0]\n", encoding="utf-8")
     monkeypatch.setattr("lab.diagnosis.comparison.diagnose", None)  # it would be work for nothing
     assert main(["diagnose", f"{file}:zero", "--out", str(blocked)]) == 2
-    assert f"{blocked} cannot be written: file exists" in capsys.readouterr().err
+    assert f"{blocked} cannot be written: file exists; move the file that stands in" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_a_sentence_wherever_something_is_written(tiny: list[str], monkeypatch, capsys) -> None:

@@ -186,6 +186,8 @@ def test_float32_cache_agrees_to_rounding() -> None:
         ({"allowed": torch.zeros(VOCABULARY, dtype=torch.bool)}, "at least one token"),
         ({"allowed": torch.ones(VOCABULARY + 1, dtype=torch.bool)}, r"have the shape \(8,\) but there are 7 tokens"),
         ({"allowed": torch.ones(STEPS - 1, VOCABULARY, dtype=torch.bool)}, "in 9 rows, one a step"),
+        ({"mask": None}, "attention pattern is None, not a tensor"),
+        ({"prompts": [[1, 2]]}, "prompts are a list, not a tensor"),
         ({"stop_token": VOCABULARY}, "stop token 7 lies outside the vocabulary of 7"),
         ({"stop_token": -1}, "stop token -1 lies outside"),
         ({"mask": pattern(0).expand(BATCH + 1, -1, -1)}, "one for each of the 6 prompts"),
@@ -215,3 +217,9 @@ def test_logits_that_are_not_numbers_are_refused(temperature: float) -> None:
 def test_a_temperature_that_overflows_is_refused_by_its_name() -> None:
     with pytest.raises(LabError, match="temperature = 1e-39 is so near 0"):
         decode(ensemble(dtype=torch.float32), prompts(BATCH), pattern(0), 2, temperature=1e-39, stream=stream(0))
+
+
+def test_a_model_without_a_read_out_has_as_many_tokens_as_its_stream_is_wide() -> None:
+    module = Transformer(Architecture(width=8, layers=1, vocabulary=VOCABULARY), [0])
+    with pytest.raises(LabError, match=r"have the shape \(7,\) but there are 8 tokens"):
+        decode(module, prompts(BATCH), pattern(0), 2, allowed=torch.ones(VOCABULARY, dtype=torch.bool))

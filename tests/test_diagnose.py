@@ -23,7 +23,7 @@ from lab.diagnosis.algorithms import RESOLUTION, Fixed, distance
 from lab.diagnosis.comparison import Diagnosis, Estimate, diagnose, identify
 from lab.diagnosis.setting import another_order
 from lab.diagnosis.settings import Chains, Regression, find_setting
-from lab.diagnosis.subject import load
+from lab.diagnosis.subject import answer_needed, load
 from lab.domains.chains.markov import markov_posterior, uniform_guess
 from lab.domains.regression import function_classes
 from lab.domains.regression.gradient_descent import gradient_descent
@@ -432,10 +432,21 @@ def test_impossible_options_are_one_sentence(arguments: list[str], sentence: str
 
 def test_options_may_come_before_the_predictor(tmp_path: Path, capsys) -> None:
     where = ["--out", str(tmp_path)]
-    assert main(["diagnose", "--task", "markov-chains", *where, "lab.domains.regression.least_squares:zero"]) == 1
-    assert "a predictor is given 2, (tokens, prefix_length)" in " ".join(capsys.readouterr().out.split())
-    assert main(["diagnose", "--task", "markov-chains", *where]) == 2
-    assert "name the predictor to diagnose" in capsys.readouterr().err
+    assert main(["diagnose", "--task", "markov-chains", *where, "lab.domains.regression.least_squares:zero"]) == 2
+    assert (
+        "would be given (tokens, prefix_length); diagnose it with --task linear-regression" in capsys.readouterr().err
+    )
+    for options in (["--task", "markov-chains", *where], ["--dimension", "3"], []):
+        assert main(["diagnose", *options]) == 2
+        assert "name the predictor to diagnose" in capsys.readouterr().err
+
+
+def test_another_protocol_is_named(faults: str) -> None:
+    with pytest.raises(LabError, match="makes a regression predictor.*--task linear-regression"):
+        load("lab.domains.regression.kaczmarz:kaczmarz", ("tokens", "prefix_length"))
+    assert callable(load("lab.domains.regression.kaczmarz:kaczmarz", ARGUMENTS))
+    (finding,) = answer_needed(load(f"{faults}:even", ARGUMENTS), ARGUMENTS)
+    assert "it takes what a token predictor is given, which --task markov-chains diagnoses" in finding.what
 
 
 def test_a_predictor_may_differentiate(faults: str, few: None) -> None:

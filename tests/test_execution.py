@@ -184,7 +184,7 @@ def test_workers_of_a_script_that_is_no_file_are_refused_by_the_reason(tmp_path:
 
 
 def test_an_unknown_device_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="device 'gpu' is not available"):
+    with pytest.raises(LabError, match="device 'gpu' is not available here; choose (cpu|one of cpu, .*) with"):
         measured(Session(tmp_path, quiet=True, device="gpu"))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from lab.files import NotWritten, require_room, require_writable
+from lab.files import NotWritten, disk_sentence, require_room, require_writable
 
 
 def test_asking_for_room_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -38,3 +39,20 @@ def test_no_room_is_a_sentence(tmp_path: Path, name: str) -> None:
     for ask in (require_room, require_writable):
         with pytest.raises(NotWritten, match="cannot be written: .*--results"):
             ask(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free some space, or"),
+        (errno.EACCES, "ask for the right to write there, or"),
+        (errno.EEXIST, "move the file that stands in the place of a folder, or"),
+        (errno.ENOENT, "make the folder that it lies in, or"),
+        (errno.EIO, "name another folder"),
+    ],
+)
+def test_the_remedy_fits_the_error(number: int, remedy: str) -> None:
+    error = OSError(number, os.strerror(number))
+    for sentence in (disk_sentence(Path("results"), error), str(NotWritten.because(Path("results"), error))):
+        assert f"; {remedy}" in sentence
+        assert ("free some space" in sentence) == (number == errno.ENOSPC)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalogue
+from lab import catalogue, coverage
 from lab.catalogue import discover
 from lab.cli import main
 from lab.files import FOLDERS, PROJECT, results_folder
@@ -83,6 +83,15 @@ def test_the_wheel_holds_the_sheets_and_no_notebooks(site: Path) -> None:
         held, written = ({path.relative_to(root) for path in (root / folder).rglob("*.py")} for root in (site, PROJECT))
         assert held == written
     assert list(site.rglob("*.ipynb")) == []
+
+
+def test_an_installed_lab_knows_the_verdicts_and_says_where_papers_stand(site: Path, tmp_path: Path) -> None:
+    shipped = {path.relative_to(site): path.stat().st_size for path in (site / "evidence").rglob("*") if path.is_file()}
+    assert {path.name for path in shipped} == {"claims.json"}
+    assert sum(shipped.values()) < 1_000_000
+    done = run(site, tmp_path, "-m", "lab", "list", "--papers")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == coverage.summary(coverage.coverage())
 
 
 def test_results_of_a_clone_lie_in_it(monkeypatch, tmp_path: Path) -> None:

@@ -93,10 +93,10 @@ def test_a_right_file_runs(task_file: Own) -> None:
         ((HEAD, MEASUREMENT.replace("float(seed)", "1 / 0")), "own.py, line 13, ZeroDivisionError: division by zero"),
         (
             (HEAD, MEASUREMENT.replace('{"mean": float(seed)}', "None")),
-            "means returned a NoneType; return arrays by name",
+            "own.py, line 11, means returned None; return arrays by name",
         ),
-        ((HEAD, MEASUREMENT.replace('{"mean": float(seed)}', "{}")), "means returned 0 arrays"),
-        ((HEAD, MEASUREMENT.replace('"mean"', "1")), "means returned an array called 1"),
+        ((HEAD, MEASUREMENT.replace('{"mean": float(seed)}', "{}")), "own.py, line 11, means returned 0 arrays"),
+        ((HEAD, MEASUREMENT.replace('"mean"', "1")), "own.py, line 11, means returned an array called 1"),
         ((HEAD, MEASUREMENT.replace('"mean"', '"__metadata__"')), "an array called '__metadata__'"),
         ((HEAD, MEASUREMENT.replace("float(seed)", "[[1], [1, 2]]")), "returned 'mean', which forms no array"),
         (
@@ -105,12 +105,12 @@ def test_a_right_file_runs(task_file: Own) -> None:
         ),
         (
             (HEAD, MEASUREMENT.replace("float(seed)", "np.zeros(seed + 1)"), FIGURE),
-            "returned 'mean' of shape (2,) at seed 1, but (1,) at seed 0",
+            "own.py, line 11, means returned 'mean' of shape (2,) at seed 1, but (1,) at seed 0",
         ),
         ((HEAD, MEASUREMENT.replace("config: 2", "config: 2.5")), "own.py: the seeds of means cannot be counted: "),
         (
             (HEAD, MEASUREMENT.replace("config: 2", "config: 10**9")),
-            "the measurement means of own: 1000000000 seeds below the root 0 cannot be had",
+            "own.py, line 11, the measurement means of own: 1000000000 seeds below the root 0 cannot be had",
         ),
         ((HEAD, MEASUREMENT.replace("config: 2", "config: 1 / 0")), "own.py, line 11, ZeroDivisionError"),
         (
@@ -119,7 +119,27 @@ def test_a_right_file_runs(task_file: Own) -> None:
         ),
         (
             (HEAD, MEASUREMENT, FIGURE.replace("return sheet", "return sheet.figure")),
-            "it returned a Figure; return the Sheet",
+            "the figure picture of own: own.py, line 15, it returned a Figure; return the Sheet",
+        ),
+        (
+            (HEAD, MEASUREMENT, CLAIM.replace("return Evidence", "Evidence")),
+            "own.py, line 15, the check of own/A returned None, not Evidence",
+        ),
+        (
+            (HEAD, MEASUREMENT.replace("float(seed)", "np.array('a')")),
+            "own.py, line 11, means returned 'mean' with dtype <U1",
+        ),
+        ((HEAD,), "own.py has no measurement, figure or claim, so that there is nothing to run"),
+        *(
+            (
+                (HEAD.replace("    size: int", f"    {name}: int"), MEASUREMENT),
+                f"own.py: the field '{name}' of Config is called like",
+            )
+            for name in ("debug", "help", "version")
+        ),
+        (
+            (HEAD.replace('"own"', '"causallm-icl"'), MEASUREMENT),
+            "own.py: 'causallm-icl' is a sheet of the lab, with which ids and results would be mixed up",
         ),
         (
             (HEAD, MEASUREMENT, FIGURE.replace('["mean"]', '["maen"]')),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import LabError, coverage, papers
+from lab import LabError, coverage, papers, report
 from lab.catalogue import discover
 from lab.cli import main
 
@@ -109,3 +109,25 @@ def test_a_damaged_file_is_one_sentence(text: str, sentence: str, tmp_path: Path
     with pytest.raises(LabError, match=sentence) as raised:
         papers.read(file)
     assert "papers.toml" in str(raised.value)
+
+
+def test_a_damaged_record_of_one_paper_leaves_the_others(tmp_path: Path, monkeypatch, capsys, caplog) -> None:
+    place, whole = report.records_file, coverage.coverage(strict=False)
+    caplog.clear()
+    (tmp_path / "claims.json").write_text("[1]", encoding="utf-8")
+    damaged = next(task for task in discover() if task.key == "copying/copied-strings")
+    monkeypatch.setattr(
+        report, "records_file", lambda task: tmp_path / "claims.json" if task is damaged else place(task)
+    )
+    assert main(["list", "--papers"]) == 0
+    output = capsys.readouterr().out
+    assert all(entry.paper.key in output for entry in ENTRIES.values())
+    assert f"{len(damaged.claims)} have verdicts that cannot be read" in output
+    assert sum(f"{tmp_path / 'claims.json'} is of no use" in message for message in caplog.messages) == 1
+    for before, after in zip(whole, coverage.coverage(strict=False), strict=True):
+        assert after.verdicts == {
+            claim: coverage.UNREADABLE if claim in damaged.claims else verdict
+            for claim, verdict in before.verdicts.items()
+        }
+    with pytest.raises(LabError):
+        coverage.page()

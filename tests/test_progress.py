@@ -13,7 +13,7 @@ def test_plain_lines_where_nobody_watches(capsys) -> None:
             progress.finish(label)
     errors = capsys.readouterr().err
     assert "other: measured in" in errors
-    assert "2 of 2" in errors
+    assert "(2 of 2)" in errors, "nothing is left"
     assert "one: " not in errors, "a quick job that is not the last is not worth a line"
 
 

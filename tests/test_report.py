@@ -154,3 +154,27 @@ def test_stored_records_can_be_read_and_say_the_same_as_themselves(task: Task) -
 
 def test_the_file_of_verdicts_leaves_out_what_changes() -> None:
     assert "seconds" not in report.records_text([record()])
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
+def test_rows_are_whole_at_every_width(width: int) -> None:
+    """Beside each other where a line has room for what must not be cut, one below the other where it has not."""
+    columns = ("claim", "A measured", "A interval", "B measured", "bound", "origin")
+    cells = ["tiny/A1", "-0.0691", "-0.369 to 0.231", "1.23e-05", "<= 3", "chosen before the draw [dim]of all[/dim]"]
+    rows = report.Rows(
+        columns, [cells, cells], ("origin",), "A = [0, 1]", ("A measured", "B measured"), {1: "bold red"}
+    )
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(rows)
+    printed = console.export_text()
+    assert all(printed.count(cell) == 2 for cell in cells[:-1])
+    assert all(name in printed for name in columns[1:])
+    assert " ".join(printed.split()).count("before") == 2
+    assert "A = [0, 1]" in printed
+    assert ("A measured: -0.0691" in printed) == (width < 80)
+    assert all(len(line) <= width for line in printed.splitlines())
+
+
+def test_one_more_sample_is_one() -> None:
+    record_of_one = record(verdict="inconclusive", seeds_wanted=9, samples=8)
+    assert "(about 1 more\nsample would\ndecide)" in report._verdict(record_of_one)

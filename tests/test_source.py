@@ -94,6 +94,75 @@ CODE = {
         "\nb()\na()",
     ),
     "global dtype": ("import torch\ntorch.set_default_dtype(torch.float32)", "1.0", "float32", "float64"),
+    "a figure that another decorator keeps": (
+        "R = {}\ndef keep(f):\n    R['f'] = f\n    return f\n@TASK.figure\n@keep\ndef rule(results=None):\n    return 2.0",
+        "R['f']()",
+        "2.0",
+        "3.0",
+    ),
+    "what a script does not do": ("A = [1.0]\nif __name__ != '__main__':\n    A[0] = 2.0", "A[0]", "2.0", "3.0"),
+    "what a type checker does not see": (
+        "from typing import TYPE_CHECKING\nif not TYPE_CHECKING:\n    A = 2.0",
+        "A",
+        "2.0",
+        "3.0",
+    ),
+    "beside what a script does": ("if __name__ == '__main__':\n    A = 1.0\nelse:\n    A = 2.0", "A", "2.0", "3.0"),
+    "an earlier draw": (
+        "import numpy as np\nr = np.random.default_rng(0)\nx = r.normal(size=5)\nA = r.normal()",
+        "A",
+        "size=5",
+        "size=6",
+    ),
+    "an earlier item": ("i = iter([1.0, 2.0, 3.0])\na = next(i)\nb = next(i)", "b", "a = next(i)", "a = 1.0"),
+    "setdefault": ("T = {}\nfirst = T.setdefault('a', 2.0)", "T['a']", "2.0", "3.0"),
+    "pop": ("L = [1.0, 2.0, 4.0]\nlast = L.pop()", "L[-1]", "L.pop()", "L.pop(0)"),
+    "a name for an effect": ("L = []\n_ = L.append(2.0)", "L[0]", "2.0", "3.0"),
+    "an annotated effect": ("L = [1.0]\nx: None = L.append(2.0)", "L[-1]", "2.0", "3.0"),
+    "a comprehension that fills": ("T = {}\n_ = [T.update({k: 2.0 * k}) for k in range(3)]", "T[1]", "2.0", "3.0"),
+    "a global seed": ("import numpy as np\n_ = np.random.seed(2)", "np.random.normal()", "seed(2)", "seed(3)"),
+    "a global set by a function": ("A = 1.0\ndef f():\n    global A\n    A = 2.0\nB = f()", "A", "A = 2.0", "A = 3.0"),
+    "classes that enrol themselves": (
+        "class B:\n    R = {}\n    def __init_subclass__(cls):\n        B.R[cls.__name__] = cls\nclass K(B):\n    v = 2.0",
+        "B.R['K'].v",
+        "2.0",
+        "3.0",
+    ),
+    "a metaclass that enrols": (
+        "class M(type):\n    R = []\n    def __init__(c, n, b, d):\n        M.R.append(c)\nclass K(metaclass=M):\n    v = 2.0",
+        "M.R[-1].v",
+        "2.0",
+        "3.0",
+    ),
+    "a class body with an effect": ("L = []\nclass K:\n    L.append(2.0)", "L[0]", "2.0", "3.0"),
+    "a default with an effect": ("L = []\ndef f(k=L.append(2.0)):\n    pass", "L[0]", "2.0", "3.0"),
+    "a decorator called like a harmless one": (
+        "R = {}\ndef cache(f):\n    R['f'] = f\n@cache\ndef rule():\n    return 2.0",
+        "R['f']()",
+        "2.0",
+        "3.0",
+    ),
+    "a claim that draws": (
+        "import numpy as np\nfrom lab import control\nr = np.random.default_rng(0)\n"
+        "@TASK.claim('x/A1', where='derived', kind='identity', statement='S.', "
+        "controls=[control('c', b=float(r.normal(size=5)[0]))])\ndef c(results, b=1.0):\n    return None\nA = r.normal()",
+        "A",
+        "size=5",
+        "size=6",
+    ),
+    "seeds of another measurement": (
+        "@TASK.measurement(seeds=lambda config: 2)\ndef other(config, seed):\n    return {'x': 1.0}",
+        "float(other.seeds(config))",
+        "config: 2",
+        "config: 3",
+    ),
+    "cases of another measurement": (
+        "@TASK.cases(a={'s': 2.0})\ndef other(config, s=1.0):\n    return {'x': s}",
+        "other.cases['a']['s']",
+        "2.0",
+        "3.0",
+    ),
+    "how annotations are read": ("", "1.0", "from __future__ import annotations", ""),
     "property of the sizes": ("", "config.k()", 'many"', 'many"\n    def k(self):\n        return 1'),
     "nested function": ("", "(lambda: 2.0)()", "2.0", "3.0"),
 }
@@ -106,6 +175,19 @@ MODULE = {
     "import from in a helper": ("def f():\n    from HELPER import A\n    return A", "f()", "A = 2.0", "A = 3.0"),
     "import under if": ("if True:\n    from HELPER import A", "A", "A = 2.0", "A = 3.0"),
     "import under try": ("try:\n    from HELPER import A\nexcept ImportError:\n    A = 0", "A", "A = 2.0", "A = 3.0"),
+    "parts": ("from HELPER import PARTS", "PARTS[0]", "PARTS = (2.0,)", "PARTS = (3.0,)"),
+    "import for its effect": (
+        "import math\nimport HELPER",
+        "math.tau",
+        "import math\nmath.tau = 2.0",
+        "import math\nmath.tau = 3.0",
+    ),
+    "import for no name": (
+        "import math\nfrom HELPER import A",
+        "math.tau",
+        "A = 1.0",
+        "import math\nA = math.tau = 3.0",
+    ),
     "patched module": ("import HELPER\nHELPER.A = HELPER.B", "HELPER.A", "A = B = 2.0", "A = B = 3.0"),
 }
 # the edit changes nothing that is measured
@@ -126,6 +208,14 @@ PROSE = {
     ),
     "figure": ("@TASK.figure\ndef picture(results):\n    return 1", "1.0", "return 1", "return 2"),
     "constant of nothing measured": ("B = 1.0", "2.0", "B = 1.0", "B = 9.0"),
+    "table of nothing measured": ("B = dict(a=sum([1.0]))", "2.0", "1.0", "9.0"),
+    "class of nothing measured": (
+        "from typing import NamedTuple\nclass P(NamedTuple):\n    n: int = 1\n    @property\n    def k(self):\n        return 1",
+        "2.0",
+        "return 1",
+        "return 9",
+    ),
+    "what a script does": ("if __name__ == '__main__':\n    print(1)", "2.0", "print(1)", "print(9)"),
     "a local name of a figure": (
         "@TASK.figure\ndef part(results):\n    return 1",
         "[part for part in (1,)][0]",
@@ -151,6 +241,24 @@ REFUSED = {
         "load_model('a')",
         "uses load_model.*a data file",
     ),
+    "code from text by its module": ("import builtins", "builtins.eval('1')", "uses builtins"),
+    "its own text": ("", "float(__doc__)", "uses __doc__"),
+    "its own names": ("A = 2.0", "vars()['A']", "uses vars"),
+    "its own module": ("import sys\nA = 2.0", "sys.modules[__name__].A", "uses sys.modules"),
+    "names of a function": ("A = 2.0\ndef f():\n    pass", "f.__globals__['A']", "uses __globals__"),
+    "whatever inherits": ("class K:\n    pass", "len(K.__subclasses__())", "uses __subclasses__"),
+    "another file as a script": ("import runpy", "runpy.run_path('a.py')['A']", "uses runpy"),
+    "a docstring by a function": ("import inspect\ndef f():\n    '2.0'", "float(inspect.getdoc(f))", "uses inspect"),
+    "a module that is nowhere": (
+        "def f():\n    import no_such_module\n    return 1.0",
+        "f()",
+        "imports no_such_module",
+    ),
+    "the environment": ("import os", "float(os.environ['A'])", "uses environ"),
+    "lines of files": ("import fileinput", "float(next(fileinput.input('a.txt')))", "uses fileinput.*a data file"),
+    "settings in a file": ("import configparser", "configparser.ConfigParser()", "uses configparser.*a data file"),
+    "bytes of a file": ("import io", "float(io.FileIO('a.txt').read())", "uses FileIO.*a data file"),
+    "the size of a file": ("from pathlib import Path", "Path('a').stat().st_size", "uses st_size.*a data file"),
     "its own task": ("", "TASK.paper.year", "uses TASK itself"),
 }
 MADE = {
@@ -219,9 +327,10 @@ def beside(folder: Path, *tasks: str) -> tuple[Path, list[Path]]:
 
 
 def test_a_module_that_was_edited_after_its_import_is_refused(tmp_path: Path) -> None:
-    bodies = ["import MODULE\n" + MEASURE.replace("RESULT", result) for result in ("1.0", "MODULE.F")]
+    bodies = [MEASURE.replace("RESULT", "1.0"), "import MODULE\n" + MEASURE.replace("RESULT", "MODULE.F")]
     module, (first, second) = beside(tmp_path, *bodies)
-    load(first)  # imports the module, whose text is nothing to what it measures
+    load(first)  # which makes what lies beside it importable
+    importlib.import_module(module.stem)
     module.write_text("F = 3.0", encoding="utf-8")
     with pytest.raises(LabError, match=rf"{module.name} was edited after this process read it.*start again"):
         load(second)
@@ -275,3 +384,29 @@ def test_reachable_names(tmp_path: Path) -> None:
     )
     assert {"measure", "helper", "A"} <= reachable(file, "figure")
     assert "figure" not in reachable(file, "measure")
+
+
+INNER = "@dataclass(frozen=True)\nclass Inner:\n    m: int = 1\n    def k(self):\n        return 2.0\n"
+
+
+def test_classes_of_values_of_the_sizes_count(tmp_path, monkeypatch) -> None:
+    quoted = HEAD.replace("@dataclass", INNER + "MADE = Inner()\n@dataclass").replace(
+        "    n: int = 2", '    inner: "Inner" = MADE\n    n: int = 2'
+    )
+    fingerprints = set()
+    for head in (quoted, quoted.replace("return 2.0", "return 3.0")):
+        monkeypatch.setattr(sys.modules[__name__], "HEAD", head)
+        fingerprints.add(hashed(tmp_path, "", "config.inner.k()", monkeypatch=monkeypatch))
+    assert len(fingerprints) == 2
+
+
+@pytest.mark.parametrize("way", ["import HELPER\nSizes = HELPER.Config", "from HELPER import Config as Sizes"])
+def test_sizes_of_another_module_count(way: str, tmp_path, monkeypatch) -> None:
+    begin, end = HEAD.index("@dataclass"), HEAD.index("TASK =")
+    own = HEAD[:begin] + way + "\n" + HEAD[end:].replace("Config()", "Sizes()")
+    monkeypatch.setattr(sys.modules[__name__], "HEAD", own)
+    helper = "from dataclasses import dataclass\n" + INNER.replace("Inner", "Config")
+    fingerprints = {
+        hashed(tmp_path, "", "config.k()", text, monkeypatch) for text in (helper, helper.replace("2.0", "3.0"))
+    }
+    assert len(fingerprints) == 2

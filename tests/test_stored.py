@@ -51,11 +51,13 @@ def test_names_are_whole_on_a_narrow_terminal(root: Path) -> None:
         dataclasses.replace(configuration, task="a-sheet-of-a-long-name/" + 60 * "x")
         for configuration in survey(root, [str(TINY)])
     ]
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(table(long))
-    printed = console.export_text()
-    assert "…" not in printed
-    assert printed.count("x") >= 60 * len(long)
+    for width in (40, 80, 160):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(table(long))
+        printed = console.export_text()
+        assert "…" not in printed
+        assert printed.count("x") >= 60 * len(long)
+        assert all(len(line) <= width for line in printed.splitlines())
 
 
 def test_stale_and_abandoned_work_is_swept_and_nothing_else(root: Path, monkeypatch) -> None:
@@ -109,3 +111,14 @@ def test_mistakes_are_sentences(root: Path, tmp_path: Path) -> None:
 def test_seeds_of_any_size_are_told() -> None:
     assert _members_text([1, 10**30]) == f"1, {10**30}"
     assert _members_text([4, 5, 6]) == "4-6"
+    assert _members_text([-4, -3]) == "-4 to -3"
+
+
+def test_a_seed_that_two_calls_hold_counts_once(tmp_path: Path) -> None:
+    task = load(TINY)
+    for seeds in ((0, 1, 2), (1, 2, 3)):
+        session = Session(tmp_path / "results", quiet=True, evidence=None, seeds=seeds)
+        results = Results(task, task.config("smoke"), session)
+        ensure(results.jobs([task.measurements["together"]]), session)
+    (held,) = survey(tmp_path / "results", [str(TINY)])
+    assert held.members == (0, 1, 2, 3)

@@ -35,6 +35,14 @@ def test_integers_of_numpy_and_torch_are_the_same_seed_as_the_int() -> None:
         assert stream(seed).child(np.int64(4)) == stream(3, 4)
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("seed", [3.0, "3", None, True, np.bool_(True)])
+def test_seeds_that_are_no_integers_are_refused(seed: object) -> None:
+    for make in (stream, streams.RandomStream):
+        with pytest.raises(LabError, match="the seed of a random stream is .*; give an integer"):
+            make(seed)
+
+
 @pytest.mark.parametrize("name", [0.5, None, ("a",), np.float64(2)])
 def test_names_that_are_neither_text_nor_integers_are_refused(name: object) -> None:
     with pytest.raises(LabError, match="integers or text"):

@@ -54,7 +54,7 @@ def test_fields_of_every_kind_can_be_changed() -> None:
         ),
         ("inner.scale=1", "Inner has no field 'scale' .did you mean 'scales'"),
         ("size.x=1", "has no fields of its own"),
-        ("size=a", "size=a is a str, and the field 'size' is a int, such as 10; change the value"),
+        ("size=a", "size=a is a str, and the field 'size' is an int, such as 10; change the value"),
         ("size=", "names no values; write FIELD=A,B,C"),
         ("size", "names no values; write FIELD=A,B,C"),
         ("size=4,5,4", "names size=4 twice"),

@@ -27,6 +27,12 @@ from lab.errors import LabError, nearest
 from lab.models.checkpoint import StoredModel, load_model
 from lab.models.released import load_released
 
+# What a predictor of each kind is given, and prompts of `lab diagnose` that give it.
+PROTOCOLS = {
+    "regression": (("x_context", "y_context", "x_query"), "linear-regression"),
+    "token": (("tokens", "prefix_length"), "markov-chains"),
+    "state": (("states",), "next-state"),
+}
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl")
 UNCHANGED = "inputs are not modified"
 # Contracts without which no number of a comparison means anything.
@@ -225,7 +231,7 @@ def settle_precision(subject: Subject, inputs: Sequence[Tensor]) -> list[Finding
             sentence = f"it takes float32 only and is asked in it ({first})"
             return [Finding("precision", sentence, False)] if single else []
     subject.dtype, subject.gradients = torch.float64, False
-    return []  # the contracts will tell
+    return []  # the contracts will say so
 
 
 def unread_query(subject: Subject, arguments: Sequence[str], inputs: Sequence[Tensor]) -> list[Finding]:
@@ -238,7 +244,7 @@ def unread_query(subject: Subject, arguments: Sequence[str], inputs: Sequence[Te
     try:
         if not torch.equal(subject(*inputs), subject(*exchanged)):
             return []
-    except Failed:  # the contracts have told, or will
+    except Failed:  # the contracts have said so, or will
         return []
     sentence = (
         "its answers stay the same when the queries are others; if it is meant to answer them, its prediction stands at "
@@ -262,6 +268,7 @@ def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Fi
             if isinstance(call, torch.nn.Module)
             else "; if it makes one, name a predictor that it made, as NAME = function(...) in the file"
         )
+        hint = _of_another_protocol(signature, arguments) or hint
         return [
             Finding(
                 "arguments",
@@ -271,6 +278,28 @@ def answer_needed(call: Callable[..., Any], arguments: Sequence[str]) -> list[Fi
             )
         ]
     return []
+
+
+def _of_another_protocol(signature: inspect.Signature, arguments: Sequence[str]) -> str:
+    """Where a signature takes what a predictor of another kind is given by name, how to diagnose it."""
+    for kind, (others, task) in PROTOCOLS.items():
+        if others != tuple(arguments) and set(others) <= set(signature.parameters):
+            return f"; it takes what a {kind} predictor is given, which --task {task} diagnoses"
+    return ""
+
+
+def _check_kind(function: Callable[..., Any], spec: str, arguments: Sequence[str]) -> None:
+    """Refuse what the lab knows to make predictors of another kind."""
+    contract = getattr(function, "__contract__", None)
+    kind = {"regression": "regression", "tokens": "token"}.get(getattr(contract, "kind", ""), "")
+    protocols = [needed for needed, _ in PROTOCOLS.values()]
+    if not kind or tuple(arguments) not in protocols or tuple(arguments) == PROTOCOLS[kind][0]:
+        return
+    needed, task = PROTOCOLS[kind]
+    raise LabError(
+        f"{spec} makes a {kind} predictor, which is given ({', '.join(needed)}) and here would be given "
+        f"({', '.join(arguments)}); diagnose it with --task {task}"
+    )
 
 
 def load(spec: str, arguments: Sequence[str]) -> Callable[..., Any] | StoredModel:
@@ -283,7 +312,7 @@ def load(spec: str, arguments: Sequence[str]) -> Callable[..., Any] | StoredMode
         arguments: names of the arguments of the protocol.
 
     Raises:
-        LabError: there is no such module, file or function, or it does not import.
+        LabError: there is no such module, file or function, it does not import, or makes predictors of another kind.
     """
     if Path(spec).suffix in CHECKPOINTS:
         return load_model(Path(spec))
@@ -301,6 +330,7 @@ def load(spec: str, arguments: Sequence[str]) -> Callable[..., Any] | StoredMode
             attribute for attribute, value in vars(module).items() if callable(value) and not attribute.startswith("_")
         ]
         raise LabError(f"{place} has no function {name!r}{nearest(name, known)}; name one that it defines")
+    _check_kind(getattr(module, name), spec, arguments)
     return _made(getattr(module, name), spec, arguments)
 
 

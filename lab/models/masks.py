@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lab.errors import LabError
+from lab.errors import LabError, kind_of
 
 
 def full(length: int) -> Bool[Tensor, "token token"]:
@@ -51,6 +51,10 @@ def prefix_masks(length: int, prefix_length: Int[Tensor, " batch"]) -> Bool[Tens
         LabError: a length below 0, or prefixes that are no whole numbers from 0 to `length`.
     """
     _at_least(0, length=length)
+    if not isinstance(prefix_length, Tensor):
+        raise LabError(
+            f"prefix_length is {kind_of(prefix_length)}, not a tensor; please give one with a length for each prompt."
+        )
     if prefix_length.is_floating_point() or prefix_length.dtype == torch.bool:
         raise LabError(f"prefix_length is {prefix_length.dtype}; please give whole numbers of tokens.")
     outside = prefix_length[(prefix_length < 0) | (prefix_length > length)]

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.files import FOLDERS, PROJECT, write
+from lab.files import require_own_name, write
 
 TEMPLATE = Path(__file__).with_name("template.py")
 NAME, TITLE = "my-paper", "Filtering and smoothing"
@@ -63,10 +63,7 @@ def _check_name(name: str, stem: str) -> None:
         raise LabError(f"{name!r} is a word of Python or the name of one of its modules; choose another name")
     if stem in {"lab", "tasks", "proofs_check"}:
         raise LabError(f"{name!r} is the name of a part of the lab; choose another name")
-    if any((PROJECT / place / f"{stem}{ending}").exists() for place in FOLDERS for ending in ("", ".py")):
-        raise LabError(
-            f"{name!r} is a sheet of the lab, with which ids and results would be mixed up; choose another name"
-        )
+    require_own_name(name)
 
 
 def text(name: str) -> str:

@@ -139,6 +139,7 @@ def test_batched_prefixes() -> None:
             {"length": 3, "prefix_length": torch.tensor([1, 4])},
             "prefix_length = 4 does not lie between 0",
         ),
+        ("prefix_masks", {"length": 3, "prefix_length": [1, 1, 1]}, "prefix_length is a list, not a tensor"),
         ("prefix_masks", {"length": 3, "prefix_length": torch.tensor([-1])}, "prefix_length = -1"),
         ("prefix_masks", {"length": 3, "prefix_length": torch.tensor([1.5])}, "prefix_length is torch.float32"),
         ("in_context_block_causal", {"context": 5, "queries": 1, "block": 2}, "no multiple of block = 2"),

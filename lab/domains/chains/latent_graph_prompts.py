@@ -284,7 +284,14 @@ def stationary_law(transition: Float[Tensor, "*batch states states"]) -> Float[T
 
     The elimination adds, multiplies and divides positive numbers only, so that every entry has a small
     *relative* error even where the chain nearly falls into pieces, as it does for concentrations about 0.1.
+
+    Raises:
+        LabError: matrices that are not square, or see `check_rows`.
     """
+    if transition.shape[-2] != transition.shape[-1]:
+        raise LabError(f"matrices of the shape {tuple(transition.shape)} are no transition matrices; give square ones")
+    if transition.numel() and transition.shape[-1] > 1:
+        check_rows(transition.detach())
     chain = transition.clone()
     states = chain.shape[-1]
     tiny = torch.finfo(chain.dtype).tiny

@@ -92,6 +92,14 @@ def test_targets_are_the_rows_of_the_parents() -> None:
     assert torch.equal(several.target, several.table[torch.arange(50), code])
 
 
+@pytest.mark.parametrize(
+    "rows", [[[0.5, 0.4], [0.5, 0.5]], [[1.5, -0.5], [0.5, 0.5]], [[float("nan"), 1.0], [0.5, 0.5]]]
+)
+def test_only_transition_matrices_have_stationary_laws(rows: list[list[float]]) -> None:
+    with pytest.raises(LabError, match="normalise its rows"):
+        stationary_law(torch.tensor(rows, dtype=torch.float64))
+
+
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(st.integers(2, 12), st.floats(0.02, 5), st.integers(0, 50))
 def test_stationary_laws_are_stationary(states: int, concentration: float, seed: int) -> None:
