@@ -6,10 +6,11 @@ plain that running it changes no number: a def, a plain class, a constant. What 
 module of the user's own (one that is not installed), counts as a whole, with what that module imports in turn.
 Comments, docstrings and help texts do not count.
 
-What cannot be followed is refused: code made from text, modules imported by a name that is text or not to be found,
-namespaces taken as a whole, the environment, and data files. Files are known by the usual names of what reads them, so that
-a reader of another name escapes, and ``np.load`` under another name, as does what is reached through ``getattr`` with a name
-made at run time.
+What cannot be followed is refused where a measurement reaches it: code made from text, modules that are imported by
+text or cannot be found, namespaces taken as a whole, the environment, and data files. Files are known by the usual
+names of what reads them, so that a reader of another name escapes, and ``np.load`` under another name, as does what is
+reached through ``getattr`` with a name made at run time, and what an operator, an item or an iterator of the user's own
+does beside its value.
 
 The text of a module is that of its file, and a process goes on with what it imported when the file is edited. So a module
 whose file was touched (edited, written alike, moved, given other rights) between its import and its hash is refused, in
@@ -27,7 +28,7 @@ import symtable
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -52,17 +53,22 @@ HARMLESS_DECORATORS = frozenset(
 # What makes a value of values and does nothing else, so that a constant made by it alone counts where it is used only.
 PURE = frozenset(
     "abs all any bool dict divmod enumerate float frozenset int len list max min partial range repr replace reversed round set "
-    "sorted str sum tuple zip field fields control Paper Path array arange linspace logspace geomspace eye ones zeros tensor "
-    "sqrt exp log log2 log10 join split format items keys values lower upper title".split()
+    "sorted str sum tuple zip field fields control Paper Path namedtuple TypeVar NewType auto dedent cleandoc array arange "
+    "linspace logspace geomspace eye ones zeros full tensor sqrt exp log log2 log10 sin cos tan tanh".split()
+)
+PURE_METHODS = frozenset(
+    "join split splitlines format items keys values lower upper title strip lstrip rstrip removeprefix removesuffix".split()
 )
 MADE_FROM_TEXT = frozenset(
-    "exec eval compile globals locals vars __import__ import_module __doc__ __builtins__".split()
+    "exec eval compile globals __import__ import_module __doc__ __builtins__ getdoc getsource currentframe getmembers "
+    "spec_from_file_location".split()
 )
 # As attributes: `module.eval()` makes no code.
 MADE_FROM_TEXT_BY = frozenset(
-    "import_module __doc__ __globals__ __builtins__ __subclasses__ environ environb getenv".split()
+    "import_module __doc__ __globals__ __builtins__ __subclasses__ getdoc getsource currentframe getmembers get_objects "
+    "get_referrers spec_from_file_location exec_module environ environb getenv".split()
 )
-MODULES_THAT_MAKE = frozenset("builtins importlib inspect runpy gc".split())
+MODULES_THAT_MAKE = frozenset("builtins runpy".split())
 READS_FILES = frozenset(
     "loadtxt genfromtxt fromfile memmap loadmat imread read_text read_bytes read_csv read_json read_parquet read_table read_excel "
     "read_feather read_pickle open_dataset load_dataset load_file safe_open load_model load_released getline fromregex FileIO "
@@ -132,7 +138,12 @@ def _stands(definitions: list[ast.FunctionDef], file: Path, of_code: Path, line:
 @cache
 def _fingerprint(file: Path, name: str, also: tuple[str, ...], by_values: tuple[str, ...]) -> str:
     survey = _survey(file)
-    names, texts, modules = _reach(survey, [name, *also, *survey.effects], refuse=f"the measurement {name!r} of {file}")
+    whose = f"the measurement {name!r} of {file}"
+    # What it reaches must be followed; what else acts in the file counts, and may prepare what numbers do not depend on.
+    _, _, followed = _reach(survey, [name, *also], refuse=whose)
+    _, texts, modules = _reach(survey, [name, *also, *survey.effects], refuse_files=whose)
+    for module in _module_closure(followed):
+        _check_module(module)
     digest = hashlib.sha256("\n".join(sorted(texts)).encode())
     for module in sorted(_module_closure(modules | {module for module in by_values if is_own_code(module)})):
         digest.update(module.encode())
@@ -159,6 +170,20 @@ def _is_text(statement: ast.stmt) -> bool:
     )
 
 
+class _Own(NamedTuple):
+    """What a user's file defines, for judging which of its statements act.
+
+    Attributes:
+        names: all that it or a module of the user's own defines.
+        values: classes whose making and calling does nothing else, such as configurations.
+        enrolling: classes that may note whatever inherits from them.
+    """
+
+    names: frozenset[str]
+    values: frozenset[str]
+    enrolling: frozenset[str]
+
+
 class _Survey(NamedTuple):
     """The top level of a file: the statements that define each name, in order, and the names that count in any case."""
 
@@ -179,18 +204,13 @@ def _survey(file: Path) -> _Survey:
         for target in targets(statement)
         if isinstance(target, ast.Name) and makes_task(statement)
     }
-    own_names = {
-        name
-        for statement in body
-        if not isinstance(statement, ast.Import | ast.ImportFrom) or _of_a_user(statement)
-        for name in defines(statement, tasks)[0]
-    }
     inside = _name_in_project(file)
+    own = None if inside else _own(body, tasks)
     for statement in body:
-        names, counts = defines(statement, tasks, None if inside else own_names)
+        names, counts = defines(statement, tasks, own)
         if counts:  # it goes by a name that no other statement can have
             effects.append(f"statement {len(effects)}")
-            definitions[effects[-1]] = [statement]
+            definitions[effects[-1]] = [_effect(statement, tasks, own)]
         for name in names:
             definitions.setdefault(name, []).append(statement)
     return _Survey(
@@ -198,33 +218,61 @@ def _survey(file: Path) -> _Survey:
     )
 
 
-def defines(
-    statement: ast.stmt, tasks: Collection[str], own_names: Collection[str] | None = None
-) -> tuple[set[str], bool]:
+def _own(body: Sequence[ast.stmt], tasks: Collection[str]) -> _Own:
+    """What the statements of a user's file define."""
+    names = {
+        name
+        for statement in body
+        if not isinstance(statement, ast.Import | ast.ImportFrom) or _of_a_user(statement)
+        for name in defines(statement, tasks)[0]
+    }
+    imported = {
+        name
+        for statement in body
+        if isinstance(statement, ast.Import | ast.ImportFrom) and _of_a_user(statement)
+        for name in defines(statement, tasks)[0]
+    }
+    values, enrolling = set[str](), set(imported)
+    for statement in body:
+        if not isinstance(statement, ast.ClassDef):
+            continue
+        methods = {inner.name for inner in statement.body if isinstance(inner, ast.FunctionDef)}
+        bases = {root_name(base) for base in statement.bases}
+        if "__init_subclass__" in methods or "type" in bases or statement.keywords or bases & enrolling:
+            enrolling.add(statement.name)
+        elif not methods & {"__init__", "__new__", "__post_init__"} and bases & names <= values:
+            values.add(statement.name)
+    return _Own(frozenset(names), frozenset(values), frozenset(enrolling))
+
+
+def defines(statement: ast.stmt, tasks: Collection[str], own: _Own | None = None) -> tuple[set[str], bool]:
     """The names that a top-level statement defines, and whether it counts though none of them may be used.
 
     Args:
         statement: of the top level of a file.
         tasks: names of tasks in the file, which register what is measured, drawn and claimed.
-        own_names: names that the file or a module of the user's own defines, whatever else goes by them elsewhere; None for
-            a file of the project, whose constants, classes and defaults do nothing but make themselves.
+        own: what a user's file defines; None for a file of the project, whose constants, classes and defaults do nothing
+            but make themselves.
     """
     if isinstance(statement, Definition):
-        return {statement.name}, _acts_when_defined(statement, tasks, own_names)
+        return {statement.name}, _acts_when_defined(statement, tasks, own)
     if isinstance(statement, ast.Import | ast.ImportFrom):
         star = any(alias.name == "*" for alias in statement.names)
-        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__" and own_names is not None:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__" and own is not None:
             return set(), True  # how the file is read
         # A module of the user's own may change others when it is imported; what is the project's does not.
         return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}, star or _of_a_user(statement)
     assigned = targets(statement)
     if assigned and all(isinstance(target, ast.Name) for target in assigned):
         value = getattr(statement, "value", None)
-        acts = value is not None and not makes_task(statement) and _may_act(value, own_names)
-        return {target.id for target in assigned if isinstance(target, ast.Name)}, acts
+        walrus = {node.target.id for node in ast.walk(statement) if isinstance(node, ast.NamedExpr)}
+        # To add to a list in place is to change it under all its names.
+        in_place = isinstance(statement, ast.AugAssign) and own is not None
+        acts = value is not None and not makes_task(statement) and (in_place or _may_act(value, own))
+        return {target.id for target in assigned if isinstance(target, ast.Name)} | walrus, acts
     if isinstance(statement, ast.Expr) and last_name(statement.value) == "show" and root_name(statement.value) in tasks:
-        return set(), any(_may_act(argument, own_names) for argument in getattr(statement.value, "args", []))
-    if isinstance(statement, ast.If) and not statement.orelse and _is_never_imported(statement.test):
+        return set(), any(_may_act(argument, own) for argument in getattr(statement.value, "args", []))
+    if _never_runs(statement):
         return set(), False
     inside: set[str] = set()
     for node in ast.walk(statement):
@@ -242,46 +290,69 @@ def _of_a_user(statement: ast.Import | ast.ImportFrom) -> bool:
     return any(module.split(".")[0] not in PROJECT_PACKAGES for module in _imported(statement))
 
 
-def _is_never_imported(test: ast.expr) -> bool:
-    """Whether a condition holds for type checkers or scripts only: `TYPE_CHECKING`, or `__name__ == "__main__"`."""
-    return ast.unparse(test) in (
-        "TYPE_CHECKING",
-        "typing.TYPE_CHECKING",
-        "__name__ == '__main__'",
-        "'__main__' == __name__",
+def _never_runs(statement: ast.AST) -> bool:
+    """Whether it is for type checkers or scripts only: under `TYPE_CHECKING` or `__name__ == "__main__"`, with no else."""
+    return (
+        isinstance(statement, ast.If)
+        and not statement.orelse
+        and ast.unparse(statement.test)
+        in ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'", "'__main__' == __name__")
     )
 
 
-def _acts_when_defined(statement: Definition, tasks: Collection[str], own_names: Collection[str] | None) -> bool:
+def _effect(statement: ast.stmt, tasks: Collection[str], own: _Own | None) -> ast.stmt:
+    """What of a statement acts: of a figure or claim the values that its registration is given, of others the whole."""
+    if own is None or not isinstance(statement, ast.FunctionDef) or _decorated_to_act(statement, tasks, own):
+        return statement
+    if not any(root_name(decorator) in tasks for decorator in statement.decorator_list):
+        return statement
+    return ast.Expr(ast.Tuple([*_registered_with(statement, tasks), *_defaults(statement)], ast.Load()))
+
+
+def _registered_with(statement: Definition, tasks: Collection[str]) -> list[ast.expr]:
+    """The values that the registering decorators of a definition are given."""
+    calls = [
+        decorator
+        for decorator in statement.decorator_list
+        if isinstance(decorator, ast.Call) and root_name(decorator) in tasks
+    ]
+    return [value for call in calls for value in (*call.args, *(keyword.value for keyword in call.keywords))]
+
+
+def _defaults(statement: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr]:
+    return [*statement.args.defaults, *(value for value in statement.args.kw_defaults if value is not None)]
+
+
+def _decorated_to_act(statement: Definition, tasks: Collection[str], own: _Own | None) -> bool:
+    """Whether a decorator may do anything: one that registers nothing, and is not a known one of another's making."""
+    return any(
+        last_name(decorator) not in HARMLESS_DECORATORS or (own is not None and root_name(decorator) in own.names)
+        for decorator in statement.decorator_list
+        if root_name(decorator) not in tasks
+    )
+
+
+def _acts_when_defined(statement: Definition, tasks: Collection[str], own: _Own | None) -> bool:
     """Whether making a function or class may do more than making it: by a decorator, a default, a base or its body."""
-    for decorator in statement.decorator_list:
-        if root_name(decorator) in tasks:
-            values = (
-                [*decorator.args, *(keyword.value for keyword in decorator.keywords)]
-                if isinstance(decorator, ast.Call)
-                else []
-            )
-            if any(_may_act(value, own_names) for value in values):
-                return True
-        elif last_name(decorator) not in HARMLESS_DECORATORS or root_name(decorator) in (own_names or ()):
-            return True
-    if own_names is None:
-        return False
+    if own is None:
+        registered = any(root_name(decorator) in tasks for decorator in statement.decorator_list)
+        return not registered and _decorated_to_act(statement, tasks, own)
+    if _decorated_to_act(statement, tasks, own):
+        return True
+    if any(_may_act(value, own) for value in _registered_with(statement, tasks)):
+        return True
     if not isinstance(statement, ast.ClassDef):
-        defaults = [*statement.args.defaults, *(value for value in statement.args.kw_defaults if value is not None)]
-        return any(_may_act(value, own_names) for value in defaults)
-    if statement.keywords or any(root_name(base) in own_names for base in statement.bases):
+        return any(_may_act(value, own) for value in _defaults(statement))
+    if statement.keywords or any(root_name(base) in own.enrolling for base in statement.bases):
         return True
     return any(
-        defines(inner, (), own_names)[1]
-        for inner in statement.body
-        if not isinstance(inner, ast.AnnAssign) or inner.value
+        defines(inner, (), own)[1] for inner in statement.body if not isinstance(inner, ast.AnnAssign) or inner.value
     )
 
 
-def _may_act(value: ast.expr, own_names: Collection[str] | None) -> bool:
+def _may_act(value: ast.expr, own: _Own | None) -> bool:
     """Whether computing a value may do more than that, such as draw from a generator or fill a table."""
-    if own_names is None:
+    if own is None:
         return False
     inside: list[ast.AST] = [value]
     while inside:
@@ -290,7 +361,7 @@ def _may_act(value: ast.expr, own_names: Collection[str] | None) -> bool:
             continue  # its body runs where it is called
         if isinstance(node, ast.Await | ast.Yield | ast.YieldFrom):
             return True
-        if isinstance(node, ast.Call) and (last_name(node) not in PURE or root_name(node) in own_names):
+        if isinstance(node, ast.Call) and not _is_pure(node, own):
             return True
         inside += [
             child
@@ -298,6 +369,13 @@ def _may_act(value: ast.expr, own_names: Collection[str] | None) -> bool:
             if isinstance(child, ast.expr | ast.comprehension | ast.keyword)
         ]
     return False
+
+
+def _is_pure(call: ast.Call, own: _Own) -> bool:
+    name, root = last_name(call), root_name(call)
+    if isinstance(call.func, ast.Name):
+        return name in own.values or (name in PURE and name not in own.names)
+    return name in PURE_METHODS or (name in PURE and root not in own.names)
 
 
 def targets(statement: ast.stmt) -> list[ast.expr]:
@@ -335,10 +413,12 @@ def makes_task(statement: ast.stmt) -> bool:
     return isinstance(value, ast.Call) and last_name(value) == "Task"
 
 
-def _reach(survey: _Survey, roots: Iterable[str], refuse: str = "") -> tuple[set[str], list[str], set[str]]:
+def _reach(
+    survey: _Survey, roots: Iterable[str], refuse: str = "", refuse_files: str = ""
+) -> tuple[set[str], list[str], set[str]]:
     """Names, texts of the statements behind them, and modules imported by them.
 
-    ``refuse`` says whose code it is, where what cannot be followed is an error.
+    ``refuse`` says whose code it is, where what cannot be followed is an error; ``refuse_files`` where data files alone are.
     """
     roots = list(roots)
     pending, names, texts, modules = list(roots), set[str](), list[str](), set[str]()
@@ -373,6 +453,8 @@ def _reach(survey: _Survey, roots: Iterable[str], refuse: str = "") -> tuple[set
                 if isinstance(node, ast.Import | ast.ImportFrom):
                     modules |= _imported(node, survey.package)
             used = _globals(text)
+            if refuse_files:
+                _check_files(statement, refuse_files)
             if refuse:
                 _check_followable(statement, refuse)
                 if used & survey.tasks:
@@ -404,26 +486,52 @@ def _globals(text: str) -> frozenset[str]:
 
 
 def _check_followable(statement: ast.AST, whose: str) -> None:
-    optional = {id(inner) for node in ast.walk(statement) if isinstance(node, ast.Try) for inner in ast.walk(node)}
-    for node in ast.walk(statement):
+    """Refuse code that takes code, names or numbers from where no name shows them."""
+    unsure = {
+        id(inner)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Try | ast.If | ast.With)
+        for inner in ast.walk(node)
+    }
+    for node in _that_run(statement):
         name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-        if missing := _not_to_be_found(node) if id(node) not in optional else "":
+        if missing := _not_to_be_found(node) if id(node) not in unsure else "":
             raise LabError(
                 f"{whose} imports {missing} in line {getattr(node, 'lineno', '?')}, which cannot be found, so what it depends on "
                 "cannot be told; import it at the top of the file, after what makes it findable"
             )
-        if makes := _makes_code(node, name):
-            name = makes
-        if makes or name in (MADE_FROM_TEXT_BY if isinstance(node, ast.Attribute) else MADE_FROM_TEXT):
-            raise LabError(
-                f"{whose} uses {name} in line {getattr(node, 'lineno', '?')}, so what it depends on cannot be told; "
-                "import what it needs by name, and write code as code"
-            )
+        _check_named_code(node, name, whose)
+    _check_files(statement, whose)
+
+
+def _check_named_code(node: ast.AST, name: str, whose: str) -> None:
+    makes = _makes_code(node, name)
+    if makes or name in (MADE_FROM_TEXT_BY if isinstance(node, ast.Attribute) else MADE_FROM_TEXT):
+        raise LabError(
+            f"{whose} uses {makes or name} in line {getattr(node, 'lineno', '?')}, so what it depends on cannot be told; "
+            "import what it needs by name, and write code as code"
+        )
+
+
+def _check_files(statement: ast.AST, whose: str) -> None:
+    """Refuse what reads a data file."""
+    for node in _that_run(statement):
+        name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
         if reads := _reads(node, name):
             raise LabError(
                 f"{whose} uses {reads} in line {getattr(node, 'lineno', '?')}, and a data file is no part of what its results are "
                 "kept under; write the numbers into the Python file, or into a Python file that it imports"
             )
+
+
+def _that_run(statement: ast.AST) -> Iterable[ast.AST]:
+    """The nodes of a tree without what is for type checkers or scripts only."""
+    pending = [statement]
+    while pending:
+        node = pending.pop()
+        if not _never_runs(node):
+            yield node
+            pending += ast.iter_child_nodes(node)
 
 
 def _not_to_be_found(node: ast.AST) -> str:
@@ -452,6 +560,8 @@ def _makes_code(node: ast.AST, name: str) -> str:
         return node.module or ""
     if isinstance(node, ast.Attribute) and name == "modules" and ast.unparse(node.value) == "sys":
         return "sys.modules"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "vars":
+        return "" if node.args and isinstance(node.args[0], ast.Name) else "vars"  # of a value it is its fields
     return ""
 
 
@@ -545,15 +655,26 @@ def _imports_of(module: str) -> frozenset[str]:
     if file.suffix != ".py":
         return frozenset()
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    tree = _parse(file)
-    if module.split(".")[0] not in PROJECT_PACKAGES:
-        _check_followable(tree, f"the module {file}")
     return frozenset(
         name
-        for node in ast.walk(tree)
+        for node in ast.walk(_parse(file))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in _imported(node, package)
     )
+
+
+@cache
+def _check_module(module: str) -> None:
+    """Refuse a module of the user's own that a measurement reaches and that takes code or numbers from elsewhere."""
+    file = module_file(module)
+    assert file is not None
+    if file.suffix != ".py" or module.split(".")[0] in PROJECT_PACKAGES:
+        return
+    for node in _that_run(_parse(file)):
+        name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        if not (isinstance(node, ast.Name) and name == "__doc__"):  # what a script says of itself
+            _check_named_code(node, name, f"the module {file}")
+    _check_files(_parse(file), f"the module {file}")
 
 
 @cache
@@ -600,7 +721,7 @@ def _edited(file: Path) -> str:
 
 def forget() -> None:
     """Forget what is known of modules, so that those edited and imported anew are hashed anew."""
-    for cached in (is_own_code, module_file, _imports_of, _module_text):
+    for cached in (is_own_code, module_file, _imports_of, _check_module, _module_text):
         cached.cache_clear()
     _hashed.clear()
 

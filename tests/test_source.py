@@ -162,7 +162,14 @@ CODE = {
         "2.0",
         "3.0",
     ),
-    "how annotations are read": ("", "1.0", "from __future__ import annotations", ""),
+    "how annotations are read": (
+        "",
+        "float(isinstance(type(config).__annotations__['n'], str))",
+        "from __future__ import annotations",
+        "",
+    ),
+    "a list changed under another name": ("L = [1.0]\nM = L\nM += [2.0]", "L[1]", "2.0", "3.0"),
+    "a name given inside another value": ("B = (A := 2.0)", "A", "2.0", "3.0"),
     "property of the sizes": ("", "config.k()", 'many"', 'many"\n    def k(self):\n        return 1'),
     "nested function": ("", "(lambda: 2.0)()", "2.0", "3.0"),
 }
@@ -215,6 +222,20 @@ PROSE = {
         "return 1",
         "return 9",
     ),
+    "a preset in a variable": (
+        "PRESETS = {'smoke': Config(), 'paper': Config(n=5)}\nBASE = Config(n=3)",
+        "2.0",
+        "n=5",
+        "n=6",
+    ),
+    "body of a claim whose control is computed": (
+        "from lab import control\ndef law(n):\n    return 2.0 * n\n"
+        "@TASK.claim('x/A1', where='derived', kind='identity', statement='S.', controls=[control('c', b=law(2))])\n"
+        "def c(results, b=law(1)):\n    'What it says.'\n    return results[measure].mean() > 3",
+        "2.0",
+        "mean() > 3",
+        "mean() > 4",
+    ),
     "what a script does": ("if __name__ == '__main__':\n    print(1)", "2.0", "print(1)", "print(9)"),
     "a local name of a figure": (
         "@TASK.figure\ndef part(results):\n    return 1",
@@ -248,7 +269,7 @@ REFUSED = {
     "names of a function": ("A = 2.0\ndef f():\n    pass", "f.__globals__['A']", "uses __globals__"),
     "whatever inherits": ("class K:\n    pass", "len(K.__subclasses__())", "uses __subclasses__"),
     "another file as a script": ("import runpy", "runpy.run_path('a.py')['A']", "uses runpy"),
-    "a docstring by a function": ("import inspect\ndef f():\n    '2.0'", "float(inspect.getdoc(f))", "uses inspect"),
+    "a docstring by a function": ("import inspect\ndef f():\n    '2.0'", "float(inspect.getdoc(f))", "uses getdoc"),
     "a module that is nowhere": (
         "def f():\n    import no_such_module\n    return 1.0",
         "f()",
@@ -307,6 +328,47 @@ def test_an_edit_of_words_changes_nothing(case: str, tmp_path, monkeypatch) -> N
             monkeypatch.setattr(sys.modules[__name__], name, texts[name].replace(before, after))
     texts = {name: text.replace(before, after) if name == place else text for name, text in texts.items()}
     assert hashed(tmp_path, texts["body"], texts["result"], "A = B = 2.0", monkeypatch) == kept
+
+
+# ordinary files: (body, what is returned, the module beside it)
+ORDINARY = {
+    "threads": ("import os\nos.environ['OMP_NUM_THREADS'] = '1'\nos.environ.setdefault('A', 'b')", "1.0", ""),
+    "a log": ("import logging, os\nlogging.basicConfig(level=os.environ.get('LEVEL', 'INFO'))", "1.0", ""),
+    "fields of the sizes": ("def f(n):\n    return n", "f(**vars(config))", ""),
+    "names in a function": ("", "(lambda: len(locals()))()", ""),
+    "memory": ("import gc", "gc.collect()", ""),
+    "a signature": ("import inspect", "len(inspect.signature(len).parameters)", ""),
+    "a version": ("from importlib.metadata import version", "len(version('numpy'))", ""),
+    "one of two modules": (
+        "import sys\nif sys.version_info >= (3, 11):\n    import tomllib\nelse:\n    import no_such as tomllib",
+        "len(tomllib.__name__)",
+        "",
+    ),
+    "a module that may be absent": (
+        "def f():\n    try:\n        import no_such_module\n    except ImportError:\n        return 1.0",
+        "f()",
+        "",
+    ),
+    "pictures of a module beside it": (
+        "from HELPER import save",
+        "1.0",
+        "def save(name):\n    with open(name, 'w') as file:\n        file.write('x')",
+    ),
+    "a module that is a script too": (
+        "from HELPER import A",
+        "A",
+        "A = 2.0\nif __name__ == '__main__':\n    print(open('a').read(), __doc__)",
+    ),
+    "a module that tracks": ("from HELPER import A", "A", "A = 2.0\ndef track():\n    import no_such_module"),
+    "a figure registered by a call": ("def draw(results):\n    return None\nfig = TASK.figure(draw)", "1.0", ""),
+    "sizes of a preset": ("CI = TASK.config('ci')\nBOUND = float(TASK.presets['ci'].n)", "1.0", ""),
+}
+
+
+@pytest.mark.parametrize("case", ORDINARY)
+def test_ordinary_files_are_measured(case: str, tmp_path, monkeypatch) -> None:
+    body, result, helper = ORDINARY[case]
+    assert hashed(tmp_path, body, result, helper, monkeypatch)
 
 
 @pytest.mark.parametrize("case", REFUSED)
