@@ -56,7 +56,7 @@ from lab.tasks import Measurement, Task
 TASK_NAMES = re.compile(r".*\.py|[a-z][a-z0-9/-]*")
 PREDICTORS = re.compile(r".+:\w+(@\d+)?|.+\.(safetensors|pt|pth|ckpt|bin|pkl)")
 # Options of every command, which a configuration's fields cannot have as names.
-OF_ALL = {"debug", "help", "version"}
+OF_ALL = {"debug", "help"}
 # Options of `lab diagnose` that an adapter reads.
 ADAPTING = ("label", "place", "read", "dtype", "batch", "symbols", "start")
 
@@ -378,7 +378,7 @@ def _run(parts: Sequence[Task], options: Run, configs: Sequence[Any]) -> int:
     proofs = [
         task
         for task in (discover() if parts[0].place == "tasks" else [])
-        if task.name == parts[0].name and task.place == "proofs_check" and not (len(parts) == 1 and parts[0].part)
+        if task.name == parts[0].name and task.place == "proofs_check" and (len(parts) > 1 or options.task == task.name)
     ]
     chosen = choose([*parts, *proofs], options.only)
     results = [Results(part, config, session, seeds) for part, config in zip(parts, configs, strict=True)]

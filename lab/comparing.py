@@ -258,7 +258,7 @@ def summary(comparison: Comparison) -> str:
     differing = [
         f"{count['verdict']} {'verdict differs' if count['verdict'] == 1 else 'verdicts differ'}",
         f"intervals are apart in {count['apart']}",
-        f"other numbers differ in {count['number']}",
+        f"numbers differ in {count['number']} more",
         f"{count['']} {'is' if count[''] == 1 else 'are'} the same",
     ]
     claims = f"{len(comparison.rows)} claim{'s' * (len(comparison.rows) != 1)}"

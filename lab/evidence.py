@@ -160,13 +160,12 @@ class Evidence:
 
         Args:
             deviations: the numbers, in order or as a labelled array of any axes.
-            bounds: equally many; of labelled arrays the bound of a number is that of its labels, and a bound without an axis
-                holds for all of it.
+            bounds: equally many, or one for all; of labelled arrays the bound of a number is that of its labels, and a bound
+                without an axis holds for all of it.
             origin: where the bounds come from, in words.
 
         Raises:
-            LabError: other labels.
-            ValueError: not as many bounds as numbers.
+            LabError: other labels, an axis of the bounds that the numbers lack, or not as many bounds as numbers.
         """
         return cls.all(*(cls.exact(value, "<=", bound, origin) for value, bound in _paired(deviations, bounds)))
 
@@ -361,11 +360,27 @@ def _tolerance(law: Number, within: float, absolute: bool) -> float:
 
 
 def _paired(deviations: Any, bounds: Any) -> Iterable[tuple[Number, Number]]:
-    """Each number with its bound: by labels if both are labelled, else by order."""
+    """Each number with its bound: by labels if both are labelled, else by order, or one bound for all."""
     if not (hasattr(deviations, "dims") and hasattr(bounds, "dims")):
-        return zip(deviations, bounds, strict=True)
+        return _paired_by_order(deviations, bounds)
     import xarray
 
+    if lacking := sorted(map(repr, set(bounds.dims) - set(deviations.dims))):
+        raise LabError(
+            f"the bounds have the axis {lacking[0]}, which the numbers with {list(map(str, deviations.dims))} lack; "
+            "select one label of it"
+        )
+    for name in deviations.coords.keys() & bounds.coords.keys():
+        number_at, bound_at = deviations.coords[name].variable, bounds.coords[name].variable
+        if number_at.ndim == bound_at.ndim == 0 and not number_at.equals(bound_at):
+            raise LabError(
+                f"these are numbers of {name!r} {number_at.item()} and bounds of {bound_at.item()}; select the same of both"
+            )
+    bounds = bounds.reset_coords(drop=True)
+    for axis in bounds.indexes.keys() & deviations.indexes.keys():
+        labels = deviations.indexes[axis]
+        if labels.is_unique and bounds.indexes[axis].is_unique and set(labels) == set(bounds.indexes[axis]):
+            bounds = bounds.reindex({axis: labels})
     try:
         aligned = xarray.align(deviations, bounds, join="exact")
     except ValueError as error:
@@ -374,6 +389,26 @@ def _paired(deviations: Any, bounds: Any) -> Iterable[tuple[Number, Number]]:
         ) from error
     values, allowed = xarray.broadcast(*aligned)
     return zip(values.values.ravel().tolist(), allowed.values.ravel().tolist(), strict=True)
+
+
+def _paired_by_order(deviations: Any, bounds: Any) -> Iterable[tuple[Number, Number]]:
+    values, allowed = _in_order(deviations), _in_order(bounds)
+    if not allowed.ndim:
+        allowed = np.broadcast_to(allowed, values.shape)
+    if values.shape != allowed.shape:
+        raise LabError(
+            f"numbers of shape {values.shape} have bounds of shape {allowed.shape}; give one bound for all, or one for each"
+        )
+    return zip(values.ravel().tolist(), allowed.ravel().tolist(), strict=True)
+
+
+def _in_order(numbers: Any) -> np.ndarray:
+    if isinstance(numbers, Iterable) and not hasattr(numbers, "ndim"):
+        numbers = list(numbers)
+    try:
+        return np.asarray(numbers, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise LabError(f"{numbers!r} are no numbers ({error}); give numbers or an array of them") from error
 
 
 def _inequality(relation: str) -> None:

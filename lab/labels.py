@@ -259,8 +259,13 @@ def at_end(array: Labelled, axis: str) -> Labelled:
     1
 
     Raises:
-        LabError: the axis has no numbers as labels.
+        LabError: the axis has no numbers as labels, or no place.
     """
+    if axis not in array.dims or not array.sizes[axis]:
+        held = ", ".join(f"{name!r} of {size}" for name, size in array.sizes.items()) or "none"
+        raise LabError(
+            f"no place of the axis {axis!r} is its end, as it is no axis with places (the axes: {held}); name one of them"
+        )
     if axis not in array.coords or array[axis].dtype.kind not in "iuf":
         raise LabError(
             f"no place of the axis {axis!r} is its end, as it has no numbers as labels; choose one with .sel"

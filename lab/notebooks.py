@@ -18,7 +18,7 @@ from typing import Any
 from lab import figures
 from lab.catalogue import discover
 from lab.claims import Claim, Judgement, judge
-from lab.errors import LabError
+from lab.errors import LabError, nearest
 from lab.execution import Session
 from lab.files import FOLDERS, PROJECT, write
 from lab.pages import caption, figure_folder, shows_nothing_but_results
@@ -35,7 +35,7 @@ FOLDED = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
 
 def folder_of(task: Task, session: Session) -> Path:
     """Where a reader's notebook of ``task`` goes: beside a file of one's own, below the results for a task of the lab,
-    whose notebook in the repository shows what ships and is written by `lab reproduce` alone."""
+    whose notebook in the repository shows what ships and is written by `lab reproduce` and `make notebooks`."""
     return session.results / task.key / "notebook" if task.place in FOLDERS else task.file.parent
 
 
@@ -110,7 +110,7 @@ def show(task: Task, part: Any) -> None:
         name = part.__name__
         picture = figure_folder(task.name) / f"{name}.png"
         if picture.is_file() and task.file.is_relative_to(PROJECT):
-            link = os.path.relpath(picture, os.environ.get(FOLDER_OF_NOTEBOOK, task.file.parent))
+            link = os.path.relpath(picture, os.environ.get(FOLDER_OF_NOTEBOOK, Path.cwd()))
             display(Markdown(f"![{name.replace('_', ' ')}]({link})\n\n*{caption(task, name)}*"))
         else:
             content = io.BytesIO()
@@ -194,11 +194,25 @@ Task.display = show
 
 
 def main(keys: Sequence[str]) -> None:
-    """Write the notebooks of the repository, of these tasks or of all, from what ships."""
-    for task in discover():
-        if task.place == "tasks" and (task.key in keys or not keys):
-            print(f"wrote {execute(task, Session(), task.file.parent)}", flush=True)
+    """Write the notebooks of the repository, of these tasks or of all, from what ships.
+
+    Raises:
+        LabError: a key of no task of the repository.
+    """
+    tasks = {task.key: task for task in discover() if task.place == "tasks"}
+    for key in keys:
+        if key not in tasks:
+            raise LabError(
+                f"{key!r} is none of the {len(tasks)} tasks of the repository{nearest(key, tasks)}; "
+                "`lab list` shows their names"
+            )
+    for key in keys or tasks:
+        print(f"wrote {execute(tasks[key], Session(), tasks[key].file.parent)}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        sys.exit(2)

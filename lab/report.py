@@ -130,24 +130,29 @@ class Rows:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         table = self._table()
-        wanted = Measurement.get(console, options.update_width(10_000), table).minimum
+        wanted = Measurement.get(console, options.update_width(10_000), self._table(narrowest=True)).maximum
         yield table if wanted <= options.max_width else self._stacked()
 
-    def _table(self) -> Table:
+    def _table(self, narrowest: bool = False) -> Table:
+        """All columns; those that may wrap with a line for each word, if ``narrowest``."""
         table = Table(title=escape(self.title) or None, title_justify="left", show_lines=self.lines)
         if not self.lines:
             table.box = None
         for name in self.columns:
             words = name in self.wrapping
             table.add_column(
-                escape(name),
+                _a_line_a_word(escape(name)) if words and narrowest else escape(name),
                 justify="right" if name in self.right else "left",
                 overflow="fold",
                 no_wrap=not words,
                 min_width=WORDS_WIDTH if words else None,
             )
         for place, cells in enumerate(self.rows):
-            table.add_row(*cells, style=self.styles.get(place, ""))
+            shown = [
+                _a_line_a_word(cell) if narrowest and name in self.wrapping else cell
+                for name, cell in zip(self.columns, cells, strict=True)
+            ]
+            table.add_row(*shown, style=self.styles.get(place, ""))
         return table
 
     def _stacked(self) -> Text:
@@ -162,6 +167,10 @@ class Rows:
             block = "\n".join([f"[bold]{first}[/bold]", *named])
             blocks.append(f"[{style}]{block}[/{style}]" if style else block)
         return Text.from_markup("\n\n".join(blocks), overflow="fold")
+
+
+def _a_line_a_word(cell: str) -> str:
+    return escape("\n".join(Text.from_markup(cell).plain.split()))
 
 
 def terminal_table(

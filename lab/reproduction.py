@@ -44,8 +44,8 @@ class Verdicts:
         open_ = sum(not all(outcome.rejected for outcome in judgement.controls) for judgement in judged)
         sentences = []
         if judged:
-            controls = f"but {open_} with a control that was not rejected" if open_ else "with every control rejected"
-            sentences.append(f"{good} of {len(judged)} verdicts are the expected ones, {controls}.")
+            controls = f"; a control of {open_} was not rejected" if open_ else ", with every control rejected"
+            sentences.append(f"{good} of {len(judged)} verdicts are the expected ones{controls}.")
         if self.lost:
             lost, all_ = len(self.lost), len(self.lost) + len(self.judgements)
             none = "have no verdict, for the reasons" if lost > 1 else "has no verdict, for the reason"
@@ -89,6 +89,8 @@ class Chances:
         self.summary = (
             f"{number} of {all_} claim{'s' * (all_ != 1)} {'is' if number == 1 else 'are'} sampled; {self.unlikely} of them "
             f"{'has' if self.unlikely == 1 else 'have'} a chance below {ENOUGH} of the same outcome on fresh seeds."
+            if number
+            else "There is no sampled claim."
         )
 
     def table(self, number: int) -> Rows:

@@ -72,7 +72,7 @@ def test_controls_that_are_not_rejected_are_counted(tiny: list[str], capsys) -> 
     file.write_text(file.read_text(encoding="utf-8").replace("bound=-3.0", "bound=4.0"), encoding="utf-8")
     assert main(["check", f"{file}:A[13]", *tiny[1:]]) == 1
     output = " ".join(capsys.readouterr().out.split())
-    assert "2 of 2 verdicts are the expected ones, but 1 with a control that was not rejected." in output
+    assert "2 of 2 verdicts are the expected ones; a control of 1 was not rejected." in output
     text = file.read_text(encoding="utf-8").replace(
         "-> Evidence:\n    difference", "-> Evidence:\n    1 / 0\n    difference"
     )
@@ -543,3 +543,10 @@ def test_an_interruption_is_said_wherever_it_comes(tiny: list[str], monkeypatch,
     monkeypatch.setattr("lab.cli._parse_and_run", interrupt)
     assert main(["run", *tiny]) == 130
     assert "lab: interrupted; finished measurements are kept" in capsys.readouterr().err
+
+
+def test_the_proofs_of_a_sheet_with_one_task_part_are_run_with_it(capsys) -> None:
+    assert main(["run", "autoregressive-trees", "--dry-run"]) == 0
+    assert "autoregressive-trees-proofs" in capsys.readouterr().out
+    assert main(["run", "autoregressive-trees/grown-trees", "--dry-run"]) == 0
+    assert "autoregressive-trees-proofs" not in capsys.readouterr().out

@@ -33,7 +33,7 @@ def test_presets_side_by_side(session: Session, tmp_path: Path, capsys) -> None:
     output = capsys.readouterr().out
     assert "inconclusive -> holds" in output
     assert "chosen before the draw" in output
-    assert "3 claims on both sides: 2 verdicts differ, intervals are apart in 0, other numbers differ in" in output
+    assert "3 claims on both sides: 2 verdicts differ, intervals are apart in 0, numbers differ in" in output
     drawn = pd.read_csv(tmp_path / "comparison.csv")
     assert set(drawn["x"].dropna()) >= {"A", "B"}
     assert main(["compare", TINY, TINY, *options]) == 0

@@ -192,6 +192,28 @@ def test_numbers_meet_the_bounds_of_their_own_labels() -> None:
         Evidence.within(deviation, bound.sel(size=[8, 16]), "")
 
 
+def test_bounds_are_those_of_their_labels_in_any_order() -> None:
+    deviation = labelled([1.0, 20.0, 3.0], size=(8, 16, 32))
+    bound = labelled([5.0, 5.0, 50.0], size=(32, 8, 16))
+    assert [part.bound for part in Evidence.within(deviation, bound, "").parts] == [5.0, 50.0, 5.0]
+    of_depths = labelled([[1.0, 2.0], [3.0, 4.0]], depth=(1, 2), size=(8, 16))
+    with pytest.raises(LabError, match="'depth' 1 and bounds of 2"):
+        Evidence.within(of_depths.sel(depth=1), of_depths.sel(depth=2), "")
+    with pytest.raises(LabError, match="axis 'depth'"):
+        Evidence.within(of_depths.sel(depth=1), of_depths, "")
+
+
+def test_bounds_without_labels_are_taken_in_order() -> None:
+    deviation = labelled([[1.0, 2.0], [3.0, 4.0]], depth=(1, 2), size=(8, 16))
+    assert [part.bound for part in Evidence.within(deviation, 5.0, "").parts] == [5.0] * 4
+    assert Evidence.within(deviation, deviation.values, "").verdict == "holds"
+    assert Evidence.within(iter([1.0]), [1.0], "").verdict == "holds"
+    assert Evidence.within([1.0, 2.0], labelled([1.0, 3.0], size=(8, 16)), "").verdict == "holds"
+    for bounds in ([1.0], deviation.values[0], [[1.0]], "5"):
+        with pytest.raises(LabError):
+            Evidence.within(deviation, bounds, "")
+
+
 @pytest.mark.parametrize(("law", "within"), [(0.0, 0.1), (1.0, 0.0), (1.0, -1.0), (1.0, math.inf)])
 def test_a_tolerance_must_be_one(law: float, within: float) -> None:
     with pytest.raises(LabError, match="absolute=True"):

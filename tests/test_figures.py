@@ -205,6 +205,13 @@ REFUSALS: list[tuple[str, Callable[[Sheet, Panel], object]]] = [
 ]
 
 
+@pytest.mark.parametrize(("entry", "named"), [(-0.05, False), (-0.5, True)])
+def test_a_minus_is_named_where_there_is_one(entry: float, named: bool) -> None:
+    _, panel = one_panel()
+    panel.heat(np.array([[1.0, entry]]), signed=True)
+    assert any("a minus" in words for words in panel.values) == named
+
+
 @pytest.mark.parametrize(("sentence", "draw"), REFUSALS, ids=[sentence for sentence, _ in REFUSALS])
 def test_refusals_are_sentences(sentence: str, draw: Callable[[Sheet, Panel], object]) -> None:
     with pytest.raises(LabError, match=sentence):

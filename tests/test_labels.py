@@ -109,6 +109,9 @@ def test_the_end_of_an_axis_is_its_largest_label() -> None:
             at_end(labelled([3.0, 1.0, 2.0], **{axis: labels}), axis)
     with pytest.raises(LabError, match="no place of the axis 'layer' is its end"):
         at_end(losses, "layer")
+    for without_places in (losses.sel(update=100), losses.isel(update=[])):
+        with pytest.raises(LabError, match="no place of the axis 'update' is its end"):
+            at_end(without_places, "update")
 
 
 def test_labels_that_differ_by_seed_name_measurement_and_seed(tmp_path: Path) -> None:

@@ -109,6 +109,24 @@ def test_a_folder_where_no_notebook_can_be_written_is_said_before_the_work(tmp_p
     assert not (tmp_path / "kept").exists()
 
 
+def test_a_notebook_of_no_task_is_refused() -> None:
+    with pytest.raises(LabError, match=f"did you mean '{LECTURES[0].key}'"):
+        notebooks.main([f"{LECTURES[0].key}s"])
+
+
+def test_links_of_a_notebook_run_by_hand_start_in_its_folder(tmp_path: Path, monkeypatch) -> None:
+    task = next(task for task in LECTURES if task.figures)
+    shown: list[str] = []
+    monkeypatch.setattr("IPython.display.Markdown", lambda text: text)
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.delenv(notebooks.FOLDER_OF_NOTEBOOK, raising=False)
+    for folder in (tmp_path, task.file.parent):
+        monkeypatch.chdir(folder)
+        notebooks.show(task, next(iter(task.figures.values())))
+        (link,) = re.findall(r"\]\(([^)]*\.png)\)", shown.pop())
+        assert Path(link).is_file()
+
+
 def test_a_kernel_that_cannot_start_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
     def nothing(*_: object, **__: object) -> None:
         raise AssertionError

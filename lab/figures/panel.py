@@ -372,7 +372,8 @@ class Panel:
         texts = _cells(cells, numbers) if numbers else None
         if signed and numbers is None and cells.size <= MINUSES:
             texts = np.where(cells <= low / 10, "\N{MINUS SIGN}", "")
-            self._say_value("a minus: below 0 by a tenth of the scale or more")
+            if (texts != "").any():
+                self._say_value("a minus: below 0 by a tenth of the scale or more")
         import seaborn
 
         seaborn.heatmap(
