@@ -370,12 +370,7 @@ def _paired(deviations: Any, bounds: Any) -> Iterable[tuple[Number, Number]]:
             f"the bounds have the axis {lacking[0]}, which the numbers with {list(map(str, deviations.dims))} lack; "
             "select one label of it"
         )
-    for name in deviations.coords.keys() & bounds.coords.keys():
-        number_at, bound_at = deviations.coords[name].variable, bounds.coords[name].variable
-        if number_at.ndim == bound_at.ndim == 0 and not number_at.equals(bound_at):
-            raise LabError(
-                f"these are numbers of {name!r} {number_at.item()} and bounds of {bound_at.item()}; select the same of both"
-            )
+    # What both were selected at may differ: a control takes the bound of another case.
     bounds = bounds.reset_coords(drop=True)
     for axis in bounds.indexes.keys() & deviations.indexes.keys():
         labels = deviations.indexes[axis]
