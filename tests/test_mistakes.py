@@ -135,7 +135,7 @@ def test_a_right_file_runs(task_file: Own) -> None:
                 (HEAD.replace("    size: int", f"    {name}: int"), MEASUREMENT),
                 f"own.py: the field '{name}' of Config is called like",
             )
-            for name in ("debug", "help", "version")
+            for name in ("debug", "help")
         ),
         (
             (HEAD.replace('"own"', '"causallm-icl"'), MEASUREMENT),

@@ -269,13 +269,13 @@ def calculated(config: Config, seeds: tuple[int, ...]) -> LabelledArrays:
     lines, values = np.moveaxis(np.array(follow), 2, 0)
     axes = {"seed": seeds, "arm": ARMS}
     return {
-        "right": labelled(right, **axes, written=tuple(FORMATS), operators=sizes),
+        "right": labelled(right, **axes, written=tuple(FORMATS), operators=sizes),  # type: ignore[arg-type]
         "cut short": steps.ask(largest, partial(cut_short, modulus=config.modulus)),
         "every line follows": labelled(lines.mean(-1), **axes),
         "right in spite of a line": labelled((values & ~lines).mean(-1), **axes),
         "on the way": labelled(
             np.stack([networks.history["right"].values for networks in fitted.values()], 2),
-            **axes,
+            **axes,  # type: ignore[arg-type]
             written=tuple(FORMATS),
             update=steps.history["update"].values.tolist(),
         ),
