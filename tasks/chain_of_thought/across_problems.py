@@ -17,12 +17,13 @@
 # increasing subsequence, the edit distance of two words, and linear equations.
 #
 # **What theory says.** A transformer of constant depth and logarithmic precision computes functions of the class TC0. The
-# value of an expression over a finite field and the product of a word over $S_5$ are complete for NC1; if NC1 is larger
+# value of an expression over a finite field and the product of a word over $S_5$ are complete for NC1, and linear equations
+# over a finite field are at least as hard (the paper's two theorems are about expressions and equations): if NC1 is larger
 # than TC0, as is believed, no constant depth answers them at once at every size. Parity and sums of two numbers lie *in* TC0:
 # a constant depth is enough, and what a direct network of these panels misses, it has not learnt (claim
-# `chain-of-thought/C1.parity` writes the weights down). For the others a constant-depth bound is not known to fail or
-# hold; they are solved by dynamic programming or elimination, one step after the other. The picture therefore shows where the
-# boundary lies if NC1 is not TC0, and what is learnt in one budget, which are two things.
+# `chain-of-thought/C1.parity` writes the weights down). For increasing subsequences and edit distances, both dynamic
+# programmes, the paper states no such bound, and we know of none. The graph of the third panel is one graph, the same in
+# training and test, about which size says nothing. None of this is measured here: panels show what is learnt in one budget.
 #
 # **How it is read.** Within a panel both kinds are the same network, trained on the same problems for as many updates;
 # between panels the budgets differ, and heights are not compared. Small problems are few, so that networks have seen
@@ -315,7 +316,7 @@ def panels(results: Results) -> list[Panel]:
         "parity": ("parity (TC0)", "letters"),
         "subsequence": ("longest increasing subsequence", "items"),
         "edit_distance": ("edit distance", "letters"),
-        "equations": (f"linear equations over $Z_{{{results.config.modulus}}}$", "unknowns"),
+        "equations": (f"linear equations over $Z_{{{results.config.modulus}}}$ (NC1)", "unknowns"),
     }
     for problem, (title, size) in trained.items():
         measured = results[
@@ -329,8 +330,8 @@ def panels(results: Results) -> list[Panel]:
 @TASK.figure
 def problems_by_size(results: Results) -> Sheet:
     """Share of right answers by the size of the problem: networks that write every step, and networks that answer at once, causal,
-    each panel with its own network and budget. NC1: complete for it, so that no constant depth does it at once unless NC1
-    is TC0; TC0: a constant depth is enough."""
+    each panel with its own network and budget. NC1: at least as hard as that class, so that no constant depth does it at
+    once at every size unless NC1 is TC0; TC0: a constant depth is enough."""
     sheet = Sheet(rows=2, columns=4, width=3.6, height=3.4)
     for panel_of in panels(results):
         panel = sheet.panel(panel_of.title, x=panel_of.size, y="share of right answers", ylim=(-0.03, 1.05))
