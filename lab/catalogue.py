@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lab.claims import Claim
-from lab.errors import LabError, nearest
+from lab.errors import LabError, described, located, nearest
 from lab.files import FOLDERS, PROJECT, require_own_name
 from lab.tasks import Task
 
@@ -75,15 +75,13 @@ def _import(file: Path, name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except LabError as error:
         del sys.modules[name]
-        line = _line_in(file, error)
-        raise LabError(f"{file.name}{line} {error}" if line else str(error)) from error
+        raise LabError(located(error, file)) from error
     except KeyboardInterrupt:
         del sys.modules[name]
         raise
     except BaseException as error:
         del sys.modules[name]
-        line = _line_in(file, error)
-        raise LabError(f"{file}{line} cannot be imported: {type(error).__name__}: {error}") from error
+        raise LabError(f"{file} cannot be imported: {described(error, file)}") from error
     return module
 
 
@@ -110,15 +108,6 @@ def _check_beside(file: Path) -> None:
                 f"{file.name} imports {name}, which lies beside it, and {origin or 'a module of Python'} has the same name; "
                 "give the one beside it another name"
             )
-
-
-def _line_in(file: Path, error: BaseException) -> str:
-    trace, line = error.__traceback__, ""
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = f", line {trace.tb_lineno},"
-        trace = trace.tb_next
-    return line
 
 
 def discover() -> list[Task]:

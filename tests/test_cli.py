@@ -456,7 +456,16 @@ def test_an_unknown_command_stops(monkeypatch, capsys) -> None:
 def test_a_file_that_does_not_import_is_one_sentence(tmp_path: Path, capsys) -> None:
     (tmp_path / "broken.py").write_text("import numpy\nnumpy.nothing\n", encoding="utf-8")
     assert main(["run", str(tmp_path / "broken.py")]) == 2
-    assert "broken.py, line 2, cannot be imported: AttributeError" in capsys.readouterr().err
+    assert "broken.py cannot be imported: broken.py, line 2, AttributeError" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_module_beside_a_file_is_found_there(tmp_path: Path, capsys) -> None:
+    (tmp_path / "helper_with_a_mistake.py").write_text("import numpy as np\nA = np.arrange(3)\n", encoding="utf-8")
+    (tmp_path / "own.py").write_text("\nfrom helper_with_a_mistake import A\n", encoding="utf-8")
+    assert main(["run", str(tmp_path / "own.py")]) == 2
+    sentence = capsys.readouterr().err
+    assert "own.py cannot be imported: helper_with_a_mistake.py, line 2, AttributeError" in sentence
+    assert "arange" in sentence
 
 
 def test_a_file_without_a_task_is_one_sentence(tmp_path: Path, capsys) -> None:

@@ -472,7 +472,7 @@ def test_factories_are_called_and_other_files_named(faults: str, tmp_path: Path)
     with pytest.raises(LabError, match="returned int"):
         load(f"{faults}:bad_factory", ARGUMENTS)
     (tmp_path / "broken.py").write_text("import numpy\nnumpy.nothing\n", encoding="utf-8")
-    with pytest.raises(LabError, match="cannot be imported: AttributeError"):
+    with pytest.raises(LabError, match="cannot be imported: broken.py, line 2, AttributeError"):
         load(f"{tmp_path / 'broken.py'}:f", ARGUMENTS)
 
 

@@ -372,7 +372,7 @@ def test_a_measurement_that_calls_exit_fails(tmp_path: Path) -> None:
     ):
         Results(leaving, leaving.config_type(bad=2), Session(tmp_path, quiet=True))[leaving.measurements["wait"]]
     (tmp_path / "exits.py").write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
-    with pytest.raises(LabError, match="exits.py, line 2, cannot be imported: SystemExit: 0"):
+    with pytest.raises(LabError, match="exits.py cannot be imported: exits.py, line 2, SystemExit: 0"):
         load(tmp_path / "exits.py")
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lab.checks import BrokenContract, Check, no_tensor
 from lab.diagnosis.adapt import CONVENTIONS
-from lab.errors import LabError, nearest
+from lab.errors import LabError, described, nearest
 from lab.models.checkpoint import StoredModel, load_model
 from lab.models.released import load_released
 
@@ -403,5 +403,5 @@ def file_module(path: Path) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise LabError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise LabError(f"{path} cannot be imported: {described(error, path)}") from error
     return module
